@@ -1,0 +1,6 @@
+//! loteria.
+pub mod config;
+pub mod logging;
+pub mod lottery;
+pub mod protocol;
+pub mod system;

@@ -1,0 +1,40 @@
+//! The number of an agency.
+
+use std::fmt;
+use std::num::NonZeroU16;
+
+use serde::{Deserialize, Serialize};
+
+/// The highest number an agency can have, and so the largest `CLIENTS_AMOUNT`.
+pub const MAX_AGENCIES: u16 = u16::MAX;
+
+/// An agency's number: 1 to 65,535. Whether it takes part in the contest (1..`CLIENTS_AMOUNT`) is for the
+/// storage service to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AgencyId(NonZeroU16);
+
+impl AgencyId {
+    /// The agency of that number; none for 0 and for what is above 65,535.
+    pub fn new(number: impl TryInto<u16>) -> Option<Self> {
+        number.try_into().ok().and_then(NonZeroU16::new).map(Self)
+    }
+
+    /// The number, 1 to 65,535.
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+
+    /// The agency's place in an array of all agencies, from 0.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.get()) - 1
+    }
+}
+
+impl fmt::Display for AgencyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,139 @@
+//! A bet: six fields, validated.
+
+use chrono::NaiveDate;
+use thiserror::Error;
+
+use super::AgencyId;
+
+/// How many fields a bet has, in a record of the wire and in a row of the file.
+pub const FIELDS: usize = 6;
+
+/// A bet whose fields have been validated. The texts are borrowed from the message they came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bet<'a> {
+    /// The agency that took the bet.
+    pub agency: AgencyId,
+    /// First name, any text.
+    pub first_name: &'a str,
+    /// Last name, any text.
+    pub last_name: &'a str,
+    /// Document number, any text.
+    pub document: &'a str,
+    /// A real date, exactly `YYYY-MM-DD`.
+    pub birthdate: &'a str,
+    /// The number that was bet on.
+    pub number: u32,
+}
+
+/// Why a bet was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum BetError {
+    /// A record has fewer or more than six fields.
+    #[error("a bet has 6 fields: agency, first name, last name, document, birthdate and number")]
+    FieldCount,
+    /// The agency is not a number from 1 to 65,535.
+    #[error("the agency must be a decimal number from 1 to 65535")]
+    Agency,
+    /// The birthdate is not a date.
+    #[error("the birthdate must be a real date, written YYYY-MM-DD")]
+    Birthdate,
+    /// The number is not an unsigned number of 32 bits.
+    #[error("the number must be a decimal number from 0 to 4294967295")]
+    Number,
+}
+
+impl<'a> Bet<'a> {
+    /// Validates the six fields, in the order of a record: agency, first name, last name, document, birthdate,
+    /// number. The texts are taken as they are.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn from_fields(fields: [&'a str; FIELDS]) -> Result<Self, BetError> {
+        let [agency, first_name, last_name, document, birthdate, number] = fields;
+        let agency =
+            parse_decimal(agency.as_bytes()).and_then(AgencyId::new).ok_or(BetError::Agency)?;
+        if !is_real_date(birthdate.as_bytes()) {
+            return Err(BetError::Birthdate);
+        }
+        let number = parse_decimal(number.as_bytes()).ok_or(BetError::Number)?;
+        Ok(Self { agency, first_name, last_name, document, birthdate, number })
+    }
+}
+
+/// A decimal number of ASCII digits only: no sign, no space, leading zeros allowed.
+#[must_use]
+pub fn parse_decimal(digits: &[u8]) -> Option<u32> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u32, |value, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value.checked_mul(10)?.checked_add(u32::from(digit))
+    })
+}
+
+/// Whether the text is exactly `YYYY-MM-DD` and such a day exists, in the years 1 to 9999 (those of Python's
+/// `datetime.date`, which reads the file).
+#[must_use]
+pub fn is_real_date(text: &[u8]) -> bool {
+    let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return false };
+    let (Some(year), Some(month), Some(day)) =
+        (parse_decimal(&[y1, y2, y3, y4]), parse_decimal(&[m1, m2]), parse_decimal(&[d1, d2]))
+    else {
+        return false;
+    };
+    year > 0 && NaiveDate::from_ymd_opt(year.cast_signed(), month, day).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(index: usize, value: &'static str) -> Result<Bet<'static>, BetError> {
+        let mut fields = ["1", "Santiago Lionel", "Lorca", "30904465", "1999-03-17", "7574"];
+        fields[index] = value;
+        Bet::from_fields(fields)
+    }
+
+    #[test]
+    fn a_plain_bet_is_taken() {
+        let bet = with(0, "1").unwrap();
+        assert_eq!((bet.agency.get(), bet.document, bet.number), (1, "30904465", 7574));
+    }
+
+    #[test]
+    fn numbers_are_ascii_digits_and_may_have_leading_zeros() {
+        assert_eq!(with(5, "007").unwrap().number, 7);
+        assert_eq!(with(5, "4294967295").unwrap().number, u32::MAX);
+        assert_eq!(with(0, "0065535").unwrap().agency.get(), 65535);
+        for bad in ["", "+1", "-1", " 1", "1 ", "1.0", "4294967296", "\u{661}", "0x1", "1_000"] {
+            assert_eq!(with(5, bad), Err(BetError::Number), "{bad:?}");
+        }
+        for bad in ["0", "65536", "-1", "", "a"] {
+            assert_eq!(with(0, bad), Err(BetError::Agency), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_birthdate_is_a_real_day() {
+        for good in ["2000-02-29", "0001-01-01", "9999-12-31", "2024-02-29"] {
+            assert!(with(4, good).is_ok(), "{good}");
+        }
+        for bad in [
+            "1900-02-29", "2023-02-29", "2000-13-01", "2000-00-10", "2000-01-00", "2000-04-31", "0000-01-01",
+            "2000-1-1", "20000101", "2000-01-01 ", " 2000-01-01", "2000/01/01", "", "2000-01-0a",
+        ] {
+            assert_eq!(with(4, bad), Err(BetError::Birthdate), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn texts_are_taken_as_they_are() {
+        for text in ["", "\0", "a|b", "\u{1b}[31m", "\r\n", "\"", ","] {
+            assert_eq!(with(1, text).unwrap().first_name, text);
+        }
+    }
+}

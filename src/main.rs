@@ -1,0 +1,2 @@
+//! loteria
+fn main() {}

@@ -1,0 +1,273 @@
+//! Frames: how bytes of a TCP stream are cut into messages.
+//!
+//! | field | size | meaning |
+//! |---|---|---|
+//! | type | 1 byte | a [`FrameType`] |
+//! | length | 4 bytes, unsigned, big endian | the payload's length in bytes |
+//! | payload | length bytes | depends on the type |
+
+use thiserror::Error;
+
+/// The length in bytes of a frame's header: type and length.
+pub const HEADER_LEN: usize = 5;
+
+/// The first byte of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FrameType {
+    /// Client: one bet.
+    Bet = 0x01,
+    /// Client: several bets.
+    MultipleBets = 0x02,
+    /// Server: a readable reason for a refusal.
+    Error = 0x03,
+    /// Server: it is done.
+    BetAck = 0x04,
+    /// Client: the agency has no more bets.
+    End = 0x05,
+    /// Client: who won?
+    ResultRequest = 0x06,
+    /// Server: the winning documents.
+    Result = 0x07,
+    /// Server: the draw has not been made yet.
+    InProgress = 0x08,
+    /// Client: opens a session.
+    OpenSession = 0x09,
+    /// Server: the session is open.
+    SessionOpened = 0x0A,
+    /// Client: bets, in a session.
+    SessionBets = 0x0B,
+    /// Server: they are stored.
+    SessionStored = 0x0C,
+    /// Client: answer when the draw has been made.
+    AwaitResult = 0x0D,
+    /// Operator: how is the contest going?
+    StatusRequest = 0x0E,
+    /// Server: so it is, in JSON.
+    Status = 0x0F,
+}
+
+impl FrameType {
+    /// The type of that first byte, if there is one.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            0x01 => Self::Bet,
+            0x02 => Self::MultipleBets,
+            0x03 => Self::Error,
+            0x04 => Self::BetAck,
+            0x05 => Self::End,
+            0x06 => Self::ResultRequest,
+            0x07 => Self::Result,
+            0x08 => Self::InProgress,
+            0x09 => Self::OpenSession,
+            0x0A => Self::SessionOpened,
+            0x0B => Self::SessionBets,
+            0x0C => Self::SessionStored,
+            0x0D => Self::AwaitResult,
+            0x0E => Self::StatusRequest,
+            0x0F => Self::Status,
+            _ => return None,
+        })
+    }
+}
+
+/// One whole message of the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it is.
+    pub kind: FrameType,
+    /// What it holds.
+    pub payload: &'a [u8],
+}
+
+/// A header that no frame can begin with. What follows it in the stream can't be understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum FrameError {
+    /// No message has this type.
+    #[error("unknown message type 0x{0:02x}")]
+    UnknownType(u8),
+    /// The payload would be longer than the reader takes.
+    #[error("a payload of {len} bytes is longer than the {max} that are taken")]
+    TooLong {
+        /// The length that the header claims, in bytes.
+        len: u32,
+        /// The longest that is taken, in bytes.
+        max: u32,
+    },
+}
+
+/// The header of a frame whose payload has `len` bytes.
+#[must_use]
+pub fn header(kind: FrameType, len: u32) -> [u8; HEADER_LEN] {
+    let [a, b, c, d] = len.to_be_bytes();
+    [kind as u8, a, b, c, d]
+}
+
+/// Appends a frame whose payload is the concatenation of `parts`.
+///
+/// # Panics
+/// Never: a payload of more than 4 GiB would be cut off in the header, but all that is sent is far shorter
+/// (`MAX_PAYLOAD` on the one side, [`header`] with a checked length on the other).
+pub fn push_frame(kind: FrameType, parts: &[&[u8]], out: &mut Vec<u8>) {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    out.extend_from_slice(&header(kind, u32::try_from(len).unwrap_or(u32::MAX)));
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Bytes received and not yet taken as frames. It grows with what has really come, up to one frame of the longest
+/// payload, never by what a header claims.
+#[derive(Debug)]
+pub struct FrameBuffer {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    max_payload: u32,
+}
+
+/// Small enough for a connection of one classic packet (8 kB) to need no second allocation.
+const FIRST_CAPACITY: usize = 16 * 1024;
+/// Large enough for several batches per read.
+const READ_AHEAD: usize = 64 * 1024;
+
+impl FrameBuffer {
+    /// An empty buffer that takes payloads of up to `max_payload` bytes.
+    #[must_use]
+    pub fn new(max_payload: u32) -> Self {
+        Self { bytes: Vec::new(), start: 0, end: 0, max_payload }
+    }
+
+    /// Room to receive into, never empty. Say with [`Self::received`] how much of it was filled.
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.end == self.bytes.len() {
+            let longest = (self.max_payload as usize).saturating_add(HEADER_LEN).max(READ_AHEAD);
+            let wanted = (self.bytes.len() * 2).clamp(FIRST_CAPACITY, longest.max(FIRST_CAPACITY));
+            // A buffer of `longest` bytes holds a whole frame, which the owner takes before it asks for more room.
+            self.bytes.resize(wanted.max(self.end + 1), 0);
+        }
+        self.bytes.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// Says that the first `count` bytes of [`Self::space`] were filled.
+    pub fn received(&mut self, count: usize) {
+        self.end = (self.end + count).min(self.bytes.len());
+    }
+
+    /// Whether nothing is waiting, not even a part of a frame.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Whether a header or a whole frame is there, so that [`Self::next_frame`] would say more than `None`.
+    #[must_use]
+    pub fn has_frame(&self) -> bool {
+        !matches!(self.peek(), Ok(None))
+    }
+
+    /// Takes the next frame, if it has come whole.
+    ///
+    /// # Errors
+    /// The header is one that no frame can have. It is judged before the payload has come.
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
+        let Some((kind, len)) = self.peek()? else { return Ok(None) };
+        let from = self.start + HEADER_LEN;
+        self.start = from + len;
+        Ok(self.bytes.get(from..from + len).map(|payload| Frame { kind, payload }))
+    }
+
+    /// Type and payload length of a frame that has come whole.
+    fn peek(&self) -> Result<Option<(FrameType, usize)>, FrameError> {
+        let waiting = self.bytes.get(self.start..self.end).unwrap_or_default();
+        let Some(&first) = waiting.first() else { return Ok(None) };
+        let kind = FrameType::from_byte(first).ok_or(FrameError::UnknownType(first))?;
+        let Some(&[_, a, b, c, d]) = waiting.first_chunk::<HEADER_LEN>() else { return Ok(None) };
+        let len = u32::from_be_bytes([a, b, c, d]);
+        if len > self.max_payload {
+            return Err(FrameError::TooLong { len, max: self.max_payload });
+        }
+        let whole = waiting.len() - HEADER_LEN >= len as usize;
+        Ok(whole.then_some((kind, len as usize)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn feed(buffer: &mut FrameBuffer, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let space = buffer.space();
+            let count = space.len().min(bytes.len());
+            space[..count].copy_from_slice(&bytes[..count]);
+            buffer.received(count);
+            bytes = &bytes[count..];
+        }
+    }
+
+    #[test]
+    fn a_frame_is_type_length_payload() {
+        let mut out = Vec::new();
+        push_frame(FrameType::BetAck, &[b"O", b"K"], &mut out);
+        assert_eq!(out, b"\x04\x00\x00\x00\x02OK");
+    }
+
+    #[test]
+    fn an_unknown_type_is_refused_at_its_first_byte() {
+        let mut buffer = FrameBuffer::new(10);
+        feed(&mut buffer, b"\x10");
+        assert_eq!(buffer.next_frame(), Err(FrameError::UnknownType(0x10)));
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_before_its_payload_comes_and_allocates_nothing() {
+        let mut buffer = FrameBuffer::new(1 << 20);
+        feed(&mut buffer, b"\x02\xff\xff\xff\xff");
+        assert_eq!(buffer.next_frame(), Err(FrameError::TooLong { len: u32::MAX, max: 1 << 20 }));
+        assert!(buffer.bytes.len() <= FIRST_CAPACITY);
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_out_as_they_went_in_however_the_stream_is_cut(
+            frames in proptest::collection::vec((1_u8..16, proptest::collection::vec(any::<u8>(), 0..3000)), 0..8),
+            cuts in proptest::collection::vec(1_usize..5000, 1..20),
+        ) {
+            let mut stream = Vec::new();
+            for (kind, payload) in &frames {
+                push_frame(FrameType::from_byte(*kind).unwrap(), &[payload], &mut stream);
+            }
+            let mut buffer = FrameBuffer::new(3000);
+            let mut got = Vec::new();
+            let mut cuts = cuts.iter().cycle();
+            let mut rest = &stream[..];
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
+                feed(&mut buffer, now);
+                rest = later;
+                while let Some(frame) = buffer.next_frame().unwrap() {
+                    got.push((frame.kind as u8, frame.payload.to_vec()));
+                }
+            }
+            prop_assert_eq!(got, frames);
+            prop_assert!(buffer.is_empty());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, max: u16) {
+            let mut buffer = FrameBuffer::new(u32::from(max));
+            feed(&mut buffer, &bytes);
+            while let Ok(Some(frame)) = buffer.next_frame() {
+                prop_assert!(frame.payload.len() <= usize::from(max));
+            }
+        }
+    }
+}

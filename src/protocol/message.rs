@@ -1,0 +1,304 @@
+//! Messages: what a frame means. [`ClientMessage`] is what a client sends, [`ServerMessage`] what it gets back.
+
+use thiserror::Error;
+
+use super::frame::{Frame, FrameType, push_frame};
+use crate::lottery::AgencyId;
+
+/// The version of the session messages that is spoken here.
+pub const SESSION_VERSION: u8 = 1;
+
+/// What a client says. Bet records are still as they came: see [`super::record`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientMessage<'a> {
+    /// `0x01`: one bet record.
+    Bet(&'a [u8]),
+    /// `0x02`: bet records.
+    MultipleBets(&'a [u8]),
+    /// `0x05`: the agency has no more bets. It is named in classic connections; a session may leave it out.
+    End(Option<u8>),
+    /// `0x06`: who won, if the draw has been made? The agency as in `End`.
+    ResultRequest(Option<u8>),
+    /// `0x09`: opens a session of that agency.
+    OpenSession {
+        /// The version of the session messages that the client speaks.
+        version: u8,
+        /// The agency whose bets it brings.
+        agency: u32,
+    },
+    /// `0x0B`: bet records of the session's agency.
+    SessionBets {
+        /// The index of the first record in the agency's stream of bets, from 0.
+        first: u64,
+        /// The records.
+        records: &'a [u8],
+    },
+    /// `0x0D`: answer once the draw has been made.
+    AwaitResult,
+    /// `0x0E`: how is the contest going?
+    StatusRequest,
+}
+
+/// A frame that is no message of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum MessageError {
+    /// A type that only a server sends.
+    #[error("unknown message type 0x{:02x} from a client", *.0 as u8)]
+    NotFromClient(FrameType),
+    /// The payload has not the form that the type asks for.
+    #[error("message 0x{:02x}: the payload must be {expected}", *.kind as u8)]
+    Payload {
+        /// The frame's type.
+        kind: FrameType,
+        /// What it should have been.
+        expected: &'static str,
+    },
+}
+
+impl<'a> ClientMessage<'a> {
+    /// Reads a frame that a client sent.
+    ///
+    /// # Errors
+    /// The type is a server's, or the payload is malformed.
+    pub fn decode(frame: Frame<'a>) -> Result<Self, MessageError> {
+        let Frame { kind, payload } = frame;
+        let bad = |expected| MessageError::Payload { kind, expected };
+        let empty = |message| if payload.is_empty() { Ok(message) } else { Err(bad("empty")) };
+        match kind {
+            FrameType::Bet => Ok(Self::Bet(payload)),
+            FrameType::MultipleBets => Ok(Self::MultipleBets(payload)),
+            FrameType::End | FrameType::ResultRequest => {
+                let agency = match payload {
+                    [] => None,
+                    &[agency] => Some(agency),
+                    _ => return Err(bad("the agency, 1 byte")),
+                };
+                Ok(if kind == FrameType::End { Self::End(agency) } else { Self::ResultRequest(agency) })
+            }
+            FrameType::OpenSession => match *payload {
+                [version, a, b, c, d] => {
+                    Ok(Self::OpenSession { version, agency: u32::from_be_bytes([a, b, c, d]) })
+                }
+                _ => Err(bad("a version, 1 byte, and an agency, 4 bytes")),
+            },
+            FrameType::SessionBets => {
+                let (first, records) =
+                    payload.split_first_chunk().ok_or(bad("an index, 8 bytes, and bet records"))?;
+                Ok(Self::SessionBets { first: u64::from_be_bytes(*first), records })
+            }
+            FrameType::AwaitResult => empty(Self::AwaitResult),
+            FrameType::StatusRequest => empty(Self::StatusRequest),
+            FrameType::Error
+            | FrameType::BetAck
+            | FrameType::Result
+            | FrameType::InProgress
+            | FrameType::SessionOpened
+            | FrameType::SessionStored
+            | FrameType::Status => Err(MessageError::NotFromClient(kind)),
+        }
+    }
+
+    /// Appends the message as a frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Bet(record) => push_frame(FrameType::Bet, &[record], out),
+            Self::MultipleBets(records) => push_frame(FrameType::MultipleBets, &[records], out),
+            Self::End(agency) => push_frame(FrameType::End, &[agency.as_slice()], out),
+            Self::ResultRequest(agency) => push_frame(FrameType::ResultRequest, &[agency.as_slice()], out),
+            Self::OpenSession { version, agency } => {
+                push_frame(FrameType::OpenSession, &[&[version], &agency.to_be_bytes()], out);
+            }
+            Self::SessionBets { first, records } => {
+                push_frame(FrameType::SessionBets, &[&first.to_be_bytes(), records], out);
+            }
+            Self::AwaitResult => push_frame(FrameType::AwaitResult, &[], out),
+            Self::StatusRequest => push_frame(FrameType::StatusRequest, &[], out),
+        }
+    }
+}
+
+/// How far an agency is, as `SESSION_OPENED` tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[repr(u8)]
+pub enum AgencyState {
+    /// It may bring bets.
+    Open = 0,
+    /// It has sent END.
+    Ended = 1,
+    /// The draw has been made.
+    Drawn = 2,
+}
+
+/// What a server answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerMessage<'a> {
+    /// `0x03`: refused, with a readable reason.
+    Error(&'a str),
+    /// `0x04`: done, and on disk.
+    BetAck,
+    /// `0x07`: the winning documents, separated by `0x1E`.
+    Result(&'a [u8]),
+    /// `0x08`: the draw has not been made yet.
+    InProgress,
+    /// `0x0A`: the session is open.
+    SessionOpened {
+        /// The session's agency.
+        agency: AgencyId,
+        /// How many bets of that agency are on disk.
+        stored: u64,
+        /// How far that agency is.
+        state: AgencyState,
+        /// The longest payload that the server takes, in bytes.
+        max_payload: u32,
+    },
+    /// `0x0C`: the bets of a `SESSION_BETS` are stored.
+    SessionStored {
+        /// How many bets of the agency are on disk.
+        stored: u64,
+    },
+    /// `0x0F`: one JSON object.
+    Status(&'a [u8]),
+}
+
+/// A frame that is no message of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the server answered with a frame of type 0x{:02x} that makes no sense here", *.0 as u8)]
+pub struct NotAnAnswer(pub FrameType);
+
+impl<'a> ServerMessage<'a> {
+    /// Appends the message as a frame. An `Error` is never empty.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Error(reason) => {
+                let reason = if reason.is_empty() { "refused" } else { reason };
+                push_frame(FrameType::Error, &[reason.as_bytes()], out);
+            }
+            Self::BetAck => push_frame(FrameType::BetAck, &[b"OK"], out),
+            Self::Result(documents) => push_frame(FrameType::Result, &[documents], out),
+            Self::InProgress => push_frame(FrameType::InProgress, &[], out),
+            Self::SessionOpened { agency, stored, state, max_payload } => push_frame(
+                FrameType::SessionOpened,
+                &[
+                    &u32::from(agency.get()).to_be_bytes(),
+                    &stored.to_be_bytes(),
+                    &[state as u8],
+                    &max_payload.to_be_bytes(),
+                ],
+                out,
+            ),
+            Self::SessionStored { stored } => {
+                push_frame(FrameType::SessionStored, &[&stored.to_be_bytes()], out);
+            }
+            Self::Status(json) => push_frame(FrameType::Status, &[json], out),
+        }
+    }
+
+    /// Reads a frame that a server sent.
+    ///
+    /// # Errors
+    /// It is not one that a server sends.
+    pub fn decode(frame: Frame<'a>) -> Result<Self, NotAnAnswer> {
+        let Frame { kind, payload } = frame;
+        let message = match kind {
+            FrameType::Error => std::str::from_utf8(payload).ok().map(Self::Error),
+            FrameType::BetAck => Some(Self::BetAck),
+            FrameType::Result => Some(Self::Result(payload)),
+            FrameType::InProgress => Some(Self::InProgress),
+            FrameType::SessionOpened => decode_opened(payload),
+            FrameType::SessionStored => payload
+                .try_into()
+                .ok()
+                .map(|stored| Self::SessionStored { stored: u64::from_be_bytes(stored) }),
+            FrameType::Status => Some(Self::Status(payload)),
+            _ => None,
+        };
+        message.ok_or(NotAnAnswer(kind))
+    }
+}
+
+fn decode_opened(payload: &[u8]) -> Option<ServerMessage<'static>> {
+    let (agency, rest) = payload.split_first_chunk()?;
+    let (stored, rest) = rest.split_first_chunk()?;
+    let (&state, rest) = rest.split_first()?;
+    let state = match state {
+        0 => AgencyState::Open,
+        1 => AgencyState::Ended,
+        2 => AgencyState::Drawn,
+        _ => return None,
+    };
+    Some(ServerMessage::SessionOpened {
+        agency: AgencyId::new(u32::from_be_bytes(*agency))?,
+        stored: u64::from_be_bytes(*stored),
+        state,
+        max_payload: u32::from_be_bytes(rest.try_into().ok()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::frame::FrameBuffer;
+    use proptest::prelude::*;
+
+    fn buffer_of(bytes: &[u8]) -> FrameBuffer {
+        let mut buffer = FrameBuffer::new(1 << 20);
+        buffer.space()[..bytes.len()].copy_from_slice(bytes);
+        buffer.received(bytes.len());
+        buffer
+    }
+
+    #[test]
+    fn every_client_message_is_read_back() {
+        for message in [
+            ClientMessage::Bet(b"x"),
+            ClientMessage::MultipleBets(b""),
+            ClientMessage::End(Some(3)),
+            ClientMessage::End(None),
+            ClientMessage::ResultRequest(Some(255)),
+            ClientMessage::OpenSession { version: 1, agency: 70_000 },
+            ClientMessage::SessionBets { first: u64::MAX, records: b"abc" },
+            ClientMessage::AwaitResult,
+            ClientMessage::StatusRequest,
+        ] {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            let mut buffer = buffer_of(&bytes);
+            assert_eq!(ClientMessage::decode(buffer.next_frame().unwrap().unwrap()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn every_server_message_is_read_back() {
+        let agency = AgencyId::new(5_u16).unwrap();
+        for message in [
+            ServerMessage::Error("no"),
+            ServerMessage::BetAck,
+            ServerMessage::Result(b"1\x1e2"),
+            ServerMessage::InProgress,
+            ServerMessage::SessionOpened { agency, stored: 9, state: AgencyState::Ended, max_payload: 1 << 20 },
+            ServerMessage::SessionStored { stored: 1 << 40 },
+            ServerMessage::Status(b"{}"),
+        ] {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            let mut buffer = buffer_of(&bytes);
+            assert_eq!(ServerMessage::decode(buffer.next_frame().unwrap().unwrap()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn an_error_is_never_empty() {
+        let mut bytes = Vec::new();
+        ServerMessage::Error("").encode(&mut bytes);
+        assert!(bytes.len() > 5);
+    }
+
+    proptest! {
+        #[test]
+        fn no_frame_makes_a_decoder_panic(kind in 1_u8..16, payload: Vec<u8>) {
+            let frame = Frame { kind: FrameType::from_byte(kind).unwrap(), payload: &payload };
+            let _ = ClientMessage::decode(frame).is_ok();
+            let _ = ServerMessage::decode(frame).is_ok();
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Bet records: how bets are written inside of a payload.
+//!
+//! Records are separated by `0x1E`, the six fields of a record by `0x1F`; text is UTF-8.
+
+use std::io::Write as _;
+
+use memchr::{memchr_iter, memchr2_iter};
+use thiserror::Error;
+
+use crate::lottery::bet::FIELDS;
+use crate::lottery::{Bet, BetError};
+
+/// Stands between two records, and between two documents of a result.
+pub const RECORD_SEPARATOR: u8 = 0x1E;
+/// Stands between two fields of a record.
+pub const FIELD_SEPARATOR: u8 = 0x1F;
+
+/// Why a payload's records were refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// There is nothing where at least one bet has to be.
+    #[error("there is no bet in the message")]
+    Empty,
+    /// The text is not UTF-8.
+    #[error("the bets are not UTF-8 text")]
+    Utf8,
+    /// One of the records is no bet.
+    #[error("bet {}: {error}", .index + 1)]
+    Bet {
+        /// Which one, from 0.
+        index: usize,
+        /// What is wrong with it.
+        error: BetError,
+    },
+}
+
+/// How many records a payload has, good or bad.
+#[must_use]
+pub fn count_records(payload: &[u8]) -> usize {
+    if payload.is_empty() { 0 } else { memchr_iter(RECORD_SEPARATOR, payload).count() + 1 }
+}
+
+/// Validates every record of a payload and hands the bets on, in their order. Returns how many there were.
+///
+/// # Errors
+/// The first thing that is wrong; some bets may have been handed on before it was found.
+pub fn for_each_bet<'a>(payload: &'a [u8], mut take: impl FnMut(&Bet<'a>)) -> Result<u64, RecordError> {
+    if payload.is_empty() {
+        return Err(RecordError::Empty);
+    }
+    let text = std::str::from_utf8(payload).map_err(|_| RecordError::Utf8)?;
+    let mut bets = RecordReader { text, start: 0 };
+    let mut index = 0;
+    let mut separators = memchr2_iter(RECORD_SEPARATOR, FIELD_SEPARATOR, payload);
+    loop {
+        let (bet, last) =
+            bets.next_bet(&mut separators).map_err(|error| RecordError::Bet { index, error })?;
+        take(&bet);
+        index += 1;
+        if last {
+            return Ok(index as u64);
+        }
+    }
+}
+
+struct RecordReader<'a> {
+    text: &'a str,
+    start: usize,
+}
+
+impl<'a> RecordReader<'a> {
+    /// The next bet, and whether it is the last one.
+    fn next_bet(
+        &mut self,
+        separators: &mut impl Iterator<Item = usize>,
+    ) -> Result<(Bet<'a>, bool), BetError> {
+        let mut fields = [""; FIELDS];
+        let mut last = false;
+        for (index, field) in fields.iter_mut().enumerate() {
+            if last {
+                return Err(BetError::FieldCount);
+            }
+            let end = separators.next().unwrap_or(self.text.len());
+            let separator = self.text.as_bytes().get(end);
+            *field = self.text.get(self.start..end).ok_or(BetError::FieldCount)?;
+            self.start = end + 1;
+            last = separator.is_none();
+            let ends_record = separator != Some(&FIELD_SEPARATOR);
+            if ends_record != (index + 1 == FIELDS) {
+                return Err(BetError::FieldCount);
+            }
+        }
+        Ok((Bet::from_fields(fields)?, last))
+    }
+}
+
+/// Appends the record of a bet; the separator before it is the caller's.
+pub fn push_record(bet: &Bet<'_>, out: &mut Vec<u8>) {
+    // Writing to a Vec<u8> cannot fail.
+    let _: std::io::Result<()> = write!(
+        out,
+        "{}\x1f{}\x1f{}\x1f{}\x1f{}\x1f{}",
+        bet.agency, bet.first_name, bet.last_name, bet.document, bet.birthdate, bet.number
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bets(payload: &[u8]) -> Result<Vec<(String, u32)>, RecordError> {
+        let mut all = Vec::new();
+        for_each_bet(payload, |bet| all.push((bet.document.to_owned(), bet.number))).map(|count| {
+            assert_eq!(count, all.len() as u64);
+            all
+        })
+    }
+
+    const GOOD: &str = "1\x1fAna\x1fPaz\x1f123\x1f1999-03-17\x1f7";
+
+    #[test]
+    fn records_are_split_at_their_separators() {
+        let two = format!("{GOOD}\x1e1\x1f\x1f\x1f4\x1f2000-01-01\x1f008");
+        assert_eq!(bets(two.as_bytes()), Ok(vec![("123".into(), 7), ("4".into(), 8)]));
+        assert_eq!(count_records(two.as_bytes()), 2);
+    }
+
+    #[test]
+    fn what_is_no_bet_is_refused_with_its_place() {
+        assert_eq!(bets(b""), Err(RecordError::Empty));
+        assert_eq!(bets(b"1\x1f\xff"), Err(RecordError::Utf8));
+        let at = |index| Err(RecordError::Bet { index, error: BetError::FieldCount });
+        assert_eq!(bets(b"1"), at(0));
+        assert_eq!(bets(b"\x1e"), at(0));
+        assert_eq!(bets(format!("{GOOD}\x1f").as_bytes()), at(0));
+        assert_eq!(bets(format!("{GOOD}\x1e").as_bytes()), at(1));
+        assert_eq!(bets(format!("{GOOD}\x1e\x1e{GOOD}").as_bytes()), at(1));
+        assert_eq!(bets(format!("{GOOD}\x1e1\x1fAna\x1fPaz\x1f1\x1f1999-03-17").as_bytes()), at(1));
+        let bad_number = bets(format!("{GOOD}a").as_bytes());
+        assert_eq!(bad_number, Err(RecordError::Bet { index: 0, error: BetError::Number }));
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_that_was_written_is_read_back(
+            agency in 1_u16.., first in "[^\\x1e\\x1f]*", document in "[^\\x1e\\x1f]*", number: u32,
+        ) {
+            let (a, n) = (agency.to_string(), number.to_string());
+            let bet = Bet::from_fields([&a, &first, "x", &document, "2000-02-29", &n]).unwrap();
+            let mut payload = Vec::new();
+            push_record(&bet, &mut payload);
+            payload.push(RECORD_SEPARATOR);
+            push_record(&bet, &mut payload);
+            let mut got = Vec::new();
+            for_each_bet(&payload, |bet| got.push(format!("{bet:?}"))).unwrap();
+            prop_assert_eq!(got, vec![format!("{:?}", bet); 2]);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(payload: Vec<u8>) {
+            let _ = bets(&payload).is_ok();
+        }
+
+        #[test]
+        fn no_separators_make_it_panic(payload in "[01\\x1e\\x1f-]{0,40}") {
+            let _ = bets(payload.as_bytes()).is_ok();
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Processes: `fork(2)`, `wait(2)`, and children that end with their parent (`PR_SET_PDEATHSIG(2const)`).
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, getpid, getppid};
+
+/// The exit status of a child whose code panicked.
+pub const PANICKED: i32 = 101;
+/// The exit status of a child that found its parent dead before it began.
+const ORPHANED: i32 = 102;
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Status(i32),
+    /// By this signal.
+    Killed(Signal),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "exit status {status}"),
+            Self::Killed(signal) => write!(f, "killed by {signal}"),
+        }
+    }
+}
+
+/// Forks a child that runs `body` and ends with the status that it returns: never does the child come back into the
+/// caller's code, not even by a panic, and it is killed when its parent dies. Of the parent's descriptors it has
+/// the first three and those in `keep`; `body` must use no other.
+///
+/// # Errors
+/// The kernel refuses (limits), or the process has more than one thread: a lock that another thread holds would stay
+/// locked in the child for ever.
+pub fn fork_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Pid> {
+    if thread_count()? != 1 {
+        return Err(io::Error::other("a process with several threads can't fork safely"));
+    }
+    let parent = getpid();
+    // SAFETY: the process has one thread, so no lock is held by a thread that the child has not, and the child may
+    // run any code.
+    #[expect(clippy::disallowed_methods, reason = "this is the function that the others shall use")]
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let status = match begin_child(parent, keep) {
+                Ok(()) => catch_unwind(AssertUnwindSafe(body)).unwrap_or(PANICKED),
+                Err(_) => ORPHANED,
+            };
+            // SAFETY: ends the process at once; nothing of the parent's (buffers, destructors) runs in the child.
+            unsafe { libc::_exit(status) }
+        }
+    }
+}
+
+fn begin_child(parent: Pid, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    // The parent may have died before that. Its number is compared with the one from before the fork, as in a
+    // container the parent may be process 1.
+    if getppid() != parent {
+        return Err(io::Error::other("the parent is dead"));
+    }
+    close_all_but(keep)
+}
+
+/// Closes every descriptor above 2 that is not in `keep`.
+fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    kept.sort_unstable();
+    let mut from = 3;
+    for fd in kept.into_iter().chain([u32::MAX]) {
+        if fd > from {
+            let last = if fd == u32::MAX { u32::MAX } else { fd - 1 };
+            close_range(from, last)?;
+        }
+        from = from.max(fd.saturating_add(1));
+    }
+    Ok(())
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: only in a new child, whose code uses no descriptor but those kept: the owners of the closed ones are the
+    // parent's values, whose code and destructors never run here.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How many threads this process has: the link count of `/proc/self/task` is 2 more.
+fn thread_count() -> io::Result<u64> {
+    Ok(std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
+}
+
+/// Takes one child that has ended, if there is one. SIGCHLD coalesces, so call until there is none.
+///
+/// # Errors
+/// None that a correct kernel gives.
+pub fn reap() -> io::Result<Option<(Pid, Exit)>> {
+    loop {
+        return match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(child, status)) => Ok(Some((child, Exit::Status(status)))),
+            Ok(WaitStatus::Signaled(child, signal, _)) => Ok(Some((child, Exit::Killed(signal)))),
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => Ok(None),
+            Ok(_) | Err(Errno::EINTR) => continue,
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+/// Sends a signal to a child that has not been reaped. One that has ended already is left alone.
+pub fn signal_child(child: Pid, signal: Signal) {
+    // The only error possible for an own child is that it has ended: its number is not reused until it is reaped.
+    let _: nix::Result<()> = kill(child, signal);
+}
+
+/// Makes the program that `command` starts end when this process does, however that ends.
+pub fn die_with_parent(command: &mut Command) {
+    let parent = getpid();
+    let set = move || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        if getppid() == parent { Ok(()) } else { Err(io::Error::from(io::ErrorKind::BrokenPipe)) }
+    };
+    // SAFETY: between fork and exec the closure makes two system calls, and neither allocates nor locks.
+    unsafe { command.pre_exec(set) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_several_threads_does_not_fork() {
+        // The test harness runs tests in threads of their own, so this process has at least two.
+        assert!(thread_count().unwrap() > 1);
+        assert!(fork_child(&[], || 0).is_err());
+    }
+}
