@@ -1,5 +1,6 @@
 //! loteria.
 pub mod config;
+pub mod ipc;
 pub mod logging;
 pub mod lottery;
 pub mod protocol;
