@@ -4,4 +4,5 @@ pub mod ipc;
 pub mod logging;
 pub mod lottery;
 pub mod protocol;
+pub mod server;
 pub mod system;

@@ -229,8 +229,8 @@ pub fn encode(head: &impl Serialize, out: &mut [u8]) -> Result<usize, BadMessage
 /// # Errors
 /// There is none.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), BadMessage> {
-    let (head, length) = bincode::serde::decode_from_slice(bytes, format())
-        .map_err(|error| BadMessage(error.to_string()))?;
+    let (head, length) =
+        bincode::serde::decode_from_slice(bytes, format()).map_err(|error| BadMessage(error.to_string()))?;
     Ok((head, bytes.get(length..).unwrap_or_default()))
 }
 

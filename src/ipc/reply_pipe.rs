@@ -24,13 +24,12 @@ pub const MAX_OUTSTANDING: usize = PIPE_BUF / MAX_HEAD / 2;
 /// The most bulk bytes of one reply.
 pub const PAGE: usize = PIPE_BUF - 2 * MAX_HEAD;
 
-/// A pipe: the handler's end, and the end for the storage service.
+/// A pipe: the end for the handler, and the end for the storage service. Neither ever blocks.
 ///
 /// # Errors
 /// No descriptors are to be had.
-pub fn reply_pipe() -> io::Result<(ReplyReader, OwnedFd)> {
-    let (read_end, write_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    Ok((ReplyReader { pipe: read_end, bytes: Vec::new(), start: 0 }, write_end))
+pub fn reply_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?)
 }
 
 /// The storage service's end: gathers a group's replies, and writes them at once.
@@ -91,8 +90,8 @@ impl ReplyWriter {
 
 /// The handler's end.
 #[derive(Debug)]
-pub struct ReplyReader {
-    pipe: OwnedFd,
+pub struct ReplyReader<'a> {
+    pipe: BorrowedFd<'a>,
     bytes: Vec<u8>,
     start: usize,
 }
@@ -106,7 +105,13 @@ pub enum PipeState {
     Closed,
 }
 
-impl ReplyReader {
+impl<'a> ReplyReader<'a> {
+    /// The end of that pipe.
+    #[must_use]
+    pub fn new(pipe: BorrowedFd<'a>) -> Self {
+        Self { pipe, bytes: Vec::new(), start: 0 }
+    }
+
     /// Reads what there is.
     ///
     /// # Errors
@@ -116,7 +121,7 @@ impl ReplyReader {
         self.start = 0;
         let end = self.bytes.len();
         self.bytes.resize(end + PIPE_BUF, 0);
-        let count = nix::unistd::read(&self.pipe, self.bytes.get_mut(end..).unwrap_or_default());
+        let count = nix::unistd::read(self.pipe, self.bytes.get_mut(end..).unwrap_or_default());
         self.bytes.truncate(end + count.unwrap_or(0));
         match count {
             Ok(0) => Ok(PipeState::Closed),
@@ -138,9 +143,9 @@ impl ReplyReader {
     }
 }
 
-impl AsFd for ReplyReader {
+impl AsFd for ReplyReader<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pipe.as_fd()
+        self.pipe
     }
 }
 
@@ -151,7 +156,8 @@ mod tests {
 
     #[test]
     fn replies_come_in_order_with_their_bulk() {
-        let (mut reader, write_end) = reply_pipe().unwrap();
+        let (read_end, write_end) = reply_pipe().unwrap();
+        let mut reader = ReplyReader::new(read_end.as_fd());
         let mut writer = ReplyWriter::new(write_end);
         for id in 0..3 {
             let head = ReplyHead { id, reply: Reply::ResultPage { total: 9 } };
@@ -178,7 +184,18 @@ mod tests {
         nix::fcntl::fcntl(&write_end, smallest).unwrap();
         let mut writer = ReplyWriter::new(write_end);
         for id in 0..u32::try_from(MAX_OUTSTANDING).unwrap() {
-            writer.push(&ReplyHead { id, reply: Reply::Opened { stored: 1, state: crate::protocol::message::AgencyState::Open } }, &[]).unwrap();
+            writer
+                .push(
+                    &ReplyHead {
+                        id,
+                        reply: Reply::Opened {
+                            stored: 1,
+                            state: crate::protocol::message::AgencyState::Open,
+                        },
+                    },
+                    &[],
+                )
+                .unwrap();
             writer.flush().unwrap();
         }
     }

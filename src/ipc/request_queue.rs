@@ -24,7 +24,16 @@ impl<'a> RequestSender<'a> {
     /// The end of that client.
     #[must_use]
     pub fn new(queue: &'a QueueSender, client: ClientToken) -> Self {
-        Self { queue, client, id: 0, request: None, body: Vec::new(), sent: 0, unfinished: false, message: Vec::new() }
+        Self {
+            queue,
+            client,
+            id: 0,
+            request: None,
+            body: Vec::new(),
+            sent: 0,
+            unfinished: false,
+            message: Vec::new(),
+        }
     }
 
     /// Where the next request's bulk bytes go. Empty, once the request before has been sent.

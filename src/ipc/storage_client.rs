@@ -13,14 +13,14 @@ use crate::system::mqueue::QueueSender;
 #[derive(Debug)]
 pub struct StorageClient<'a> {
     requests: RequestSender<'a>,
-    replies: ReplyReader,
+    replies: ReplyReader<'a>,
     outstanding: usize,
 }
 
 impl<'a> StorageClient<'a> {
     /// The view of that client.
     #[must_use]
-    pub fn new(client: ClientToken, queue: &'a QueueSender, replies: ReplyReader) -> Self {
+    pub fn new(client: ClientToken, queue: &'a QueueSender, replies: ReplyReader<'a>) -> Self {
         Self { requests: RequestSender::new(queue, client), replies, outstanding: 0 }
     }
 

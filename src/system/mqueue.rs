@@ -4,9 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::mqueue::{
-    MQ_OFlag, MqAttr, MqdT, mq_getattr, mq_open, mq_receive, mq_send, mq_unlink,
-};
+use nix::mqueue::{MQ_OFlag, MqAttr, MqdT, mq_getattr, mq_open, mq_receive, mq_send, mq_unlink};
 use nix::sys::stat::Mode;
 
 /// The longest message in bytes, and how many the queue holds: what the kernel lets everybody have.
@@ -23,8 +21,12 @@ pub fn create() -> io::Result<(QueueReceiver, QueueSender)> {
     #[expect(clippy::cast_possible_wrap, reason = "a small constant")]
     let attributes = MqAttr::new(0, MESSAGES, MESSAGE_LEN as i64, 0);
     let create = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDONLY | common;
-    let receiver =
-        QueueReceiver(Queue(mq_open(name.as_str(), create, Mode::S_IRUSR | Mode::S_IWUSR, Some(&attributes))?));
+    let receiver = QueueReceiver(Queue(mq_open(
+        name.as_str(),
+        create,
+        Mode::S_IRUSR | Mode::S_IWUSR,
+        Some(&attributes),
+    )?));
     let sender = mq_open(name.as_str(), MQ_OFlag::O_WRONLY | common, Mode::empty(), None);
     mq_unlink(name.as_str())?;
     Ok((receiver, QueueSender(Queue(sender?))))

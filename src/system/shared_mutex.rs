@@ -122,8 +122,7 @@ impl SharedMutex {
 impl Drop for SharedMutex {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and no guard is left, as each borrows `self`. Other processes keep theirs.
-        let _: nix::Result<()> =
-            unsafe { munmap(self.mapping.cast(), size_of::<Head>() + self.length) };
+        let _: nix::Result<()> = unsafe { munmap(self.mapping.cast(), size_of::<Head>() + self.length) };
     }
 }
 
