@@ -2,8 +2,6 @@
 //!
 //! Records are separated by `0x1E`, the six fields of a record by `0x1F`; text is UTF-8.
 
-use std::io::Write as _;
-
 use memchr::{memchr_iter, memchr2_iter};
 use thiserror::Error;
 
@@ -96,12 +94,13 @@ impl<'a> RecordReader<'a> {
 
 /// Appends the record of a bet; the separator before it is the caller's.
 pub fn push_record(bet: &Bet<'_>, out: &mut Vec<u8>) {
-    // Writing to a Vec<u8> cannot fail.
-    let _: std::io::Result<()> = write!(
-        out,
-        "{}\x1f{}\x1f{}\x1f{}\x1f{}\x1f{}",
-        bet.agency, bet.first_name, bet.last_name, bet.document, bet.birthdate, bet.number
-    );
+    out.extend_from_slice(itoa::Buffer::new().format(bet.agency.get()).as_bytes());
+    for text in [bet.first_name, bet.last_name, bet.document, bet.birthdate] {
+        out.push(FIELD_SEPARATOR);
+        out.extend_from_slice(text.as_bytes());
+    }
+    out.push(FIELD_SEPARATOR);
+    out.extend_from_slice(itoa::Buffer::new().format(bet.number).as_bytes());
 }
 
 #[cfg(test)]

@@ -144,13 +144,11 @@ impl Acceptor<'_> {
                 break;
             }
         }
-        match self.failure.take() {
-            Some(failure) => Err(failure),
-            None => {
-                info("shutdown", Outcome::Success, &[]);
-                Ok(())
-            }
+        if let Some(failure) = self.failure {
+            return Err(failure);
         }
+        info("shutdown", Outcome::Success, &[]);
+        Ok(())
     }
 
     /// Waits until something happens, and deals with it.
@@ -451,8 +449,8 @@ fn say_busy(mut socket: &TcpStream) {
     let mut frame = Vec::new();
     ServerMessage::Error("busy: the server is out of resources, try again later").encode(&mut frame);
     // The client may be gone, and nobody is waited for: what can't be done at once is left.
-    let _: io::Result<()> = socket.set_nonblocking(true);
-    let _: io::Result<()> = socket.write_all(&frame);
-    let _: io::Result<()> = socket.shutdown(std::net::Shutdown::Write);
-    let _: io::Result<usize> = socket.read(&mut [0; 8192]);
+    socket.set_nonblocking(true).unwrap_or_default();
+    socket.write_all(&frame).unwrap_or_default();
+    socket.shutdown(std::net::Shutdown::Write).unwrap_or_default();
+    socket.read(&mut [0; 8192]).unwrap_or_default();
 }

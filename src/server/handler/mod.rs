@@ -71,6 +71,7 @@ const STOP_WRITING: Duration = Duration::from_millis(300);
 const STOP_LINGER: Duration = Duration::from_millis(100);
 
 /// The process, from its first to its last act. Returns its exit status.
+#[must_use]
 pub fn run(client: &Client, view: &ServerView<'_>, queue: &QueueSender, signals: &Signals) -> i32 {
     logging::freeze_offset();
     let Client { socket, ip, token, replies } = client;
@@ -81,7 +82,7 @@ pub fn run(client: &Client, view: &ServerView<'_>, queue: &QueueSender, signals:
     match handler {
         Ok(mut handler) => {
             let end = handler.serve();
-            handler.say_goodbye(end);
+            handler.say_goodbye(&end);
         }
         Err(error) => info("client", Outcome::Fail, &[("ip", ip), ("error", &error)]),
     }
@@ -342,7 +343,7 @@ impl<'a> Handler<'a> {
     }
 
     /// Logs how it ended, and closes so that the client gets what was sent.
-    fn say_goodbye(&mut self, end: End) {
+    fn say_goodbye(&mut self, end: &End) {
         let failure = format!("{end}");
         let outcome =
             if matches!(end, End::Done(_) | End::Stopped) { Outcome::Success } else { Outcome::Fail };
