@@ -104,6 +104,16 @@ pub fn push_record(bet: &Bet<'_>, out: &mut Vec<u8>) {
     );
 }
 
+/// Appends a record of fields that are known to be a bet's: as [`push_record`], without forming the numbers anew.
+pub fn push_fields(fields: [&str; FIELDS], out: &mut Vec<u8>) {
+    for (index, field) in fields.into_iter().enumerate() {
+        if index > 0 {
+            out.push(FIELD_SEPARATOR);
+        }
+        out.extend_from_slice(field.as_bytes());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
