@@ -103,6 +103,16 @@ pub fn push_record(bet: &Bet<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(bet.number).as_bytes());
 }
 
+/// Appends a record of fields that are known to be a bet's: as [`push_record`], without forming the numbers anew.
+pub fn push_fields(fields: [&str; FIELDS], out: &mut Vec<u8>) {
+    for (index, field) in fields.into_iter().enumerate() {
+        if index > 0 {
+            out.push(FIELD_SEPARATOR);
+        }
+        out.extend_from_slice(field.as_bytes());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

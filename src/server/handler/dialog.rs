@@ -399,7 +399,7 @@ impl<'a> Dialog<'a> {
         let before = per_agency.len();
         while !bulk.is_empty() {
             let (AgencyCount { bets, ended }, rest) = decode(bulk)?;
-            let agency = u16::try_from(per_agency.len() + 1).unwrap_or(u16::MAX);
+            let Some(agency) = AgencyId::new(per_agency.len() + 1) else { break };
             per_agency.push(AgencyStatus { agency, bets, ended });
             bulk = rest;
         }
