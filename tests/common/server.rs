@@ -39,6 +39,11 @@ impl Setup {
         self
     }
 
+    /// What that setting is in the environment.
+    pub fn setting(&self, key: &str) -> &str {
+        &self.settings[key]
+    }
+
     /// Without that setting in the environment.
     pub fn without(mut self, key: &str) -> Self {
         self.settings.remove(key);
@@ -97,12 +102,13 @@ impl Setup {
 
     /// Starts a server.
     pub fn spawn(&self) -> RunningServer {
-        let slot = Slot::take();
-        let log_path = (1..1000).map(|run| self.path(&format!("log-{run}"))).find(|path| !path.exists()).unwrap();
+        let slot = Some(Slot::take());
+        let log_path =
+            (1..1000).map(|run| self.path(&format!("log-{run}"))).find(|path| !path.exists()).unwrap();
         let log = File::options().create(true).append(true).open(&log_path).unwrap();
         let mut command = self.command();
         let child = command.stderr(log).spawn().unwrap();
-        RunningServer { setup: self.clone(), child, log_path, port: 0, ended: None, _slot: slot }
+        RunningServer { setup: self.clone(), child, log_path, port: 0, ended: None, slot }
     }
 
     fn command(&self) -> Command {
@@ -149,7 +155,7 @@ pub struct RunningServer {
     log_path: PathBuf,
     port: u16,
     ended: Option<ExitStatus>,
-    _slot: Slot,
+    slot: Option<Slot>,
 }
 
 impl RunningServer {
@@ -232,6 +238,9 @@ impl RunningServer {
     pub fn try_wait(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().unwrap();
+        }
+        if self.ended.is_some() {
+            self.slot = None;
         }
         self.ended
     }
