@@ -275,7 +275,12 @@ mod tests {
             ServerMessage::BetAck,
             ServerMessage::Result(b"1\x1e2"),
             ServerMessage::InProgress,
-            ServerMessage::SessionOpened { agency, stored: 9, state: AgencyState::Ended, max_payload: 1 << 20 },
+            ServerMessage::SessionOpened {
+                agency,
+                stored: 9,
+                state: AgencyState::Ended,
+                max_payload: 1 << 20,
+            },
             ServerMessage::SessionStored { stored: 1 << 40 },
             ServerMessage::Status(b"{}"),
         ] {
