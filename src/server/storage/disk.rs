@@ -86,16 +86,11 @@ pub enum OpenError {
         error: io::Error,
     },
     /// It is something else than a file.
-    #[error("{}: not a regular file", .path.display())]
-    NotAFile {
-        /// What stands there.
-        path: PathBuf,
-    },
+    #[error("STORAGE_FILEPATH must be a regular file")]
+    NotAFile,
     /// Another server has it.
-    #[error("{}: in use by process {holder}; stop that server, or give this one another STORAGE_FILEPATH", .path.display())]
+    #[error("in use by process {holder}; stop that server, or give this one another STORAGE_FILEPATH")]
     Locked {
-        /// The file.
-        path: PathBuf,
         /// The process that has it; 0 if it is in another container.
         holder: i32,
     },
@@ -130,7 +125,7 @@ impl FileDisk {
             .open(path)
             .map_err(failed(path))?;
         if !bets.metadata().map_err(failed(path))?.is_file() {
-            return Err(OpenError::NotAFile { path: path.to_owned() });
+            return Err(OpenError::NotAFile);
         }
         lock(&bets, path)?;
         folder.sync_all().map_err(failed(folder_path))?;
@@ -162,7 +157,7 @@ fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
             Err(Errno::EAGAIN | Errno::EACCES) => {
                 let mut holder = wanted;
                 fcntl(file, FcntlArg::F_GETLK(&mut holder)).map_err(failed)?;
-                return Err(OpenError::Locked { path: path.to_owned(), holder: holder.l_pid });
+                return Err(OpenError::Locked { holder: holder.l_pid });
             }
             Err(error) => return Err(failed(error)),
         }
