@@ -463,6 +463,55 @@ fn a_result_of_many_pages_is_exact() {
 }
 
 #[test]
+fn a_result_of_hundreds_of_kilobytes_is_exact() {
+    let server = server_of(1);
+    let documents: Vec<String> = (0..40_000).map(|index| format!("{}", 10_000_000 + index * 7)).collect();
+    let all: Vec<Bet> = documents.iter().map(|document| winner(1, document)).collect();
+    let (mut client, _) = server.session(1);
+    for (index, batch) in all.chunks(10_000).enumerate() {
+        client.store(10_000 * index as u64, batch);
+    }
+    client.end_agency();
+    let expected = documents.join("\x1e").into_bytes();
+    client.send_frame(kind::AWAIT_RESULT, b"");
+    client.expect(kind::RESULT, &expected);
+    server.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, &expected);
+}
+
+#[test]
+fn results_and_bets_in_flight_are_answered_in_the_order_in_which_they_came() {
+    let server = server_of(2);
+    let (mut client, _) = server.session(1);
+    let result = frame(kind::RESULT_REQUEST, b"");
+    client.send(&result.repeat(50));
+    for _ in 0..50 {
+        client.expect(kind::IN_PROGRESS, b"");
+    }
+    let mut frames = Vec::new();
+    for index in 0..50 {
+        let bet = bets_frame(u64::from(index), &bets(1, index..index + 1));
+        frames.extend([&bet[..], &result, &result].concat());
+    }
+    client.send(&frames);
+    for _ in 0..50 {
+        assert_eq!(client.read_frame().0, kind::SESSION_STORED);
+        client.expect(kind::IN_PROGRESS, b"");
+        client.expect(kind::IN_PROGRESS, b"");
+    }
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..50)));
+}
+
+#[test]
+fn an_empty_document_wins_as_any_other() {
+    let server = server_of(1);
+    let (mut client, _) = server.session(1);
+    client.store(0, &["", "", "x", ""].map(|document| winner(1, document)));
+    client.end_agency();
+    client.send_frame(kind::RESULT_REQUEST, b"");
+    client.expect(kind::RESULT, b"\x1e\x1ex\x1e");
+}
+
+#[test]
 fn a_document_longer_than_a_page_wins_too() {
     let server = server_of(1);
     let documents = ["9".repeat(50_000), String::new(), "8".repeat(4096), "ñ".repeat(2047)];
