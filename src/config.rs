@@ -166,7 +166,7 @@ pub enum ConfigError {
 struct Values {
     section: &'static str,
     settings: &'static [Setting],
-    values: Vec<(String, Origin)>,
+    found: Vec<(String, Origin)>,
 }
 
 impl Values {
@@ -188,12 +188,12 @@ impl Values {
                 None => (setting.default.to_owned(), Origin::Default),
             }
         });
-        Ok(Self { section, settings, values: values.collect() })
+        Ok(Self { section, settings, found: values.collect() })
     }
 
     /// The value of a setting, as `parse` understands it.
     fn get<T>(&self, key: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, ConfigError> {
-        let found = self.settings.iter().zip(&self.values).find(|(setting, _)| setting.key == key);
+        let found = self.settings.iter().zip(&self.found).find(|(setting, _)| setting.key == key);
         let (allowed, (value, origin)) = match found {
             Some((setting, value)) => (setting.allowed, value.clone()),
             None => ("a setting of the table", (String::new(), Origin::Default)),
@@ -259,7 +259,7 @@ const NO_SECTION: &str = " before the first section ";
 /// their own.
 fn python_defaults() -> IniDefault {
     let mut defaults = Ini::new().defaults();
-    defaults.default_section = NO_SECTION.to_owned();
+    NO_SECTION.clone_into(&mut defaults.default_section);
     defaults.enable_inline_comments = false;
     defaults
 }
@@ -397,7 +397,7 @@ pub fn help_of(settings: &[Setting], section: &str, prefix: &str) -> String {
     for Setting { key, default, allowed, about } in settings {
         let default = if default.is_empty() { String::new() } else { format!("; {default} unless set") };
         // Writing to a String cannot fail.
-        let _: fmt::Result = write!(text, "\n  {key}\n          {about} ({allowed}{default})");
+        write!(text, "\n  {key}\n          {about} ({allowed}{default})").unwrap_or_default();
     }
     text
 }
@@ -412,7 +412,7 @@ fn number<T: TryFrom<u32> + PartialOrd>(least: T, most: T) -> impl FnOnce(&str) 
 fn seconds(text: &str) -> Option<Duration> {
     let value: f64 = text.parse().ok()?;
     let duration = Duration::try_from_secs_f64(value).ok()?;
-    (!duration.is_zero() && duration <= Duration::from_secs(86_400)).then_some(duration)
+    (!duration.is_zero() && duration <= Duration::from_hours(24)).then_some(duration)
 }
 
 fn path_of(text: &str) -> Option<PathBuf> {

@@ -147,7 +147,7 @@ pub fn info(action: &str, outcome: Outcome, fields: &[Field<'_>]) {
 fn line(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>]) -> String {
     let mut line = String::with_capacity(200);
     // Writing to a String cannot fail; a value whose own Display fails is cut there.
-    let _: fmt::Result = write!(line, "{:<8} action: {action} | result: {outcome}", level.name());
+    write!(line, "{:<8} action: {action} | result: {outcome}", level.name()).unwrap_or_default();
     for (key, value) in fields {
         debug_assert!(
             !matches!(*key, "action" | "result" | "source"),
@@ -156,9 +156,9 @@ fn line(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>]) -> S
         if line.len() + key.len() + MAX_VALUE + 10 > MAX_LINE {
             break;
         }
-        let _: fmt::Result = write!(line, " | {key}: ");
+        write!(line, " | {key}: ").unwrap_or_default();
         let end = line.len() + MAX_VALUE;
-        let _: fmt::Result = write!(Escaped { out: &mut line, end }, "{value}");
+        write!(Escaped { out: &mut line, end }, "{value}").unwrap_or_default();
     }
     line
 }

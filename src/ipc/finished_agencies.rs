@@ -2,7 +2,7 @@
 //! mutex of theirs.
 //!
 //! An entry is one byte per agency, in the order of their numbers. **An entry that is set means that the agency's END
-//! is on disk.** The reverse holds as long as the array is not [stale](FinishedAgencies::read): a storage service that
+//! is on disk.** The reverse holds as long as the array is not stale: a storage service that
 //! finds the mutex locked does not wait for it, but marks the array as stale, goes on, and sets the entries later.
 //! Nothing has to be repaired after a process died with the mutex locked: each store to the array is true by itself.
 

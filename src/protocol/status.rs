@@ -1,41 +1,55 @@
-//! The JSON object of a STATUS: how the contest goes, for operators and health checks.
+//! What a `STATUS` says: one JSON object, of which this is the form.
 
 use serde::{Deserialize, Serialize};
 
-use crate::lottery::Draw;
+use crate::lottery::{AgencyId, Draw};
 
-/// The object, key by key.
+/// The state of a contest and of the server that runs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// How many agencies take part: 1 to this.
     pub agencies: u16,
-    /// How many of them have ended.
+    /// How many of them have sent END.
     pub ended: u16,
     /// How many bets are on disk.
     pub bets: u64,
     /// Whether the draw has been made.
     pub drawn: bool,
-    /// The draw, if it has been made.
+    /// The draw, once it has been made.
     pub draw: Option<Draw>,
-    /// Handlers alive, the one that answers included.
+    /// Connections that are being served, the one that asks included.
     pub handlers: u32,
-    /// How many handlers may be alive at once.
+    /// How many can be served at once.
     pub max_clients: u32,
-    /// Seconds since the server started.
+    /// How long the server has been running, in seconds.
     pub uptime_seconds: f64,
-    /// How often the storage service was started again.
+    /// How often the storage service had to be started again.
     pub storage_restarts: u64,
     /// Each agency, in the order of their numbers.
     pub per_agency: Vec<AgencyStatus>,
 }
 
-/// One agency.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// How far one agency is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgencyStatus {
     /// Its number.
-    pub agency: u16,
+    pub agency: AgencyId,
     /// How many of its bets are on disk.
     pub bets: u64,
-    /// Whether it has ended.
+    /// Whether it has sent END.
     pub ended: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_json_is_the_documented_one_and_unknown_keys_do_no_harm() {
+        let text = r#"{"agencies":1,"ended":0,"bets":7,"drawn":false,"draw":null,"handlers":2,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"per_agency":[{"agency":1,"bets":7,"ended":false}]}"#;
+        let status: Status = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&status).unwrap(), text);
+        let more = text.replacen('{', r#"{"news":[1],"#, 1);
+        assert_eq!(serde_json::from_str::<Status>(&more).unwrap(), status);
+    }
 }

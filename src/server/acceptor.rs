@@ -70,6 +70,7 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
         epoll,
         started: Instant::now(),
         storage: None,
+        agencies: 0,
         deaths: Deaths::default(),
         handlers: Handlers::default(),
         gone: Vec::new(),
@@ -119,6 +120,8 @@ struct Acceptor<'a> {
     epoll: Epoll,
     started: Instant,
     storage: Option<StorageProcess>,
+    /// How many agencies take part, as storage said.
+    agencies: u16,
     deaths: Deaths,
     handlers: Handlers,
     /// Clients that are gone and of whom storage has not been told yet.
@@ -144,13 +147,11 @@ impl Acceptor<'_> {
                 break;
             }
         }
-        match self.failure.take() {
-            Some(failure) => Err(failure),
-            None => {
-                info("shutdown", Outcome::Success, &[]);
-                Ok(())
-            }
+        if let Some(failure) = self.failure {
+            return Err(failure);
         }
+        info("shutdown", Outcome::Success, &[]);
+        Ok(())
     }
 
     /// Waits until something happens, and deals with it.
@@ -270,7 +271,7 @@ impl Acceptor<'_> {
         // Only storage has the write end from here on.
         drop(pipe);
         let view = ServerView {
-            agencies: self.storage.as_ref().and_then(|storage| storage.agencies).unwrap_or_default(),
+            agencies: self.agencies,
             finished: &self.finished,
             max_payload: self.config.max_payload,
             client_timeout: self.config.client_timeout,
@@ -310,14 +311,17 @@ impl Acceptor<'_> {
         let pid =
             fork_child(&[queue.as_fd(), theirs.as_fd()], || storage::run(&config, queue, &theirs, finished))?;
         self.epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, CONTROL))?;
-        self.storage = Some(StorageProcess { pid, control: ours, agencies: None });
+        self.storage = Some(StorageProcess { pid, control: ours, ready: false });
         Ok(())
     }
 
     fn listen_to_storage(&mut self) -> io::Result<()> {
         while let Some(storage) = &mut self.storage {
             match storage.control.receive()? {
-                Some(FromStorage::Ready { agencies }) => storage.agencies = Some(agencies),
+                Some(FromStorage::Ready { agencies }) => {
+                    storage.ready = true;
+                    self.agencies = agencies;
+                }
                 // Its death is learned of by SIGCHLD.
                 None => break,
             }
@@ -354,7 +358,7 @@ impl Acceptor<'_> {
     fn watch_control(&mut self) -> io::Result<()> {
         let Some(storage) = &self.storage else { return Ok(()) };
         let mut flags = EpollFlags::empty();
-        flags.set(EpollFlags::EPOLLIN, storage.agencies.is_none());
+        flags.set(EpollFlags::EPOLLIN, !storage.ready);
         flags.set(EpollFlags::EPOLLOUT, self.newcomer.is_some() || !self.gone.is_empty());
         Ok(self.epoll.modify(&storage.control, &mut EpollEvent::new(flags, CONTROL))?)
     }
@@ -426,7 +430,7 @@ impl Acceptor<'_> {
         let Some(stopping) = &mut self.stopping else { return Ok(()) };
         let elapsed = stopping.since.elapsed();
         if let Some(storage) = &self.storage {
-            if storage.agencies.is_none() && !stopping.killed {
+            if !storage.ready && !stopping.killed {
                 // It is still recovering, has nothing of anybody's, and would not listen.
                 signal_child(storage.pid, Signal::SIGKILL);
                 stopping.told_storage = true;
@@ -451,8 +455,8 @@ fn say_busy(mut socket: &TcpStream) {
     let mut frame = Vec::new();
     ServerMessage::Error("busy: the server is out of resources, try again later").encode(&mut frame);
     // The client may be gone, and nobody is waited for: what can't be done at once is left.
-    let _: io::Result<()> = socket.set_nonblocking(true);
-    let _: io::Result<()> = socket.write_all(&frame);
-    let _: io::Result<()> = socket.shutdown(std::net::Shutdown::Write);
-    let _: io::Result<usize> = socket.read(&mut [0; 8192]);
+    socket.set_nonblocking(true).unwrap_or_default();
+    socket.write_all(&frame).unwrap_or_default();
+    socket.shutdown(std::net::Shutdown::Write).unwrap_or_default();
+    socket.read(&mut [0; 8192]).unwrap_or_default();
 }

@@ -44,8 +44,8 @@ pub struct StorageProcess {
     pub pid: Pid,
     /// What is said to it goes here.
     pub control: AcceptorEnd,
-    /// How many agencies take part, once it has recovered and takes requests.
-    pub agencies: Option<u16>,
+    /// Whether it has recovered and takes requests.
+    pub ready: bool,
 }
 
 /// How often the storage process died lately.

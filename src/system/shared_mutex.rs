@@ -122,7 +122,7 @@ impl SharedMutex {
 impl Drop for SharedMutex {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and no guard is left, as each borrows `self`. Other processes keep theirs.
-        let _: nix::Result<()> = unsafe { munmap(self.mapping.cast(), size_of::<Head>() + self.length) };
+        unsafe { munmap(self.mapping.cast(), size_of::<Head>() + self.length) }.unwrap_or_default();
     }
 }
 
@@ -164,7 +164,7 @@ impl DerefMut for Guard<'_> {
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         // SAFETY: a guard exists only while this process holds the lock.
-        let _: libc::c_int = unsafe { libc::pthread_mutex_unlock(self.shared.head().mutex.get()) };
+        unsafe { libc::pthread_mutex_unlock(self.shared.head().mutex.get()) };
     }
 }
 

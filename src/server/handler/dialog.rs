@@ -11,6 +11,7 @@ use super::session::Session;
 use super::{ServerView, classic, session};
 use crate::ipc::finished_agencies::Finished;
 use crate::ipc::message::{AgencyCount, Refusal, Reply, ReplyHead, Request, decode};
+use crate::ipc::reply_pipe::MAX_OUTSTANDING;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{Level, Outcome, event, info};
 use crate::lottery::AgencyId;
@@ -126,7 +127,8 @@ impl<'a> Dialog<'a> {
     #[must_use]
     pub fn takes_frames(&self) -> bool {
         let streams = self.owed.iter().any(|owed| matches!(owed, Owed::Storage(_, Question::Winners { .. })));
-        self.ending.is_none() && self.deferred.is_none() && !streams && self.storage.has_room()
+        let few = self.owed.len() < MAX_OUTSTANDING;
+        self.ending.is_none() && self.deferred.is_none() && !streams && few && self.storage.has_room()
     }
 
     /// Whether nothing is owed to the client.
@@ -243,22 +245,38 @@ impl<'a> Dialog<'a> {
                 Some(Owed::Error(reason)) => connection.send(&ServerMessage::Error(reason)),
                 Some(Owed::InProgress) => connection.send(&ServerMessage::InProgress),
                 Some(Owed::Storage(..)) => {
-                    if !self.take_reply(connection)? {
-                        break;
+                    if self.take_reply(connection)? {
+                        continue;
                     }
+                    break;
+                }
+                None if self.deferred.is_some() && self.storage.has_room() => {
+                    self.take_deferred()?;
                     continue;
                 }
                 None => break,
             }
             self.owed.pop_front();
         }
-        if let Some((agency, offset)) = self.next_page.take_if(|_| !connection.is_backed_up()) {
-            let id = self.storage.ask(Request::Result { agency, offset, wait: false })?;
-            if let Some(Owed::Storage(owed, _)) = self.owed.front_mut() {
-                *owed = id;
-            }
+        self.ask_page(connection)
+    }
+
+    /// Whether the next page of a result is to be asked for, and the client has taken what came before.
+    #[must_use]
+    pub fn can_ask_page(&self, connection: &Connection<'_>) -> bool {
+        self.next_page.is_some() && !connection.is_backed_up()
+    }
+
+    fn ask_page(&mut self, connection: &Connection<'_>) -> io::Result<()> {
+        if !self.can_ask_page(connection) {
+            return Ok(());
         }
-        self.take_deferred()
+        let Some((agency, offset)) = self.next_page.take() else { return Ok(()) };
+        let id = self.storage.ask(Request::Result { agency, offset, wait: false })?;
+        if let Some(Owed::Storage(owed, _)) = self.owed.front_mut() {
+            *owed = id;
+        }
+        Ok(())
     }
 
     /// Takes one reply of the storage service. False where none has come.
@@ -399,7 +417,7 @@ impl<'a> Dialog<'a> {
         let before = per_agency.len();
         while !bulk.is_empty() {
             let (AgencyCount { bets, ended }, rest) = decode(bulk)?;
-            let agency = u16::try_from(per_agency.len() + 1).unwrap_or(u16::MAX);
+            let Some(agency) = AgencyId::new(per_agency.len() + 1) else { break };
             per_agency.push(AgencyStatus { agency, bets, ended });
             bulk = rest;
         }

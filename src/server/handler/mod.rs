@@ -71,6 +71,7 @@ const STOP_WRITING: Duration = Duration::from_millis(300);
 const STOP_LINGER: Duration = Duration::from_millis(100);
 
 /// The process, from its first to its last act. Returns its exit status.
+#[must_use]
 pub fn run(client: &Client, view: &ServerView<'_>, queue: &QueueSender, signals: &Signals) -> i32 {
     logging::freeze_offset();
     let Client { socket, ip, token, replies } = client;
@@ -81,7 +82,7 @@ pub fn run(client: &Client, view: &ServerView<'_>, queue: &QueueSender, signals:
     match handler {
         Ok(mut handler) => {
             let end = handler.serve();
-            handler.say_goodbye(end);
+            handler.say_goodbye(&end);
         }
         Err(error) => info("client", Outcome::Fail, &[("ip", ip), ("error", &error)]),
     }
@@ -114,8 +115,8 @@ struct Handler<'a> {
     signals: &'a Signals,
     epoll: Epoll,
     started: Instant,
-    /// What the socket is waited for at present.
-    interest: EpollFlags,
+    /// What the socket is waited for at present; none once it is broken.
+    interest: Option<EpollFlags>,
     waits_for_queue: bool,
     /// The connection is of no more use; what was asked is still answered, in the log.
     broken: Option<String>,
@@ -135,7 +136,7 @@ impl<'a> Handler<'a> {
             signals,
             epoll,
             started: Instant::now(),
-            interest,
+            interest: Some(interest),
             waits_for_queue: false,
             broken: None,
             stopping: None,
@@ -154,10 +155,15 @@ impl<'a> Handler<'a> {
 
     /// Does what can be done, then waits until there is more.
     fn step(&mut self) -> io::Result<Option<End>> {
-        self.dialog.answer(&mut self.connection)?;
-        self.take_frames()?;
-        self.dialog.answer(&mut self.connection)?;
-        self.write();
+        loop {
+            self.dialog.answer(&mut self.connection)?;
+            self.write();
+            // Each may have made room for the others, and no event would tell of it.
+            let more = self.take_frames()? || self.dialog.can_ask_page(&self.connection);
+            if !more {
+                break;
+            }
+        }
         if let Some(end) = self.end() {
             return Ok(Some(end));
         }
@@ -171,15 +177,18 @@ impl<'a> Handler<'a> {
             && self.dialog.takes_frames()
     }
 
-    fn take_frames(&mut self) -> io::Result<()> {
+    /// Takes the frames that have come, as far as they may be taken. False if there was none.
+    fn take_frames(&mut self) -> io::Result<bool> {
+        let mut any = false;
         while self.takes_frames() {
             match self.connection.next_frame() {
                 Ok(Some(frame)) => self.dialog.take(frame)?,
                 Ok(None) => break,
                 Err(error) => self.dialog.refuse_and_end(error.to_string()),
             }
+            any = true;
         }
-        Ok(())
+        Ok(any)
     }
 
     fn wants_to_write(&self) -> bool {
@@ -298,19 +307,18 @@ impl<'a> Handler<'a> {
         interest.set(EpollFlags::EPOLLIN, reads);
         interest.set(EpollFlags::EPOLLOUT, self.wants_to_write());
         interest.set(EpollFlags::EPOLLRDHUP, self.dialog.is_awaiting());
-        if reads && !self.interest.contains(EpollFlags::EPOLLIN) {
+        if reads && self.interest.is_none_or(|before| !before.contains(EpollFlags::EPOLLIN)) {
             // It was the server that did not read.
             self.connection.reading_since = Instant::now();
         }
         if self.broken.is_some() {
-            if self.interest != EpollFlags::empty() {
+            if self.interest.take().is_some() {
                 // Its errors would be reported for ever.
                 self.epoll.delete(&self.connection)?;
             }
-            self.interest = EpollFlags::empty();
-        } else if interest != self.interest {
+        } else if self.interest != Some(interest) {
             self.epoll.modify(&self.connection, &mut EpollEvent::new(interest, SOCKET))?;
-            self.interest = interest;
+            self.interest = Some(interest);
         }
         let sends = self.dialog.storage.is_sending();
         if sends && !self.waits_for_queue {
@@ -342,7 +350,7 @@ impl<'a> Handler<'a> {
     }
 
     /// Logs how it ended, and closes so that the client gets what was sent.
-    fn say_goodbye(&mut self, end: End) {
+    fn say_goodbye(&mut self, end: &End) {
         let failure = format!("{end}");
         let outcome =
             if matches!(end, End::Done(_) | End::Stopped) { Outcome::Success } else { Outcome::Fail };

@@ -33,6 +33,10 @@ impl Session {
         let fields: [(&str, &dyn std::fmt::Display); 3] =
             [("agency_id", &agency), ("stored", &stored), ("ip", &ip)];
         info("session_opened", Outcome::Success, &fields);
+        Self::new(agency, stored)
+    }
+
+    fn new(agency: AgencyId, stored: u64) -> Self {
         Self { agency, stored, refused: 0, reported: stored, report_at: Instant::now() + REPORT_EVERY }
     }
 
@@ -89,24 +93,13 @@ pub fn open(dialog: &mut Dialog<'_>, version: u8, agency: u32) -> io::Result<()>
         return Ok(());
     }
     let agencies = dialog.view.agencies;
-    match AgencyId::new(agency).filter(|agency| agency.get() <= agencies) {
-        Some(agency) => {
-            // Frames behind this one wait, as the storage service answers in order; until then the session counts
-            // nothing.
-            dialog.mode = Mode::Session(Session {
-                agency,
-                stored: 0,
-                refused: 0,
-                reported: 0,
-                report_at: Instant::now() + REPORT_EVERY,
-            });
-            dialog.ask(Request::OpenSession { agency }, Question::Open(agency))
-        }
-        None => {
-            dialog.refuse_and_end(Refusal::NoSuchAgency { agencies }.to_string());
-            Ok(())
-        }
-    }
+    let Some(agency) = AgencyId::new(agency).filter(|agency| agency.get() <= agencies) else {
+        dialog.refuse_and_end(Refusal::NoSuchAgency { agencies }.to_string());
+        return Ok(());
+    };
+    // Frames behind this one are taken already, as the storage service answers in order.
+    dialog.mode = Mode::Session(Session::new(agency, 0));
+    dialog.ask(Request::OpenSession { agency }, Question::Open(agency))
 }
 
 /// Takes a frame of an open session.

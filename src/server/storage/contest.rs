@@ -186,12 +186,12 @@ impl Contest {
     pub fn add(&mut self, batch: &Batch) {
         for &(agency, count) in &batch.runs {
             self.bets += count;
-            if let Some(agency) = self.to_change(agency) {
+            if let Some(agency) = self.changing(agency) {
                 agency.stored += count;
             }
         }
         for (agency, document) in &batch.winners {
-            if let Some(agency) = self.to_change(*agency) {
+            if let Some(agency) = self.changing(*agency) {
                 agency.add_winner(document);
             }
         }
@@ -226,7 +226,7 @@ impl Contest {
         Ok(())
     }
 
-    fn to_change(&mut self, agency: AgencyId) -> Option<&mut Agency> {
+    fn changing(&mut self, agency: AgencyId) -> Option<&mut Agency> {
         let found = self.agencies.get_mut(agency.index())?;
         if found.before.is_none() {
             found.before = Some((found.stored, found.winners.len()));

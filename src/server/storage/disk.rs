@@ -145,6 +145,7 @@ impl FileDisk {
 
 /// Takes the lock, a record lock of `fcntl(2)`: it is this process's alone, and goes when the process does.
 fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
+    #[expect(clippy::cast_possible_truncation, reason = "the constants are small")]
     let wanted = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

@@ -209,9 +209,9 @@ impl<D: Disk> Ledger<D> {
         self.group.rows.shrink_to(2 * GROUP_LIMIT);
         let failed = failure(outcome)?;
         if failed.is_none() {
-            self.contest.keep_bets()
+            self.contest.keep_bets();
         } else {
-            self.contest.take_back_bets()
+            self.contest.take_back_bets();
         }
         Ok(failed)
     }
@@ -232,7 +232,9 @@ impl<D: Disk> Ledger<D> {
         if failed.is_none() {
             self.contest.set_draw(draw);
         } else {
-            ends.into_iter().for_each(|agency| self.contest.take_back_end(agency));
+            for agency in ends {
+                self.contest.take_back_end(agency);
+            }
         }
         Ok(failed)
     }

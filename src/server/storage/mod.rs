@@ -49,6 +49,7 @@ pub struct StorageConfig {
 }
 
 /// The process, from its first to its last act. Returns its exit status.
+#[must_use]
 pub fn run(
     config: &StorageConfig,
     queue: &QueueReceiver,
@@ -217,7 +218,9 @@ impl Service<'_> {
             for _ in 0..self.requests.waiting()? {
                 self.take_message()?;
             }
-            gone.into_iter().for_each(|token| self.clients.drop_client(token));
+            for token in gone {
+                self.clients.drop_client(token);
+            }
         }
         Ok(())
     }
@@ -247,7 +250,9 @@ impl Service<'_> {
             let reply = self.ledger.reply(answer, &committed, &mut self.bulk);
             self.clients.reply(client, &ReplyHead { id, reply }, &self.bulk);
         }
-        answers.iter().for_each(|(client, ..)| self.clients.flush(*client));
+        for (client, ..) in &answers {
+            self.clients.flush(*client);
+        }
         if self.ledger.contest().draw().is_some() {
             self.answer_awaiting(&committed);
         }

@@ -1,0 +1,118 @@
+//! Classic mode: one connection per message, as the original's client.
+
+use std::thread;
+
+use super::bets_file::{Batch, BetsFile, Limits};
+use super::connection::{Connection, is_busy, refused};
+use super::error::{AgencyError, Lost, Trouble};
+use super::pauses::Pauses;
+use super::session::finish_frame;
+use crate::config::AgencyConfig;
+use crate::logging::{self, Level, Outcome};
+use crate::protocol::frame::{FrameType, HEADER_LEN};
+use crate::protocol::message::{ClientMessage, ServerMessage};
+
+/// The longest packet, in bytes: what the original allows.
+const MAX_PACKET: usize = 8192;
+
+/// Brings all bets and polls for the result: the number of winners.
+///
+/// # Errors
+/// What another try would not mend, or could make worse.
+pub fn run(config: &AgencyConfig) -> Result<u64, AgencyError> {
+    let id = config.id.get();
+    let agency = u8::try_from(id).map_err(|_| AgencyError::NoClassicAgency(id))?;
+    let mut client = Classic { config, pauses: Pauses::default() };
+    client.send_bets()?;
+    client.patiently(|| send_end(config, agency))?;
+    logging::info("end_message", Outcome::Success, &[("agency_id", &config.id)]);
+    client.poll(agency)
+}
+
+struct Classic<'a> {
+    config: &'a AgencyConfig,
+    pauses: Pauses,
+}
+
+impl Classic<'_> {
+    /// Tries until the connection holds.
+    fn patiently<T>(&mut self, mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T, AgencyError> {
+        loop {
+            match attempt() {
+                Ok(done) => {
+                    self.pauses.reset();
+                    return Ok(done);
+                }
+                Err(Trouble::Fatal(error)) => return Err(error),
+                Err(Trouble::Lost(lost)) => self.pauses.wait(&lost),
+            }
+        }
+    }
+
+    fn send_bets(&mut self) -> Result<(), AgencyError> {
+        let config = self.config;
+        let limits = Limits { bets: config.batch_max_amount, bytes: MAX_PACKET - HEADER_LEN };
+        let mut file = BetsFile::open(&config.bets_file, config.id)?;
+        let mut packet = Vec::with_capacity(MAX_PACKET);
+        loop {
+            packet.clear();
+            packet.extend_from_slice(&[0; HEADER_LEN]);
+            let Some(batch) = file.fill(limits, &mut packet)? else { return Ok(()) };
+            finish_frame(FrameType::MultipleBets, 0, &mut packet);
+            self.patiently(|| send_batch(config, &packet, &batch))?;
+            logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
+        }
+    }
+
+    fn poll(&mut self, agency: u8) -> Result<u64, AgencyError> {
+        let config = self.config;
+        loop {
+            if let Some(winners) = self.patiently(|| ask_for_winners(config, agency))? {
+                return Ok(winners);
+            }
+            logging::event(Level::Debug, "consulta_ganadores", Outcome::InProgress, &[]);
+            thread::sleep(config.loop_period);
+        }
+    }
+}
+
+/// Only a batch that did not go out whole may be sent again: there is no index by which the server would know it.
+fn send_batch(config: &AgencyConfig, packet: &[u8], batch: &Batch) -> Result<(), Trouble> {
+    let mut connection = Connection::open(&config.server_address)?;
+    connection.send(packet)?;
+    match connection.receive() {
+        Ok(ServerMessage::BetAck) => Ok(()),
+        Ok(ServerMessage::Error(reason)) if is_busy(reason) => Err(Lost::Busy(reason.to_owned()).into()),
+        Ok(ServerMessage::Error(reason)) => Err(refused(&batch.name(&config.bets_file), reason).into()),
+        Ok(_) => Err(AgencyError::WrongAnswer("a batch of bets").into()),
+        Err(Trouble::Lost(lost)) => {
+            Err(AgencyError::UnknownOutcome { bets: batch.name(&config.bets_file), lost }.into())
+        }
+        Err(fatal) => Err(fatal),
+    }
+}
+
+/// An END has no answer: the server closes the connection when it has taken it.
+fn send_end(config: &AgencyConfig, agency: u8) -> Result<(), Trouble> {
+    let mut connection = Connection::open(&config.server_address)?;
+    connection.send(&encoded(&ClientMessage::End(Some(agency))))?;
+    match connection.receive() {
+        Err(Trouble::Lost(Lost::Closed)) | Ok(ServerMessage::BetAck) => Ok(()),
+        Ok(ServerMessage::Error(reason)) if is_busy(reason) => Err(Lost::Busy(reason.to_owned()).into()),
+        Ok(ServerMessage::Error(reason)) => Err(refused("the end of the bets", reason).into()),
+        Ok(_) => Err(AgencyError::WrongAnswer("the end of the bets").into()),
+        Err(trouble) => Err(trouble),
+    }
+}
+
+fn ask_for_winners(config: &AgencyConfig, agency: u8) -> Result<Option<u64>, Trouble> {
+    let mut connection = Connection::open(&config.server_address)?;
+    connection.send(&encoded(&ClientMessage::ResultRequest(Some(agency))))?;
+    connection.receive_winners()
+}
+
+fn encoded(message: &ClientMessage<'_>) -> Vec<u8> {
+    let mut frame = Vec::new();
+    message.encode(&mut frame);
+    frame
+}

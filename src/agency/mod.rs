@@ -1,0 +1,69 @@
+//! `loteria agency`: reads its file of bets, brings them to the server and waits for the result.
+//!
+//! [`session`] is how it talks to a server of ours, [`classic`] to one that knows only the original's messages. Both
+//! read the bets from a [`bets_file`] straight into frames, over a [`connection`].
+
+pub mod bets_file;
+pub mod classic;
+pub mod connection;
+pub mod error;
+pub mod pauses;
+pub mod session;
+
+use std::io;
+use std::thread;
+
+pub use error::AgencyError;
+
+use crate::config::{AgencyConfig, Protocol};
+use crate::logging::{self, Outcome};
+use crate::system::signal;
+
+/// Runs the agency until it knows how many of its bets won.
+///
+/// # Errors
+/// What can't be mended by trying again: a bad file, a refusal.
+pub fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
+    end_at_a_signal().map_err(AgencyError::Signals)?;
+    log_config(config);
+    let winners = match config.protocol {
+        Protocol::Session => session::run(config)?,
+        Protocol::Classic => classic::run(config)?,
+    };
+    logging::info("consulta_ganadores", Outcome::Success, &[("cant_ganadores", &winners)]);
+    Ok(())
+}
+
+fn log_config(config: &AgencyConfig) {
+    let protocol = match config.protocol {
+        Protocol::Session => "session",
+        Protocol::Classic => "classic",
+    };
+    logging::info(
+        "config",
+        Outcome::Success,
+        &[
+            ("id", &config.id),
+            ("server_address", &config.server_address),
+            ("protocol", &protocol),
+            ("batch_max_amount", &config.batch_max_amount),
+            ("bets_file", &config.bets_file.display()),
+        ],
+    );
+}
+
+/// Lets SIGTERM and SIGINT end the process at once, wherever it waits: looking up a name can't be interrupted, and
+/// nothing has to be brought to an end, as the server keeps what it acknowledged and nothing else.
+fn end_at_a_signal() -> io::Result<()> {
+    thread::Builder::new().name("signals".to_owned()).spawn(|| {
+        let Ok(signal) = signal::wait_for_termination() else { return };
+        logging::info("shutdown", Outcome::Success, &[("signal", &signal)]);
+        end();
+    })?;
+    Ok(())
+}
+
+#[expect(clippy::exit, clippy::disallowed_methods, reason = "main may be in a call that nothing else ends")]
+fn end() -> ! {
+    std::process::exit(0)
+}

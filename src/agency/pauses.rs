@@ -1,0 +1,71 @@
+//! The pauses between two tries: growing, so that a server that is down is not pestered, and jittered, so that the
+//! agencies that lost it together do not come back together.
+
+use std::thread;
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::error::Lost;
+use crate::logging::{self, Level, Outcome};
+
+const FIRST: Duration = Duration::from_millis(100);
+/// The longest pause.
+pub const LONGEST: Duration = Duration::from_secs(5);
+
+/// How long to wait before the next try.
+#[derive(Debug)]
+pub struct Pauses {
+    next: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { next: FIRST }
+    }
+}
+
+impl Pauses {
+    /// Says that something was achieved: the next pause is a short one again.
+    pub fn reset(&mut self) {
+        self.next = FIRST;
+    }
+
+    /// Says in the log what was lost and waits.
+    pub fn wait(&mut self, lost: &Lost) {
+        let pause = self.next_pause();
+        let pause_ms = pause.as_millis();
+        logging::event(
+            Level::Warning,
+            "connect",
+            Outcome::Fail,
+            &[("error", lost), ("retry_in_ms", &pause_ms)],
+        );
+        thread::sleep(pause);
+    }
+
+    fn next_pause(&mut self) -> Duration {
+        let longest = self.next;
+        self.next = (longest * 2).min(LONGEST);
+        longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_grow_up_to_the_longest_and_begin_anew() {
+        let mut pauses = Pauses::default();
+        let mut limit = FIRST;
+        for _ in 0..10 {
+            let pause = pauses.next_pause();
+            assert!(pause >= limit / 2 && pause <= limit, "{pause:?} of {limit:?}");
+            limit = (limit * 2).min(LONGEST);
+        }
+        assert_eq!(limit, LONGEST);
+        pauses.reset();
+        assert!(pauses.next_pause() <= FIRST);
+    }
+}

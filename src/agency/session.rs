@@ -1,0 +1,241 @@
+//! Session mode: one connection, many batches in flight, and after a break on from what the server has stored.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Instant;
+
+use super::bets_file::{Batch, BetsFile, Limits};
+use super::connection::{Connection, is_busy, refused};
+use super::error::{AgencyError, Lost, Trouble};
+use super::pauses::{LONGEST, Pauses};
+use crate::config::AgencyConfig;
+use crate::logging::{self, Outcome};
+use crate::lottery::AgencyId;
+use crate::protocol::frame::{FrameType, HEADER_LEN, header};
+use crate::protocol::message::{AgencyState, ClientMessage, SESSION_VERSION, ServerMessage};
+
+/// The most batches that are sent and not yet acknowledged.
+const WINDOW: usize = 32;
+/// Batches are sent again once no more than this are in flight: several go in one write, and enough are left that the
+/// server has something to do meanwhile.
+const REFILL_AT: usize = WINDOW / 2;
+/// About how much goes in one write, in bytes.
+const WRITE_SIZE: usize = 64 * 1024;
+/// The longest payload that is sent, in bytes, whatever the server would take: memory has a limit.
+const MAX_PAYLOAD: u32 = 1 << 20;
+/// The index before the records of a `SESSION_BETS`, in bytes.
+const INDEX_LEN: usize = size_of::<u64>();
+
+/// Brings all bets and waits for the result: the number of winners.
+///
+/// # Errors
+/// What another try would not mend.
+pub fn run(config: &AgencyConfig) -> Result<u64, AgencyError> {
+    // A file that is not there is told at once, not when the server is.
+    BetsFile::open(&config.bets_file, config.id)?;
+    let mut pauses = Pauses::default();
+    loop {
+        let begun = Instant::now();
+        match attend(config, &mut pauses) {
+            Ok(winners) => return Ok(winners),
+            Err(Trouble::Fatal(error)) => return Err(error),
+            Err(Trouble::Lost(lost)) => {
+                if begun.elapsed() > LONGEST {
+                    pauses.reset();
+                }
+                pauses.wait(&lost);
+            }
+        }
+    }
+}
+
+/// One session, from wherever the server is.
+fn attend(config: &AgencyConfig, pauses: &mut Pauses) -> Result<u64, Trouble> {
+    let mut connection = Connection::open(&config.server_address)?;
+    let opened = open(&mut connection, config.id)?;
+    let mut file = BetsFile::open(&config.bets_file, config.id)?;
+    file.skip(opened.stored)?;
+    if opened.state == AgencyState::Open {
+        let limits = limits(config, opened.max_payload);
+        Upload::new(&mut connection, file, limits, &opened, &config.bets_file).run(pauses)?;
+        end(&mut connection, config.id)?;
+        pauses.reset();
+    } else if file.has_more()? {
+        let file = config.bets_file.clone();
+        return Err(AgencyError::EndedBefore { file, stored: opened.stored }.into());
+    }
+    await_result(&mut connection)
+}
+
+/// What the server says of this agency.
+struct Opened {
+    stored: u64,
+    state: AgencyState,
+    max_payload: u32,
+}
+
+fn open(connection: &mut Connection, agency: AgencyId) -> Result<Opened, Trouble> {
+    let message = ClientMessage::OpenSession { version: SESSION_VERSION, agency: agency.get().into() };
+    match ask(connection, &message)? {
+        ServerMessage::SessionOpened { agency: of, stored, state, max_payload } if of == agency => {
+            logging::info("open_session", Outcome::Success, &[("agency_id", &agency), ("stored", &stored)]);
+            Ok(Opened { stored, state, max_payload })
+        }
+        ServerMessage::Error(reason) if is_busy(reason) => Err(Lost::Busy(reason.to_owned()).into()),
+        ServerMessage::Error(reason) => Err(refused("to open a session", reason).into()),
+        _ => Err(AgencyError::WrongAnswer("the opening of a session").into()),
+    }
+}
+
+fn end(connection: &mut Connection, agency: AgencyId) -> Result<(), Trouble> {
+    match ask(connection, &ClientMessage::End(None))? {
+        ServerMessage::BetAck => {
+            logging::info("end_message", Outcome::Success, &[("agency_id", &agency)]);
+            Ok(())
+        }
+        ServerMessage::Error(reason) => Err(refused("the end of the bets", reason).into()),
+        _ => Err(AgencyError::WrongAnswer("the end of the bets").into()),
+    }
+}
+
+fn await_result(connection: &mut Connection) -> Result<u64, Trouble> {
+    let mut frame = Vec::new();
+    ClientMessage::AwaitResult.encode(&mut frame);
+    connection.wait_for_the_draw()?;
+    connection.send(&frame)?;
+    let winners = connection.receive_winners()?;
+    Ok(winners.ok_or(AgencyError::WrongAnswer("the wait for the draw"))?)
+}
+
+fn ask<'a>(
+    connection: &'a mut Connection,
+    message: &ClientMessage<'_>,
+) -> Result<ServerMessage<'a>, Trouble> {
+    let mut frame = Vec::new();
+    message.encode(&mut frame);
+    connection.send(&frame)?;
+    connection.receive()
+}
+
+fn limits(config: &AgencyConfig, max_payload: u32) -> Limits {
+    let bytes = (max_payload.min(MAX_PAYLOAD) as usize).saturating_sub(INDEX_LEN);
+    Limits { bets: config.batch_max_amount, bytes }
+}
+
+/// What is left of the file.
+enum Rest {
+    More,
+    Nothing,
+    /// A row that can't be sent. What stands before it still is, and is waited for.
+    Bad(AgencyError),
+}
+
+/// Bets on their way.
+struct Upload<'a> {
+    connection: &'a mut Connection,
+    file: BetsFile,
+    path: &'a Path,
+    limits: Limits,
+    /// The index of the next bet of the file.
+    next: u64,
+    rest: Rest,
+    /// Frames that are encoded and not sent.
+    out: Vec<u8>,
+    /// Batches that are not acknowledged, each with the count of bets that its acknowledgement must reach.
+    in_flight: VecDeque<(u64, Batch)>,
+}
+
+impl<'a> Upload<'a> {
+    fn new(
+        connection: &'a mut Connection,
+        file: BetsFile,
+        limits: Limits,
+        opened: &Opened,
+        path: &'a Path,
+    ) -> Self {
+        let in_flight = VecDeque::with_capacity(WINDOW);
+        let out = Vec::with_capacity(2 * WRITE_SIZE);
+        Self { connection, file, path, limits, next: opened.stored, rest: Rest::More, out, in_flight }
+    }
+
+    /// Sends what is left of the file, until all of it is acknowledged.
+    fn run(mut self, pauses: &mut Pauses) -> Result<(), Trouble> {
+        loop {
+            self.send_batches()?;
+            if self.in_flight.is_empty() {
+                break;
+            }
+            self.take_answers()?;
+            pauses.reset();
+        }
+        match self.rest {
+            Rest::Bad(error) => Err(error.into()),
+            Rest::More | Rest::Nothing => Ok(()),
+        }
+    }
+
+    fn send_batches(&mut self) -> Result<(), Trouble> {
+        while matches!(self.rest, Rest::More) && self.in_flight.len() < WINDOW {
+            self.encode_batch();
+            if self.out.len() >= WRITE_SIZE {
+                self.flush()?;
+            }
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), Trouble> {
+        self.connection.send(&self.out)?;
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Encodes the next bets as one frame, or finds that there are none.
+    fn encode_batch(&mut self) {
+        let start = self.out.len();
+        self.out.extend_from_slice(&[0; HEADER_LEN]);
+        self.out.extend_from_slice(&self.next.to_be_bytes());
+        match self.file.fill(self.limits, &mut self.out) {
+            Ok(Some(batch)) => {
+                finish_frame(FrameType::SessionBets, start, &mut self.out);
+                self.next += batch.bets;
+                self.in_flight.push_back((self.next, batch));
+                return;
+            }
+            Ok(None) => self.rest = Rest::Nothing,
+            Err(error) => self.rest = Rest::Bad(error),
+        }
+        self.out.truncate(start);
+    }
+
+    /// Waits until it is worth sending again, or until all is acknowledged.
+    fn take_answers(&mut self) -> Result<(), Trouble> {
+        let enough = if matches!(self.rest, Rest::More) { REFILL_AT } else { 0 };
+        while self.in_flight.len() > enough || (self.connection.has_answer() && !self.in_flight.is_empty()) {
+            self.take_answer()?;
+        }
+        Ok(())
+    }
+
+    fn take_answer(&mut self) -> Result<(), Trouble> {
+        let answer = self.connection.receive()?;
+        let Some((reached, batch)) = self.in_flight.pop_front() else { return Ok(()) };
+        match answer {
+            ServerMessage::SessionStored { stored } if stored >= reached => {
+                logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
+                Ok(())
+            }
+            ServerMessage::Error(reason) => Err(refused(&batch.name(self.path), reason).into()),
+            _ => Err(AgencyError::WrongAnswer("a batch of bets").into()),
+        }
+    }
+}
+
+/// Writes the header of the frame that begins at `start` and goes on to the end of `out`.
+pub(super) fn finish_frame(kind: FrameType, start: usize, out: &mut [u8]) {
+    let Some(frame) = out.get_mut(start..) else { return };
+    let len = frame.len().saturating_sub(HEADER_LEN);
+    if let Some(place) = frame.first_chunk_mut() {
+        *place = header(kind, u32::try_from(len).unwrap_or(u32::MAX));
+    }
+}

@@ -1,0 +1,219 @@
+//! The command line: the commands, their flags, and what becomes of their errors.
+//!
+//! `server` and `agency` write nothing but log lines, so their errors are log lines too. The other commands are for
+//! people: what went wrong stands on standard error.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{AGENCY_SETTINGS, AgencyConfig, ConfigError, SERVER_SETTINGS, ServerConfig, help_of};
+use crate::logging::{self, Level, Outcome};
+use crate::system::signal;
+use crate::{agency, demo, sample, server, status};
+
+/// The exit code for a configuration or a command line that can't be used.
+const USAGE: u8 = 2;
+
+/// The central server of a national lottery, and its agencies.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the central server: takes the agencies' bets, stores them, and draws when all agencies have ended
+    #[command(after_help = help_of(SERVER_SETTINGS, "DEFAULT", ""))]
+    Server,
+    /// Runs one agency: brings the bets of its file to the server, and says how many of them won
+    #[command(after_help = help_of(AGENCY_SETTINGS, "AGENCY", "CLI_"))]
+    Agency,
+    /// Runs a whole contest on this machine: a server, agencies, made-up bets
+    #[command(after_help = DEMO_HELP)]
+    Demo(DemoArgs),
+    /// Writes made-up files of bets: agency-1.csv, agency-2.csv and so on
+    #[command(after_help = SAMPLE_HELP)]
+    Sample(SampleArgs),
+    /// Asks a running server how the contest is going; exits with 0 if server and storage answer within 2 seconds
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArgs),
+}
+
+const DEMO_HELP: &str = "The demo takes no settings: neither config.ini nor environment variables change it. It leaves \
+the bets, the agencies' files and every process's log in its folder.";
+
+const SAMPLE_HELP: &str = "The same seed gives the same bytes. Files of these names that are there already are \
+overwritten. There are no settings and no environment variables.\n\nThe files of tests/data are made by\n  \
+loteria sample --agencies 5 --bets 9000,6000,3500,1500,0 --dir tests/data";
+
+const STATUS_HELP: &str =
+    "There are no settings and no environment variables. Exit code 1 if there is no answer.";
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// How many agencies take part
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=demo::MAX_AGENCIES))]
+    agencies: u16,
+    /// How many bets each of them has
+    #[arg(long, default_value_t = 20_000)]
+    bets: u64,
+    /// The folder for everything; made if it is not there, a fresh temporary one unless given
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct SampleArgs {
+    /// How many agencies: a file for each
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    agencies: u16,
+    /// How many bets: one number for all agencies, or one for each, separated by commas
+    #[arg(long, required = true, value_delimiter = ',')]
+    bets: Vec<u64>,
+    /// What the bets are made up from
+    #[arg(long, default_value_t = sample::DEFAULT_SEED)]
+    seed: u64,
+    /// The folder for the files; made if it is not there
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// Where the server is: HOST:PORT
+    #[arg(long, default_value = "127.0.0.1:12345")]
+    address: String,
+    /// Prints the JSON object that the server sent
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does what the command line says. The handled signals must be blocked.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    match cli.command {
+        Command::Server => run_server(),
+        Command::Agency => run_agency(),
+        Command::Demo(args) => report(demo::run(args.agencies, args.bets, args.dir)),
+        Command::Sample(args) => interruptible(|| run_sample(&args)),
+        Command::Status(args) => {
+            interruptible(|| report(status::run(&args.address, args.json, &mut io::stdout())))
+        }
+    }
+}
+
+/// Prints an error for people.
+#[must_use]
+pub fn fail(error: &dyn Display) -> ExitCode {
+    // Where standard error is gone, nobody reads it.
+    writeln!(io::stderr(), "loteria: {error}").ok();
+    ExitCode::FAILURE
+}
+
+fn explain(error: &clap::Error) -> ExitCode {
+    match error.print() {
+        Ok(()) if error.exit_code() == 0 => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(USAGE),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn report<E: Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Runs a command that leaves the signals their default effect.
+fn interruptible(command: impl FnOnce() -> ExitCode) -> ExitCode {
+    match signal::unblock() {
+        Ok(()) => command(),
+        Err(error) => fail(&error),
+    }
+}
+
+fn run_sample(args: &SampleArgs) -> ExitCode {
+    let result = sample::write(args.agencies, &args.bets, args.seed, &args.dir);
+    let wrong_usage = matches!(result, Err(sample::SampleError::Amounts { .. }));
+    let code = report(result);
+    if wrong_usage { ExitCode::from(USAGE) } else { code }
+}
+
+fn run_server() -> ExitCode {
+    logging::start();
+    let config = match ServerConfig::load() {
+        Ok(config) => config,
+        Err(error) => return log_bad_config(&error),
+    };
+    logging::set_level(config.logging_level);
+    match server::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !error.is_logged() {
+                logging::event(Level::Critical, "server", Outcome::Fail, &[("error", &error)]);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_agency() -> ExitCode {
+    logging::start();
+    let config = match AgencyConfig::load() {
+        Ok(config) => config,
+        Err(error) => return log_bad_config(&error),
+    };
+    logging::set_level(config.log_level);
+    match agency::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.log();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_bad_config(error: &ConfigError) -> ExitCode {
+    let log =
+        |fields: &[logging::Field<'_>]| logging::event(Level::Critical, "config", Outcome::Fail, fields);
+    match error {
+        ConfigError::Value { key, value, origin, allowed } => {
+            log(&[("key", key), ("value", value), ("origin", origin), ("allowed", allowed)]);
+        }
+        ConfigError::UnknownKey { key, value, origin, allowed } => log(&[
+            ("key", key),
+            ("value", value),
+            ("origin", origin),
+            ("allowed", allowed),
+            ("error", &"there is no such setting"),
+        ]),
+        ConfigError::File { .. } => log(&[("error", error)]),
+    }
+    ExitCode::from(USAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_its_help_names_the_settings() {
+        let mut command = Cli::command();
+        command.clone().debug_assert();
+        let mut help = |name| command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
+        assert!(help("server").contains("STORAGE_FILEPATH"));
+        assert!(help("agency").contains("CLI_"));
+    }
+}

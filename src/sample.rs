@@ -1,0 +1,344 @@
+//! `loteria sample`: made-up files of bets, the same bytes for the same seed.
+//!
+//! `tests/data/agency-1.csv` to `agency-5.csv` are what
+//! `loteria sample --agencies 5 --bets 9000,6000,3500,1500,0 --dir tests/data` writes.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chrono::{Days, NaiveDate};
+use csv::{Terminator, Writer, WriterBuilder};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use thiserror::Error;
+
+use crate::lottery::AgencyId;
+
+/// The seed where none is given.
+pub const DEFAULT_SEED: u64 = 7574;
+/// The number that some bet on more than chance would have it: the one that wins unless configured otherwise.
+const WINNING_NUMBER: u32 = 7574;
+/// How many bets there are for one on the winning number.
+const BETS_PER_WINNER: u32 = 1000;
+/// Numbers are below this.
+const NUMBERS: u32 = 10_000;
+/// An agency with at least so many bets has a winner for sure.
+const ENOUGH_FOR_A_WINNER: u64 = 5;
+
+const FIRST_NAMES: [&str; 40] = [
+    "Santiago",
+    "Agustín",
+    "Sofía",
+    "Martín",
+    "Lucía",
+    "Joaquín",
+    "Valentina",
+    "Tomás",
+    "Camila",
+    "Nicolás",
+    "Julieta",
+    "Matías",
+    "Florencia",
+    "Facundo",
+    "Rocío",
+    "Gastón",
+    "Milagros",
+    "Ramón",
+    "Inés",
+    "Hernán",
+    "María José",
+    "Juan Ignacio",
+    "Belén",
+    "Germán",
+    "Zoé",
+    "Ignacio",
+    "Carolina",
+    "Ezequiel",
+    "Mónica",
+    "Raúl",
+    "Graciela",
+    "Osvaldo",
+    "Nélida",
+    "Héctor",
+    "Yésica",
+    "Brian",
+    "Micaela",
+    "Iñaki",
+    "Noemí",
+    "Ulises",
+];
+
+const LAST_NAMES: [&str; 40] = [
+    "González",
+    "Rodríguez",
+    "Gómez",
+    "Fernández",
+    "López",
+    "Díaz",
+    "Martínez",
+    "Pérez",
+    "Romero",
+    "Sánchez",
+    "García",
+    "Sosa",
+    "Benítez",
+    "Ramírez",
+    "Torres",
+    "Ruiz",
+    "Flores",
+    "Álvarez",
+    "Acosta",
+    "Medina",
+    "Núñez",
+    "Peralta",
+    "Ibáñez",
+    "Muñoz",
+    "Agüero",
+    "Güiraldes",
+    "Echeverría",
+    "Lorca",
+    "Quiroga",
+    "Zárate",
+    "Bianchi",
+    "D'Angelo",
+    "Di Stéfano",
+    "Peña",
+    "Ortíz",
+    "Vázquez",
+    "Yáñez",
+    "Ojeda",
+    "Uñates",
+    "Saavedra Lamas",
+];
+
+const NICKNAMES: [&str; 12] = [
+    "Coco", "Pocha", "El Tano", "La Negra", "Pipa", "Cacho", "Beba", "Tito", "Chiqui", "Ñato", "Lalo", "Mumi",
+];
+
+const SUFFIXES: [&str; 4] = [", hijo", ", viuda de Paz", ", Jr.", ", \"h\""];
+
+/// Why the files could not be written.
+#[derive(Debug, Error)]
+pub enum SampleError {
+    /// Neither one number of bets nor one for each agency.
+    #[error("--bets must be one number, or one for each of the {agencies} agencies, not {given}")]
+    Amounts {
+        /// How many agencies there are.
+        agencies: u16,
+        /// How many numbers were given.
+        given: usize,
+    },
+    /// A file or the folder can't be written.
+    #[error("{}: {error}", .path.display())]
+    Write {
+        /// The file or the folder.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+/// Writes `agency-1.csv` to `agency-N.csv` into a folder, which is made if it is not there.
+///
+/// # Errors
+/// `bets` is neither one number nor one for each agency, or the folder can't be written to.
+pub fn write(agencies: u16, bets: &[u64], seed: u64, folder: &Path) -> Result<(), SampleError> {
+    let amount = |index: usize| match bets {
+        [same] => Some(*same),
+        _ => bets.get(index).copied().filter(|_| bets.len() == usize::from(agencies)),
+    };
+    let at = |path: &Path, error| SampleError::Write { path: path.to_owned(), error };
+    fs::create_dir_all(folder).map_err(|error| at(folder, error))?;
+    let mut first_document = 0;
+    for agency in (1..=agencies).filter_map(AgencyId::new) {
+        let bets = amount(agency.index()).ok_or(SampleError::Amounts { agencies, given: bets.len() })?;
+        let path = folder.join(file_name(agency));
+        write_file(&path, Bets::new(seed, agency, first_document, bets)).map_err(|error| at(&path, error))?;
+        first_document += bets;
+    }
+    Ok(())
+}
+
+/// The name of an agency's file.
+#[must_use]
+pub fn file_name(agency: AgencyId) -> String {
+    format!("agency-{agency}.csv")
+}
+
+fn write_file(path: &Path, bets: Bets) -> io::Result<()> {
+    let mut rows: Writer<File> =
+        WriterBuilder::new().terminator(Terminator::CRLF).from_writer(File::create(path)?);
+    for row in bets {
+        rows.write_record(row)?;
+    }
+    rows.flush()
+}
+
+/// The bets of one agency.
+struct Bets {
+    dice: Dice,
+    /// The place of the next bet's document among all documents.
+    document: u64,
+    left: u64,
+    /// How many are left when the sure winner comes.
+    sure_winner: Option<u64>,
+}
+
+impl Bets {
+    fn new(seed: u64, agency: AgencyId, first_document: u64, bets: u64) -> Self {
+        let mut dice = Dice::new(seed, agency);
+        let range = u32::try_from(bets).unwrap_or(u32::MAX);
+        let sure_winner = u64::from(dice.below(range)) + 1;
+        let sure_winner = (bets >= ENOUGH_FOR_A_WINNER).then_some(sure_winner);
+        Self { dice, document: first_document, left: bets, sure_winner }
+    }
+
+    fn number(&mut self) -> u32 {
+        let drawn = self.dice.below(NUMBERS);
+        let lucky = self.dice.below(BETS_PER_WINNER) == 0;
+        if lucky || self.sure_winner == Some(self.left) { WINNING_NUMBER } else { drawn }
+    }
+}
+
+impl Iterator for Bets {
+    type Item = [String; 5];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        let number = self.number();
+        let row = [
+            self.dice.first_name(),
+            self.dice.last_name(),
+            document(self.document).to_string(),
+            self.dice.birthdate(),
+            number.to_string(),
+        ];
+        self.left -= 1;
+        self.document += 1;
+        Some(row)
+    }
+}
+
+/// A document that no other bet has: a permutation of the numbers that documents have, so that neighbours do not
+/// look like it.
+fn document(place: u64) -> u64 {
+    const LOWEST: u64 = 5_000_000;
+    const HOW_MANY: u64 = 43_000_000;
+    // No divisor in common with HOW_MANY, so that each place gets another number.
+    const STRIDE: u64 = 15_485_863;
+    let round = place / HOW_MANY;
+    LOWEST + round * HOW_MANY + place % HOW_MANY * STRIDE % HOW_MANY
+}
+
+/// Chance that never changes: the generator is specified, and what is made of its bits stands here.
+struct Dice(ChaCha8Rng);
+
+impl Dice {
+    fn new(seed: u64, agency: AgencyId) -> Self {
+        let mut bytes = [0; 32];
+        for (place, byte) in bytes.iter_mut().zip(seed.to_le_bytes()) {
+            *place = byte;
+        }
+        let mut generator = ChaCha8Rng::from_seed(bytes);
+        generator.set_stream(agency.get().into());
+        Self(generator)
+    }
+
+    /// A number from 0 to `limit` - 1; 0 for a limit of 0.
+    fn below(&mut self, limit: u32) -> u32 {
+        let scaled = u64::from(self.0.next_u32()) * u64::from(limit);
+        u32::try_from(scaled >> u32::BITS).unwrap_or(0)
+    }
+
+    fn one_of<'a>(&mut self, names: &[&'a str]) -> &'a str {
+        let limit = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        names.get(self.below(limit) as usize).copied().unwrap_or_default()
+    }
+
+    fn first_name(&mut self) -> String {
+        let name = self.one_of(&FIRST_NAMES);
+        match self.below(40) {
+            0 => format!("{name} \"{}\"", self.one_of(&NICKNAMES)),
+            1..=12 => format!("{name} {}", self.one_of(&FIRST_NAMES)),
+            _ => name.to_owned(),
+        }
+    }
+
+    fn last_name(&mut self) -> String {
+        let name = self.one_of(&LAST_NAMES);
+        match self.below(50) {
+            0 => format!("{name}{}", self.one_of(&SUFFIXES)),
+            1..=8 => format!("{name} {}", self.one_of(&LAST_NAMES)),
+            _ => name.to_owned(),
+        }
+    }
+
+    fn birthdate(&mut self) -> String {
+        // 1930-01-01 to 2005-12-31.
+        let days = self.below(27_759);
+        let first = NaiveDate::from_ymd_opt(1930, 1, 1).unwrap_or_default();
+        first.checked_add_days(Days::new(days.into())).unwrap_or(first).format("%Y-%m-%d").to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn bets(seed: u64, agency: u16, count: u64) -> Vec<[String; 5]> {
+        Bets::new(seed, AgencyId::new(agency).unwrap(), 0, count).collect()
+    }
+
+    #[test]
+    fn the_test_data_is_what_its_command_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        write(5, &[9000, 6000, 3500, 1500, 0], DEFAULT_SEED, folder.path()).unwrap();
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        for agency in 1..=5_u16 {
+            let name = file_name(AgencyId::new(agency).unwrap());
+            let made = fs::read(folder.path().join(&name)).unwrap();
+            assert!(made == fs::read(shipped.join(&name)).unwrap(), "{name} differs");
+            assert_eq!(made.is_empty(), agency == 5);
+        }
+    }
+
+    #[test]
+    fn seeds_and_agencies_differ_and_the_same_is_the_same() {
+        assert_eq!(bets(1, 1, 50), bets(1, 1, 50));
+        assert_ne!(bets(1, 1, 50), bets(2, 1, 50));
+        assert_ne!(bets(1, 1, 50), bets(1, 2, 50));
+    }
+
+    #[test]
+    fn there_are_winners_and_names_that_need_quotes() {
+        for agency in 1..30 {
+            assert!(bets(3, agency, 5).iter().any(|bet| bet[4] == "7574"));
+        }
+        let many = bets(3, 1, 20_000);
+        let winners = many.iter().filter(|bet| bet[4] == "7574").count();
+        assert!((10..50).contains(&winners), "{winners}");
+        for special in ['"', ',', 'ñ', '\''] {
+            assert!(many.iter().any(|bet| bet[0].contains(special) || bet[1].contains(special)), "{special}");
+        }
+    }
+
+    #[test]
+    fn no_document_comes_twice() {
+        let documents: HashSet<u64> = (0..100_000).chain(42_999_900..43_000_100).map(document).collect();
+        assert_eq!(documents.len(), 100_200);
+    }
+
+    #[test]
+    fn there_is_one_amount_or_one_for_each() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(write(2, &[1], 0, folder.path()).is_ok());
+        assert!(write(2, &[1, 2], 0, folder.path()).is_ok());
+        for wrong in [&[][..], &[1, 2, 3]] {
+            assert!(matches!(write(2, wrong, 0, folder.path()), Err(SampleError::Amounts { .. })));
+        }
+    }
+}
