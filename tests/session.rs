@@ -320,6 +320,52 @@ fn closing_or_half_closing_while_awaiting_ends_the_handler() {
 }
 
 #[test]
+fn who_half_closes_after_the_draw_still_gets_the_result() {
+    let server = server_of(1);
+    server.session(1).0.end_agency();
+    let mut client = server.connect();
+    client.send(&[open_frame(1, 1), frame(kind::AWAIT_RESULT, b""), frame(kind::AWAIT_RESULT, b"")].concat());
+    client.half_close();
+    assert_eq!(client.read_frame().0, kind::SESSION_OPENED);
+    client.expect(kind::RESULT, b"");
+    client.expect(kind::RESULT, b"");
+    client.expect_eof();
+}
+
+#[test]
+fn what_a_session_does_is_logged_before_it_is_answered() {
+    let server = server_of(2);
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..3));
+    assert_eq!(server.log().count("DEBUG", "apuesta_recibida | result: success | cantidad: 3"), 1);
+    client.send_bets(9, &bets(1, 0..2));
+    client.expect_error();
+    let log = server.log();
+    let refused = log.lines_with("DEBUG    action: apuesta_recibida | result: fail | cantidad: 2 | ");
+    assert_eq!(refused.len(), 1, "{}", log.0);
+    client.end_agency();
+    assert!(server.log().has("end_message | result: success | agency_id: 1"));
+    client.send_frame(kind::RESULT_REQUEST, b"");
+    client.expect(kind::IN_PROGRESS, b"");
+    assert!(server.log().has("result_request | result: in_progress | agency_id: 1"));
+}
+
+#[test]
+fn two_hundred_that_await_are_all_answered() {
+    let server = server_of(2);
+    server.session(1).0.store(0, &[winner(1, "11")]);
+    let mut waiting: Vec<Client> = (0..200).map(|_| server.session(1).0).collect();
+    for client in &mut waiting {
+        client.send_frame(kind::AWAIT_RESULT, b"");
+    }
+    server.session(1).0.end_agency();
+    server.session(2).0.end_agency();
+    for client in &mut waiting {
+        client.expect(kind::RESULT, b"11");
+    }
+}
+
+#[test]
 fn closing_an_idle_session_ends_its_handler() {
     let server = server_of(2);
     let (client, _) = server.session(1);
