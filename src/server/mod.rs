@@ -80,8 +80,8 @@ pub fn run(config: &ServerConfig) -> Result<(), ServerError> {
 
 fn log_config(config: &ServerConfig) {
     if let Some(host) = &config.ignored_host {
-        let reason = format!("SERVER_IP is the host name {host}: that means all addresses");
-        event(Level::Warning, "config", Outcome::Success, &[("reason", &reason)]);
+        let reason = "a host name in SERVER_IP means all addresses";
+        event(Level::Warning, "config", Outcome::Success, &[("server_ip", host), ("reason", &reason)]);
     }
     info(
         "config",
