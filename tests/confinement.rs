@@ -1,5 +1,7 @@
 //! What a handler can do, tried from inside: without its confinement all of it, with it none.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
+
 mod common;
 
 use std::collections::BTreeMap;

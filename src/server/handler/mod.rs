@@ -102,11 +102,12 @@ pub fn run(client: &Client, view: &ServerView<'_>, queue: &QueueSender, signals:
 }
 
 /// For the test of what a handler can do at that stage: see `system::probe`.
-pub(crate) fn probe(_stage: &str) {
+#[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "a release has no failpoints"))]
+pub(crate) fn probe(stage: &str) {
     #[cfg(debug_assertions)]
     fail::fail_point!("handler_probe", |wanted: Option<String>| {
-        if wanted.as_deref() == Some(_stage) {
-            crate::system::probe::try_everything(_stage);
+        if wanted.as_deref() == Some(stage) {
+            crate::system::probe::try_everything(stage);
         }
     });
 }
