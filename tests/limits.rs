@@ -260,3 +260,18 @@ fn a_batch_that_the_disk_does_not_take_is_refused_whole_and_the_server_goes_on()
     client.end_agency();
     assert_eq!(status(server.port())["storage_restarts"], 0);
 }
+
+/// A session may be silent for as long as it likes, so the kernel has to notice when its machine is gone.
+#[test]
+fn a_silent_session_is_kept_honest_by_keep_alive() {
+    let server = Setup::new().start();
+    let (_client, _) = server.session(1);
+    let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!(":{:04X}", server.port());
+    // local address, remote address, state 01 (established), queues, timer 02 (keep-alive): see proc_net_tcp(5).
+    let ours = connections.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|fields| {
+        fields.get(1).is_some_and(|address| address.ends_with(&local)) && fields.get(3) == Some(&"01")
+    });
+    let timer = ours.unwrap()[5].to_owned();
+    assert!(timer.starts_with("02:"), "{timer}");
+}

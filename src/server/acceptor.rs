@@ -40,6 +40,9 @@ const HANDLERS_HAVE: Duration = Duration::from_millis(450);
 /// After this, what has not ended by itself is killed.
 const ALL_HAVE: Duration = Duration::from_millis(700);
 
+/// How long a client may be silent before its machine is asked whether it still knows the connection.
+const KEEP_ALIVE_SECONDS: u32 = 30;
+
 const LISTENER: u64 = 0;
 const SIGNAL: u64 = 1;
 const CONTROL: u64 = 2;
@@ -105,6 +108,7 @@ fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
     // Bound now, so that a port in use is found before anything else; listening begins when storage is ready.
     let bound = socket(family, SockType::Stream, flags, None).and_then(|fd| {
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        keep_clients_honest(&fd)?;
         match address {
             SocketAddr::V4(address) => bind(fd.as_raw_fd(), &SockaddrIn::from(address))?,
             SocketAddr::V6(address) => bind(fd.as_raw_fd(), &SockaddrIn6::from(address))?,
@@ -112,6 +116,15 @@ fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
         Ok(TcpListener::from(fd))
     });
     bound.map_err(|error| ServerError::Listen { address: address.to_string(), error: error.into() })
+}
+
+/// Accepted sockets inherit it: see `tcp(7)`. A session may be idle for as long as it likes, but not once its machine
+/// or the network between is gone.
+fn keep_clients_honest(listener: &OwnedFd) -> nix::Result<()> {
+    setsockopt(listener, sockopt::KeepAlive, &true)?;
+    setsockopt(listener, sockopt::TcpKeepIdle, &KEEP_ALIVE_SECONDS)?;
+    setsockopt(listener, sockopt::TcpKeepInterval, &(KEEP_ALIVE_SECONDS / 3))?;
+    setsockopt(listener, sockopt::TcpKeepCount, &3)
 }
 
 /// A client that was accepted, and of whom storage has not been told yet.
