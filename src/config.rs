@@ -46,15 +46,35 @@ const LEVEL_NAMES: &str = "DEBUG, INFO, WARNING, ERROR or CRITICAL";
 
 /// The settings of `loteria server`: section `[DEFAULT]`, and environment variables of the same names.
 pub const SERVER_SETTINGS: &[Setting] = &[
-    setting("SERVER_IP", "0.0.0.0", "an IP address, or a host name for all addresses", "address to listen on"),
+    setting(
+        "SERVER_IP",
+        "0.0.0.0",
+        "an IP address, or a host name for all addresses",
+        "address to listen on",
+    ),
     setting("SERVER_PORT", "12345", "a port from 0 to 65535", "port to listen on; 0 takes a free one"),
-    setting("SERVER_LISTEN_BACKLOG", "128", "a number from 1 to 65535", "connections that may wait to be accepted"),
+    setting(
+        "SERVER_LISTEN_BACKLOG",
+        "128",
+        "a number from 1 to 65535",
+        "connections that may wait to be accepted",
+    ),
     setting("LOGGING_LEVEL", "INFO", LEVEL_NAMES, "the least level that is logged"),
     setting("CLIENTS_AMOUNT", "5", "a number from 1 to 65535", "how many agencies take part: 1 to this"),
-    setting("STORAGE_FILEPATH", "./bets.csv", "a path", "the file of all bets; its state file stands beside it"),
+    setting(
+        "STORAGE_FILEPATH",
+        "./bets.csv",
+        "a path",
+        "the file of all bets; its state file stands beside it",
+    ),
     setting("LOTTERY_WINNER_NUMBER", "7574", "a number from 0 to 4294967295", "the number that wins"),
     setting("MAX_CLIENTS", "1024", "a number from 1 to 1000000", "connections served at once; more wait"),
-    setting("CLIENT_TIMEOUT", "30", "seconds above 0, up to 86400, decimals allowed", "how long a client may stall"),
+    setting(
+        "CLIENT_TIMEOUT",
+        "30",
+        "seconds above 0, up to 86400, decimals allowed",
+        "how long a client may stall",
+    ),
     setting("MAX_PAYLOAD", "1048576", "bytes from 1 to 1073741824", "the longest message that is taken"),
 ];
 
@@ -62,11 +82,26 @@ pub const SERVER_SETTINGS: &[Setting] = &[
 pub const AGENCY_SETTINGS: &[Setting] = &[
     setting("ID", "", "an agency's number from 1 to 65535", "the agency's number; has to be given"),
     setting("SERVER_ADDRESS", "server:12345", "HOST:PORT", "where the server is"),
-    setting("LOOP_PERIOD", "5s", "a duration above 0 such as 5s, 200ms or 1m30s", "how often classic mode asks for the result"),
+    setting(
+        "LOOP_PERIOD",
+        "5s",
+        "a duration above 0 such as 5s, 200ms or 1m30s",
+        "how often classic mode asks for the result",
+    ),
     setting("LOG_LEVEL", "INFO", LEVEL_NAMES, "the least level that is logged"),
     setting("BATCH_MAXAMOUNT", "136", "a number from 1 to 1000000", "the most bets in one message"),
-    setting("PROTOCOL", "session", "session or classic", "classic talks to a server that knows only the classic messages"),
-    setting("BETS_FILE", "./agency-{id}.csv", "a path, {id} stands for the agency's number", "the bets: first name, last name, document, birthdate, number"),
+    setting(
+        "PROTOCOL",
+        "session",
+        "session or classic",
+        "classic talks to a server that knows only the classic messages",
+    ),
+    setting(
+        "BETS_FILE",
+        "./agency-{id}.csv",
+        "a path, {id} stands for the agency's number",
+        "the bets: first name, last name, document, birthdate, number",
+    ),
 ];
 
 /// Where a value came from.
@@ -131,7 +166,7 @@ pub enum ConfigError {
 struct Values {
     section: &'static str,
     settings: &'static [Setting],
-    values: Vec<(String, Origin)>,
+    found: Vec<(String, Origin)>,
 }
 
 impl Values {
@@ -153,18 +188,22 @@ impl Values {
                 None => (setting.default.to_owned(), Origin::Default),
             }
         });
-        Ok(Self { section, settings, values: values.collect() })
+        Ok(Self { section, settings, found: values.collect() })
     }
 
     /// The value of a setting, as `parse` understands it.
     fn get<T>(&self, key: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, ConfigError> {
-        let found = self.settings.iter().zip(&self.values).find(|(setting, _)| setting.key == key);
+        let found = self.settings.iter().zip(&self.found).find(|(setting, _)| setting.key == key);
         let (allowed, (value, origin)) = match found {
             Some((setting, value)) => (setting.allowed, value.clone()),
             None => ("a setting of the table", (String::new(), Origin::Default)),
         };
         parse(&value).ok_or_else(|| ConfigError::Value {
-            key: if self.section == AGENCY_SECTION { format!("{AGENCY_PREFIX}{key}") } else { key.to_owned() },
+            key: if self.section == AGENCY_SECTION {
+                format!("{AGENCY_PREFIX}{key}")
+            } else {
+                key.to_owned()
+            },
             value,
             origin,
             allowed: allowed.to_owned(),
@@ -220,7 +259,7 @@ const NO_SECTION: &str = " before the first section ";
 /// their own.
 fn python_defaults() -> IniDefault {
     let mut defaults = Ini::new().defaults();
-    defaults.default_section = NO_SECTION.to_owned();
+    NO_SECTION.clone_into(&mut defaults.default_section);
     defaults.enable_inline_comments = false;
     defaults
 }
@@ -338,7 +377,11 @@ impl AgencyConfig {
                 "classic" => Some(Protocol::Classic),
                 _ => None,
             })?,
-            bets_file: values.get("BETS_FILE", path_of)?.to_string_lossy().replace("{id}", &id.to_string()).into(),
+            bets_file: values
+                .get("BETS_FILE", path_of)?
+                .to_string_lossy()
+                .replace("{id}", &id.to_string())
+                .into(),
         })
     }
 }
@@ -354,7 +397,7 @@ pub fn help_of(settings: &[Setting], section: &str, prefix: &str) -> String {
     for Setting { key, default, allowed, about } in settings {
         let default = if default.is_empty() { String::new() } else { format!("; {default} unless set") };
         // Writing to a String cannot fail.
-        let _: fmt::Result = write!(text, "\n  {key}\n          {about} ({allowed}{default})");
+        write!(text, "\n  {key}\n          {about} ({allowed}{default})").unwrap_or_default();
     }
     text
 }
@@ -369,7 +412,7 @@ fn number<T: TryFrom<u32> + PartialOrd>(least: T, most: T) -> impl FnOnce(&str) 
 fn seconds(text: &str) -> Option<Duration> {
     let value: f64 = text.parse().ok()?;
     let duration = Duration::try_from_secs_f64(value).ok()?;
-    (!duration.is_zero() && duration <= Duration::from_secs(86_400)).then_some(duration)
+    (!duration.is_zero() && duration <= Duration::from_hours(24)).then_some(duration)
 }
 
 fn path_of(text: &str) -> Option<PathBuf> {
@@ -475,11 +518,22 @@ mod tests {
         let text = server("", &[("CLIENT_TIMEOUT", "-1")]).unwrap_err().to_string();
         assert!(text.contains("environment variable CLIENT_TIMEOUT"), "{text}");
         for (key, value) in [
-            ("SERVER_PORT", ""), ("SERVER_PORT", "+1"), ("SERVER_IP", "1.2.3"), ("SERVER_IP", ""),
-            ("SERVER_IP", "a b"), ("CLIENTS_AMOUNT", "0"), ("CLIENTS_AMOUNT", "65536"), ("MAX_CLIENTS", "0"),
-            ("CLIENT_TIMEOUT", "nan"), ("CLIENT_TIMEOUT", "inf"), ("CLIENT_TIMEOUT", "0"),
-            ("LOGGING_LEVEL", "LOUD"), ("STORAGE_FILEPATH", ""), ("MAX_PAYLOAD", "0"),
-            ("LOTTERY_WINNER_NUMBER", "4294967296"), ("SERVER_LISTEN_BACKLOG", "0"),
+            ("SERVER_PORT", ""),
+            ("SERVER_PORT", "+1"),
+            ("SERVER_IP", "1.2.3"),
+            ("SERVER_IP", ""),
+            ("SERVER_IP", "a b"),
+            ("CLIENTS_AMOUNT", "0"),
+            ("CLIENTS_AMOUNT", "65536"),
+            ("MAX_CLIENTS", "0"),
+            ("CLIENT_TIMEOUT", "nan"),
+            ("CLIENT_TIMEOUT", "inf"),
+            ("CLIENT_TIMEOUT", "0"),
+            ("LOGGING_LEVEL", "LOUD"),
+            ("STORAGE_FILEPATH", ""),
+            ("MAX_PAYLOAD", "0"),
+            ("LOTTERY_WINNER_NUMBER", "4294967296"),
+            ("SERVER_LISTEN_BACKLOG", "0"),
         ] {
             assert!(server("", &[(key, value)]).is_err(), "{key}={value:?}");
         }
@@ -487,7 +541,9 @@ mod tests {
 
     #[test]
     fn an_unknown_key_or_a_broken_file_is_refused_in_one_line() {
-        for file in ["[DEFAULT]\nSERVER_PROT = 1\n", "[DEFAULT\n", "SERVER_PORT = 1\n", "[DEFAULT]\nSERVER_PORT\n"] {
+        for file in
+            ["[DEFAULT]\nSERVER_PROT = 1\n", "[DEFAULT\n", "SERVER_PORT = 1\n", "[DEFAULT]\nSERVER_PORT\n"]
+        {
             let error = server(file, &[]).unwrap_err().to_string();
             assert!(!error.contains('\n') && error.contains("config.ini"), "{error}");
         }
@@ -503,7 +559,9 @@ mod tests {
 
     #[test]
     fn durations_are_those_of_go() {
-        for (text, millis) in [("5s", 5000), ("200ms", 200), ("1m30s", 90_000), ("1.5h", 5_400_000), (".5s", 500)] {
+        for (text, millis) in
+            [("5s", 5000), ("200ms", 200), ("1m30s", 90_000), ("1.5h", 5_400_000), (".5s", 500)]
+        {
             assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "5", "s", "5x", "-1s", "0s", "1.2.3s", "5 s"] {

@@ -1,8 +1,41 @@
-//! loteria.
+//! loteria: the central server of a national lottery, and the agency that talks to it.
+//!
+//! # The processes of the server
+//!
+//! ```text
+//!            TCP            ┌───────────────────────── server ─────────────────────────┐
+//!  agency ─────────────┬──▶ │ acceptor ── forks one handler per connection, reaps,     │
+//!                      │    │    │        restarts the storage service, stops all      │
+//!                      │    │    │ control socket: who came (with the pipe), who left  │
+//!                      │    │    ▼                                                     │
+//!                      └──▶ │ handler ──request queue──▶ storage ──▶ bets.csv          │
+//!                           │    ▲  ▲                      │   │     bets.csv.state    │
+//!                           │    │  └─ reply pipe, own ────┘   │                       │
+//!                           │    └──── finished agencies ──────┘  (shared, mutex)      │
+//!                           └──────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! # One bet's path
+//!
+//! | where | what happens |
+//! |---|---|
+//! | [`agency::session`] | a row of the agency's file becomes a record of a frame |
+//! | [`server::acceptor`] | accepts the connection, tells storage of it, forks the handler |
+//! | [`server::handler`] | waits for bytes; [`protocol::frame`] cuts them into frames |
+//! | [`protocol::message`], [`protocol::record`], [`lottery::bet`] | the frame becomes a message, its records become bets |
+//! | [`server::handler::session`] or [`classic`](server::handler::classic) | the bets become rows ([`lottery::row`]) of a request |
+//! | [`ipc::storage_client`], [`ipc::request_queue`], [`system::mqueue`] | the request goes into the queue, in parts |
+//! | [`server::storage`], [`clients`](server::storage::clients) | the parts become a request again, in another process |
+//! | [`server::storage::ledger`], [`contest`](server::storage::contest) | the request is decided, its rows join the group |
+//! | [`server::storage::bet_log`], [`disk`](server::storage::disk) | the group is written and synced |
+//! | [`ipc::reply_pipe`] | the reply goes back to the handler |
+//! | [`server::handler::dialog`] | it is logged, and becomes a message to the client |
+
 pub mod agency;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod ipc;
 pub mod logging;
 pub mod lottery;
 pub mod protocol;

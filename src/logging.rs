@@ -94,9 +94,9 @@ pub fn start() {
         .filter_module(module_path!(), log::LevelFilter::Debug)
         .write_style(env_logger::WriteStyle::Never)
         .format(|out, record| {
-            let now = OFFSET.get().map_or_else(|| Local::now().fixed_offset(), |offset| {
-                Utc::now().with_timezone(offset)
-            });
+            let now = OFFSET
+                .get()
+                .map_or_else(|| Local::now().fixed_offset(), |offset| Utc::now().with_timezone(offset));
             writeln!(out, "{} {}", now.format("%Y-%m-%d %H:%M:%S"), record.args())
         })
         .init();
@@ -147,15 +147,18 @@ pub fn info(action: &str, outcome: Outcome, fields: &[Field<'_>]) {
 fn line(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>]) -> String {
     let mut line = String::with_capacity(200);
     // Writing to a String cannot fail; a value whose own Display fails is cut there.
-    let _: fmt::Result = write!(line, "{:<8} action: {action} | result: {outcome}", level.name());
+    write!(line, "{:<8} action: {action} | result: {outcome}", level.name()).unwrap_or_default();
     for (key, value) in fields {
-        debug_assert!(!matches!(*key, "action" | "result" | "source"), "the log's readers keep {key} for themselves");
+        debug_assert!(
+            !matches!(*key, "action" | "result" | "source"),
+            "the log's readers keep {key} for themselves"
+        );
         if line.len() + key.len() + MAX_VALUE + 10 > MAX_LINE {
             break;
         }
-        let _: fmt::Result = write!(line, " | {key}: ");
+        write!(line, " | {key}: ").unwrap_or_default();
         let end = line.len() + MAX_VALUE;
-        let _: fmt::Result = write!(Escaped { out: &mut line, end }, "{value}");
+        write!(Escaped { out: &mut line, end }, "{value}").unwrap_or_default();
     }
     line
 }
@@ -193,9 +196,12 @@ mod tests {
 
     #[test]
     fn a_line_is_level_action_result_and_fields() {
-        let text = line(Level::Info, "apuesta_almacenada", Outcome::Success, &[("dni", &"1"), ("numero", &7)]);
+        let text =
+            line(Level::Info, "apuesta_almacenada", Outcome::Success, &[("dni", &"1"), ("numero", &7)]);
         assert_eq!(text, "INFO     action: apuesta_almacenada | result: success | dni: 1 | numero: 7");
-        assert!(line(Level::Critical, "x", Outcome::Fail, &[]).starts_with("CRITICAL action: x | result: fail"));
+        assert!(
+            line(Level::Critical, "x", Outcome::Fail, &[]).starts_with("CRITICAL action: x | result: fail")
+        );
     }
 
     #[test]

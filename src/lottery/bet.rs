@@ -50,8 +50,7 @@ impl<'a> Bet<'a> {
     /// The first field that is wrong.
     pub fn from_fields(fields: [&'a str; FIELDS]) -> Result<Self, BetError> {
         let [agency, first_name, last_name, document, birthdate, number] = fields;
-        let agency =
-            parse_decimal(agency.as_bytes()).and_then(AgencyId::new).ok_or(BetError::Agency)?;
+        let agency = parse_decimal(agency.as_bytes()).and_then(AgencyId::new).ok_or(BetError::Agency)?;
         if !is_real_date(birthdate.as_bytes()) {
             return Err(BetError::Birthdate);
         }
@@ -123,8 +122,20 @@ mod tests {
             assert!(with(4, good).is_ok(), "{good}");
         }
         for bad in [
-            "1900-02-29", "2023-02-29", "2000-13-01", "2000-00-10", "2000-01-00", "2000-04-31", "0000-01-01",
-            "2000-1-1", "20000101", "2000-01-01 ", " 2000-01-01", "2000/01/01", "", "2000-01-0a",
+            "1900-02-29",
+            "2023-02-29",
+            "2000-13-01",
+            "2000-00-10",
+            "2000-01-00",
+            "2000-04-31",
+            "0000-01-01",
+            "2000-1-1",
+            "20000101",
+            "2000-01-01 ",
+            " 2000-01-01",
+            "2000/01/01",
+            "",
+            "2000-01-0a",
         ] {
             assert_eq!(with(4, bad), Err(BetError::Birthdate), "{bad:?}");
         }

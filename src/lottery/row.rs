@@ -14,7 +14,6 @@
 //! Fields are separated by `,`; a row ends with CRLF.
 
 use std::borrow::Cow;
-use std::io::Write as _;
 
 use memchr::{memchr, memchr_iter};
 use thiserror::Error;
@@ -63,14 +62,16 @@ pub enum RowError {
 
 /// Appends the row of a bet.
 pub fn encode_row(bet: &Bet<'_>, out: &mut Vec<u8>) {
-    // Writing to a Vec<u8> cannot fail.
-    let _: std::io::Result<()> = write!(out, "{},", bet.agency);
+    out.extend_from_slice(itoa::Buffer::new().format(bet.agency.get()).as_bytes());
+    out.push(b',');
     for text in [bet.first_name, bet.last_name, bet.document] {
         encode_text(text.as_bytes(), out);
         out.push(b',');
     }
     out.extend_from_slice(bet.birthdate.as_bytes());
-    let _: std::io::Result<()> = write!(out, ",{}\r\n", bet.number);
+    out.push(b',');
+    out.extend_from_slice(itoa::Buffer::new().format(bet.number).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 fn encode_text(text: &[u8], out: &mut Vec<u8>) {

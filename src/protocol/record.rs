@@ -2,8 +2,6 @@
 //!
 //! Records are separated by `0x1E`, the six fields of a record by `0x1F`; text is UTF-8.
 
-use std::io::Write as _;
-
 use memchr::{memchr_iter, memchr2_iter};
 use thiserror::Error;
 
@@ -96,12 +94,13 @@ impl<'a> RecordReader<'a> {
 
 /// Appends the record of a bet; the separator before it is the caller's.
 pub fn push_record(bet: &Bet<'_>, out: &mut Vec<u8>) {
-    // Writing to a Vec<u8> cannot fail.
-    let _: std::io::Result<()> = write!(
-        out,
-        "{}\x1f{}\x1f{}\x1f{}\x1f{}\x1f{}",
-        bet.agency, bet.first_name, bet.last_name, bet.document, bet.birthdate, bet.number
-    );
+    out.extend_from_slice(itoa::Buffer::new().format(bet.agency.get()).as_bytes());
+    for text in [bet.first_name, bet.last_name, bet.document, bet.birthdate] {
+        out.push(FIELD_SEPARATOR);
+        out.extend_from_slice(text.as_bytes());
+    }
+    out.push(FIELD_SEPARATOR);
+    out.extend_from_slice(itoa::Buffer::new().format(bet.number).as_bytes());
 }
 
 /// Appends a record of fields that are known to be a bet's: as [`push_record`], without forming the numbers anew.
@@ -169,12 +168,12 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(payload: Vec<u8>) {
-            let _ = bets(&payload).is_ok();
+            drop(bets(&payload));
         }
 
         #[test]
         fn no_separators_make_it_panic(payload in "[01\\x1e\\x1f-]{0,40}") {
-            let _ = bets(payload.as_bytes()).is_ok();
+            drop(bets(payload.as_bytes()));
         }
     }
 }

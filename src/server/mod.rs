@@ -1,29 +1,123 @@
-//! `loteria server`.
+//! The server: an acceptor, which forks one handler per connection, and one storage service.
 
+pub mod acceptor;
+pub mod children;
+pub mod handler;
+pub mod storage;
+
+use std::io;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 
 use crate::config::ServerConfig;
+use crate::logging::{Level, Outcome, event, info};
 
-/// Why the server ended.
+/// Why the server ended other than by being told to.
 #[derive(Debug, Error)]
 pub enum ServerError {
-    /// There is none yet.
-    #[error("the server is not part of this build")]
-    Missing,
+    /// It can't listen there.
+    #[error("can't listen on {address}: {error}")]
+    Listen {
+        /// The address and port.
+        address: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The request queue can't be had.
+    #[error("can't make the request queue: {0}{hint}", hint = queue_hint(.0))]
+    Queue(io::Error),
+    /// The storage service ended of its own accord, and has said why.
+    #[error("the storage service gave up")]
+    StorageGaveUp,
+    /// The storage service died too often.
+    #[error("the storage service died {0} times, the last ones within 10 s")]
+    StorageDies(u64),
+    /// Another call that has to work did not.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system says.
+        error: io::Error,
+    },
 }
 
 impl ServerError {
-    /// Whether the log has it already.
+    /// Whether the log has the reason already.
     #[must_use]
     pub fn is_logged(&self) -> bool {
-        false
+        matches!(self, Self::StorageGaveUp)
+    }
+
+    /// Of a call that has to work.
+    pub(crate) fn of(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::System { what, error }
     }
 }
 
-/// Runs the server until it is told to end.
+fn queue_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE) => {
+            "; this user's bytes in message queues are used up: raise the limit (ulimit -q), or stop another server"
+        }
+        Some(Errno::ENOSYS) => "; this kernel has no POSIX message queues",
+        _ => "",
+    }
+}
+
+/// Runs the server until SIGTERM or SIGINT, which have to be blocked.
 ///
 /// # Errors
-/// It could not start, or could not go on.
-pub fn run(_config: &ServerConfig) -> Result<(), ServerError> {
-    Err(ServerError::Missing)
+/// Why it could not start, or ended by itself.
+pub fn run(config: &ServerConfig) -> Result<(), ServerError> {
+    log_config(config);
+    let max_clients =
+        raise_descriptor_limit(config.max_clients).map_err(ServerError::of("can't read limits"))?;
+    acceptor::run(config, max_clients)
+}
+
+fn log_config(config: &ServerConfig) {
+    if let Some(host) = &config.ignored_host {
+        let reason = "a host name means all addresses";
+        event(Level::Warning, "config", Outcome::Success, &[("server_ip", host), ("reason", &reason)]);
+    }
+    info(
+        "config",
+        Outcome::Success,
+        &[
+            ("port", &config.port),
+            ("listen_backlog", &config.listen_backlog),
+            ("logging_level", &config.logging_level.name()),
+            ("ip", &config.ip),
+            ("clients_amount", &config.clients_amount),
+            ("storage_filepath", &config.storage_filepath.display()),
+            ("lottery_winner_number", &config.winner_number),
+            ("max_clients", &config.max_clients),
+            ("client_timeout", &config.client_timeout.as_secs_f64()),
+            ("max_payload", &config.max_payload),
+        ],
+    );
+}
+
+/// Descriptors of the storage service besides one pipe per client, and some to spare.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// Raises the limit of descriptors to what so many clients need. Returns how many clients can be had.
+fn raise_descriptor_limit(max_clients: u32) -> io::Result<u32> {
+    let needed = u64::from(max_clients) + OTHER_DESCRIPTORS;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft >= needed {
+        return Ok(max_clients);
+    }
+    // Only a privileged process may raise the hard limit.
+    if setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)).is_ok() {
+        return Ok(max_clients);
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let possible = u32::try_from(hard.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(u32::MAX).max(1);
+    let reason = format!("{needed} descriptors are needed, but the limit is {hard} (ulimit -n)");
+    event(Level::Warning, "max_clients", Outcome::Fail, &[("max_clients", &possible), ("reason", &reason)]);
+    Ok(possible)
 }

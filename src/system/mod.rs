@@ -1,8 +1,8 @@
 //! What the operating system gives, made safe. The only place with `unsafe` code; each block says what makes it sound.
 #![allow(unsafe_code)]
 
-
-
+pub mod fd_passing;
+pub mod mqueue;
 pub mod process;
-
+pub mod shared_mutex;
 pub mod signal;

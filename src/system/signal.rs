@@ -16,10 +16,14 @@ fn handled() -> SigSet {
 /// Blocks the handled signals, in this thread and all that it makes, processes included: from now on they wait for a
 /// [`Signals`], [`wait_for_termination`] or [`unblock`]. The first act of `main`, so that none is ever missed.
 ///
+/// SIGXFSZ is blocked with them, for good: a file that may not grow is then an error of the write, as a full disk is.
+///
 /// # Errors
 /// None that a correct kernel gives.
 pub fn block() -> io::Result<()> {
-    Ok(handled().thread_block()?)
+    let mut blocked = handled();
+    blocked.add(Signal::SIGXFSZ);
+    Ok(blocked.thread_block()?)
 }
 
 /// Gives the signals their default effect back: one that has come meanwhile ends the process here.

@@ -1,0 +1,17 @@
+//! The typed channels between the server's processes.
+//!
+//! | channel | from | to | file |
+//! |---|---|---|---|
+//! | request queue | handlers | storage service | [`request_queue`] |
+//! | reply pipe, one per client | storage service | handler | [`reply_pipe`] |
+//! | control socket | acceptor | storage service, and back that it is ready | [`control`] |
+//! | finished agencies, a shared array | storage service | handlers | [`finished_agencies`] |
+//!
+//! [`message`] has what goes through them. [`storage_client`] is a handler's view of the first two.
+
+pub mod control;
+pub mod finished_agencies;
+pub mod message;
+pub mod reply_pipe;
+pub mod request_queue;
+pub mod storage_client;

@@ -1,0 +1,211 @@
+//! The reply pipe, typed: one per client, from the storage service to that client's handler.
+//!
+//! | field | size | |
+//! |---|---|---|
+//! | length | 2 bytes, little endian | of what follows |
+//! | head | as `bincode` writes it | a [`ReplyHead`] |
+//! | bulk | the rest | documents or counts |
+//!
+//! The storage service never waits for a handler: it writes without blocking, at most `PIPE_BUF` bytes (`pipe(7)`) at a
+//! time, which the pipe takes whole or not at all. That every write finds room is up to the handler: it has at most
+//! one long reply outstanding and then nothing else, or [`MAX_OUTSTANDING`] short ones, which fit a pipe of one page.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc::PIPE_BUF;
+
+use super::message::{MAX_HEAD, ReplyHead, decode, encode};
+
+/// How many short replies a handler may have outstanding.
+pub const MAX_OUTSTANDING: usize = PIPE_BUF / MAX_HEAD / 2;
+/// The most bulk bytes of one reply.
+pub const PAGE: usize = PIPE_BUF - 2 * MAX_HEAD;
+
+/// A pipe: the end for the handler, and the end for the storage service. Neither ever blocks.
+///
+/// # Errors
+/// No descriptors are to be had.
+pub fn reply_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?)
+}
+
+/// The storage service's end: gathers a group's replies, and writes them at once.
+#[derive(Debug)]
+pub struct ReplyWriter {
+    pipe: OwnedFd,
+    waiting: Vec<u8>,
+}
+
+/// The handler does not read, or is gone: it gets nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unwritable;
+
+impl ReplyWriter {
+    /// The end of that pipe, which must not block.
+    #[must_use]
+    pub fn new(pipe: OwnedFd) -> Self {
+        Self { pipe, waiting: Vec::new() }
+    }
+
+    /// Adds a reply to those that wait to be written.
+    ///
+    /// # Errors
+    /// The pipe is full or closed.
+    pub fn push(&mut self, head: &ReplyHead, bulk: &[u8]) -> Result<(), Unwritable> {
+        let mut bytes = [0; 2 * MAX_HEAD];
+        let space = bytes.get_mut(2..).unwrap_or_default();
+        let head_len = encode(head, space).map_err(|_| Unwritable)?;
+        let [low, high] = u16::try_from(head_len + bulk.len()).map_err(|_| Unwritable)?.to_le_bytes();
+        if self.waiting.len() + 2 + head_len + bulk.len() > PIPE_BUF {
+            self.flush()?;
+        }
+        self.waiting.extend_from_slice(&[low, high]);
+        self.waiting.extend_from_slice(bytes.get(2..2 + head_len).unwrap_or_default());
+        self.waiting.extend_from_slice(bulk);
+        Ok(())
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// The pipe is full or closed.
+    pub fn flush(&mut self) -> Result<(), Unwritable> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let written = loop {
+            match nix::unistd::write(&self.pipe, &self.waiting) {
+                Err(Errno::EINTR) => {}
+                other => break other,
+            }
+        };
+        let whole = written == Ok(self.waiting.len());
+        self.waiting.clear();
+        if whole { Ok(()) } else { Err(Unwritable) }
+    }
+}
+
+/// The handler's end.
+#[derive(Debug)]
+pub struct ReplyReader<'a> {
+    pipe: BorrowedFd<'a>,
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+/// What came out of the pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PipeState {
+    /// Something, or nothing for now.
+    Open,
+    /// The storage service is dead, or will have nothing more to do with this client.
+    Closed,
+}
+
+impl<'a> ReplyReader<'a> {
+    /// The end of that pipe.
+    #[must_use]
+    pub fn new(pipe: BorrowedFd<'a>) -> Self {
+        Self { pipe, bytes: Vec::new(), start: 0 }
+    }
+
+    /// Reads what there is.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn fill(&mut self) -> io::Result<PipeState> {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        let end = self.bytes.len();
+        self.bytes.resize(end + PIPE_BUF, 0);
+        let count = nix::unistd::read(self.pipe, self.bytes.get_mut(end..).unwrap_or_default());
+        self.bytes.truncate(end + count.unwrap_or(0));
+        match count {
+            Ok(0) => Ok(PipeState::Closed),
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(PipeState::Open),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the next reply that has been read, and its bulk bytes.
+    ///
+    /// # Errors
+    /// It makes no sense.
+    pub fn next_reply(&mut self) -> io::Result<Option<(ReplyHead, &[u8])>> {
+        let waiting = self.bytes.get(self.start..).unwrap_or_default();
+        let Some((length, rest)) = waiting.split_first_chunk() else { return Ok(None) };
+        let Some(reply) = rest.get(..u16::from_le_bytes(*length).into()) else { return Ok(None) };
+        self.start += 2 + reply.len();
+        Ok(Some(decode(reply)?))
+    }
+}
+
+impl AsFd for ReplyReader<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::Reply;
+    use super::*;
+
+    #[test]
+    fn replies_come_in_order_with_their_bulk() {
+        let (read_end, write_end) = reply_pipe().unwrap();
+        let mut reader = ReplyReader::new(read_end.as_fd());
+        let mut writer = ReplyWriter::new(write_end);
+        for id in 0..3 {
+            let head = ReplyHead { id, reply: Reply::ResultPage { total: 9 } };
+            writer.push(&head, &vec![id.to_le_bytes()[0]; PAGE]).unwrap();
+        }
+        writer.flush().unwrap();
+        let mut next = 0;
+        while next < 3 {
+            assert_eq!(reader.fill().unwrap(), PipeState::Open);
+            while let Some((head, bulk)) = reader.next_reply().unwrap() {
+                assert_eq!(head.id, next);
+                assert_eq!(bulk, vec![next.to_le_bytes()[0]; PAGE]);
+                next += 1;
+            }
+        }
+        drop(writer);
+        assert_eq!(reader.fill().unwrap(), PipeState::Closed);
+    }
+
+    #[test]
+    fn as_many_short_replies_as_allowed_fit_one_page() {
+        let (_reader, write_end) = reply_pipe().unwrap();
+        let smallest = nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096);
+        nix::fcntl::fcntl(&write_end, smallest).unwrap();
+        let mut writer = ReplyWriter::new(write_end);
+        for id in 0..u32::try_from(MAX_OUTSTANDING).unwrap() {
+            writer
+                .push(
+                    &ReplyHead {
+                        id,
+                        reply: Reply::Opened {
+                            stored: 1,
+                            state: crate::protocol::message::AgencyState::Open,
+                        },
+                    },
+                    &[],
+                )
+                .unwrap();
+            writer.flush().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_is_unwritable_and_never_waited_for() {
+        let (_reader, write_end) = reply_pipe().unwrap();
+        let mut writer = ReplyWriter::new(write_end);
+        let head = ReplyHead { id: 0, reply: Reply::Ended };
+        let full = (0..10_000).find(|_| writer.push(&head, &[0; PAGE]).is_err());
+        assert!(full.is_some());
+    }
+}

@@ -1,0 +1,181 @@
+//! The request queue, typed: a handler's requests go in, in parts where they are long; the storage service takes the
+//! parts out.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::message::{ClientToken, MAX_HEAD, PartHead, Request, decode, encode};
+use crate::system::mqueue::{MESSAGE_LEN, QueueReceiver, QueueSender};
+
+/// A handler's end: sends one request after the other, and never waits.
+#[derive(Debug)]
+pub struct RequestSender<'a> {
+    queue: &'a QueueSender,
+    client: ClientToken,
+    id: u32,
+    request: Option<Request>,
+    body: Vec<u8>,
+    sent: usize,
+    unfinished: bool,
+    message: Vec<u8>,
+}
+
+impl<'a> RequestSender<'a> {
+    /// The end of that client.
+    #[must_use]
+    pub fn new(queue: &'a QueueSender, client: ClientToken) -> Self {
+        Self {
+            queue,
+            client,
+            id: 0,
+            request: None,
+            body: Vec::new(),
+            sent: 0,
+            unfinished: false,
+            message: Vec::new(),
+        }
+    }
+
+    /// Where the next request's bulk bytes go. Empty, once the request before has been sent.
+    pub fn body(&mut self) -> &mut Vec<u8> {
+        &mut self.body
+    }
+
+    /// Makes a request of what is in [`Self::body`]; returns its number. It is on its way once [`Self::send`] says so;
+    /// only then may the next one begin.
+    pub fn begin(&mut self, request: Request) -> u32 {
+        debug_assert!(!self.unfinished, "one request is sent after the other");
+        self.id = self.id.wrapping_add(1);
+        self.request = Some(request);
+        self.sent = 0;
+        self.unfinished = true;
+        self.id
+    }
+
+    /// Whether a request is begun and not yet sent whole.
+    #[must_use]
+    pub fn is_sending(&self) -> bool {
+        self.unfinished
+    }
+
+    /// Sends as many parts as the queue takes. True once there is nothing left to send.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send(&mut self) -> io::Result<bool> {
+        while self.unfinished {
+            let rest = self.body.get(self.sent..).unwrap_or_default();
+            let count = rest.len().min(MESSAGE_LEN - MAX_HEAD);
+            let last = count == rest.len();
+            let head = PartHead { client: self.client, id: self.id, request: self.request.clone(), last };
+            self.message.resize(MAX_HEAD, 0);
+            let head_len = encode(&head, &mut self.message)?;
+            self.message.truncate(head_len);
+            self.message.extend_from_slice(rest.get(..count).unwrap_or_default());
+            if !self.queue.send(&self.message)? {
+                return Ok(false);
+            }
+            self.request = None;
+            self.sent += count;
+            self.unfinished = !last;
+        }
+        self.body.clear();
+        Ok(true)
+    }
+}
+
+impl AsFd for RequestSender<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+/// The storage service's end.
+#[derive(Debug)]
+pub struct RequestReceiver<'a> {
+    queue: &'a QueueReceiver,
+    message: Vec<u8>,
+}
+
+impl<'a> RequestReceiver<'a> {
+    /// The end of that queue.
+    #[must_use]
+    pub fn new(queue: &'a QueueReceiver) -> Self {
+        Self { queue, message: vec![0; MESSAGE_LEN] }
+    }
+
+    /// Takes the next part of some request, and its share of the bulk bytes. None where the queue is empty.
+    ///
+    /// # Errors
+    /// What the kernel says. A message that makes no sense is dropped: whoever sent it is no honest handler.
+    pub fn receive(&mut self) -> io::Result<Option<(PartHead, &[u8])>> {
+        loop {
+            let Some(length) = self.queue.receive(&mut self.message)? else { return Ok(None) };
+            if decode::<PartHead>(self.message.get(..length).unwrap_or_default()).is_ok() {
+                return Ok(Some(decode(self.message.get(..length).unwrap_or_default())?));
+            }
+        }
+    }
+
+    /// How many messages the queue holds now.
+    ///
+    /// # Errors
+    /// None that a correct kernel gives.
+    pub fn waiting(&self) -> io::Result<usize> {
+        self.queue.waiting()
+    }
+}
+
+impl AsFd for RequestReceiver<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::mqueue;
+
+    #[test]
+    fn a_long_request_goes_in_parts_and_waits_for_room() {
+        let (receiver, sender) = mqueue::create().unwrap();
+        let client = ClientToken::random();
+        let mut sender = RequestSender::new(&sender, client);
+        let mut receiver = RequestReceiver::new(&receiver);
+        let rows: Vec<u8> = (0..200_000_u32).map(|index| index.to_le_bytes()[0]).collect();
+        sender.body().extend_from_slice(&rows);
+        let id = sender.begin(Request::StoreBets { first: Some(3) });
+        let mut got = Vec::new();
+        let mut parts = 0;
+        loop {
+            let sent = sender.send().unwrap();
+            while let Some((head, bytes)) = receiver.receive().unwrap() {
+                assert_eq!((head.client, head.id), (client, id));
+                assert_eq!(head.request.is_some(), parts == 0);
+                got.extend_from_slice(bytes);
+                parts += 1;
+                assert_eq!(head.last, got.len() == rows.len());
+            }
+            if sent {
+                break;
+            }
+        }
+        assert_eq!(got, rows);
+        assert!(!sender.is_sending() && sender.body().is_empty());
+    }
+
+    #[test]
+    fn garbage_in_the_queue_is_dropped() {
+        let (receiver, sender) = mqueue::create().unwrap();
+        sender.send(&[0xff; 100]).unwrap();
+        sender.send(b"").unwrap();
+        let mut honest = RequestSender::new(&sender, ClientToken::random());
+        honest.begin(Request::Status { from: 0 });
+        assert!(honest.send().unwrap());
+        let mut receiver = RequestReceiver::new(&receiver);
+        let (head, _) = receiver.receive().unwrap().unwrap();
+        assert_eq!(head.request, Some(Request::Status { from: 0 }));
+        assert!(receiver.receive().unwrap().is_none());
+    }
+}

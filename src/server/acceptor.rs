@@ -1,0 +1,462 @@
+//! The acceptor: accepts, forks a handler per connection, reaps, keeps the storage service running, and stops all.
+//!
+//! It never waits on a client or on storage, never locks the shared mutex, and never touches the bets.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
+
+use super::ServerError;
+use super::children::{Deaths, Handlers, StorageProcess};
+use super::handler::{self, Client, ServerView};
+use super::storage::recovery::Rules;
+use super::storage::{self, StorageConfig};
+use crate::config::ServerConfig;
+use crate::ipc::control::control_pair;
+use crate::ipc::finished_agencies::FinishedAgencies;
+use crate::ipc::message::{ClientToken, FromStorage, ToStorage};
+use crate::ipc::reply_pipe::reply_pipe;
+use crate::logging::{Level, Outcome, event, info};
+use crate::protocol::message::ServerMessage;
+use crate::system::fd_passing::Sent;
+use crate::system::mqueue::{self, QueueReceiver, QueueSender};
+use crate::system::process::{Exit, fork_child, reap, signal_child};
+use crate::system::signal::{Signals, is_termination};
+
+/// How long to leave the listener alone after the system had no descriptor, memory or process to give.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Connections accepted in one round: between two rounds signals and deaths are looked at.
+const ROUND: usize = 16;
+/// After this from the signal on, storage is told to stop even if handlers are left.
+const HANDLERS_HAVE: Duration = Duration::from_millis(450);
+/// After this, what has not ended by itself is killed.
+const ALL_HAVE: Duration = Duration::from_millis(700);
+
+const LISTENER: u64 = 0;
+const SIGNAL: u64 = 1;
+const CONTROL: u64 = 2;
+
+/// Runs the server with at most `max_clients` handlers, until it is told to stop.
+///
+/// # Errors
+/// Why it could not start, or ended by itself.
+pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
+    let signals = Signals::open().map_err(ServerError::of("can't receive signals"))?;
+    let listener = bind(config)?;
+    let queue = mqueue::create().map_err(ServerError::Queue)?;
+    let finished = FinishedAgencies::new().map_err(ServerError::of("can't share memory"))?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+        .and_then(|epoll| {
+            epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNAL))?;
+            epoll.add(&listener, EpollEvent::new(EpollFlags::empty(), LISTENER))?;
+            Ok(epoll)
+        })
+        .map_err(|error| ServerError::System { what: "can't wait for events", error: error.into() })?;
+    let acceptor = Acceptor {
+        config,
+        max_clients,
+        signals,
+        listener: Some(listener),
+        listening: false,
+        accepting: false,
+        queue,
+        finished,
+        epoll,
+        started: Instant::now(),
+        storage: None,
+        agencies: 0,
+        deaths: Deaths::default(),
+        handlers: Handlers::default(),
+        gone: Vec::new(),
+        newcomer: None,
+        pause_until: None,
+        stopping: None,
+        failure: None,
+    };
+    acceptor.serve()
+}
+
+fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, socket};
+    let address = SocketAddr::new(config.ip, config.port);
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    // Bound now, so that a port in use is found before anything else; listening begins when storage is ready.
+    let bound = socket(family, SockType::Stream, flags, None).and_then(|fd| {
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        match address {
+            SocketAddr::V4(address) => bind(fd.as_raw_fd(), &SockaddrIn::from(address))?,
+            SocketAddr::V6(address) => bind(fd.as_raw_fd(), &SockaddrIn6::from(address))?,
+        }
+        Ok(TcpListener::from(fd))
+    });
+    bound.map_err(|error| ServerError::Listen { address: address.to_string(), error: error.into() })
+}
+
+/// A client that was accepted, and of whom storage has not been told yet.
+struct Newcomer {
+    client: Client,
+    /// The end of its reply pipe that storage gets.
+    pipe: OwnedFd,
+}
+
+struct Acceptor<'a> {
+    config: &'a ServerConfig,
+    max_clients: u32,
+    signals: Signals,
+    /// None once the server stops.
+    listener: Option<TcpListener>,
+    listening: bool,
+    /// Whether the epoll instance waits for connections at present.
+    accepting: bool,
+    queue: (QueueReceiver, QueueSender),
+    finished: FinishedAgencies,
+    epoll: Epoll,
+    started: Instant,
+    storage: Option<StorageProcess>,
+    /// How many agencies take part, as storage said.
+    agencies: u16,
+    deaths: Deaths,
+    handlers: Handlers,
+    /// Clients that are gone and of whom storage has not been told yet.
+    gone: Vec<ClientToken>,
+    newcomer: Option<Newcomer>,
+    pause_until: Option<Instant>,
+    stopping: Option<Stopping>,
+    failure: Option<ServerError>,
+}
+
+struct Stopping {
+    since: Instant,
+    told_storage: bool,
+    killed: bool,
+}
+
+impl Acceptor<'_> {
+    fn serve(mut self) -> Result<(), ServerError> {
+        self.start_storage().map_err(ServerError::of("can't start the storage service"))?;
+        loop {
+            self.advance().map_err(ServerError::of("the acceptor"))?;
+            if self.stopping.is_some() && self.storage.is_none() && self.handlers.count() == 0 {
+                break;
+            }
+        }
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        info("shutdown", Outcome::Success, &[]);
+        Ok(())
+    }
+
+    /// Waits until something happens, and deals with it.
+    fn advance(&mut self) -> io::Result<()> {
+        self.watch_listener()?;
+        let mut events = [EpollEvent::empty(); 4];
+        let count = match self.epoll.wait(&mut events, self.timeout()) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        for event in events.iter().take(count) {
+            match event.data() {
+                SIGNAL => self.take_signals()?,
+                CONTROL => self.listen_to_storage()?,
+                _ => self.accept_some(),
+            }
+        }
+        self.talk_to_storage()?;
+        self.stop_further()
+    }
+
+    fn can_accept(&self) -> bool {
+        self.listening
+            && self.listener.is_some()
+            && self.handlers.count() < self.max_clients
+            && self.newcomer.is_none()
+            && self.gone.is_empty()
+            && self.pause_until.is_none_or(|until| Instant::now() >= until)
+    }
+
+    fn watch_listener(&mut self) -> io::Result<()> {
+        let accepting = self.can_accept();
+        if let Some(listener) = &self.listener
+            && accepting != self.accepting
+        {
+            let flags = if accepting { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+            self.epoll.modify(listener, &mut EpollEvent::new(flags, LISTENER))?;
+            self.accepting = accepting;
+        }
+        Ok(())
+    }
+
+    fn timeout(&self) -> EpollTimeout {
+        let now = Instant::now();
+        let pause = self.pause_until.filter(|until| *until > now);
+        let stop = self
+            .stopping
+            .as_ref()
+            .map(|stopping| stopping.since + if stopping.told_storage { ALL_HAVE } else { HANDLERS_HAVE });
+        let Some(until) = pause.into_iter().chain(stop).min() else { return EpollTimeout::NONE };
+        let millis = until.saturating_duration_since(now).as_millis() + 1;
+        u16::try_from(millis).unwrap_or(u16::MAX).into()
+    }
+
+    // Clients.
+
+    fn accept_some(&mut self) {
+        for _ in 0..ROUND {
+            if !self.can_accept() {
+                return;
+            }
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok((socket, address)) => self.welcome(socket, address.ip()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+                    // Any other is the fault of that one connection.
+                    if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) {
+                        self.pause("accept_connections", &error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Leaves further clients in the backlog for a moment. Said once, until a client is served again.
+    fn pause(&mut self, action: &str, error: &io::Error) {
+        if self.pause_until.is_none() {
+            event(Level::Error, action, Outcome::Fail, &[("error", error)]);
+        }
+        self.pause_until = Some(Instant::now() + PAUSE);
+    }
+
+    fn welcome(&mut self, socket: TcpStream, ip: IpAddr) {
+        match reply_pipe() {
+            Ok((replies, pipe)) => {
+                let client = Client { socket, ip, token: ClientToken::random(), replies };
+                self.newcomer = Some(Newcomer { client, pipe });
+                self.introduce();
+            }
+            Err(error) => {
+                say_busy(&socket);
+                self.pause("accept_connections", &error);
+            }
+        }
+    }
+
+    /// Tells storage of the newcomer, and then forks its handler. Keeps it where storage can't be told now.
+    fn introduce(&mut self) {
+        let (Some(newcomer), Some(storage)) = (self.newcomer.take(), &self.storage) else { return };
+        let message = ToStorage::ClientCame(newcomer.client.token);
+        match storage.control.send(message, Some(newcomer.pipe.as_fd())) {
+            Ok(Sent::Done) => self.fork_handler(newcomer),
+            // If it is dead, its successor will be told.
+            Ok(Sent::Full | Sent::PeerGone) => self.newcomer = Some(newcomer),
+            Err(error) => {
+                say_busy(&newcomer.client.socket);
+                self.pause("accept_connections", &error);
+            }
+        }
+    }
+
+    fn fork_handler(&mut self, newcomer: Newcomer) {
+        let Newcomer { client, pipe } = newcomer;
+        // Only storage has the write end from here on.
+        drop(pipe);
+        let view = ServerView {
+            agencies: self.agencies,
+            finished: &self.finished,
+            max_payload: self.config.max_payload,
+            client_timeout: self.config.client_timeout,
+            handlers: self.handlers.count() + 1,
+            max_clients: self.max_clients,
+            started: self.started,
+            storage_restarts: self.deaths.total(),
+        };
+        let (queue, signals) = (&self.queue.1, &self.signals);
+        let keep = [client.socket.as_fd(), client.replies.as_fd(), queue.as_fd(), signals.as_fd()];
+        match fork_child(&keep, || handler::run(&client, &view, queue, signals)) {
+            Ok(pid) => {
+                self.pause_until = None;
+                self.handlers.add(pid, client.token);
+            }
+            Err(error) => {
+                say_busy(&client.socket);
+                self.gone.push(client.token);
+                self.pause("fork", &error);
+            }
+        }
+    }
+
+    // The storage service.
+
+    fn start_storage(&mut self) -> io::Result<()> {
+        let (ours, theirs) = control_pair()?;
+        let config = StorageConfig {
+            path: self.config.storage_filepath.clone(),
+            rules: Rules {
+                clients_amount: self.config.clients_amount,
+                winner_number: self.config.winner_number,
+            },
+            max_payload: self.config.max_payload,
+        };
+        let (queue, finished) = (&self.queue.0, &self.finished);
+        let pid =
+            fork_child(&[queue.as_fd(), theirs.as_fd()], || storage::run(&config, queue, &theirs, finished))?;
+        self.epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, CONTROL))?;
+        self.storage = Some(StorageProcess { pid, control: ours, ready: false });
+        Ok(())
+    }
+
+    fn listen_to_storage(&mut self) -> io::Result<()> {
+        while let Some(storage) = &mut self.storage {
+            match storage.control.receive()? {
+                Some(FromStorage::Ready { agencies }) => {
+                    storage.ready = true;
+                    self.agencies = agencies;
+                }
+                // Its death is learned of by SIGCHLD.
+                None => break,
+            }
+            self.listen()?;
+        }
+        Ok(())
+    }
+
+    /// Begins to listen, once storage is ready for the first time.
+    fn listen(&mut self) -> io::Result<()> {
+        let Some(listener) = self.listener.as_ref().filter(|_| !self.listening) else { return Ok(()) };
+        listen(listener, Backlog::new(i32::from(self.config.listen_backlog))?)?;
+        self.listening = true;
+        let address = listener.local_addr()?;
+        info("listen", Outcome::Success, &[("ip", &address.ip()), ("port", &address.port())]);
+        Ok(())
+    }
+
+    /// Tells storage what it has not been told, as far as its socket takes it.
+    fn talk_to_storage(&mut self) -> io::Result<()> {
+        while let (Some(storage), Some(client)) = (&self.storage, self.gone.last()) {
+            if storage.control.send(ToStorage::ClientGone(*client), None)? != Sent::Done {
+                break;
+            }
+            self.gone.pop();
+        }
+        if self.newcomer.is_some() && self.gone.is_empty() {
+            self.introduce();
+        }
+        self.watch_control()
+    }
+
+    /// Waits for room in the control socket where something is left to be said.
+    fn watch_control(&mut self) -> io::Result<()> {
+        let Some(storage) = &self.storage else { return Ok(()) };
+        let mut flags = EpollFlags::empty();
+        flags.set(EpollFlags::EPOLLIN, !storage.ready);
+        flags.set(EpollFlags::EPOLLOUT, self.newcomer.is_some() || !self.gone.is_empty());
+        Ok(self.epoll.modify(&storage.control, &mut EpollEvent::new(flags, CONTROL))?)
+    }
+
+    fn storage_ended(&mut self, exit: Exit) -> io::Result<()> {
+        self.storage = None;
+        // Its successor knows none of the clients.
+        self.gone.clear();
+        let told = self.stopping.as_ref().is_some_and(|stopping| stopping.told_storage || stopping.killed);
+        match exit {
+            _ if told && exit != Exit::Status(storage::GAVE_UP) => Ok(()),
+            Exit::Status(storage::GAVE_UP) => {
+                self.fail(ServerError::StorageGaveUp);
+                Ok(())
+            }
+            _ if self.stopping.is_some() => Ok(()),
+            _ => {
+                let tolerable = self.deaths.add(Instant::now());
+                let total = self.deaths.total();
+                event(Level::Error, "storage", Outcome::Fail, &[("error", &exit), ("restarts", &total)]);
+                if tolerable {
+                    return self.start_storage();
+                }
+                self.fail(ServerError::StorageDies(total));
+                Ok(())
+            }
+        }
+    }
+
+    // Signals and the end.
+
+    fn take_signals(&mut self) -> io::Result<()> {
+        while let Some(signal) = self.signals.take()? {
+            if is_termination(signal) {
+                self.stop();
+            }
+        }
+        // SIGCHLD coalesces: one may stand for many.
+        while let Some((pid, exit)) = reap()? {
+            if self.storage.as_ref().is_some_and(|storage| storage.pid == pid) {
+                self.storage_ended(exit)?;
+            } else if let Some(client) = self.handlers.remove(pid) {
+                self.gone.push(client);
+                if exit != Exit::Status(0) && self.stopping.is_none() {
+                    event(Level::Warning, "handler", Outcome::Fail, &[("pid", &pid), ("error", &exit)]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, failure: ServerError) {
+        self.failure.get_or_insert(failure);
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(Stopping { since: Instant::now(), told_storage: false, killed: false });
+        self.listener = None;
+        self.newcomer = None;
+        self.handlers.signal_all(Signal::SIGTERM);
+    }
+
+    /// Storage is told to stop once no handler can send it more, or has had its time; then what is left is killed.
+    fn stop_further(&mut self) -> io::Result<()> {
+        let Some(stopping) = &mut self.stopping else { return Ok(()) };
+        let elapsed = stopping.since.elapsed();
+        if let Some(storage) = &self.storage {
+            if !storage.ready && !stopping.killed {
+                // It is still recovering, has nothing of anybody's, and would not listen.
+                signal_child(storage.pid, Signal::SIGKILL);
+                stopping.told_storage = true;
+            } else if !stopping.told_storage && (self.handlers.count() == 0 || elapsed >= HANDLERS_HAVE) {
+                stopping.told_storage = storage.control.send(ToStorage::Stop, None)? == Sent::Done;
+            }
+        }
+        if elapsed >= ALL_HAVE && !stopping.killed {
+            stopping.killed = true;
+            self.handlers.signal_all(Signal::SIGKILL);
+            if let Some(storage) = &self.storage {
+                signal_child(storage.pid, Signal::SIGKILL);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells a client that the server can't serve it now. It may come again.
+fn say_busy(mut socket: &TcpStream) {
+    use std::io::{Read as _, Write as _};
+    let mut frame = Vec::new();
+    ServerMessage::Error("busy: the server is out of resources, try again later").encode(&mut frame);
+    // The client may be gone, and nobody is waited for: what can't be done at once is left.
+    socket.set_nonblocking(true).unwrap_or_default();
+    socket.write_all(&frame).unwrap_or_default();
+    socket.shutdown(std::net::Shutdown::Write).unwrap_or_default();
+    socket.read(&mut [0; 8192]).unwrap_or_default();
+}

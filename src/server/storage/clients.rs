@@ -1,0 +1,185 @@
+//! The clients that the storage service knows: from the acceptor's word that one came to its word that it is gone.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+
+use super::ledger::Role;
+use crate::ipc::message::{ClientToken, PartHead, ReplyHead, Request};
+use crate::ipc::reply_pipe::{ReplyWriter, Unwritable};
+
+/// All clients. One that does not take its replies, or sends what no honest handler sends, is dropped: its handler sees
+/// the end of its pipe.
+#[derive(Debug)]
+pub struct Clients {
+    known: HashMap<ClientToken, Client>,
+    longest_request: usize,
+}
+
+#[derive(Debug)]
+struct Client {
+    replies: ReplyWriter,
+    role: Role,
+    partial: Option<Partial>,
+    awaiting: Option<(u32, Request)>,
+}
+
+/// A request that has not come whole.
+#[derive(Debug)]
+struct Partial {
+    id: u32,
+    request: Request,
+    rows: Vec<u8>,
+}
+
+impl Clients {
+    /// None yet. A request's rows may have `longest_request` bytes.
+    #[must_use]
+    pub fn new(longest_request: usize) -> Self {
+        Self { known: HashMap::new(), longest_request }
+    }
+
+    /// A client came.
+    pub fn came(&mut self, token: ClientToken, pipe: OwnedFd) {
+        let replies = ReplyWriter::new(pipe);
+        self.known.insert(token, Client { replies, role: Role::New, partial: None, awaiting: None });
+    }
+
+    /// A client is gone, or has to go: nothing of it is kept.
+    pub fn drop_client(&mut self, token: ClientToken) {
+        self.known.remove(&token);
+    }
+
+    /// Whether the client is known.
+    #[must_use]
+    pub fn knows(&self, token: ClientToken) -> bool {
+        self.known.contains_key(&token)
+    }
+
+    /// Takes one part of a request. Once the request is whole, hands it on: the client's role, the request's number, the
+    /// request, its rows.
+    pub fn take_part(
+        &mut self,
+        head: PartHead,
+        bytes: &[u8],
+        hand_on: impl FnOnce(&mut Role, u32, &Request, &[u8]),
+    ) {
+        let PartHead { client: token, id, request, last } = head;
+        let Some(client) = self.known.get_mut(&token) else { return };
+        match (client.partial.take(), request) {
+            // The common case: no copy is made.
+            (None, Some(request)) if last => return hand_on(&mut client.role, id, &request, bytes),
+            (None, Some(request)) => {
+                client.partial = Some(Partial { id, request, rows: bytes.to_vec() });
+                return;
+            }
+            (Some(mut partial), None)
+                if partial.id == id && partial.rows.len() + bytes.len() <= self.longest_request =>
+            {
+                partial.rows.extend_from_slice(bytes);
+                if last {
+                    hand_on(&mut client.role, id, &partial.request, &partial.rows);
+                } else {
+                    client.partial = Some(partial);
+                }
+                return;
+            }
+            _ => {}
+        }
+        self.drop_client(token);
+    }
+
+    /// The client waits for the draw. One wait at a time; a client that asks for more is dropped.
+    pub fn await_draw(&mut self, token: ClientToken, id: u32, request: Request) {
+        match self.known.get_mut(&token) {
+            Some(client) if client.awaiting.is_none() => client.awaiting = Some((id, request)),
+            Some(_) => self.drop_client(token),
+            None => {}
+        }
+    }
+
+    /// Takes all that wait for the draw: who, the request's number, the request.
+    pub fn take_awaiting(&mut self) -> Vec<(ClientToken, u32, Request)> {
+        let waiting = self.known.iter_mut().filter_map(|(token, client)| {
+            let (id, request) = client.awaiting.take()?;
+            Some((*token, id, request))
+        });
+        waiting.collect()
+    }
+
+    /// Adds a reply for a client; [`Self::flush`] writes it.
+    pub fn reply(&mut self, token: ClientToken, head: &ReplyHead, bulk: &[u8]) {
+        self.write(token, |replies| replies.push(head, bulk));
+    }
+
+    /// Writes the replies that wait for a client.
+    pub fn flush(&mut self, token: ClientToken) {
+        self.write(token, ReplyWriter::flush);
+    }
+
+    fn write(&mut self, token: ClientToken, write: impl FnOnce(&mut ReplyWriter) -> Result<(), Unwritable>) {
+        let Some(client) = self.known.get_mut(&token) else { return };
+        if write(&mut client.replies).is_err() {
+            self.drop_client(token);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::reply_pipe::{PipeState, ReplyReader, reply_pipe};
+    use std::os::fd::AsFd;
+
+    fn one_client() -> (Clients, ClientToken, OwnedFd) {
+        let mut clients = Clients::new(10);
+        let token = ClientToken::random();
+        let (reader, pipe) = reply_pipe().unwrap();
+        clients.came(token, pipe);
+        (clients, token, reader)
+    }
+
+    fn part(client: ClientToken, id: u32, first: bool, last: bool) -> PartHead {
+        PartHead { client, id, request: first.then_some(Request::StoreBets { first: None }), last }
+    }
+
+    /// The rows of the requests that became whole.
+    fn taken(clients: &mut Clients, parts: &[(PartHead, &[u8])]) -> Vec<Vec<u8>> {
+        let mut whole = Vec::new();
+        for (head, bytes) in parts {
+            clients.take_part(head.clone(), bytes, |_, _, _, rows| whole.push(rows.to_vec()));
+        }
+        whole
+    }
+
+    #[test]
+    fn a_request_is_handed_on_when_its_last_part_has_come() {
+        let (mut clients, token, _reader) = one_client();
+        let parts: [(PartHead, &[u8]); 3] = [
+            (part(token, 1, true, false), b"ab"),
+            (part(token, 1, false, true), b"cd"),
+            (part(token, 2, true, true), b"e"),
+        ];
+        assert_eq!(taken(&mut clients, &parts), [b"abcd".to_vec(), b"e".to_vec()]);
+    }
+
+    #[test]
+    fn a_client_that_mixes_its_parts_up_or_sends_too_much_is_dropped() {
+        for (second, bytes) in [((2, false), &b"x"[..]), ((1, true), b"x"), ((1, false), b"123456789")] {
+            let (mut clients, token, read_end) = one_client();
+            let (id, first) = second;
+            let parts: [(PartHead, &[u8]); 2] =
+                [(part(token, 1, true, false), b"ab"), (part(token, id, first, true), bytes)];
+            assert_eq!(taken(&mut clients, &parts), Vec::<Vec<u8>>::new());
+            assert!(!clients.knows(token));
+            assert_eq!(ReplyReader::new(read_end.as_fd()).fill().unwrap(), PipeState::Closed);
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_client_that_is_gone() {
+        let (mut clients, token, _reader) = one_client();
+        assert!(taken(&mut clients, &[(part(token, 1, true, false), b"ab")]).is_empty());
+        clients.drop_client(token);
+        assert!(taken(&mut clients, &[(part(token, 1, false, true), b"cd")]).is_empty());
+    }
+}

@@ -1,0 +1,402 @@
+//! The contest, pure: who has how many bets, who has ended, who won. All decisions are made here, from this alone.
+//!
+//! A group of changes is made in memory first and then either [kept](Contest::keep_bets), once it is on disk, or
+//! [taken back](Contest::take_back_bets).
+
+use crate::ipc::message::{AgencyCount, Refusal};
+use crate::lottery::row::{RowError, parse_row};
+use crate::lottery::{AgencyId, Draw, draw};
+use crate::protocol::message::AgencyState;
+use crate::protocol::record::RECORD_SEPARATOR;
+
+/// The contest as it stands.
+#[derive(Debug, Clone)]
+pub struct Contest {
+    agencies: Vec<Agency>,
+    winning_number: u32,
+    draw: Option<Draw>,
+    bets: u64,
+    ended: u16,
+    changed: Vec<AgencyId>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Agency {
+    stored: u64,
+    ended: bool,
+    /// The winning documents, as a RESULT's payload has them.
+    winners: Vec<u8>,
+    /// `stored` and the length of `winners`, before the group that is being made.
+    before: Option<(u64, usize)>,
+}
+
+/// Rows that have been checked, and what they say.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// How many rows.
+    pub rows: u64,
+    /// Where the rows begin that are not skipped, in bytes.
+    pub new_from: usize,
+    /// Runs of new rows of one agency.
+    runs: Vec<(AgencyId, u64)>,
+    /// Documents that won, of new rows.
+    winners: Vec<(AgencyId, Vec<u8>)>,
+}
+
+impl Contest {
+    /// A contest of agencies 1 to `agencies`, without bets.
+    #[must_use]
+    pub fn new(agencies: u16, winning_number: u32) -> Self {
+        let agencies = vec![Agency::default(); agencies.into()];
+        Self { agencies, winning_number, draw: None, bets: 0, ended: 0, changed: Vec::new() }
+    }
+
+    /// How many agencies take part.
+    #[must_use]
+    pub fn agencies(&self) -> u16 {
+        u16::try_from(self.agencies.len()).unwrap_or(u16::MAX)
+    }
+
+    /// How many of them have ended.
+    #[must_use]
+    pub fn ended(&self) -> u16 {
+        self.ended
+    }
+
+    /// How many bets there are.
+    #[must_use]
+    pub fn bets(&self) -> u64 {
+        self.bets
+    }
+
+    /// The draw, if it has been made.
+    #[must_use]
+    pub fn draw(&self) -> Option<&Draw> {
+        self.draw.as_ref()
+    }
+
+    /// The number that wins.
+    #[must_use]
+    pub fn winning_number(&self) -> u32 {
+        self.winning_number
+    }
+
+    /// The agencies that have ended, in the order of their numbers.
+    pub fn ended_agencies(&self) -> impl Iterator<Item = AgencyId> {
+        let numbered = (1..=self.agencies()).zip(&self.agencies);
+        numbered.filter(|(_, agency)| agency.ended).filter_map(|(number, _)| AgencyId::new(number))
+    }
+
+    fn get(&self, agency: AgencyId) -> Result<&Agency, Refusal> {
+        self.agencies.get(agency.index()).ok_or(Refusal::NoSuchAgency { agencies: self.agencies() })
+    }
+
+    /// How many bets an agency has.
+    ///
+    /// # Errors
+    /// It does not take part.
+    pub fn stored(&self, agency: AgencyId) -> Result<u64, Refusal> {
+        Ok(self.get(agency)?.stored)
+    }
+
+    /// How far an agency is.
+    ///
+    /// # Errors
+    /// It does not take part.
+    pub fn state_of(&self, agency: AgencyId) -> Result<AgencyState, Refusal> {
+        Ok(match (&self.draw, self.get(agency)?.ended) {
+            (Some(_), _) => AgencyState::Drawn,
+            (None, true) => AgencyState::Ended,
+            (None, false) => AgencyState::Open,
+        })
+    }
+
+    /// The winning documents of an agency, separated; none where the draw has not been made.
+    ///
+    /// # Errors
+    /// It does not take part.
+    pub fn winners(&self, agency: AgencyId) -> Result<Option<&[u8]>, Refusal> {
+        let winners = &self.get(agency)?.winners;
+        Ok(self.draw.as_ref().map(|_| winners.as_slice()))
+    }
+
+    /// The counts of all agencies, from that index on.
+    pub fn counts(&self, from: u16) -> impl Iterator<Item = AgencyCount> {
+        let rest = self.agencies.get(from.into()..).unwrap_or_default();
+        rest.iter().map(|agency| AgencyCount { bets: agency.stored, ended: agency.ended })
+    }
+
+    /// Whether an agency may bring new bets.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_open(&self, agency: AgencyId) -> Result<(), Refusal> {
+        match self.state_of(agency)? {
+            AgencyState::Open => Ok(()),
+            AgencyState::Ended => Err(Refusal::AgencyEnded { agency }),
+            AgencyState::Drawn => Err(Refusal::Drawn),
+        }
+    }
+
+    /// Checks that `rows` are whole rows, of `only` that agency if one is given. The first `skip` of them only count.
+    /// `batch` is emptied first; it is the caller's so that its memory serves again.
+    ///
+    /// # Errors
+    /// What is wrong. No honest handler sends rows that are malformed.
+    pub fn check_rows(
+        &self,
+        rows: &[u8],
+        only: Option<AgencyId>,
+        skip: u64,
+        batch: &mut Batch,
+    ) -> Result<(), Refusal> {
+        batch.clear();
+        if std::str::from_utf8(rows).is_err() {
+            return Err(Refusal::Malformed);
+        }
+        let mut at = 0;
+        while let Some(rest) = rows.get(at..).filter(|rest| !rest.is_empty()) {
+            let row = parse_row(rest).map_err(|_: RowError| Refusal::Malformed)?;
+            if only.is_some_and(|agency| agency != row.agency) {
+                return Err(Refusal::OtherAgency);
+            }
+            at += row.len;
+            batch.rows += 1;
+            if batch.rows <= skip {
+                batch.new_from = at;
+                continue;
+            }
+            batch.count(row.agency);
+            if draw::wins(row.number, self.winning_number) {
+                batch.winners.push((row.agency, row.document.into_owned()));
+            }
+        }
+        if batch.rows == 0 { Err(Refusal::Malformed) } else { Ok(()) }
+    }
+
+    /// Whether all agencies of a batch may bring new bets.
+    ///
+    /// # Errors
+    /// One may not.
+    pub fn check_agencies_of(&self, batch: &Batch) -> Result<(), Refusal> {
+        batch.runs.iter().try_for_each(|(agency, _)| self.check_open(*agency))
+    }
+
+    /// Adds the new rows of a batch, which all belong to agencies that take part.
+    pub fn add(&mut self, batch: &Batch) {
+        for &(agency, count) in &batch.runs {
+            self.bets += count;
+            if let Some(agency) = self.changing(agency) {
+                agency.stored += count;
+            }
+        }
+        for (agency, document) in &batch.winners {
+            if let Some(agency) = self.changing(*agency) {
+                agency.add_winner(document);
+            }
+        }
+    }
+
+    /// Adds one row that was found in the file. An agency that takes no part joins for now: see
+    /// [`Self::settle_agencies`].
+    pub fn recover_row(&mut self, agency: AgencyId, number: u32, document: &[u8]) {
+        if agency.index() >= self.agencies.len() {
+            self.agencies.resize_with(agency.index() + 1, Agency::default);
+        }
+        self.bets += 1;
+        let wins = draw::wins(number, self.winning_number);
+        if let Some(agency) = self.agencies.get_mut(agency.index()) {
+            agency.stored += 1;
+            if wins {
+                agency.add_winner(document);
+            }
+        }
+    }
+
+    /// After all rows were recovered: goes back to `agencies` agencies. Returns the first one beyond that has bets.
+    ///
+    /// # Errors
+    /// There is one.
+    pub fn settle_agencies(&mut self, agencies: u16) -> Result<(), AgencyId> {
+        let beyond = (1..=self.agencies()).zip(&self.agencies).skip(agencies.into());
+        if let Some((number, _)) = beyond.into_iter().find(|(_, agency)| agency.stored > 0) {
+            return AgencyId::new(number).map_or(Ok(()), Err);
+        }
+        self.agencies.resize_with(agencies.into(), Agency::default);
+        Ok(())
+    }
+
+    fn changing(&mut self, agency: AgencyId) -> Option<&mut Agency> {
+        let found = self.agencies.get_mut(agency.index())?;
+        if found.before.is_none() {
+            found.before = Some((found.stored, found.winners.len()));
+            self.changed.push(agency);
+        }
+        Some(found)
+    }
+
+    /// The bets that were added are on disk.
+    pub fn keep_bets(&mut self) {
+        for agency in self.changed.drain(..) {
+            if let Some(agency) = self.agencies.get_mut(agency.index()) {
+                agency.before = None;
+            }
+        }
+    }
+
+    /// The bets that were added are not on disk: as if they had never been.
+    pub fn take_back_bets(&mut self) {
+        for agency in self.changed.drain(..) {
+            let Some(agency) = self.agencies.get_mut(agency.index()) else { continue };
+            if let Some((stored, winners)) = agency.before.take() {
+                self.bets -= agency.stored - stored;
+                agency.stored = stored;
+                agency.winners.truncate(winners);
+            }
+        }
+    }
+
+    /// Marks an agency as ended. False if it was already.
+    ///
+    /// # Errors
+    /// It does not take part.
+    pub fn end(&mut self, agency: AgencyId) -> Result<bool, Refusal> {
+        self.get(agency)?;
+        let Some(agency) = self.agencies.get_mut(agency.index()) else { return Ok(false) };
+        let changes = !agency.ended;
+        agency.ended = true;
+        self.ended += u16::from(changes);
+        Ok(changes)
+    }
+
+    /// Takes an END back that could not be put on disk.
+    pub fn take_back_end(&mut self, agency: AgencyId) {
+        if let Some(agency) = self.agencies.get_mut(agency.index()).filter(|agency| agency.ended) {
+            agency.ended = false;
+            self.ended -= 1;
+        }
+    }
+
+    /// Whether the draw has to be made now.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.draw.is_none() && usize::from(self.ended) == self.agencies.len()
+    }
+
+    /// Records the draw.
+    pub fn set_draw(&mut self, draw: Option<Draw>) {
+        self.draw = draw;
+    }
+}
+
+impl Agency {
+    fn add_winner(&mut self, document: &[u8]) {
+        if !self.winners.is_empty() {
+            self.winners.push(RECORD_SEPARATOR);
+        }
+        self.winners.extend_from_slice(document);
+    }
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.rows = 0;
+        self.new_from = 0;
+        self.runs.clear();
+        self.winners.clear();
+    }
+
+    fn count(&mut self, agency: AgencyId) {
+        match self.runs.last_mut() {
+            Some((last, count)) if *last == agency => *count += 1,
+            _ => self.runs.push((agency, 1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agency(number: u16) -> AgencyId {
+        AgencyId::new(number).unwrap()
+    }
+
+    fn add(contest: &mut Contest, rows: &[u8], skip: u64) -> Result<u64, Refusal> {
+        let mut batch = Batch::default();
+        contest.check_rows(rows, None, skip, &mut batch)?;
+        contest.check_agencies_of(&batch)?;
+        contest.add(&batch);
+        Ok(batch.rows)
+    }
+
+    const ROW1: &[u8] = b"1,a,b,11,2000-01-01,7574\r\n";
+    const ROW2: &[u8] = b"2,a,b,\"2,2\",2000-01-01,7574\r\n";
+    const LOSER: &[u8] = b"1,a,b,12,2000-01-01,1\r\n";
+
+    #[test]
+    fn winners_come_in_stored_order_and_only_after_the_draw() {
+        let mut contest = Contest::new(2, 7574);
+        assert_eq!(add(&mut contest, &[ROW1, ROW2, LOSER, ROW1].concat(), 0), Ok(4));
+        contest.keep_bets();
+        assert_eq!(contest.winners(agency(1)), Ok(None));
+        assert_eq!(contest.end(agency(1)), Ok(true));
+        assert_eq!(contest.end(agency(1)), Ok(false));
+        assert!(!contest.is_due());
+        contest.end(agency(2)).unwrap();
+        assert!(contest.is_due());
+        contest.set_draw(Some(Draw { at: "now".into(), agencies: 2, winning_number: 7574 }));
+        assert!(!contest.is_due());
+        assert_eq!(contest.winners(agency(1)), Ok(Some(&b"11\x1e11"[..])));
+        assert_eq!(contest.winners(agency(2)), Ok(Some(&b"2,2"[..])));
+        assert_eq!(add(&mut contest, ROW1, 0), Err(Refusal::Drawn));
+    }
+
+    #[test]
+    fn what_is_taken_back_never_was() {
+        let mut contest = Contest::new(2, 7574);
+        add(&mut contest, ROW1, 0).unwrap();
+        contest.keep_bets();
+        add(&mut contest, &[ROW1, ROW2].concat(), 0).unwrap();
+        add(&mut contest, ROW1, 0).unwrap();
+        contest.take_back_bets();
+        assert_eq!((contest.bets(), contest.stored(agency(1)), contest.stored(agency(2))), (1, Ok(1), Ok(0)));
+        contest.set_draw(Some(Draw { at: "now".into(), agencies: 2, winning_number: 7574 }));
+        assert_eq!(contest.winners(agency(1)), Ok(Some(&b"11"[..])));
+    }
+
+    #[test]
+    fn skipped_rows_are_checked_but_not_added() {
+        let mut contest = Contest::new(2, 7574);
+        let rows = [ROW1, LOSER, LOSER].concat();
+        let mut batch = Batch::default();
+        contest.check_rows(&rows, Some(agency(1)), 2, &mut batch).unwrap();
+        assert_eq!((batch.rows, batch.new_from), (3, ROW1.len() + LOSER.len()));
+        contest.add(&batch);
+        assert_eq!(contest.stored(agency(1)), Ok(1));
+        assert_eq!(contest.check_rows(ROW2, Some(agency(1)), 1, &mut batch), Err(Refusal::OtherAgency));
+        for bad in [&b""[..], b"1,a", &ROW1[..ROW1.len() - 1], b"1,a,\xff,12,2000-01-01,1\r\n"] {
+            assert_eq!(contest.check_rows(bad, None, 0, &mut batch), Err(Refusal::Malformed));
+        }
+    }
+
+    #[test]
+    fn an_agency_that_takes_no_part_or_has_ended_is_refused() {
+        let mut contest = Contest::new(1, 7574);
+        assert_eq!(add(&mut contest, ROW2, 0), Err(Refusal::NoSuchAgency { agencies: 1 }));
+        assert_eq!(contest.end(agency(2)), Err(Refusal::NoSuchAgency { agencies: 1 }));
+        contest.end(agency(1)).unwrap();
+        assert_eq!(add(&mut contest, ROW1, 0), Err(Refusal::AgencyEnded { agency: agency(1) }));
+        contest.take_back_end(agency(1));
+        assert_eq!(add(&mut contest, ROW1, 0), Ok(1));
+    }
+
+    #[test]
+    fn an_agency_with_bets_cannot_be_left_out() {
+        let mut contest = Contest::new(1, 7574);
+        contest.recover_row(agency(3), 7574, b"x");
+        assert_eq!(contest.clone().settle_agencies(2), Err(agency(3)));
+        assert_eq!(contest.settle_agencies(5), Ok(()));
+        assert_eq!((contest.agencies(), contest.stored(agency(3))), (5, Ok(1)));
+    }
+}

@@ -1,0 +1,172 @@
+//! Recovery: what the files say about the contest, found in one pass over the bets at each start.
+//!
+//! A last row that was torn, by a kill or a loss of power in the middle of a write, is cut off: it was never
+//! acknowledged. A row that is damaged in the middle is refused, and the file left as it is: what stands after it was
+//! acknowledged, and must not be lost.
+
+use std::io;
+
+use memchr::memchr_iter;
+use thiserror::Error;
+
+use super::contest::Contest;
+use super::disk::Disk;
+use super::state_file::{State, StateError};
+use crate::lottery::AgencyId;
+use crate::lottery::row::{RowError, parse_row};
+
+/// What the configuration says about the contest. After the draw, the state file's word counts instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// How many agencies take part.
+    pub clients_amount: u16,
+    /// The number that wins.
+    pub winner_number: u32,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The contest as it stands.
+    pub contest: Contest,
+    /// The length of the bets file, which ends with a whole row.
+    pub length: u64,
+    /// How many bytes of a torn row were cut off.
+    pub cut: u64,
+}
+
+/// Why the files can't be taken up.
+#[derive(Debug, Error)]
+pub enum RecoveryError {
+    /// The system says no.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A row is damaged.
+    #[error("{error}; mend that line or take it out, nothing was changed")]
+    Row {
+        /// The line it begins in, from 1.
+        line: u64,
+        /// What is wrong with it.
+        error: RowError,
+    },
+    /// The state file can't be read.
+    #[error("the state file beside it can't be used: {0}")]
+    State(#[from] StateError),
+    /// The configuration would leave out an agency that takes part.
+    #[error(
+        "CLIENTS_AMOUNT is {clients_amount}, but agency {agency} has {what}; allowed is {agency} or more"
+    )]
+    LeftOut {
+        /// What the configuration says.
+        clients_amount: u16,
+        /// The agency that would be left out.
+        agency: AgencyId,
+        /// What it has: bets, or an END.
+        what: &'static str,
+    },
+}
+
+/// Takes up the files. When it returns, all that it found is on disk to stay.
+///
+/// # Errors
+/// The files can't be taken up; they are as they were.
+pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, RecoveryError> {
+    let state = disk.read_state()?.as_deref().map(State::decode).transpose()?.unwrap_or_default();
+    let drawn = state.draw.as_ref();
+    let clients_amount = drawn.map_or(rules.clients_amount, |draw| draw.agencies);
+    let winner_number = drawn.map_or(rules.winner_number, |draw| draw.winning_number);
+    let mut contest = Contest::new(clients_amount, winner_number);
+    let (length, cut) = read_rows(disk, &mut contest)?;
+    let left_out = |what| move |agency| RecoveryError::LeftOut { clients_amount, agency, what };
+    contest.settle_agencies(clients_amount).map_err(left_out("bets"))?;
+    for agency in state.ended {
+        contest.end(agency).map_err(|_| left_out("sent END")(agency))?;
+    }
+    contest.set_draw(state.draw);
+    if cut > 0 {
+        disk.cut(length)?;
+    }
+    // A process that was killed may have written what no sync has reached.
+    disk.sync()?;
+    disk.sync_folder()?;
+    Ok(Recovered { contest, length, cut })
+}
+
+const CHUNK: usize = 256 * 1024;
+
+/// Reads all rows; returns how many bytes are whole rows, and how many more there are.
+fn read_rows(disk: &impl Disk, contest: &mut Contest) -> Result<(u64, u64), RecoveryError> {
+    let mut reader = Reader { disk, bytes: Vec::new(), start: 0, offset: 0, at_end: false };
+    loop {
+        let found = parse_row(reader.waiting()).and_then(|row| {
+            let text = reader.waiting().get(..row.len).unwrap_or_default();
+            std::str::from_utf8(text).map_err(|_| RowError::Utf8)?;
+            contest.recover_row(row.agency, row.number, &row.document);
+            Ok(row.len)
+        });
+        match found {
+            Ok(len) => reader.take(len),
+            Err(RowError::Unfinished | RowError::UnfinishedQuotes) if !reader.at_end => reader.fill()?,
+            Err(RowError::Unfinished) => break,
+            Err(RowError::UnfinishedQuotes) if !has_whole_line(reader.waiting()) => break,
+            Err(error) => return Err(RecoveryError::Row { line: line_at(disk, reader.offset)?, error }),
+        }
+    }
+    Ok((reader.offset, reader.waiting().len() as u64))
+}
+
+/// Whether a quote that is not closed is more likely damage than a torn row: whole rows stand on the lines after it.
+/// To cut them off would lose what was acknowledged.
+fn has_whole_line(bytes: &[u8]) -> bool {
+    memchr_iter(b'\n', bytes).any(|end| bytes.get(end + 1..).is_some_and(|line| parse_row(line).is_ok()))
+}
+
+/// The line that the byte at `offset` stands in, from 1.
+fn line_at(disk: &impl Disk, offset: u64) -> io::Result<u64> {
+    let mut buffer = vec![0; CHUNK];
+    let (mut line, mut at) = (1, 0);
+    while at < offset {
+        let want = usize::try_from(offset - at).unwrap_or(CHUNK).min(CHUNK);
+        let count = disk.read_at(buffer.get_mut(..want).unwrap_or_default(), at)?;
+        if count == 0 {
+            break;
+        }
+        line += memchr_iter(b'\n', buffer.get(..count).unwrap_or_default()).count() as u64;
+        at += count as u64;
+    }
+    Ok(line)
+}
+
+/// Bytes of the file that have not been taken as rows.
+struct Reader<'a, D> {
+    disk: &'a D,
+    bytes: Vec<u8>,
+    start: usize,
+    /// Where the bytes from `start` on stand in the file.
+    offset: u64,
+    at_end: bool,
+}
+
+impl<D: Disk> Reader<'_, D> {
+    fn waiting(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    fn take(&mut self, len: usize) {
+        self.start += len;
+        self.offset += len as u64;
+    }
+
+    /// Reads one chunk more. A row that is longer than a chunk makes the memory grow.
+    fn fill(&mut self) -> io::Result<()> {
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        let had = self.bytes.len();
+        self.bytes.resize(had + CHUNK.max(had), 0);
+        let count =
+            self.disk.read_at(self.bytes.get_mut(had..).unwrap_or_default(), self.offset + had as u64)?;
+        self.bytes.truncate(had + count);
+        self.at_end = count == 0;
+        Ok(())
+    }
+}

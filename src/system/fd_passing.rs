@@ -1,0 +1,137 @@
+//! Messages and descriptors between related processes: a Unix socket pair of packets (`unix(7)`, `SCM_RIGHTS`).
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
+    socketpair,
+};
+
+/// One end of the pair. Never blocks; each packet arrives whole or not at all, with its descriptor if it has one.
+#[derive(Debug)]
+pub struct PacketSocket(OwnedFd);
+
+/// What a send came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It is on its way.
+    Done,
+    /// There is no room for it (or for one more descriptor in flight) before the peer has read.
+    Full,
+    /// Nobody has the other end any more.
+    PeerGone,
+}
+
+/// What a receive came to.
+#[derive(Debug)]
+pub enum Received {
+    /// A packet of that length, and the descriptor that came with it.
+    Packet(usize, Option<OwnedFd>),
+    /// None is waiting.
+    Empty,
+    /// None is waiting, and nobody has the other end any more.
+    PeerGone,
+}
+
+/// A connected pair, closed on exec.
+///
+/// # Errors
+/// No descriptors are to be had.
+pub fn packet_socket_pair() -> io::Result<(PacketSocket, PacketSocket)> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    Ok((PacketSocket(one), PacketSocket(other)))
+}
+
+impl PacketSocket {
+    /// Sends a packet, and a copy of a descriptor with it.
+    ///
+    /// # Errors
+    /// What the kernel says beyond the outcomes of [`Sent`].
+    pub fn send(&self, packet: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
+        let descriptors: Vec<RawFd> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&descriptors)];
+        let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        match sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(packet)], control, flags, None) {
+            Ok(_) => Ok(Sent::Done),
+            Err(Errno::EAGAIN | Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM | Errno::EINTR) => {
+                Ok(Sent::Full)
+            }
+            Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Ok(Sent::PeerGone),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Receives a packet into `buffer`, which has to be long enough for it. A descriptor that came with it but could
+    /// not be had (the limit) is missing.
+    ///
+    /// # Errors
+    /// What the kernel says beyond the outcomes of [`Received`].
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        let mut space = nix::cmsg_space!(RawFd);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = match recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+            Ok(message) => message,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Received::Empty),
+            Err(Errno::ECONNRESET) => return Ok(Received::PeerGone),
+            Err(error) => return Err(error.into()),
+        };
+        let mut descriptor = None;
+        // A control message that was cut gives an error: then there is no descriptor to take.
+        for control in message.cmsgs().into_iter().flatten() {
+            if let ControlMessageOwned::ScmRights(descriptors) = control {
+                for raw in descriptors {
+                    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+                    descriptor = Some(unsafe { OwnedFd::from_raw_fd(raw) });
+                }
+            }
+        }
+        match message.bytes {
+            0 => Ok(Received::PeerGone),
+            length => Ok(Received::Packet(length, descriptor)),
+        }
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_arrives_with_its_packet() {
+        let (one, other) = packet_socket_pair().unwrap();
+        let (read_end, write_end) = nix::unistd::pipe().unwrap();
+        assert_eq!(one.send(b"take this", Some(write_end.as_fd())).unwrap(), Sent::Done);
+        assert_eq!(one.send(b"and that", None).unwrap(), Sent::Done);
+        drop(write_end);
+        let mut buffer = [0; 64];
+        let Received::Packet(9, Some(write_end)) = other.receive(&mut buffer).unwrap() else { panic!() };
+        assert!(matches!(other.receive(&mut buffer).unwrap(), Received::Packet(8, None)));
+        assert!(matches!(other.receive(&mut buffer).unwrap(), Received::Empty));
+        nix::unistd::write(&write_end, b"x").unwrap();
+        assert_eq!(nix::unistd::read(&read_end, &mut buffer).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_and_a_full_socket_are_outcomes() {
+        let (one, other) = packet_socket_pair().unwrap();
+        let mut sent = 0;
+        while one.send(b"x", None).unwrap() == Sent::Done {
+            sent += 1;
+        }
+        assert!(sent > 10);
+        drop(other);
+        assert_eq!(one.send(b"x", None).unwrap(), Sent::PeerGone);
+        assert!(matches!(one.receive(&mut [0; 8]).unwrap(), Received::PeerGone));
+    }
+}

@@ -1,0 +1,184 @@
+//! Bytes that related processes share, under a robust process-shared mutex: see `mmap(2)`,
+//! `pthread_mutexattr_setrobust(3)`, `pthread_mutexattr_setpshared(3)`.
+//!
+//! A process that dies with the mutex locked leaves it to the next one, which learns of it ([`Guard::owner_died`]).
+//! The bytes are then as the dead one left them: whoever uses them must be content with any of its stores missing.
+
+use std::cell::UnsafeCell;
+use std::io;
+use std::mem::MaybeUninit;
+use std::num::NonZeroUsize;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// What lies at the start of the mapping; the bytes follow it.
+#[repr(C)]
+struct Head {
+    mutex: UnsafeCell<libc::pthread_mutex_t>,
+    flag: AtomicBool,
+}
+
+/// The bytes and their mutex. Children that are forked share both.
+#[derive(Debug)]
+pub struct SharedMutex {
+    mapping: NonNull<Head>,
+    length: usize,
+}
+
+impl SharedMutex {
+    /// Maps `length` zeroed bytes, unlocked, with the flag down.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn new(length: usize) -> io::Result<Self> {
+        let size = NonZeroUsize::MIN.saturating_add(size_of::<Head>() - 1 + length);
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let mapping = unsafe {
+            mmap_anonymous(None, size, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED)
+        }?;
+        let this = Self { mapping: mapping.cast(), length };
+        this.init_mutex()?;
+        Ok(this)
+    }
+
+    fn head(&self) -> &Head {
+        // SAFETY: the mapping lives as long as `self`, is page-aligned, and all-zero bytes are a valid Head; what
+        // changes in it is behind UnsafeCell and AtomicBool.
+        unsafe { self.mapping.as_ref() }
+    }
+
+    fn init_mutex(&self) -> io::Result<()> {
+        let mut attributes = MaybeUninit::uninit();
+        let attributes = attributes.as_mut_ptr();
+        // SAFETY: `attributes` points to writable memory of the right type.
+        check(unsafe { libc::pthread_mutexattr_init(attributes) })?;
+        // SAFETY: `attributes` has been initialised.
+        check(unsafe { libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED) })?;
+        // SAFETY: as above.
+        check(unsafe { libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST) })?;
+        // SAFETY: the mutex is zeroed memory that nobody else has seen yet, and it never moves: it lies in the mapping.
+        check(unsafe { libc::pthread_mutex_init(self.head().mutex.get(), attributes) })?;
+        // SAFETY: `attributes` has been initialised and is not used again.
+        check(unsafe { libc::pthread_mutexattr_destroy(attributes) })
+    }
+
+    /// A flag that all sharers see, with or without the lock.
+    #[must_use]
+    pub fn flag(&self) -> &AtomicBool {
+        &self.head().flag
+    }
+
+    /// Locks if nobody has it locked.
+    ///
+    /// # Errors
+    /// None that a correct use gives.
+    pub fn try_lock(&self) -> io::Result<Option<Guard<'_>>> {
+        // SAFETY: the mutex was initialised in `new` and lives as long as `self`.
+        let code = unsafe { libc::pthread_mutex_trylock(self.head().mutex.get()) };
+        self.locked(code)
+    }
+
+    /// Locks, and waits for it up to `limit`, by the wall clock.
+    ///
+    /// # Errors
+    /// None that a correct use gives.
+    pub fn lock_within(&self, limit: Duration) -> io::Result<Option<Guard<'_>>> {
+        let until = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + limit;
+        let until = libc::timespec {
+            tv_sec: until.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_nsec: until.subsec_nanos().into(),
+        };
+        // SAFETY: the mutex was initialised in `new` and lives as long as `self`; `until` outlives the call.
+        let code = unsafe { libc::pthread_mutex_timedlock(self.head().mutex.get(), &raw const until) };
+        self.locked(code)
+    }
+
+    fn locked(&self, code: libc::c_int) -> io::Result<Option<Guard<'_>>> {
+        match Errno::from_raw(code) {
+            _ if code == 0 => Ok(Some(Guard { shared: self, owner_died: false })),
+            Errno::EOWNERDEAD => {
+                // SAFETY: this process has just locked the mutex, and it is in the inconsistent state.
+                check(unsafe { libc::pthread_mutex_consistent(self.head().mutex.get()) })?;
+                Ok(Some(Guard { shared: self, owner_died: true }))
+            }
+            Errno::EBUSY | Errno::ETIMEDOUT => Ok(None),
+            error => Err(error.into()),
+        }
+    }
+
+    fn bytes(&self) -> *mut [u8] {
+        // SAFETY: the mapping has `length` bytes behind its Head.
+        let start = unsafe { self.mapping.add(1) };
+        NonNull::slice_from_raw_parts(start.cast(), self.length).as_ptr()
+    }
+}
+
+impl Drop for SharedMutex {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no guard is left, as each borrows `self`. Other processes keep theirs.
+        unsafe { munmap(self.mapping.cast(), size_of::<Head>() + self.length) }.unwrap_or_default();
+    }
+}
+
+fn check(code: libc::c_int) -> io::Result<()> {
+    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
+}
+
+/// The lock, held until it is dropped.
+#[derive(Debug)]
+pub struct Guard<'a> {
+    shared: &'a SharedMutex,
+    owner_died: bool,
+}
+
+impl Guard<'_> {
+    /// Whether the last one to lock it died before it unlocked.
+    #[must_use]
+    pub fn owner_died(&self) -> bool {
+        self.owner_died
+    }
+}
+
+impl Deref for Guard<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the lock is held, so no other process or guard writes; the bytes live as long as `shared`.
+        unsafe { &*self.shared.bytes() }
+    }
+}
+
+impl DerefMut for Guard<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the lock is held, so no other process or guard reads or writes; the bytes live as long as `shared`.
+        unsafe { &mut *self.shared.bytes() }
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: a guard exists only while this process holds the lock.
+        unsafe { libc::pthread_mutex_unlock(self.shared.head().mutex.get()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_under_the_lock_is_read_under_the_next() {
+        let shared = SharedMutex::new(10).unwrap();
+        shared.try_lock().unwrap().unwrap()[9] = 7;
+        let guard = shared.lock_within(Duration::from_millis(10)).unwrap().unwrap();
+        assert_eq!((guard.len(), guard[9], guard.owner_died()), (10, 7, false));
+        assert!(shared.try_lock().unwrap().is_none());
+        assert!(shared.lock_within(Duration::from_millis(10)).unwrap().is_none());
+    }
+}

@@ -1,0 +1,101 @@
+//! Bets, as records of the wire and as the rows that they should become.
+
+/// The number that wins unless a test says otherwise.
+pub const WINNING: u32 = 7574;
+
+/// The six fields of a bet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bet {
+    pub agency: u32,
+    pub first_name: String,
+    pub last_name: String,
+    pub document: String,
+    pub birthdate: String,
+    pub number: u32,
+}
+
+impl Bet {
+    /// The bet of that index in a made-up stream of that agency's bets: no two are alike, and none wins.
+    pub fn made_up(agency: u32, index: u32) -> Self {
+        Self {
+            agency,
+            first_name: format!("Ana \"{index}\""),
+            last_name: "Peña, hija".to_owned(),
+            document: format!("{}", 10_000_000 * agency + index),
+            birthdate: format!("19{:02}-{:02}-{:02}", index % 100, index % 12 + 1, index % 28 + 1),
+            number: index % 1000,
+        }
+    }
+
+    /// The record, without a separator.
+    pub fn record(&self) -> Vec<u8> {
+        self.fields().join("\x1f").into_bytes()
+    }
+
+    fn fields(&self) -> [String; 6] {
+        [
+            self.agency.to_string(),
+            self.first_name.clone(),
+            self.last_name.clone(),
+            self.document.clone(),
+            self.birthdate.clone(),
+            self.number.to_string(),
+        ]
+    }
+}
+
+/// The bets `indexes` of the agency's made-up stream.
+pub fn bets(agency: u32, indexes: std::ops::Range<u32>) -> Vec<Bet> {
+    indexes.map(|index| Bet::made_up(agency, index)).collect()
+}
+
+/// A bet that wins.
+pub fn winner(agency: u32, document: &str) -> Bet {
+    Bet { document: document.to_owned(), number: WINNING, ..Bet::made_up(agency, 0) }
+}
+
+/// The payload that carries those bets.
+pub fn records(bets: &[Bet]) -> Vec<u8> {
+    bets.iter().map(Bet::record).collect::<Vec<_>>().join(&b"\x1e"[..])
+}
+
+/// The bytes of a file that holds those bets, as the `csv` crate writes them.
+pub fn rows(bets: &[Bet]) -> Vec<u8> {
+    let mut writer = csv::WriterBuilder::new()
+        .has_headers(false)
+        .terminator(csv::Terminator::CRLF)
+        .quote_style(csv::QuoteStyle::Necessary)
+        .from_writer(Vec::new());
+    for bet in bets {
+        writer.write_record(bet.fields()).unwrap();
+    }
+    writer.into_inner().unwrap()
+}
+
+/// The bets of a file that holds nothing but whole rows.
+pub fn parse_rows(bytes: &[u8]) -> Vec<Bet> {
+    let mut reader =
+        csv::ReaderBuilder::new().has_headers(false).terminator(csv::Terminator::CRLF).from_reader(bytes);
+    let parsed: Vec<Bet> = reader
+        .records()
+        .map(|record| {
+            let record = record.expect("a row of six fields");
+            assert_eq!(record.len(), 6, "{record:?}");
+            Bet {
+                agency: record[0].parse().unwrap(),
+                first_name: record[1].to_owned(),
+                last_name: record[2].to_owned(),
+                document: record[3].to_owned(),
+                birthdate: record[4].to_owned(),
+                number: record[5].parse().unwrap(),
+            }
+        })
+        .collect();
+    assert!(rows(&parsed) == bytes, "the file holds something beside whole rows");
+    parsed
+}
+
+/// Those of one agency.
+pub fn of_agency(bets: &[Bet], agency: u32) -> Vec<Bet> {
+    bets.iter().filter(|bet| bet.agency == agency).cloned().collect()
+}

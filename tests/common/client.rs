@@ -1,0 +1,232 @@
+//! A client that speaks bytes.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use super::{Bet, PATIENCE, records};
+
+/// The types of frames.
+pub mod kind {
+    pub const BET: u8 = 0x01;
+    pub const MULTIPLE_BETS: u8 = 0x02;
+    pub const ERROR: u8 = 0x03;
+    pub const BET_ACK: u8 = 0x04;
+    pub const END: u8 = 0x05;
+    pub const RESULT_REQUEST: u8 = 0x06;
+    pub const RESULT: u8 = 0x07;
+    pub const IN_PROGRESS: u8 = 0x08;
+    pub const OPEN_SESSION: u8 = 0x09;
+    pub const SESSION_OPENED: u8 = 0x0A;
+    pub const SESSION_BETS: u8 = 0x0B;
+    pub const SESSION_STORED: u8 = 0x0C;
+    pub const AWAIT_RESULT: u8 = 0x0D;
+    pub const STATUS_REQUEST: u8 = 0x0E;
+    pub const STATUS: u8 = 0x0F;
+}
+
+/// A frame.
+pub fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap();
+    [&[kind], &length.to_be_bytes()[..], payload].concat()
+}
+
+/// The frame that opens a session.
+pub fn open_frame(version: u8, agency: u32) -> Vec<u8> {
+    frame(kind::OPEN_SESSION, &[&[version], &agency.to_be_bytes()[..]].concat())
+}
+
+/// The frame that brings bets in a session.
+pub fn bets_frame(first: u64, bets: &[Bet]) -> Vec<u8> {
+    frame(kind::SESSION_BETS, &[&first.to_be_bytes()[..], &records(bets)].concat())
+}
+
+/// What `SESSION_OPENED` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    pub agency: u32,
+    pub stored: u64,
+    pub state: u8,
+    pub max_payload: u32,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Client {
+    pub stream: TcpStream,
+}
+
+impl Client {
+    /// Connects to a server of this machine.
+    pub fn connect(port: u16) -> Self {
+        Self::try_connect(port).unwrap()
+    }
+
+    /// Connects, if the server is there.
+    pub fn try_connect(port: u16) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Sends one frame.
+    pub fn send_frame(&mut self, kind: u8, payload: &[u8]) {
+        self.send(&frame(kind, payload));
+    }
+
+    /// Says that nothing more will come from here.
+    pub fn half_close(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Takes the next frame.
+    pub fn read_frame(&mut self) -> (u8, Vec<u8>) {
+        self.try_read_frame().unwrap()
+    }
+
+    /// Takes the next frame, unless the connection ends.
+    pub fn try_read_frame(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
+        let mut header = [0; 5];
+        self.stream.read_exact(&mut header)?;
+        let [kind, a, b, c, d] = header;
+        let mut payload = vec![0; usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap()];
+        self.stream.read_exact(&mut payload)?;
+        Ok((kind, payload))
+    }
+
+    /// The next frame must be this one.
+    #[track_caller]
+    pub fn expect(&mut self, kind: u8, payload: &[u8]) {
+        let (got, bytes) = self.read_frame();
+        assert!(
+            got == kind && bytes == payload,
+            "expected 0x{kind:02x} {:?}, got 0x{got:02x} {:?}",
+            String::from_utf8_lossy(payload),
+            String::from_utf8_lossy(&bytes)
+        );
+    }
+
+    /// The next frame must be a refusal with a readable reason, which is returned.
+    #[track_caller]
+    pub fn expect_error(&mut self) -> String {
+        let (got, reason) = self.read_frame();
+        let reason = String::from_utf8(reason).expect("a readable reason");
+        assert_eq!(got, kind::ERROR, "{reason}");
+        assert!(!reason.is_empty());
+        reason
+    }
+
+    /// The server must have closed its side, after no further byte.
+    #[track_caller]
+    pub fn expect_eof(&mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).expect("an orderly close");
+        assert_eq!(rest, b"", "more than expected before the end");
+    }
+
+    /// The server must close the connection, in whatever way: it may have left bytes of ours unread.
+    #[track_caller]
+    pub fn expect_closed(&mut self) {
+        let mut rest = Vec::new();
+        match self.stream.read_to_end(&mut rest) {
+            Ok(_) => assert_eq!(rest, b"", "more than expected before the end"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+        }
+    }
+
+    /// Nothing must come for that long.
+    #[track_caller]
+    pub fn expect_silence(&mut self, duration: Duration) {
+        self.stream.set_read_timeout(Some(duration)).unwrap();
+        let mut byte = [0];
+        let got = self.stream.read(&mut byte).map_err(|error| error.kind());
+        assert_eq!(got, Err(ErrorKind::WouldBlock), "{byte:?}");
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+
+    /// Opens a session.
+    #[track_caller]
+    pub fn open_session(&mut self, agency: u32) -> Opened {
+        self.try_open_session(agency).unwrap()
+    }
+
+    /// Opens a session, unless the connection ends.
+    #[track_caller]
+    pub fn try_open_session(&mut self, agency: u32) -> std::io::Result<Opened> {
+        self.stream.write_all(&open_frame(1, agency))?;
+        let (got, payload) = self.try_read_frame()?;
+        assert_eq!((got, payload.len()), (kind::SESSION_OPENED, 17), "{}", String::from_utf8_lossy(&payload));
+        Ok(Opened {
+            agency: u32::from_be_bytes(payload[..4].try_into().unwrap()),
+            stored: u64::from_be_bytes(payload[4..12].try_into().unwrap()),
+            state: payload[12],
+            max_payload: u32::from_be_bytes(payload[13..].try_into().unwrap()),
+        })
+    }
+
+    /// Sends bets in a session, from that index on.
+    pub fn send_bets(&mut self, first: u64, bets: &[Bet]) {
+        self.send(&bets_frame(first, bets));
+    }
+
+    /// The next frame must say that so many bets of the agency are stored.
+    #[track_caller]
+    pub fn expect_stored(&mut self, stored: u64) {
+        self.expect(kind::SESSION_STORED, &stored.to_be_bytes());
+    }
+
+    /// Stores bets in a session, and waits until they are.
+    #[track_caller]
+    pub fn store(&mut self, first: u64, bets: &[Bet]) {
+        self.send_bets(first, bets);
+        self.expect_stored(first + bets.len() as u64);
+    }
+
+    /// Ends the session's agency.
+    #[track_caller]
+    pub fn end_agency(&mut self) {
+        self.send_frame(kind::END, b"");
+        self.expect(kind::BET_ACK, b"OK");
+    }
+
+    /// Sends one frame of the classic messages, and expects this answer and the end of the connection.
+    #[track_caller]
+    pub fn classic(mut self, kind: u8, payload: &[u8], reply: u8, reply_payload: &[u8]) {
+        self.send_frame(kind, payload);
+        self.expect(reply, reply_payload);
+        self.expect_eof();
+    }
+
+    /// Sends one frame of the classic messages, and expects a refusal and the end of the connection.
+    #[track_caller]
+    pub fn refused(mut self, kind: u8, payload: &[u8]) -> String {
+        self.send_frame(kind, payload);
+        let reason = self.expect_error();
+        self.expect_eof();
+        reason
+    }
+
+    /// Sends a classic END, which has no answer.
+    #[track_caller]
+    pub fn classic_end(mut self, agency: u8) {
+        self.send_frame(kind::END, &[agency]);
+        self.expect_eof();
+    }
+}
+
+/// Asks a server how the contest goes.
+pub fn status(port: u16) -> serde_json::Value {
+    let mut client = Client::connect(port);
+    client.send_frame(kind::STATUS_REQUEST, b"");
+    let (got, json) = client.read_frame();
+    assert_eq!(got, kind::STATUS);
+    client.expect_eof();
+    serde_json::from_slice(&json).unwrap()
+}

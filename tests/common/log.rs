@@ -1,0 +1,136 @@
+//! The server's log: what it says, and that every line of it keeps to the grammar that its readers rely on.
+
+const LEVELS: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+/// `YYYY-MM-DD HH:MM:SS ` and the level, padded to 8, and a space.
+const TIME_LEN: usize = 20;
+const LEVEL_LEN: usize = 9;
+
+/// All that a server has written to standard error so far.
+#[derive(Debug, Clone)]
+pub struct Log(pub String);
+
+impl Log {
+    /// The lines without their times: `INFO     action: ..`.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.0.lines().map(|line| line.get(TIME_LEN..).unwrap_or(line))
+    }
+
+    /// How often exactly this event was logged at this level.
+    pub fn count(&self, level: &str, event: &str) -> usize {
+        let wanted = format!("{level:<8} action: {event}");
+        self.lines().filter(|line| *line == wanted).count()
+    }
+
+    /// Whether exactly this event was logged at level INFO.
+    pub fn has(&self, event: &str) -> bool {
+        self.count("INFO", event) > 0
+    }
+
+    /// The lines that hold this text.
+    pub fn lines_with(&self, text: &str) -> Vec<&str> {
+        self.lines().filter(|line| line.contains(text)).collect()
+    }
+
+    /// The lines of that level.
+    pub fn lines_of(&self, level: &str) -> Vec<&str> {
+        let start = format!("{level:<8} ");
+        self.lines().filter(|line| line.starts_with(&start)).collect()
+    }
+
+    /// The value that the first line of that action gives to the key.
+    pub fn value(&self, action: &str, key: &str) -> Option<String> {
+        let (action, key) = (format!(" action: {action} | "), format!(" | {key}: "));
+        let line = self.lines().find(|line| line.contains(&action) && line.contains(&key))?;
+        let (_, rest) = line.split_once(&key)?;
+        Some(rest.split(" | ").next().unwrap_or(rest).to_owned())
+    }
+
+    /// Panics unless every line keeps to the grammar, and none tells of a panic.
+    pub fn assert_well_formed(&self) {
+        assert!(self.0.is_empty() || self.0.ends_with('\n'), "the last line has no end: {}", self.0);
+        // Not `lines`, which would hide a CR.
+        for line in self.0.split_terminator('\n') {
+            if let Err(what) = check_line(line) {
+                panic!("{what}: {line:?}");
+            }
+        }
+        assert!(self.lines_with("action: panic").is_empty(), "a process of the server panicked");
+    }
+}
+
+fn check_line(line: &str) -> Result<(), &'static str> {
+    let odd = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    if line.contains(odd) {
+        return Err("a control character or line separator");
+    }
+    let (time, rest) = line.split_at_checked(TIME_LEN).ok_or("no time")?;
+    if !is_time(time) {
+        return Err("no time");
+    }
+    let (level, event) = rest.split_at_checked(LEVEL_LEN).ok_or("no level")?;
+    if !LEVELS.iter().any(|name| level == format!("{name:<8} ")) {
+        return Err("no level");
+    }
+    let parts: Vec<&str> = event.split('|').collect();
+    let mut fields = parts.iter().enumerate().map(|(index, part)| trim_border(part, index, parts.len()));
+    let action = fields.next().flatten().and_then(|field| field.strip_prefix("action: "));
+    if !action.is_some_and(is_word) {
+        return Err("no action");
+    }
+    let result = fields.next().flatten().and_then(|field| field.strip_prefix("result: "));
+    if !matches!(result, Some("success" | "fail" | "in_progress")) {
+        return Err("no result");
+    }
+    for field in fields {
+        let (key, _) = field.and_then(|field| field.split_once(": ")).ok_or("not ` | key: value`")?;
+        if !is_word(key) || matches!(key, "action" | "result" | "source") {
+            return Err("a key that readers can't take");
+        }
+    }
+    Ok(())
+}
+
+/// The field between two borders ` | `, without the spaces that belong to them.
+fn trim_border(part: &str, index: usize, count: usize) -> Option<&str> {
+    let part = if index == 0 { part } else { part.strip_prefix(' ')? };
+    if index + 1 == count { Some(part) } else { part.strip_suffix(' ') }
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn is_time(text: &str) -> bool {
+    let form = "dddd-dd-dd dd:dd:dd ";
+    text.len() == form.len()
+        && text.bytes().zip(form.bytes()).all(|(byte, form)| match form {
+            b'd' => byte.is_ascii_digit(),
+            _ => byte == form,
+        })
+}
+
+#[test]
+fn the_checker_takes_good_lines_and_no_others() {
+    let time = "2024-02-29 23:59:59";
+    for good in [
+        "INFO     action: sorteo | result: success",
+        "CRITICAL action: x | result: fail | error: a: b \\x7c c",
+        "DEBUG    action: x | result: in_progress | dni:  | numero: 7",
+    ] {
+        assert_eq!(check_line(&format!("{time} {good}")), Ok(()), "{good}");
+    }
+    for bad in [
+        "INFO    action: sorteo | result: success",
+        "INFO     sorteo | result: success",
+        "INFO     action: sorteo",
+        "INFO     action: sorteo | result: ok",
+        "INFO     action: a | result: fail | text",
+        "INFO     action: a | result: fail | k: a|b: c",
+        "INFO     action: a | result: fail | action: b",
+        "INFO     action: a | result: fail | k: \u{1b}[31m",
+        "INFO     action: a | result: fail | k: v\r",
+    ] {
+        assert!(check_line(&format!("{time} {bad}")).is_err(), "{bad}");
+    }
+    assert!(check_line("[2024-02-29T23:59:59Z INFO loteria] action: a | result: fail").is_err());
+}

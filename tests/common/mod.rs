@@ -1,0 +1,39 @@
+//! What the black-box tests share: a server of their own, a client that speaks bytes, and what both should say.
+//!
+//! Nothing here uses the crate's own encoders: expected bytes are made independently of what they check.
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of this")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by a panic, and says why on standard error"
+)]
+
+pub mod bets;
+pub mod client;
+pub mod log;
+pub mod processes;
+pub mod server;
+pub mod uploader;
+
+use std::time::{Duration, Instant};
+
+pub use bets::{Bet, bets, records, rows, winner};
+pub use client::{Client, Opened, frame, kind, status};
+pub use log::Log;
+pub use server::{RunningServer, Setup};
+pub use uploader::upload;
+
+/// How long a test waits for what should come at once, before it calls it missing. Generous: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until the condition holds.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it did not come to this: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,330 @@
+//! A server of a test's own: its settings, its folder, its processes and its log.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::client::{Client, Opened};
+use super::{Log, PATIENCE, processes, until};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
+
+/// How a server is to be started, and the folder in which. The folder lasts as long as one of its setups.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    folder: Arc<TempDir>,
+    settings: BTreeMap<&'static str, String>,
+    file_limit: Option<u64>,
+}
+
+impl Setup {
+    /// A free port of this machine, in an empty folder; the rest is the server's default.
+    pub fn new() -> Self {
+        let folder = Arc::new(tempfile::Builder::new().prefix("loteria-test-").tempdir().unwrap());
+        let setup = Self { folder, settings: BTreeMap::new(), file_limit: None };
+        setup.with("SERVER_IP", "127.0.0.1").with("SERVER_PORT", 0).with("LOGGING_LEVEL", "DEBUG")
+    }
+
+    /// With this setting in the environment.
+    #[expect(clippy::needless_pass_by_value, reason = "callers write literals")]
+    pub fn with(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.settings.insert(key, value.to_string());
+        self
+    }
+
+    /// What that setting is in the environment.
+    pub fn setting(&self, key: &str) -> &str {
+        &self.settings[key]
+    }
+
+    /// Without that setting in the environment.
+    pub fn without(mut self, key: &str) -> Self {
+        self.settings.remove(key);
+        self
+    }
+
+    /// With no file longer than that many blocks of 512 bytes.
+    pub fn with_file_limit(mut self, blocks: u64) -> Self {
+        self.file_limit = Some(blocks);
+        self
+    }
+
+    /// A file in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(name)
+    }
+
+    /// The file of all bets.
+    pub fn bets_path(&self) -> PathBuf {
+        self.path("bets.csv")
+    }
+
+    /// What is in the file of all bets.
+    pub fn bets_file(&self) -> Vec<u8> {
+        fs::read(self.bets_path()).unwrap()
+    }
+
+    /// The state file, as JSON.
+    pub fn state(&self) -> serde_json::Value {
+        serde_json::from_slice(&fs::read(self.path("bets.csv.state")).unwrap()).unwrap()
+    }
+
+    /// Puts a file in the folder.
+    pub fn write(self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
+        fs::write(self.path(name), bytes).unwrap();
+        self
+    }
+
+    /// Starts a server, and waits until it listens.
+    pub fn start(&self) -> RunningServer {
+        let mut server = self.spawn();
+        until("the server listens", || {
+            assert!(server.try_wait().is_none(), "the server ended before it listened");
+            server.log().value("listen", "port").is_some()
+        });
+        server.port = server.log().value("listen", "port").unwrap().parse().unwrap();
+        server
+    }
+
+    /// Starts a server that is expected to end by itself, and waits for it.
+    pub fn run(&self) -> Ended {
+        let mut server = self.spawn();
+        let status = server.wait(PATIENCE).expect("a server that ends by itself");
+        Ended { code: status.code(), log: server.log() }
+    }
+
+    /// Starts a server.
+    pub fn spawn(&self) -> RunningServer {
+        let slot = Some(Slot::take());
+        let log_path =
+            (1..1000).map(|run| self.path(&format!("log-{run}"))).find(|path| !path.exists()).unwrap();
+        let log = File::options().create(true).append(true).open(&log_path).unwrap();
+        let mut command = self.command();
+        let child = command.stderr(log).spawn().unwrap();
+        RunningServer { setup: self.clone(), child, log_path, port: 0, ended: None, slot }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = match self.file_limit {
+            None => Command::new(PROGRAM),
+            Some(blocks) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -f {blocks} && exec \"$@\""), "sh", PROGRAM]);
+                shell
+            }
+        };
+        for setting in loteria::config::SERVER_SETTINGS {
+            command.env_remove(setting.key);
+        }
+        command.arg("server").envs(&self.settings).current_dir(self.folder.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+        loteria::system::process::die_with_parent(&mut command);
+        command
+    }
+}
+
+/// How a server ended by itself.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub log: Log,
+}
+
+impl Ended {
+    /// The line that says why it failed: there must be exactly one.
+    pub fn failure(&self) -> String {
+        let lines = self.log.lines_with(" | result: fail");
+        assert_eq!(lines.len(), 1, "{}", self.log.0);
+        lines[0].to_owned()
+    }
+}
+
+/// A server that was started. When it goes out of scope it has to end as it should, leave no process behind, and have
+/// written a log that keeps to the grammar.
+#[derive(Debug)]
+pub struct RunningServer {
+    setup: Setup,
+    child: Child,
+    log_path: PathBuf,
+    port: u16,
+    ended: Option<ExitStatus>,
+    slot: Option<Slot>,
+}
+
+impl RunningServer {
+    /// How it was started: also how to start another one in the same folder.
+    pub fn setup(&self) -> Setup {
+        self.setup.clone()
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The acceptor's process.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// All that it has logged so far.
+    pub fn log(&self) -> Log {
+        Log(String::from_utf8(fs::read(&self.log_path).unwrap()).expect("a log in UTF-8"))
+    }
+
+    /// Waits until exactly this event has been logged at level INFO.
+    pub fn wait_for(&self, event: &str) {
+        until(event, || self.log().has(event));
+    }
+
+    /// What is in the file of all bets.
+    pub fn bets_file(&self) -> Vec<u8> {
+        self.setup.bets_file()
+    }
+
+    /// A new connection.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.port)
+    }
+
+    /// A new connection on which a session is open.
+    pub fn session(&self, agency: u32) -> (Client, Opened) {
+        let mut client = self.connect();
+        let opened = client.open_session(agency);
+        (client, opened)
+    }
+
+    /// All its living processes.
+    pub fn processes(&self) -> Vec<i32> {
+        processes::in_group(self.pid())
+    }
+
+    /// The storage service's process: the child that has the file of all bets open.
+    pub fn storage(&self) -> i32 {
+        let path = self.setup.bets_path();
+        let mut found = None;
+        until("a storage service lives", || {
+            let children = processes::children_of(self.pid());
+            found = children.into_iter().find(|pid| processes::has_open(*pid, &path));
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// The handlers' processes.
+    pub fn handlers(&self) -> Vec<i32> {
+        let storage = self.storage();
+        processes::children_of(self.pid()).into_iter().filter(|pid| *pid != storage).collect()
+    }
+
+    /// Waits until that many handlers live.
+    pub fn wait_for_handlers(&self, count: usize) {
+        until(&format!("{count} handlers live"), || self.handlers().len() == count);
+    }
+
+    /// Sends a signal to the acceptor.
+    pub fn signal(&self, signal: Signal) {
+        processes::send(self.pid(), signal);
+    }
+
+    /// How it ended, if it has.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().unwrap();
+        }
+        if self.ended.is_some() {
+            self.slot = None;
+        }
+        self.ended
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, timeout: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + timeout;
+        while self.try_wait().is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.ended
+    }
+
+    /// Ends it as a user does, with a signal, and waits for it.
+    pub fn stop(&mut self, signal: Signal) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        self.signal(signal);
+        (self.wait(PATIENCE).expect("a server that ends"), start.elapsed())
+    }
+
+    /// Ends it as a user does. It must end well.
+    pub fn terminate(&mut self) {
+        let (status, _) = self.stop(Signal::SIGTERM);
+        assert_eq!(status.code(), Some(0), "{status}");
+    }
+
+    /// Kills the acceptor, and waits for its end, and for that of all its children.
+    pub fn kill9(&mut self) {
+        self.stop(Signal::SIGKILL);
+        until("no process is left", || self.processes().is_empty());
+    }
+
+    fn show(&self) {
+        eprintln!("--- {PROGRAM} server {:?}", self.setup.settings);
+        eprintln!("{}--- end of its log, {:?}", self.log().0, self.ended);
+    }
+}
+
+impl Drop for RunningServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show();
+        } else if self.try_wait().is_none() {
+            self.signal(Signal::SIGTERM);
+            self.wait(PATIENCE);
+        }
+        let left = if self.ended.is_some() { self.processes() } else { Vec::new() };
+        processes::kill_group(self.pid());
+        if self.try_wait().is_none() {
+            self.child.wait().ok();
+        }
+        if !std::thread::panicking() {
+            let check = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                assert_ne!(self.ended, None, "the server did not end on SIGTERM");
+                assert!(left.is_empty(), "processes were left: {left:?}");
+                self.log().assert_well_formed();
+            }));
+            if let Err(reason) = check {
+                self.show();
+                std::panic::resume_unwind(reason);
+            }
+        }
+    }
+}
+
+/// The right to run one server. Without privileges a user can have nine queues of the size that the server makes
+/// (`RLIMIT_MSGQUEUE`), so a machine with many cores must not run as many tests at a time.
+#[derive(Debug)]
+struct Slot;
+
+static SLOTS: (Mutex<usize>, Condvar) = (Mutex::new(5), Condvar::new());
+
+impl Slot {
+    fn take() -> Self {
+        let free = SLOTS.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = SLOTS.1.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        *SLOTS.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        SLOTS.1.notify_one();
+    }
+}

@@ -1,0 +1,213 @@
+//! SIGTERM and SIGINT, at any moment: exit 0 within a second, and nothing is left behind.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use common::bets::{of_agency, parse_rows};
+use common::uploader::one_connection;
+use common::{Bet, RunningServer, Setup, bets, frame, kind, processes, rows, until};
+use nix::sys::signal::Signal;
+
+const SIGNALS: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
+
+/// Ends the server as it is now, which must be quick and clean.
+#[track_caller]
+fn end(mut server: RunningServer, signal: Signal) {
+    let (status, time) = server.stop(signal);
+    assert!(server.processes().is_empty(), "a process is left");
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(time < Duration::from_secs(1), "{time:?}");
+}
+
+#[test]
+fn without_a_client() {
+    for signal in SIGNALS {
+        end(Setup::new().start(), signal);
+    }
+}
+
+#[test]
+fn with_a_silent_client() {
+    for signal in SIGNALS {
+        let server = Setup::new().start();
+        let mut client = server.connect();
+        server.wait_for_handlers(1);
+        end(server, signal);
+        client.expect_closed();
+    }
+}
+
+#[test]
+fn with_half_a_frame() {
+    for signal in SIGNALS {
+        let server = Setup::new().start();
+        let setup = server.setup();
+        let mut client = server.connect();
+        let whole = frame(kind::BET, &Bet::made_up(1, 0).record());
+        client.send(&whole[..whole.len() - 1]);
+        server.wait_for_handlers(1);
+        end(server, signal);
+        client.expect_closed();
+        assert_eq!(setup.bets_file(), b"");
+    }
+}
+
+#[test]
+fn with_an_idle_and_an_awaiting_session() {
+    for signal in SIGNALS {
+        let server = Setup::new().start();
+        let (mut idle, _) = server.session(1);
+        let (mut awaiting, _) = server.session(2);
+        awaiting.send_frame(kind::AWAIT_RESULT, b"");
+        end(server, signal);
+        idle.expect_closed();
+        awaiting.expect_closed();
+    }
+}
+
+#[test]
+fn with_a_client_that_takes_no_replies() {
+    let server = Setup::new().with("CLIENTS_AMOUNT", 1).start();
+    let (mut client, _) = server.session(1);
+    client.store(0, &vec![common::winner(1, &"7".repeat(200)); 2000]);
+    client.end_agency();
+    client.send(&frame(kind::RESULT_REQUEST, b"").repeat(200));
+    client.expect(kind::RESULT, vec!["7".repeat(200); 2000].join("\x1e").as_bytes());
+    end(server, Signal::SIGTERM);
+}
+
+#[test]
+fn with_two_hundred_clients() {
+    let server = Setup::new().with("CLIENTS_AMOUNT", 200).start();
+    let clients: Vec<_> = (1..=200).map(|agency| server.session(agency)).collect();
+    end(server, Signal::SIGTERM);
+    drop(clients);
+}
+
+#[test]
+fn with_many_batches_in_flight_what_was_acknowledged_is_stored_and_no_batch_by_halves() {
+    const AGENCIES: u32 = 6;
+    const BATCH: usize = 25;
+    for signal in SIGNALS {
+        let server = Setup::new().with("CLIENTS_AMOUNT", AGENCIES).start();
+        let setup = server.setup();
+        let port = server.port();
+        let acknowledged: Vec<AtomicU64> = (0..AGENCIES).map(|_| AtomicU64::new(0)).collect();
+        std::thread::scope(|scope| {
+            for (agency, acknowledged) in (1..).zip(&acknowledged) {
+                scope.spawn(move || {
+                    let all = bets(agency, 0..50_000);
+                    one_connection(port, agency, &all, BATCH, acknowledged).ok();
+                });
+            }
+            until("all are under way", || {
+                acknowledged.iter().all(|acknowledged| acknowledged.load(Ordering::SeqCst) > 200)
+            });
+            end(server, signal);
+        });
+        let stored = parse_rows(&setup.bets_file());
+        for (agency, acknowledged) in (1..).zip(&acknowledged) {
+            let rows = of_agency(&stored, agency);
+            assert_eq!(rows.len() % BATCH, 0, "half a batch of agency {agency}");
+            assert!(rows.len() as u64 >= acknowledged.load(Ordering::SeqCst), "agency {agency}");
+            assert!(rows == bets(agency, 0..u32::try_from(rows.len()).unwrap()), "agency {agency}");
+        }
+    }
+}
+
+#[test]
+fn what_storage_has_received_is_stored_and_answered() {
+    let server = Setup::new().start();
+    let setup = server.setup();
+    let (mut client, _) = server.session(1);
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    client.send_bets(0, &bets(1, 0..10));
+    client.expect_silence(Duration::from_millis(200));
+    server.signal(Signal::SIGTERM);
+    processes::send(storage, Signal::SIGCONT);
+    client.expect_stored(10);
+    client.expect_closed();
+    assert_eq!(setup.bets_file(), rows(&bets(1, 0..10)));
+}
+
+#[test]
+fn with_a_stopped_handler_or_storage_service() {
+    for stop_storage in [true, false] {
+        let server = Setup::new().start();
+        let (client, _) = server.session(1);
+        let stopped = if stop_storage { server.storage() } else { server.handlers()[0] };
+        processes::send(stopped, Signal::SIGSTOP);
+        end(server, Signal::SIGTERM);
+        drop(client);
+    }
+}
+
+#[test]
+fn at_any_moment_of_the_start() {
+    for delay in [0, 0, 0, 1, 2, 3, 5, 8, 12, 20] {
+        let server = Setup::new().spawn();
+        // Before that, the program has not begun and the signal is the kernel's affair.
+        until("the program has begun", || processes::blocks_sigterm(server.pid()));
+        std::thread::sleep(Duration::from_millis(delay));
+        end(server, SIGNALS[usize::try_from(delay % 2).unwrap()]);
+    }
+}
+
+#[test]
+fn a_second_signal_changes_nothing() {
+    let server = Setup::new().start();
+    let (_client, _) = server.session(1);
+    server.signal(Signal::SIGINT);
+    server.signal(Signal::SIGTERM);
+    end(server, Signal::SIGTERM);
+}
+
+#[test]
+fn a_signal_to_the_whole_group_as_a_terminal_sends_it_ends_it_as_well() {
+    let server = Setup::new().start();
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..3));
+    for pid in server.processes() {
+        processes::send(pid, Signal::SIGINT);
+    }
+    end(server, Signal::SIGINT);
+}
+
+#[test]
+fn no_queue_keeps_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount").args(["-t", "mqueue", "none"]).arg(folder.path()).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        // Only an administrator can look.
+        return;
+    }
+    let _unmount = Unmount(folder.path());
+    let server = Setup::new().start();
+    // A server that starts beside this one has a name for a moment: only one that stays is ours.
+    let mut staying = names(folder.path());
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(5));
+        staying = &staying & &names(folder.path());
+    }
+    assert!(staying.is_empty(), "{staying:?}");
+    end(server, Signal::SIGTERM);
+}
+
+fn names(folder: &Path) -> BTreeSet<std::ffi::OsString> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+}
+
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        Command::new("umount").arg(self.0).status().ok();
+    }
+}
