@@ -215,8 +215,8 @@ impl Agency {
 
 impl Drop for Agency {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
