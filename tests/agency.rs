@@ -146,7 +146,8 @@ fn documents(records: &[u8]) -> Vec<String> {
 
 /// Bets whose documents count from 0.
 fn rows(count: usize) -> String {
-    (0..count).map(|index| format!("\"Ana, \"\"Nita\"\"\",Núñez,{index},1990-02-28,7574\r\n")).collect()
+    let row = |index| format!("\"Ana, \"\"Nita\"\"\",Núñez,{index},1990-02-28,7574\r\n");
+    (0..count).map(row).collect::<Vec<_>>().concat()
 }
 
 /// A running agency of number 3, killed when it is dropped.
