@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{AGENCY_SETTINGS, AgencyConfig, ConfigError, SERVER_SETTINGS, ServerConfig, help_of};
 use crate::logging::{self, Level, Outcome};
 use crate::system::signal;
-use crate::{agency, demo, sample, server, status};
+use crate::{agency, demo, failpoint, sample, server, status};
 
 /// The exit code for a configuration or a command line that can't be used.
 const USAGE: u8 = 2;
@@ -152,6 +152,7 @@ fn run_sample(args: &SampleArgs) -> ExitCode {
 
 fn run_server() -> ExitCode {
     logging::start();
+    failpoint::start();
     let config = match ServerConfig::load() {
         Ok(config) => config,
         Err(error) => return log_bad_config(&error),

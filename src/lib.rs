@@ -35,6 +35,7 @@ pub mod agency;
 pub mod cli;
 pub mod config;
 pub mod demo;
+mod failpoint;
 pub mod ipc;
 pub mod logging;
 pub mod lottery;

@@ -144,6 +144,7 @@ fn table(status: &Status) -> String {
     line("connections", format!("{} of {}", status.handlers, status.max_clients));
     line("uptime", format!("{:.1} s", status.uptime_seconds));
     line("storage restarts", status.storage_restarts.to_string());
+    line("confinement", status.confinement.to_string());
     text.push_str("\nagency         bets  ended\n");
     for agency in &status.per_agency {
         let ended = if agency.ended { "yes" } else { "no" };
@@ -165,6 +166,7 @@ mod tests {
     use super::*;
     use crate::lottery::{AgencyId, Draw};
     use crate::protocol::status::AgencyStatus;
+    use crate::system::confinement::{Extent, InForce};
 
     fn status() -> Status {
         let agency = AgencyId::new(1_u16).unwrap();
@@ -178,6 +180,12 @@ mod tests {
             max_clients: 1024,
             uptime_seconds: 12.345,
             storage_restarts: 0,
+            confinement: InForce {
+                identity: Extent::Partial,
+                limits: Extent::Full,
+                landlock: Extent::Full,
+                seccomp: Extent::None,
+            },
             per_agency: vec![AgencyStatus { agency, bets: 1234, ended: true }],
         }
     }
@@ -188,7 +196,8 @@ mod tests {
         assert_eq!(
             text,
             "agencies ended    1 of 5\nbets stored       1234\ndraw              not made\n\
-             connections       2 of 1024\nuptime            12.3 s\nstorage restarts  0\n\n\
+             connections       2 of 1024\nuptime            12.3 s\nstorage restarts  0\n\
+             confinement       identity partial, limits full, landlock full, seccomp none\n\n\
              agency         bets  ended\n     1         1234  yes\n"
         );
         let draw = Some(Draw { at: "2026-01-01T00:00:00-03:00".into(), agencies: 5, winning_number: 7574 });

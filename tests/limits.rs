@@ -8,7 +8,8 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use common::client::bets_frame;
-use common::{Bet, Client, Setup, bets, frame, kind, records, rows, status, until, winner};
+use common::{Bet, Client, Setup, bets, frame, kind, processes, records, rows, status, until, winner};
+use nix::sys::signal::Signal;
 
 const A_WHILE: Duration = Duration::from_millis(300);
 
@@ -205,6 +206,27 @@ fn many_silent_connections_do_not_keep_an_honest_client_waiting() {
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     drop(silent);
     server.wait_for_handlers(0);
+}
+
+#[test]
+fn clients_that_come_while_storage_does_not_move_are_served_once_it_does() {
+    let server = Setup::new().start();
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    // More than what the way to the storage service holds, be it requests or pipes.
+    let mut clients: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    for (index, client) in (0..).zip(&mut clients) {
+        client.send_frame(kind::BET, &Bet::made_up(1, index).record());
+    }
+    let silent: Vec<Client> = (0..300).map(|_| server.connect()).collect();
+    clients[0].expect_silence(A_WHILE);
+    processes::send(storage, Signal::SIGCONT);
+    for client in &mut clients {
+        client.expect(kind::BET_ACK, b"OK");
+        client.expect_eof();
+    }
+    drop(silent);
+    assert_eq!(status(server.port())["bets"], 100);
 }
 
 #[test]

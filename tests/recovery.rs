@@ -109,7 +109,7 @@ fn a_state_file_that_is_none_is_refused_and_left_as_it_is() {
         let setup = server.setup().write("bets.csv.state", damaged);
         let ended = setup.run();
         assert_eq!(ended.code, Some(1), "{damaged:?}");
-        assert!(ended.failure().contains("bets.csv.state"));
+        assert!(ended.failure().contains("state file"));
         assert_eq!(std::fs::read_to_string(setup.path("bets.csv.state")).unwrap(), damaged);
     }
 }
@@ -260,19 +260,14 @@ fn a_client_with_a_request_in_hand_is_closed_without_a_reply_when_storage_dies()
 #[test]
 fn a_storage_service_that_keeps_dying_ends_the_server() {
     let mut server = agencies(2).start();
-    for _ in 0..6 {
-        let storage = server.storage();
-        processes::send(storage, Signal::SIGKILL);
-        until("it is gone", || !server.processes().contains(&storage));
-        let next = || {
-            processes::children_of(server.pid())
-                .into_iter()
-                .any(|pid| processes::has_open(pid, &server.setup().bets_path()))
-        };
-        until("there is a new one, or an end", || next() || server.processes().is_empty());
+    for _ in 0..5 {
+        kill_storage(&server);
     }
+    assert_eq!(status(server.port())["storage_restarts"], 5);
+    processes::send(server.storage(), Signal::SIGKILL);
     let status = server.wait(common::PATIENCE).expect("an end");
     assert_eq!(status.code(), Some(1));
+    assert_eq!(server.log().lines_of("CRITICAL").len(), 1, "one line says why");
 }
 
 #[test]
@@ -308,6 +303,40 @@ fn of_a_request_whose_handler_dies_between_two_parts_nothing_is_stored() {
     other.store(0, &bets(2, 0..3));
     assert_eq!(server.session(1).1.stored, 0);
     assert_eq!(server.bets_file(), rows(&bets(2, 0..3)));
+}
+
+#[test]
+fn what_a_handler_had_sent_whole_when_it_was_killed_is_stored() {
+    let server = agencies(2).start();
+    let (mut victim, _) = server.session(1);
+    let [handler] = server.handlers()[..] else { panic!("one handler") };
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    victim.send(&[bets_frame(0, &bets(1, 0..5)), bets_frame(5, &bets(1, 5..9))].concat());
+    victim.send_frame(kind::END, b"");
+    victim.expect_silence(Duration::from_millis(300));
+    processes::send(handler, Signal::SIGKILL);
+    victim.expect_closed();
+    processes::send(storage, Signal::SIGCONT);
+    until("all of it is stored", || server.bets_file() == rows(&bets(1, 0..9)));
+    let (mut back, opened) = server.session(1);
+    assert_eq!((opened.stored, opened.state), (9, 1));
+    back.send_bets(9, &bets(1, 9..10));
+    back.expect_error();
+}
+
+#[test]
+fn a_server_starts_at_once_after_the_one_before_was_killed() {
+    let mut server = agencies(2).start();
+    for stored in 0..3 {
+        server.session(1).0.store(stored, &[Bet::made_up(1, u32::try_from(stored).unwrap())]);
+        // Its storage service may still hold the file for a moment.
+        server.signal(Signal::SIGKILL);
+        server.wait(common::PATIENCE);
+        let again = server.setup().start();
+        server = again;
+    }
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..3)));
 }
 
 #[test]

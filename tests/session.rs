@@ -320,6 +320,52 @@ fn closing_or_half_closing_while_awaiting_ends_the_handler() {
 }
 
 #[test]
+fn who_half_closes_after_the_draw_still_gets_the_result() {
+    let server = server_of(1);
+    server.session(1).0.end_agency();
+    let mut client = server.connect();
+    client.send(&[open_frame(1, 1), frame(kind::AWAIT_RESULT, b""), frame(kind::AWAIT_RESULT, b"")].concat());
+    client.half_close();
+    assert_eq!(client.read_frame().0, kind::SESSION_OPENED);
+    client.expect(kind::RESULT, b"");
+    client.expect(kind::RESULT, b"");
+    client.expect_eof();
+}
+
+#[test]
+fn what_a_session_does_is_logged_before_it_is_answered() {
+    let server = server_of(2);
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..3));
+    assert_eq!(server.log().count("DEBUG", "apuesta_recibida | result: success | cantidad: 3"), 1);
+    client.send_bets(9, &bets(1, 0..2));
+    client.expect_error();
+    let log = server.log();
+    let refused = log.lines_with("DEBUG    action: apuesta_recibida | result: fail | cantidad: 2 | ");
+    assert_eq!(refused.len(), 1, "{}", log.0);
+    client.end_agency();
+    assert!(server.log().has("end_message | result: success | agency_id: 1"));
+    client.send_frame(kind::RESULT_REQUEST, b"");
+    client.expect(kind::IN_PROGRESS, b"");
+    assert!(server.log().has("result_request | result: in_progress | agency_id: 1"));
+}
+
+#[test]
+fn two_hundred_that_await_are_all_answered() {
+    let server = server_of(2);
+    server.session(1).0.store(0, &[winner(1, "11")]);
+    let mut waiting: Vec<Client> = (0..200).map(|_| server.session(1).0).collect();
+    for client in &mut waiting {
+        client.send_frame(kind::AWAIT_RESULT, b"");
+    }
+    server.session(1).0.end_agency();
+    server.session(2).0.end_agency();
+    for client in &mut waiting {
+        client.expect(kind::RESULT, b"11");
+    }
+}
+
+#[test]
 fn closing_an_idle_session_ends_its_handler() {
     let server = server_of(2);
     let (client, _) = server.session(1);
@@ -460,6 +506,55 @@ fn a_result_of_many_pages_is_exact() {
     }
     awaiting.expect(kind::RESULT, &expected);
     server.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, &expected);
+}
+
+#[test]
+fn a_result_of_hundreds_of_kilobytes_is_exact() {
+    let server = server_of(1);
+    let documents: Vec<String> = (0..40_000).map(|index| format!("{}", 10_000_000 + index * 7)).collect();
+    let all: Vec<Bet> = documents.iter().map(|document| winner(1, document)).collect();
+    let (mut client, _) = server.session(1);
+    for (index, batch) in all.chunks(10_000).enumerate() {
+        client.store(10_000 * index as u64, batch);
+    }
+    client.end_agency();
+    let expected = documents.join("\x1e").into_bytes();
+    client.send_frame(kind::AWAIT_RESULT, b"");
+    client.expect(kind::RESULT, &expected);
+    server.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, &expected);
+}
+
+#[test]
+fn results_and_bets_in_flight_are_answered_in_the_order_in_which_they_came() {
+    let server = server_of(2);
+    let (mut client, _) = server.session(1);
+    let result = frame(kind::RESULT_REQUEST, b"");
+    client.send(&result.repeat(50));
+    for _ in 0..50 {
+        client.expect(kind::IN_PROGRESS, b"");
+    }
+    let mut frames = Vec::new();
+    for index in 0..50 {
+        let bet = bets_frame(u64::from(index), &bets(1, index..index + 1));
+        frames.extend([&bet[..], &result, &result].concat());
+    }
+    client.send(&frames);
+    for _ in 0..50 {
+        assert_eq!(client.read_frame().0, kind::SESSION_STORED);
+        client.expect(kind::IN_PROGRESS, b"");
+        client.expect(kind::IN_PROGRESS, b"");
+    }
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..50)));
+}
+
+#[test]
+fn an_empty_document_wins_as_any_other() {
+    let server = server_of(1);
+    let (mut client, _) = server.session(1);
+    client.store(0, &["", "", "x", ""].map(|document| winner(1, document)));
+    client.end_agency();
+    client.send_frame(kind::RESULT_REQUEST, b"");
+    client.expect(kind::RESULT, b"\x1e\x1ex\x1e");
 }
 
 #[test]

@@ -161,6 +161,15 @@ fn at_any_moment_of_the_start() {
 }
 
 #[test]
+fn while_it_recovers_a_large_file() {
+    let setup = Setup::new().write("bets.csv", rows(&bets(1, 0..100_000)).repeat(5));
+    let server = setup.spawn();
+    until("storage is at it", || server.processes().len() == 2);
+    server.storage();
+    end(server, Signal::SIGTERM);
+}
+
+#[test]
 fn a_second_signal_changes_nothing() {
     let server = Setup::new().start();
     let (_client, _) = server.session(1);

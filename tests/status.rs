@@ -25,6 +25,7 @@ fn a_status_tells_how_the_contest_goes() {
         [
             "agencies",
             "bets",
+            "confinement",
             "draw",
             "drawn",
             "ended",

@@ -10,6 +10,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::failpoint::kill_point;
 use crate::lottery::AgencyId;
 use crate::lottery::agency_id::MAX_AGENCIES;
 use crate::system::shared_mutex::SharedMutex;
@@ -56,7 +57,9 @@ impl FinishedAgencies {
     }
 
     fn read(&self, question: impl Fn(&[u8]) -> bool) -> Finished {
-        match self.0.lock_within(PATIENCE) {
+        let locked = self.0.lock_within(PATIENCE);
+        kill_point!("handler_has_mutex");
+        match locked {
             Ok(Some(entries)) if question(&entries) => Finished::Yes,
             // The flag is looked at after the entries: the storage service raises it before it answers an END whose
             // entry it could not set.
@@ -75,6 +78,7 @@ impl FinishedAgencies {
             self.0.flag().store(true, Ordering::SeqCst);
             return Ok(false);
         };
+        kill_point!("storage_has_mutex");
         for agency in finished {
             if let Some(entry) = entries.get_mut(agency.index()) {
                 *entry = 1;

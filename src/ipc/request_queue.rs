@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::message::{ClientToken, MAX_HEAD, PartHead, Request, decode, encode};
+use crate::failpoint::kill_point;
 use crate::system::mqueue::{MESSAGE_LEN, QueueReceiver, QueueSender};
 
 /// A handler's end: sends one request after the other, and never waits.
@@ -74,6 +75,9 @@ impl<'a> RequestSender<'a> {
             self.message.extend_from_slice(rest.get(..count).unwrap_or_default());
             if !self.queue.send(&self.message)? {
                 return Ok(false);
+            }
+            if !last {
+                kill_point!("request_part_sent");
             }
             self.request = None;
             self.sent += count;

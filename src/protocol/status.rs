@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::lottery::{AgencyId, Draw};
+use crate::system::confinement::InForce;
 
 /// The state of a contest and of the server that runs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub struct Status {
     pub uptime_seconds: f64,
     /// How often the storage service had to be started again.
     pub storage_restarts: u64,
+    /// What confines the handlers.
+    pub confinement: InForce,
     /// Each agency, in the order of their numbers.
     pub per_agency: Vec<AgencyStatus>,
 }
@@ -46,7 +49,7 @@ mod tests {
 
     #[test]
     fn its_json_is_the_documented_one_and_unknown_keys_do_no_harm() {
-        let text = r#"{"agencies":1,"ended":0,"bets":7,"drawn":false,"draw":null,"handlers":2,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"per_agency":[{"agency":1,"bets":7,"ended":false}]}"#;
+        let text = r#"{"agencies":1,"ended":0,"bets":7,"drawn":false,"draw":null,"handlers":2,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"partial","seccomp":"none"},"per_agency":[{"agency":1,"bets":7,"ended":false}]}"#;
         let status: Status = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&status).unwrap(), text);
         let more = text.replacen('{', r#"{"news":[1],"#, 1);

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
+use nix::unistd::getpid;
 
 use super::ServerError;
 use super::children::{Deaths, Handlers, StorageProcess};
@@ -24,6 +25,7 @@ use crate::ipc::message::{ClientToken, FromStorage, ToStorage};
 use crate::ipc::reply_pipe::reply_pipe;
 use crate::logging::{Level, Outcome, event, info};
 use crate::protocol::message::ServerMessage;
+use crate::system::confinement::{Confinement, InForce};
 use crate::system::fd_passing::Sent;
 use crate::system::mqueue::{self, QueueReceiver, QueueSender};
 use crate::system::process::{Exit, fork_child, reap, signal_child};
@@ -58,6 +60,7 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
             Ok(epoll)
         })
         .map_err(|error| ServerError::System { what: "can't wait for events", error: error.into() })?;
+    let confinement = confinement().map_err(ServerError::of("can't find out how to confine handlers"))?;
     let acceptor = Acceptor {
         config,
         max_clients,
@@ -67,6 +70,7 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
         accepting: false,
         queue,
         finished,
+        confinement,
         epoll,
         started: Instant::now(),
         storage: None,
@@ -80,6 +84,17 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
         failure: None,
     };
     acceptor.serve()
+}
+
+fn confinement() -> io::Result<Confinement> {
+    let confinement = Confinement::try_out()?;
+    let InForce { identity, limits, landlock, seccomp } = confinement.in_force();
+    info(
+        "confinement",
+        Outcome::Success,
+        &[("identity", &identity), ("limits", &limits), ("landlock", &landlock), ("seccomp", &seccomp)],
+    );
+    Ok(confinement)
 }
 
 fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
@@ -117,6 +132,7 @@ struct Acceptor<'a> {
     accepting: bool,
     queue: (QueueReceiver, QueueSender),
     finished: FinishedAgencies,
+    confinement: Confinement,
     epoll: Epoll,
     started: Instant,
     storage: Option<StorageProcess>,
@@ -271,6 +287,8 @@ impl Acceptor<'_> {
         // Only storage has the write end from here on.
         drop(pipe);
         let view = ServerView {
+            acceptor: getpid(),
+            confinement: &self.confinement,
             agencies: self.agencies,
             finished: &self.finished,
             max_payload: self.config.max_payload,
@@ -308,8 +326,10 @@ impl Acceptor<'_> {
             max_payload: self.config.max_payload,
         };
         let (queue, finished) = (&self.queue.0, &self.finished);
-        let pid =
-            fork_child(&[queue.as_fd(), theirs.as_fd()], || storage::run(&config, queue, &theirs, finished))?;
+        // With standard input and output in their places nothing that it opens can get their numbers.
+        let (input, output) = (io::stdin(), io::stdout());
+        let keep = [input.as_fd(), output.as_fd(), queue.as_fd(), theirs.as_fd()];
+        let pid = fork_child(&keep, || storage::run(&config, queue, &theirs, finished))?;
         self.epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, CONTROL))?;
         self.storage = Some(StorageProcess { pid, control: ours, ready: false });
         Ok(())

@@ -80,7 +80,7 @@ pub fn run(config: &ServerConfig) -> Result<(), ServerError> {
 
 fn log_config(config: &ServerConfig) {
     if let Some(host) = &config.ignored_host {
-        let reason = "a host name means all addresses";
+        let reason = "a host name in SERVER_IP means all addresses";
         event(Level::Warning, "config", Outcome::Success, &[("server_ip", host), ("reason", &reason)]);
     }
     info(

@@ -1,6 +1,7 @@
 //! What the operating system gives, made safe. The only place with `unsafe` code; each block says what makes it sound.
 #![allow(unsafe_code)]
 
+pub mod confinement;
 pub mod fd_passing;
 pub mod mqueue;
 pub mod process;

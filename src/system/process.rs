@@ -40,7 +40,7 @@ impl fmt::Display for Exit {
 
 /// Forks a child that runs `body` and ends with the status that it returns: never does the child come back into the
 /// caller's code, not even by a panic, and it is killed when its parent dies. Of the parent's descriptors it has
-/// the first three and those in `keep`; `body` must use no other.
+/// standard error and those in `keep`; `body` must use no other.
 ///
 /// # Errors
 /// The kernel refuses (limits), or the process has more than one thread: a lock that another thread holds would stay
@@ -67,20 +67,43 @@ pub fn fork_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Re
 }
 
 fn begin_child(parent: Pid, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-    set_pdeathsig(Signal::SIGKILL)?;
-    // The parent may have died before that. Its number is compared with the one from before the fork, as in a
-    // container the parent may be process 1.
-    if getppid() != parent {
-        return Err(io::Error::other("the parent is dead"));
-    }
+    die_with(parent)?;
     close_all_but(keep)
 }
 
-/// Closes every descriptor above 2 that is not in `keep`.
+/// Has this process, a child of `parent`, killed when that one dies. To be said again after a change of user.
+///
+/// # Errors
+/// The parent is dead already.
+pub fn die_with(parent: Pid) -> io::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    // The parent may have died before that. Its number is compared with the one from before the fork, as in a
+    // container the parent may be process 1.
+    if getppid() == parent { Ok(()) } else { Err(io::Error::from(io::ErrorKind::BrokenPipe)) }
+}
+
+/// Forks a child as [`fork_child`] does, and waits until it has ended.
+///
+/// # Errors
+/// As [`fork_child`].
+pub fn run_in_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Exit> {
+    let child = fork_child(keep, body)?;
+    loop {
+        return match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, status)) => Ok(Exit::Status(status)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Exit::Killed(signal)),
+            Ok(_) | Err(Errno::EINTR) => continue,
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+/// Closes every descriptor but standard error and those in `keep`.
 fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut kept: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    let kept = keep.iter().map(AsRawFd::as_raw_fd).chain([libc::STDERR_FILENO]);
+    let mut kept: Vec<u32> = kept.filter_map(|fd| u32::try_from(fd).ok()).collect();
     kept.sort_unstable();
-    let mut from = 3;
+    let mut from = 0;
     for fd in kept.into_iter().chain([u32::MAX]) {
         if fd > from {
             let last = if fd == u32::MAX { u32::MAX } else { fd - 1 };
@@ -125,15 +148,19 @@ pub fn signal_child(child: Pid, signal: Signal) {
     kill(child, signal).unwrap_or_default();
 }
 
+/// Ends this process as `kill -9` does: for tests of what then holds.
+#[cfg(debug_assertions)]
+pub fn kill_self() -> ! {
+    kill(getpid(), Signal::SIGKILL).unwrap_or_default();
+    // SAFETY: ends the process at once. Not reached: the signal is delivered before the call above returns.
+    unsafe { libc::_exit(PANICKED) }
+}
+
 /// Makes the program that `command` starts end when this process does, however that ends.
 pub fn die_with_parent(command: &mut Command) {
     let parent = getpid();
-    let set = move || {
-        set_pdeathsig(Signal::SIGKILL)?;
-        if getppid() == parent { Ok(()) } else { Err(io::Error::from(io::ErrorKind::BrokenPipe)) }
-    };
     // SAFETY: between fork and exec the closure makes two system calls, and neither allocates nor locks.
-    unsafe { command.pre_exec(set) };
+    unsafe { command.pre_exec(move || die_with(parent)) };
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ impl Bet {
             agency,
             first_name: format!("Ana \"{index}\""),
             last_name: "Peña, hija".to_owned(),
-            document: format!("{}", 10_000_000 * agency + index),
+            document: (u64::from(agency) * 10_000_000 + u64::from(index)).to_string(),
             birthdate: format!("19{:02}-{:02}-{:02}", index % 100, index % 12 + 1, index % 28 + 1),
             number: index % 1000,
         }

@@ -435,6 +435,7 @@ impl<'a> Dialog<'a> {
             max_clients: self.view.max_clients,
             uptime_seconds: self.view.started.elapsed().as_secs_f64(),
             storage_restarts: self.view.storage_restarts,
+            confinement: self.view.confinement.in_force(),
             per_agency,
         };
         let json = serde_json::to_vec(&status)?;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::unistd::Pid;
 
 use self::connection::Connection;
 use self::dialog::{Dialog, Mode};
@@ -24,12 +25,17 @@ use crate::ipc::message::ClientToken;
 use crate::ipc::reply_pipe::{PipeState, ReplyReader};
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Outcome, info};
+use crate::system::confinement::Confinement;
 use crate::system::mqueue::QueueSender;
 use crate::system::signal::{Signals, is_termination};
 
 /// What a handler knows of the server: the state at its fork, and what is shared.
 #[derive(Debug)]
 pub struct ServerView<'a> {
+    /// The process that forked the handler.
+    pub acceptor: Pid,
+    /// What the handler gives up before it reads a byte.
+    pub confinement: &'a Confinement,
     /// How many agencies take part.
     pub agencies: u16,
     /// Which of them have finished.
@@ -75,10 +81,11 @@ const STOP_LINGER: Duration = Duration::from_millis(100);
 pub fn run(client: &Client, view: &ServerView<'_>, queue: &QueueSender, signals: &Signals) -> i32 {
     logging::freeze_offset();
     let Client { socket, ip, token, replies } = client;
-    info("accept_connections", Outcome::Success, &[("ip", ip)]);
     let storage = StorageClient::new(*token, queue, ReplyReader::new(replies.as_fd()));
     let handler = Connection::new(socket, view.max_payload)
-        .and_then(|connection| Handler::new(connection, Dialog::new(storage, view, *ip), signals));
+        .and_then(|connection| Handler::new(connection, Dialog::new(storage, view, *ip), signals))
+        .and_then(|handler| view.confinement.enter(view.acceptor).map(|()| handler));
+    info("accept_connections", Outcome::Success, &[("ip", ip)]);
     match handler {
         Ok(mut handler) => {
             let end = handler.serve();

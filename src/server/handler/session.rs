@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::classic::{log_bets, log_end, log_result_refused};
 use super::dialog::{Deferred, Dialog, Mode, Question};
 use crate::ipc::message::{Refusal, Request};
-use crate::logging::{Level, Outcome, info};
+use crate::logging::{Field, Level, Outcome, info};
 use crate::lottery::AgencyId;
 use crate::lottery::row::encode_row;
 use crate::protocol::message::{ClientMessage, MessageError, SESSION_VERSION};
@@ -30,8 +30,7 @@ impl Session {
     /// A session that has just been opened; says so in the log.
     #[must_use]
     pub fn opened(agency: AgencyId, stored: u64, ip: IpAddr) -> Self {
-        let fields: [(&str, &dyn std::fmt::Display); 3] =
-            [("agency_id", &agency), ("stored", &stored), ("ip", &ip)];
+        let fields: [Field<'_>; 3] = [("agency_id", &agency), ("stored", &stored), ("ip", &ip)];
         info("session_opened", Outcome::Success, &fields);
         Self::new(agency, stored)
     }
@@ -72,7 +71,7 @@ impl Session {
 
     /// Says how it ended.
     pub fn closed(&self, outcome: Outcome, reason: &str) {
-        let fields: [(&str, &dyn std::fmt::Display); 4] = [
+        let fields: [Field<'_>; 4] = [
             ("agency_id", &self.agency),
             ("stored", &self.stored),
             ("refused", &self.refused),
@@ -97,6 +96,7 @@ pub fn open(dialog: &mut Dialog<'_>, version: u8, agency: u32) -> io::Result<()>
         dialog.refuse_and_end(Refusal::NoSuchAgency { agencies }.to_string());
         return Ok(());
     };
+    dialog.view.confinement.enter_session()?;
     // Frames behind this one are taken already, as the storage service answers in order.
     dialog.mode = Mode::Session(Session::new(agency, 0));
     dialog.ask(Request::OpenSession { agency }, Question::Open(agency))

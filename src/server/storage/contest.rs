@@ -24,10 +24,12 @@ pub struct Contest {
 struct Agency {
     stored: u64,
     ended: bool,
+    /// How many documents won; one may be empty.
+    won: u64,
     /// The winning documents, as a RESULT's payload has them.
     winners: Vec<u8>,
-    /// `stored` and the length of `winners`, before the group that is being made.
-    before: Option<(u64, usize)>,
+    /// `stored`, `won` and the length of `winners`, before the group that is being made.
+    before: Option<(u64, u64, usize)>,
 }
 
 /// Rows that have been checked, and what they say.
@@ -229,7 +231,7 @@ impl Contest {
     fn changing(&mut self, agency: AgencyId) -> Option<&mut Agency> {
         let found = self.agencies.get_mut(agency.index())?;
         if found.before.is_none() {
-            found.before = Some((found.stored, found.winners.len()));
+            found.before = Some((found.stored, found.won, found.winners.len()));
             self.changed.push(agency);
         }
         Some(found)
@@ -248,9 +250,10 @@ impl Contest {
     pub fn take_back_bets(&mut self) {
         for agency in self.changed.drain(..) {
             let Some(agency) = self.agencies.get_mut(agency.index()) else { continue };
-            if let Some((stored, winners)) = agency.before.take() {
+            if let Some((stored, won, winners)) = agency.before.take() {
                 self.bets -= agency.stored - stored;
                 agency.stored = stored;
+                agency.won = won;
                 agency.winners.truncate(winners);
             }
         }
@@ -291,9 +294,10 @@ impl Contest {
 
 impl Agency {
     fn add_winner(&mut self, document: &[u8]) {
-        if !self.winners.is_empty() {
+        if self.won > 0 {
             self.winners.push(RECORD_SEPARATOR);
         }
+        self.won += 1;
         self.winners.extend_from_slice(document);
     }
 }

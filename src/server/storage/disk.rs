@@ -14,6 +14,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use thiserror::Error;
 
+use crate::failpoint::{error_point, kill_point};
+
 /// The bets file and the state file beside it.
 pub trait Disk {
     /// Writes at the end of the bets file. After an error, any part of it may have been written.
@@ -86,16 +88,11 @@ pub enum OpenError {
         error: io::Error,
     },
     /// It is something else than a file.
-    #[error("{}: not a regular file", .path.display())]
-    NotAFile {
-        /// What stands there.
-        path: PathBuf,
-    },
+    #[error("STORAGE_FILEPATH must be a regular file")]
+    NotAFile,
     /// Another server has it.
-    #[error("{}: in use by process {holder}; stop that server, or give this one another STORAGE_FILEPATH", .path.display())]
+    #[error("in use by process {holder}; stop that server, or give this one another STORAGE_FILEPATH")]
     Locked {
-        /// The file.
-        path: PathBuf,
         /// The process that has it; 0 if it is in another container.
         holder: i32,
     },
@@ -130,7 +127,7 @@ impl FileDisk {
             .open(path)
             .map_err(failed(path))?;
         if !bets.metadata().map_err(failed(path))?.is_file() {
-            return Err(OpenError::NotAFile { path: path.to_owned() });
+            return Err(OpenError::NotAFile);
         }
         lock(&bets, path)?;
         folder.sync_all().map_err(failed(folder_path))?;
@@ -162,7 +159,7 @@ fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
             Err(Errno::EAGAIN | Errno::EACCES) => {
                 let mut holder = wanted;
                 fcntl(file, FcntlArg::F_GETLK(&mut holder)).map_err(failed)?;
-                return Err(OpenError::Locked { path: path.to_owned(), holder: holder.l_pid });
+                return Err(OpenError::Locked { holder: holder.l_pid });
             }
             Err(error) => return Err(failed(error)),
         }
@@ -171,14 +168,21 @@ fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
 
 impl Disk for FileDisk {
     fn append(&mut self, rows: &[u8]) -> io::Result<()> {
-        self.bets.write_all(rows)
+        error_point!("disk_append");
+        self.bets.write_all(rows)?;
+        kill_point!("bets_written");
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.bets.sync_data()
+        error_point!("disk_sync");
+        self.bets.sync_data()?;
+        kill_point!("bets_synced");
+        Ok(())
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
+        error_point!("disk_cut");
         self.bets.set_len(length)?;
         self.bets.sync_all()
     }
@@ -205,17 +209,24 @@ impl Disk for FileDisk {
     }
 
     fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()> {
+        error_point!("disk_write_state");
         let mut file = File::create(&self.next_state_path)?;
         file.write_all(bytes)?;
-        file.sync_all()
+        file.sync_all()?;
+        kill_point!("state_written");
+        Ok(())
     }
 
     fn rename_next_state(&mut self) -> io::Result<()> {
+        error_point!("disk_rename_state");
         #[expect(clippy::disallowed_methods, reason = "this is the place that syncs the folder")]
-        std::fs::rename(&self.next_state_path, &self.state_path)
+        std::fs::rename(&self.next_state_path, &self.state_path)?;
+        kill_point!("state_renamed");
+        Ok(())
     }
 
     fn sync_folder(&mut self) -> io::Result<()> {
+        error_point!("disk_sync_folder");
         nix::unistd::fsync(self.folder.as_fd())?;
         Ok(())
     }

@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod recovery;
 pub mod state_file;
 
+use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 
@@ -28,7 +29,7 @@ use crate::ipc::control::{StorageEnd, Told};
 use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::message::{ClientToken, FromStorage, PartHead, Refusal, ReplyHead, Request, ToStorage};
 use crate::ipc::request_queue::RequestReceiver;
-use crate::logging::{Level, Outcome, event, info};
+use crate::logging::{Field, Level, Outcome, event, info};
 use crate::lottery::AgencyId;
 use crate::system::mqueue::QueueReceiver;
 
@@ -84,7 +85,7 @@ fn open_ledger(config: &StorageConfig) -> Option<Ledger<FileDisk>> {
     let disk = match FileDisk::open(&config.path) {
         Ok(disk) => disk,
         Err(error) => {
-            event(Level::Critical, "recovery", Outcome::Fail, &[("error", &error)]);
+            event(Level::Critical, "recovery", Outcome::Fail, &[("file", &path), ("error", &error)]);
             return None;
         }
     };
@@ -93,25 +94,33 @@ fn open_ledger(config: &StorageConfig) -> Option<Ledger<FileDisk>> {
             log_recovery(config, &ledger, cut);
             Some(ledger)
         }
-        Err(RecoveryError::Row { line, error }) => {
-            let error = RecoveryError::Row { line, error };
-            let fields: [(&str, &dyn std::fmt::Display); 3] =
-                [("file", &path), ("line", &line), ("error", &error)];
-            event(Level::Critical, "recovery", Outcome::Fail, &fields);
-            None
-        }
         Err(error) => {
-            event(Level::Critical, "recovery", Outcome::Fail, &[("file", &path), ("error", &error)]);
+            log_refusal(config, &error);
             None
         }
     }
+}
+
+fn log_refusal(config: &StorageConfig, error: &RecoveryError) {
+    let path = config.path.display();
+    let state_path = format!("{path}.state");
+    let (file, line): (&dyn Display, Option<&dyn Display>) = match error {
+        RecoveryError::Row { line, .. } => (&path, Some(line)),
+        RecoveryError::State(_) => (&state_path, None),
+        RecoveryError::Io(_) | RecoveryError::LeftOut { .. } => (&path, None),
+    };
+    let fields: Vec<Field<'_>> = [("file", Some(file)), ("line", line), ("error", Some(error))]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+    event(Level::Critical, "recovery", Outcome::Fail, &fields);
 }
 
 fn log_recovery(config: &StorageConfig, ledger: &Ledger<FileDisk>, cut: u64) {
     let contest = ledger.contest();
     let path = config.path.display();
     if cut > 0 {
-        let fields: [(&str, &dyn std::fmt::Display); 2] = [("file", &path), ("bytes", &cut)];
+        let fields: [Field<'_>; 2] = [("file", &path), ("bytes", &cut)];
         event(Level::Warning, "torn_row_cut", Outcome::Success, &fields);
     }
     let drawn = Rules { clients_amount: contest.agencies(), winner_number: contest.winning_number() };

@@ -50,7 +50,7 @@ pub enum RecoveryError {
         error: RowError,
     },
     /// The state file can't be read.
-    #[error("the state file beside it can't be used: {0}")]
+    #[error("the state file can't be used: {0}")]
     State(#[from] StateError),
     /// The configuration would leave out an agency that takes part.
     #[error(

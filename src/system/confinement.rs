@@ -1,0 +1,296 @@
+//! Confinement: a process that parses bytes from strangers gives up what it does not need.
+//!
+//! | layer | takes away | for | see |
+//! |---|---|---|---|
+//! | identity | root, its capabilities, and every other process as a target: each handler gets a user number of its own | all handlers of a server that is root | `setresuid(2)` |
+//! | limits | new descriptors of any kind, new processes, core dumps | all handlers | `getrlimit(2)` |
+//! | no new privileges | what set-user-ID programs would give | all handlers | `PR_SET_NO_NEW_PRIVS(2const)` |
+//! | Landlock | files, TCP, signals and traces to any process outside | all handlers | `landlock(7)` |
+//! | seccomp | all system calls but those of [`SESSION_CALLS`] | sessions; it costs more than a classic message is worth | `seccomp(2)` |
+//!
+//! Each layer is applied as far as the kernel and the container have it. What that is, is found out once, by a child
+//! that tries ([`Confinement::try_out`]); a handler in which a layer fails that could be had then serves nobody.
+
+use std::fmt;
+use std::io;
+
+use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope};
+use nix::libc;
+use nix::sys::prctl::set_no_new_privs;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Gid, Pid, Uid, geteuid, getpid, setgroups, setresgid, setresuid};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, apply_filter,
+};
+use serde::{Deserialize, Serialize};
+
+use super::process::{Exit, die_with, run_in_child};
+
+/// How much of a layer is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Extent {
+    /// Nothing: this kernel or container lacks it.
+    None,
+    /// What this kernel has of it.
+    Partial,
+    /// All of it.
+    Full,
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Partial => "partial",
+            Self::Full => "full",
+        })
+    }
+}
+
+/// What confines a handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// The handler is no root, and has a user number that no other process has: full. It is no root: partial.
+    pub identity: Extent,
+    /// It can make no descriptor and no process.
+    pub limits: Extent,
+    /// It can reach no file, no network and no other process.
+    pub landlock: Extent,
+    /// In a session, it has only the system calls that it needs.
+    pub seccomp: Extent,
+}
+
+impl fmt::Display for InForce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { identity, limits, landlock, seccomp } = self;
+        write!(f, "identity {identity}, limits {limits}, landlock {landlock}, seccomp {seccomp}")
+    }
+}
+
+/// The layers, ready to be applied.
+pub struct Confinement {
+    session_filter: Option<BpfProgram>,
+    in_force: InForce,
+}
+
+impl fmt::Debug for Confinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Confinement").field("in_force", &self.in_force).finish_non_exhaustive()
+    }
+}
+
+/// Numbers that no system gives to users, services or containers. A handler's is this and its process number.
+const FIRST_UID: u32 = 0x7e00_0000;
+/// The user that has nothing, where such a number can't be had: inside of a user namespace.
+const NOBODY: u32 = 65_534;
+/// The newest Landlock that is asked for: the first with scopes for signals.
+const LANDLOCK: ABI = ABI::V6;
+
+impl Confinement {
+    /// Prepares the layers, and finds out in a child which of them can be had.
+    ///
+    /// # Errors
+    /// The child can't be made.
+    pub fn try_out() -> io::Result<Self> {
+        let nothing = InForce {
+            identity: Extent::None,
+            limits: Extent::None,
+            landlock: Extent::None,
+            seccomp: Extent::None,
+        };
+        let mut this = Self { session_filter: session_filter(), in_force: nothing };
+        let parent = getpid();
+        let tried = run_in_child(&[], || {
+            let mut reached = apply(parent).unwrap_or(nothing);
+            reached.seccomp = this.apply_session();
+            to_status(reached)
+        })?;
+        if let Exit::Status(status) = tried {
+            this.in_force = from_status(status);
+        }
+        Ok(this)
+    }
+
+    /// What will confine each handler.
+    #[must_use]
+    pub fn in_force(&self) -> InForce {
+        self.in_force
+    }
+
+    /// Confines this process, a child of `parent`, for good. It must have all its descriptors by now.
+    ///
+    /// # Errors
+    /// A layer failed that was there when it was tried.
+    pub fn enter(&self, parent: Pid) -> io::Result<()> {
+        let reached = apply(parent)?;
+        let wanted = self.in_force;
+        let missing = [
+            ("identity", reached.identity < wanted.identity),
+            ("limits", reached.limits < wanted.limits),
+            ("Landlock", reached.landlock < wanted.landlock),
+        ];
+        check_missing(&missing)
+    }
+
+    /// Takes this process, which is confined already, all system calls but those of a session.
+    ///
+    /// # Errors
+    /// As [`Self::enter`].
+    pub fn enter_session(&self) -> io::Result<()> {
+        let reached = if self.in_force.seccomp == Extent::None { Extent::None } else { self.apply_session() };
+        check_missing(&[("seccomp", reached < self.in_force.seccomp)])
+    }
+
+    fn apply_session(&self) -> Extent {
+        let applied = self.session_filter.as_ref().is_some_and(|filter| apply_filter(filter).is_ok());
+        if applied { Extent::Full } else { Extent::None }
+    }
+}
+
+/// Applies all layers but that of sessions.
+fn apply(parent: Pid) -> io::Result<InForce> {
+    let identity = give_up_identity();
+    // A change of user clears what ties it to its parent.
+    die_with(parent)?;
+    set_no_new_privs()?;
+    let landlock = restrict_to_nothing().unwrap_or(Extent::None);
+    // Last, as Landlock needs a descriptor for a moment.
+    Ok(InForce { identity, limits: set_limits(), landlock, seccomp: Extent::None })
+}
+
+fn check_missing(layers: &[(&str, bool)]) -> io::Result<()> {
+    match layers.iter().find(|(_, missing)| *missing) {
+        Some((layer, _)) => Err(io::Error::other(format!("the handler could not be confined: {layer}"))),
+        None => Ok(()),
+    }
+}
+
+/// Becomes a user that nobody else is, or at least one that has nothing.
+fn give_up_identity() -> Extent {
+    if !geteuid().is_root() {
+        return Extent::Partial;
+    }
+    let own = FIRST_UID.saturating_add(getpid().as_raw().unsigned_abs());
+    if become_user(own).is_ok() {
+        Extent::Full
+    } else if become_user(NOBODY).is_ok() {
+        Extent::Partial
+    } else {
+        Extent::None
+    }
+}
+
+fn become_user(id: u32) -> nix::Result<()> {
+    let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
+    setgroups(&[])?;
+    setresgid(group, group, group)?;
+    // With the last user number that is root's go all capabilities.
+    setresuid(user, user, user)
+}
+
+fn set_limits() -> Extent {
+    let all = [Resource::RLIMIT_CORE, Resource::RLIMIT_NPROC, Resource::RLIMIT_NOFILE];
+    let set = all.into_iter().filter(|resource| setrlimit(*resource, 0, 0).is_ok()).count();
+    if set == all.len() { Extent::Full } else { Extent::Partial }
+}
+
+/// Landlock, with all that it can handle, and no rule that would allow any of it.
+fn restrict_to_nothing() -> Result<Extent, RulesetError> {
+    let status = Ruleset::default()
+        .handle_access(AccessFs::from_all(LANDLOCK))?
+        .handle_access(AccessNet::from_all(LANDLOCK))?
+        .scope(Scope::from_all(LANDLOCK))?
+        .create()?
+        .restrict_self()?;
+    Ok(match status.ruleset {
+        RulesetStatus::FullyEnforced => Extent::Full,
+        RulesetStatus::PartiallyEnforced => Extent::Partial,
+        RulesetStatus::NotEnforced => Extent::None,
+    })
+}
+
+/// The system calls that a session needs: its descriptors, memory, the shared mutex, time, the end.
+const SESSION_CALLS: &[libc::c_long] = &[
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_recvfrom,
+    libc::SYS_sendto,
+    libc::SYS_shutdown,
+    libc::SYS_close,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_ctl,
+    libc::SYS_mq_timedsend,
+    libc::SYS_futex,
+    libc::SYS_brk,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_clock_gettime,
+    libc::SYS_gettimeofday,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// Those, and memory that can't be executed. All else fails with EPERM.
+fn session_filter() -> Option<BpfProgram> {
+    let mut rules: Vec<(libc::c_long, Vec<SeccompRule>)> =
+        SESSION_CALLS.iter().map(|call| (*call, Vec::new())).collect();
+    let executable = u64::try_from(libc::PROT_EXEC).ok()?;
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        let not_executable =
+            SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(executable), 0).ok()?;
+        rules.push((call, vec![SeccompRule::new(vec![not_executable]).ok()?]));
+    }
+    let refuse = SeccompAction::Errno(u32::try_from(libc::EPERM).ok()?);
+    let architecture = TargetArch::try_from(std::env::consts::ARCH).ok()?;
+    let rules = rules.into_iter().collect();
+    SeccompFilter::new(rules, refuse, SeccompAction::Allow, architecture).ok()?.try_into().ok()
+}
+
+const EXTENTS: [Extent; 3] = [Extent::None, Extent::Partial, Extent::Full];
+
+/// Four extents as an exit status: a digit of base 3 each.
+fn to_status(reached: InForce) -> i32 {
+    let digits = [reached.identity, reached.limits, reached.landlock, reached.seccomp];
+    digits.into_iter().fold(0, |status, extent| status * 3 + extent as i32)
+}
+
+fn from_status(status: i32) -> InForce {
+    let digit = |place: u32| {
+        let digit = usize::try_from(status / 3_i32.pow(place) % 3).unwrap_or(0);
+        EXTENTS.get(digit).copied().unwrap_or(Extent::None)
+    };
+    InForce { identity: digit(3), limits: digit(2), landlock: digit(1), seccomp: digit(0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_tried_is_told_by_the_exit_status() {
+        for identity in EXTENTS {
+            for landlock in EXTENTS {
+                let tried = InForce { identity, limits: Extent::Full, landlock, seccomp: Extent::Full };
+                assert_eq!(from_status(to_status(tried)), tried);
+                assert!((0..81).contains(&to_status(tried)));
+            }
+        }
+    }
+
+    #[test]
+    fn there_is_a_filter_for_this_architecture() {
+        assert!(session_filter().is_some());
+    }
+}
