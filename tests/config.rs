@@ -66,7 +66,7 @@ fn a_host_name_in_server_ip_means_all_addresses_with_one_warning() {
     let server = Setup::new().with("SERVER_IP", "server").start();
     let log = server.log();
     let [warning] = log.lines_of("WARNING")[..] else { panic!("one warning: {}", log.0) };
-    assert!(warning.to_lowercase().contains("server_ip: server"), "{warning}");
+    assert!(warning.contains("SERVER_IP") && warning.contains("server"), "{warning}");
     assert_eq!(log.value("listen", "ip").as_deref(), Some("0.0.0.0"));
     Client::connect(server.port()).open_session(1);
 }
@@ -149,14 +149,12 @@ fn an_address_of_another_machine_ends_the_start_with_one_line() {
 #[test]
 fn a_folder_that_can_not_be_written_ends_the_start_with_one_line() {
     let setup = Setup::new().write("file", "");
-    for (path, named) in
-        [("file/bets.csv", "file"), ("missing/bets.csv", "missing"), ("/proc/bets.csv", "/proc"), (".", ".")]
-    {
+    for path in ["file/bets.csv", "missing/bets.csv", "/proc/bets.csv", "."] {
         let ended = setup.clone().with("STORAGE_FILEPATH", path).run();
         assert_eq!(ended.code, Some(1), "{path}");
         ended.log.assert_well_formed();
         let line = ended.failure();
-        assert!(line.contains(named), "{line}");
+        assert!(line.contains(path), "{line}");
     }
 }
 

@@ -101,6 +101,17 @@ fn a_damaged_row_in_the_middle_is_refused_and_the_file_left_as_it_is() {
 }
 
 #[test]
+fn a_quote_that_is_never_closed_does_not_swallow_the_rows_behind_it() {
+    let plain = "1,Ana,Paz,5,2000-02-29,1\r\n";
+    let file = [plain, "1,\"Eva,Gil,6,2000-02-29,2\r\n", plain, plain].concat();
+    let setup = agencies(2).write("bets.csv", &file);
+    let ended = setup.run();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.failure().contains(" | line: 2"), "{}", ended.log.0);
+    assert_eq!(setup.bets_file(), file.as_bytes());
+}
+
+#[test]
 fn a_state_file_that_is_none_is_refused_and_left_as_it_is() {
     let mut server = agencies(2).start();
     server.connect().classic_end(1);
@@ -109,7 +120,7 @@ fn a_state_file_that_is_none_is_refused_and_left_as_it_is() {
         let setup = server.setup().write("bets.csv.state", damaged);
         let ended = setup.run();
         assert_eq!(ended.code, Some(1), "{damaged:?}");
-        assert!(ended.failure().contains("state file"));
+        assert!(ended.failure().contains("bets.csv.state"));
         assert_eq!(std::fs::read_to_string(setup.path("bets.csv.state")).unwrap(), damaged);
     }
 }

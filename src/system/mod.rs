@@ -4,6 +4,8 @@
 pub mod confinement;
 pub mod fd_passing;
 pub mod mqueue;
+#[cfg(debug_assertions)]
+pub mod probe;
 pub mod process;
 pub mod shared_mutex;
 pub mod signal;

@@ -84,7 +84,12 @@ pub fn run(client: &Client, view: &ServerView<'_>, queue: &QueueSender, signals:
     let storage = StorageClient::new(*token, queue, ReplyReader::new(replies.as_fd()));
     let handler = Connection::new(socket, view.max_payload)
         .and_then(|connection| Handler::new(connection, Dialog::new(storage, view, *ip), signals))
-        .and_then(|handler| view.confinement.enter(view.acceptor).map(|()| handler));
+        .and_then(|handler| {
+            probe("before");
+            view.confinement.enter(view.acceptor)?;
+            probe("handler");
+            Ok(handler)
+        });
     info("accept_connections", Outcome::Success, &[("ip", ip)]);
     match handler {
         Ok(mut handler) => {
@@ -94,6 +99,17 @@ pub fn run(client: &Client, view: &ServerView<'_>, queue: &QueueSender, signals:
         Err(error) => info("client", Outcome::Fail, &[("ip", ip), ("error", &error)]),
     }
     0
+}
+
+/// For the test of what a handler can do at that stage: see `system::probe`.
+#[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "a release has no failpoints"))]
+pub(crate) fn probe(stage: &str) {
+    #[cfg(debug_assertions)]
+    fail::fail_point!("handler_probe", |wanted: Option<String>| {
+        if wanted.as_deref() == Some(stage) {
+            crate::system::probe::try_everything(stage);
+        }
+    });
 }
 
 /// How the service of a client ended.

@@ -97,6 +97,7 @@ pub fn open(dialog: &mut Dialog<'_>, version: u8, agency: u32) -> io::Result<()>
         return Ok(());
     };
     dialog.view.confinement.enter_session()?;
+    super::probe("session");
     // Frames behind this one are taken already, as the storage service answers in order.
     dialog.mode = Mode::Session(Session::new(agency, 0));
     dialog.ask(Request::OpenSession { agency }, Question::Open(agency))

@@ -1,0 +1,138 @@
+//! What a handler can do, tried from inside: without its confinement all of it, with it none.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use common::{Setup, bets, kind, processes, status, until};
+use nix::unistd::geteuid;
+
+/// What must not be possible.
+const ATTEMPTS: [&str; 17] = [
+    "open_file",
+    "read_bets",
+    "create_file",
+    "open_folder",
+    "tcp_socket",
+    "unix_socket",
+    "pipe",
+    "duplicate",
+    "memory_file",
+    "epoll",
+    "queue",
+    "fork",
+    "signal",
+    "trace",
+    "read_memory",
+    "root",
+    "execute",
+];
+
+/// What became of each attempt, in a handler at that stage that then serves its client.
+fn attempts(stage: &str) -> BTreeMap<String, String> {
+    let server = Setup::new().with("FAILPOINTS", format!("handler_probe=return({stage})")).start();
+    if stage == "session" {
+        server.session(1).0.store(0, &bets(1, 0..3));
+    } else {
+        server.connect().classic(kind::BET, &bets(1, 0..1)[0].record(), kind::BET_ACK, b"OK");
+    }
+    let log = server.log();
+    let lines = log.lines_with("action: probe |").into_iter();
+    lines
+        .map(|line| {
+            let mut fields = line.split(" | ");
+            let result = fields.nth(1).unwrap().trim_start_matches("result: ").to_owned();
+            let attempt = fields.nth(1).unwrap().trim_start_matches("attempt: ").to_owned();
+            (attempt, result)
+        })
+        .collect()
+}
+
+fn all(result: &str) -> BTreeMap<String, String> {
+    ATTEMPTS.iter().map(|attempt| ((*attempt).to_owned(), result.to_owned())).collect()
+}
+
+#[test]
+fn before_it_is_confined_a_handler_could_do_all_of_it() {
+    let mut got = attempts("before");
+    if !geteuid().is_root() {
+        // Who is no root can't become it, and may not be allowed to trace its parent.
+        for attempt in ["root", "trace", "read_memory"] {
+            got.insert(attempt.to_owned(), "success".to_owned());
+        }
+    }
+    assert_eq!(got, all("success"));
+}
+
+#[test]
+fn a_handler_can_do_none_of_it_and_serves() {
+    assert_eq!(attempts("handler"), all("fail"));
+}
+
+#[test]
+fn a_session_can_do_none_of_it_and_serves() {
+    assert_eq!(attempts("session"), all("fail"));
+}
+
+#[test]
+fn a_handler_has_only_the_descriptors_that_it_needs() {
+    let server = Setup::new().start();
+    let (_client, _) = server.session(1);
+    let handler = server.handlers()[0];
+    let mut kinds: Vec<String> = fs::read_dir(format!("/proc/{handler}/fd"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| !path.ends_with("2"))
+        .map(|path| fs::read_link(path).unwrap().to_string_lossy().into_owned())
+        .map(|link| link.split(':').next().unwrap().to_owned())
+        .collect();
+    kinds.sort_unstable();
+    // Besides standard error: the queue; epoll and signals; its end of the pipe; the client.
+    assert_eq!(kinds.len(), 5, "{kinds:?}");
+    assert!(kinds.iter().any(|kind| kind.starts_with("/loteria-")), "{kinds:?}");
+    kinds.retain(|kind| !kind.starts_with("/loteria-"));
+    assert_eq!(kinds, ["anon_inode", "anon_inode", "pipe", "socket"]);
+}
+
+#[test]
+fn a_handler_is_nobody_and_the_server_says_what_is_in_force() {
+    let server = Setup::new().start();
+    let (_client, _) = server.session(1);
+    let (_second, _) = server.session(2);
+    let in_force = &status(server.port())["confinement"];
+    let log = server.log();
+    for layer in ["identity", "limits", "landlock", "seccomp"] {
+        assert_eq!(log.value("confinement", layer).as_deref(), in_force[layer].as_str(), "{layer}");
+    }
+    let seen: Vec<BTreeMap<String, String>> = server.handlers().into_iter().map(status_of).collect();
+    assert_eq!(seen.len(), 2);
+    for status in &seen {
+        assert_eq!(status["NoNewPrivs"], "1");
+        assert_eq!(status["CapEff"].trim_start_matches('0'), "");
+        assert_eq!(status["Seccomp"], if in_force["seccomp"] == "full" { "2" } else { "0" });
+    }
+    if in_force["identity"] == "full" {
+        assert_ne!(seen[0]["Uid"], seen[1]["Uid"]);
+        assert!(seen.iter().all(|status| !status["Uid"].split_whitespace().any(|uid| uid == "0")));
+    }
+}
+
+#[test]
+fn a_confined_handler_still_ends_with_its_acceptor() {
+    let mut server = Setup::new().start();
+    let (_client, _) = server.session(1);
+    let handlers = server.handlers();
+    server.kill9();
+    until("the handlers are gone", || {
+        processes::living().iter().all(|process| !handlers.contains(&process.pid))
+    });
+}
+
+fn status_of(pid: i32) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let fields = text.lines().filter_map(|line| line.split_once(':'));
+    fields.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
+}
