@@ -144,15 +144,15 @@ pub enum SampleError {
 /// # Errors
 /// `bets` is neither one number nor one for each agency, or the folder can't be written to.
 pub fn write(agencies: u16, bets: &[u64], seed: u64, folder: &Path) -> Result<(), SampleError> {
-    let amount = |index: usize| match bets {
-        [same] => Some(*same),
-        _ => bets.get(index).copied().filter(|_| bets.len() == usize::from(agencies)),
+    let amounts = match bets {
+        [same] => vec![*same; agencies.into()],
+        each if each.len() == usize::from(agencies) => each.to_vec(),
+        _ => return Err(SampleError::Amounts { agencies, given: bets.len() }),
     };
     let at = |path: &Path, error| SampleError::Write { path: path.to_owned(), error };
     fs::create_dir_all(folder).map_err(|error| at(folder, error))?;
     let mut first_document = 0;
-    for agency in (1..=agencies).filter_map(AgencyId::new) {
-        let bets = amount(agency.index()).ok_or(SampleError::Amounts { agencies, given: bets.len() })?;
+    for (agency, bets) in (1..=agencies).filter_map(AgencyId::new).zip(amounts) {
         let path = folder.join(file_name(agency));
         write_file(&path, Bets::new(seed, agency, first_document, bets)).map_err(|error| at(&path, error))?;
         first_document += bets;

@@ -16,9 +16,6 @@ use crate::protocol::message::{AgencyState, ClientMessage, SESSION_VERSION, Serv
 
 /// The most batches that are sent and not yet acknowledged.
 const WINDOW: usize = 32;
-/// Batches are sent again once no more than this are in flight: several go in one write, and enough are left that the
-/// server has something to do meanwhile.
-const REFILL_AT: usize = WINDOW / 2;
 /// About how much goes in one write, in bytes.
 const WRITE_SIZE: usize = 64 * 1024;
 /// The longest payload that is sent, in bytes, whatever the server would take: memory has a limit.
@@ -208,10 +205,11 @@ impl<'a> Upload<'a> {
         self.out.truncate(start);
     }
 
-    /// Waits until it is worth sending again, or until all is acknowledged.
+    /// Waits for an answer, and takes those that came with it: the server answers many batches after one sync, and the
+    /// sooner the window is full again, the more bets share the next one.
     fn take_answers(&mut self) -> Result<(), Trouble> {
-        let enough = if matches!(self.rest, Rest::More) { REFILL_AT } else { 0 };
-        while self.in_flight.len() > enough || (self.connection.has_answer() && !self.in_flight.is_empty()) {
+        self.take_answer()?;
+        while self.connection.has_answer() && !self.in_flight.is_empty() {
             self.take_answer()?;
         }
         Ok(())

@@ -1,0 +1,111 @@
+//! The commands for people, as black boxes: help, sample files, and the status of a server that the test plays.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::thread::scope;
+use std::time::{Duration, Instant};
+
+const STATUS: &str = r#"{"agencies":2,"ended":1,"bets":30,"drawn":false,"draw":null,"handlers":1,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"full","seccomp":"full"},"per_agency":[{"agency":1,"bets":10,"ended":true},{"agency":2,"bets":20,"ended":false}]}"#;
+
+fn loteria(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loteria")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Runs `loteria status` against a server that gives this answer.
+fn status(answer: &[u8], more: &[&str]) -> Output {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut question = [0; 5];
+            stream.read_exact(&mut question).unwrap();
+            assert_eq!(question, [0x0E, 0, 0, 0, 0]);
+            stream.write_all(answer).unwrap();
+            // Keeps the connection open until the client is done with it.
+            stream.read_to_end(&mut Vec::new()).ok();
+        });
+        loteria(&[&["status", "--address", &address], more].concat())
+    })
+}
+
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![kind];
+    frame.extend(u32::try_from(payload.len()).unwrap().to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+#[test]
+fn without_a_command_it_explains_itself() {
+    let output = loteria(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    for command in ["server", "agency", "demo", "sample", "status"] {
+        assert!(text(&output.stderr).contains(command));
+        assert_eq!(loteria(&[command, "--help"]).status.code(), Some(0));
+    }
+    assert!(text(&loteria(&["agency", "--help"]).stdout).contains("BATCH_MAXAMOUNT"));
+    assert!(text(&loteria(&["server", "--help"]).stdout).contains("LOTTERY_WINNER_NUMBER"));
+    assert!(text(&loteria(&["--version"]).stdout).starts_with("loteria "));
+    assert_eq!(loteria(&["sample", "--bets"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_test_data_is_what_sample_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("new");
+    let output = loteria(&[
+        "sample",
+        "--agencies",
+        "5",
+        "--bets",
+        "9000,6000,3500,1500,0",
+        "--dir",
+        dir.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    for agency in 1..=5 {
+        let name = format!("agency-{agency}.csv");
+        assert!(fs::read(dir.join(&name)).unwrap() == fs::read(data.join(&name)).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn a_status_is_a_table_or_the_servers_json() {
+    let output = status(&frame(0x0F, STATUS.as_bytes()), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("agencies ended    1 of 2"));
+    let output = status(&frame(0x0F, STATUS.as_bytes()), &["--json"]);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), format!("{STATUS}\n")));
+}
+
+#[test]
+fn no_status_is_exit_code_1() {
+    let refused = status(&frame(0x03, b"no"), &[]);
+    assert_eq!(
+        (refused.status.code(), text(&refused.stderr)),
+        (Some(1), "loteria: the server refused: no\n".into())
+    );
+    assert_eq!(status(b"HTTP/1.1 400", &[]).status.code(), Some(1));
+    assert_eq!(status(&frame(0x0F, b"{}"), &[]).status.code(), Some(1));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    assert_eq!(loteria(&["status", "--address", &format!("127.0.0.1:{port}")]).status.code(), Some(1));
+}
+
+#[test]
+fn a_server_that_is_silent_is_waited_for_two_seconds() {
+    let begun = Instant::now();
+    let output = status(&frame(0x0F, STATUS.as_bytes())[..20], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let taken = begun.elapsed();
+    assert!(taken >= Duration::from_secs(2) && taken < Duration::from_secs(3), "{taken:?}");
+}

@@ -1,0 +1,195 @@
+//! The demo as a black box: that it tells the truth, outlives its server's death, and leaves nothing behind.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by a panic")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A running demo in a folder of its own, killed when it is dropped.
+struct Demo {
+    folder: tempfile::TempDir,
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Demo {
+    fn start(agencies: u32, bets: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // Of another contest: it must not disturb this one.
+        fs::write(folder.path().join("config.ini"), "[DEFAULT]\nNONSENSE = 1\n").unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_loteria"))
+            .args([
+                "demo",
+                "--agencies",
+                &agencies.to_string(),
+                "--bets",
+                &bets.to_string(),
+                "--dir",
+                "contest",
+            ])
+            .current_dir(folder.path())
+            .envs([("CLIENTS_AMOUNT", "99"), ("CLI_ID", "77"), ("LOGGING_LEVEL", "CRITICAL")])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { folder, child, output }
+    }
+
+    /// Reads its output up to the line that says where the server is, and gives the server's process id.
+    fn server(&mut self) -> Pid {
+        let mut line = String::new();
+        while self.output.read_line(&mut line).unwrap() > 0 {
+            if let Some((id, _)) =
+                line.strip_prefix("server: pid ").and_then(|rest| rest.split_once(", port "))
+            {
+                return Pid::from_raw(id.parse().unwrap());
+            }
+            line.clear();
+        }
+        panic!("no server");
+    }
+
+    fn bets_file(&self) -> std::path::PathBuf {
+        self.folder.path().join("contest/bets.csv")
+    }
+
+    fn await_bets(&self) {
+        until("a bet on the disk", || fs::metadata(self.bets_file()).is_ok_and(|file| file.size() > 0));
+    }
+
+    /// Waits for its end: how it ended, and what more it wrote to standard output and to standard error.
+    fn end(&mut self) -> (ExitStatus, String, String) {
+        let (mut out, mut error) = (String::new(), String::new());
+        self.output.read_to_string(&mut out).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+        let status = self.child.wait().unwrap();
+        assert_eq!(processes_in(self.folder.path()), [], "{error}");
+        (status, out, error)
+    }
+
+    fn succeed(&mut self, agencies: u32, bets: u64) -> String {
+        let (status, out, error) = self.end();
+        assert_eq!((status.code(), &*error), (Some(0), ""), "{out}");
+        let mut counted = vec![(0, 0); agencies as usize];
+        let mut rows = csv::ReaderBuilder::new().has_headers(false).from_path(self.bets_file()).unwrap();
+        for row in rows.records().map(Result::unwrap) {
+            let agency = counted.get_mut(row[0].parse::<usize>().unwrap() - 1).unwrap();
+            agency.0 += 1;
+            agency.1 += u64::from(&row[5] == "7574");
+        }
+        for (index, (stored, winners)) in counted.into_iter().enumerate() {
+            assert_eq!(stored, bets);
+            let agency = (index + 1).to_string();
+            let expected = [agency, stored.to_string(), winners.to_string()];
+            assert!(out.lines().any(|line| line.split_whitespace().eq(&expected)), "{expected:?} in {out}");
+        }
+        out
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The processes whose current folder is below `folder`, but the demo itself.
+fn processes_in(folder: &Path) -> Vec<(Pid, String)> {
+    let contest = folder.join("contest");
+    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let found = entries.filter_map(|entry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        let inside = fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == contest);
+        let command = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        // What has ended and is not yet reaped has no command line any more.
+        (inside && !command.is_empty()).then(|| (Pid::from_raw(id), command.replace('\0', " ")))
+    });
+    found.collect()
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let limit = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < limit, "it did not come to this: {what}");
+        sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn its_table_agrees_with_the_file_and_nothing_is_left_running() {
+    let mut demo = Demo::start(3, 1000);
+    let out = demo.succeed(3, 1000);
+    assert!(out.contains("server: pid ") && out.contains("time: "), "{out}");
+    assert!(out.contains(&format!("bets: {}", demo.bets_file().display())), "{out}");
+    assert!(!out.contains('\u{1b}'), "{out}");
+}
+
+#[test]
+fn a_server_that_is_killed_in_mid_load_is_started_again_and_no_bet_is_lost_or_doubled() {
+    let mut demo = Demo::start(4, 50_000);
+    let server = demo.server();
+    demo.await_bets();
+    kill(server, Signal::SIGKILL).unwrap();
+    let second = demo.server();
+    assert_ne!(server, second);
+    demo.succeed(4, 50_000);
+}
+
+#[test]
+fn a_signal_stops_everything() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut demo = Demo::start(3, 100_000);
+        demo.server();
+        demo.await_bets();
+        kill(Pid::from_raw(demo.child.id().cast_signed()), signal).unwrap();
+        let (status, _, error) = demo.end();
+        assert_eq!((status.code(), &*error), (Some(1), "loteria: interrupted\n"));
+    }
+}
+
+#[test]
+fn nothing_outlives_a_demo_that_is_killed() {
+    let mut demo = Demo::start(3, 100_000);
+    demo.server();
+    demo.await_bets();
+    demo.child.kill().unwrap();
+    until("all are gone", || processes_in(demo.folder.path()).is_empty());
+}
+
+#[test]
+fn an_agency_that_fails_is_named() {
+    let mut demo = Demo::start(3, 100_000);
+    demo.server();
+    demo.await_bets();
+    let processes = processes_in(demo.folder.path());
+    let (agency, _) = processes.iter().find(|(_, command)| command.contains(" agency")).unwrap();
+    kill(*agency, Signal::SIGKILL).unwrap();
+    let (status, _, error) = demo.end();
+    assert_eq!(status.code(), Some(1));
+    assert!(error.starts_with("loteria: agency ") && error.contains(".log"), "{error}");
+}
+
+#[test]
+fn a_folder_with_bets_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("bets.csv"), "").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_loteria"))
+        .args(["demo", "--dir"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("bets.csv"));
+}
