@@ -12,6 +12,8 @@ pub mod contest;
 pub mod disk;
 pub mod ledger;
 pub mod recovery;
+#[cfg(test)]
+mod simulated_disk;
 pub mod state_file;
 
 use std::fmt::Display;

@@ -1,0 +1,117 @@
+//! Stopped at every step, reopened with everything that could be left.
+
+use std::collections::BTreeSet;
+
+use super::image::Image;
+use super::workload::{Ask, Service, Truth, View, groups, words};
+use super::{Call, SimulatedDisk, Trouble};
+
+/// What may be found after a crash.
+pub struct Bounds {
+    /// What was answered.
+    pub least: View,
+    /// And what was in flight.
+    pub most: View,
+}
+
+pub fn asks() -> Vec<Vec<Ask>> {
+    groups().into_iter().map(|group| group.into_iter().map(|(ask, _)| ask).collect()).collect()
+}
+
+/// Serves all groups on a good disk: the calls that were made, and what was on disk at the start and after each group.
+pub fn record(truth: &Truth) -> (Vec<Call>, Vec<View>) {
+    let disk = SimulatedDisk::new(Image::default());
+    let mut service = Service::start(disk.clone(), truth).unwrap();
+    let mut views = vec![service.known.clone()];
+    for group in asks() {
+        service.serve(&group).unwrap();
+        views.push(service.known.clone());
+    }
+    (disk.calls(), views)
+}
+
+/// Serves until the disk stops. What may be found then, and the disk.
+fn crash(truth: &Truth, views: &[View], at: usize, done: usize) -> (Image, Bounds) {
+    let disk = SimulatedDisk::with_troubles(Image::default(), [(at, Trouble::Stop { done })]);
+    let mut least = views[0].clone();
+    let mut most = least.clone();
+    if let Ok(mut service) = Service::start(disk.clone(), truth) {
+        for (group, after) in asks().iter().zip(&views[1..]) {
+            most = after.clone();
+            // An error is no answer either.
+            drop(service.serve(group));
+            if disk.is_stopped() {
+                break;
+            }
+            least = service.known.clone();
+        }
+    }
+    assert!(disk.is_stopped(), "call {at} was made");
+    (disk.image(), Bounds { least, most })
+}
+
+/// Recovers from every world, and from every world that is left where recovery itself is stopped, and so on. Returns how
+/// many there were.
+pub fn recover_from_all(worlds: Vec<Image>, bounds: &Bounds, truth: &Truth) -> usize {
+    let mut seen: BTreeSet<Image> = worlds.iter().cloned().collect();
+    let mut left: Vec<Image> = seen.iter().cloned().collect();
+    let mut recovered = BTreeSet::new();
+    while let Some(world) = left.pop() {
+        let disk = SimulatedDisk::new(world.clone());
+        let mut service = Service::start(disk.clone(), truth).unwrap();
+        service.known.assert_keeps(&bounds.least);
+        service.known.assert_within(&bounds.most);
+        let calls = disk.calls();
+        // What comes after depends on what was recovered alone.
+        if recovered.insert(disk.image()) {
+            service.finish();
+        }
+        for (at, call) in calls.into_iter().enumerate() {
+            for done in 0..=call.steps() {
+                let disk = SimulatedDisk::with_troubles(world.clone(), [(at, Trouble::Stop { done })]);
+                assert!(Service::start(disk.clone(), truth).is_err());
+                // A stop that left all as it was has no other survivors than the world has, which are there already.
+                let image = disk.image();
+                if image != world {
+                    left.extend(image.worlds().into_iter().filter(|world| seen.insert(world.clone())));
+                }
+            }
+        }
+    }
+    seen.len()
+}
+
+#[test]
+fn the_requests_are_answered_as_they_should_be() {
+    let truth = Truth::new();
+    let disk = SimulatedDisk::new(Image::default());
+    let mut service = Service::start(disk, &truth).unwrap();
+    for group in groups() {
+        let (asks, expected): (Vec<Ask>, Vec<&str>) = group.into_iter().unzip();
+        let replies = service.serve(&asks).unwrap();
+        assert_eq!(replies.iter().map(words).collect::<Vec<_>>(), expected, "{asks:?}");
+    }
+    service.finish();
+}
+
+#[test]
+fn what_was_answered_outlasts_a_crash_at_every_step() {
+    let truth = Truth::new();
+    let (calls, views) = record(&truth);
+    let mut worlds = 0;
+    for (at, call) in calls.into_iter().enumerate() {
+        let mut left = Vec::new();
+        let mut bounds = None;
+        for done in 0..=call.steps() {
+            let (image, found) = crash(&truth, &views, at, done);
+            left.push(image.clone());
+            // What an earlier stop leaves of an append, the last one leaves too.
+            if done == call.steps() || !matches!(call, Call::Append(_)) {
+                left.extend(image.survivors());
+            }
+            bounds = Some(found);
+        }
+        worlds += recover_from_all(left, &bounds.unwrap(), &truth);
+    }
+    assert!(worlds > 2 * truth.file.len(), "only {worlds} worlds were tried");
+}

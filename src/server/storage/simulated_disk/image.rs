@@ -1,0 +1,176 @@
+//! The files as they are: what the page cache shows, and what of it a loss of power may leave.
+
+use std::collections::BTreeSet;
+
+/// Both files, between two processes or two losses of power.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Image {
+    pub bets: BetsFile,
+    pub state: StateFile,
+}
+
+impl Image {
+    /// What the next process may find: after a kill, what the page cache shows, with nothing more of it made to last;
+    /// after a loss of power, anything that could be on the platter.
+    pub fn worlds(&self) -> Vec<Image> {
+        let mut worlds = vec![self.clone()];
+        worlds.extend(self.survivors());
+        worlds
+    }
+
+    /// What a loss of power may leave.
+    pub fn survivors(&self) -> Vec<Image> {
+        let states = self.state.survivors();
+        let with_states = |bets: Vec<u8>| {
+            let bets = BetsFile { platter: bets, ..BetsFile::default() };
+            states.iter().map(move |state| Image {
+                bets: bets.clone(),
+                state: StateFile { platter: state.clone(), ..StateFile::default() },
+            })
+        };
+        self.bets.survivors().into_iter().flat_map(with_states).collect()
+    }
+
+    /// Whether all that a process can read would outlast a loss of power.
+    pub fn is_settled(&self) -> bool {
+        self.bets.survivors() == BTreeSet::from([self.bets.cached()])
+            && self.state.survivors() == BTreeSet::from([self.state.cached()])
+    }
+}
+
+/// The bets file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BetsFile {
+    /// What was made to last.
+    platter: Vec<u8>,
+    /// What was done since, in its order.
+    pending: Vec<Change>,
+    /// A sync has failed, and the kernel has called the pages clean: no later sync writes what is pending.
+    doubtful: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Change {
+    Append(Vec<u8>),
+    Truncate(usize),
+}
+
+impl BetsFile {
+    pub fn append(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.pending.push(Change::Append(bytes.to_vec()));
+        }
+    }
+
+    pub fn truncate(&mut self, length: usize) {
+        self.pending.push(Change::Truncate(length));
+        // What is doubtful is gone with its pages.
+        self.doubtful &= length > self.platter.len();
+    }
+
+    pub fn sync(&mut self) {
+        if !self.doubtful {
+            self.platter = self.cached();
+            self.pending.clear();
+        }
+    }
+
+    pub fn failed_sync(&mut self) {
+        self.doubtful = !self.pending.is_empty();
+    }
+
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    /// What a process reads.
+    pub fn cached(&self) -> Vec<u8> {
+        let mut bytes = self.platter.clone();
+        for change in &self.pending {
+            change.apply(&mut bytes);
+        }
+        bytes
+    }
+
+    /// What may be on the platter: the changes up to any of them, of an append any first part.
+    pub fn survivors(&self) -> BTreeSet<Vec<u8>> {
+        let mut bytes = self.platter.clone();
+        let mut found = BTreeSet::from([bytes.clone()]);
+        for change in &self.pending {
+            if let Change::Append(more) = change {
+                found.extend((0..more.len()).map(|part| [&bytes, &more[..part]].concat()));
+            }
+            change.apply(&mut bytes);
+            found.insert(bytes.clone());
+        }
+        found
+    }
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Append(more) => bytes.extend_from_slice(more),
+            Self::Truncate(length) => bytes.truncate(*length),
+        }
+    }
+}
+
+/// The steps of writing a successor: it is made, half written, written, synced.
+pub const NEXT_STATE_STEPS: usize = 4;
+
+/// The state file and its successor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateFile {
+    /// What was made to last.
+    platter: Option<Vec<u8>>,
+    /// What was renamed since.
+    renamed: Vec<Next>,
+    next: Option<Next>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Next {
+    bytes: Vec<u8>,
+    synced: bool,
+}
+
+impl StateFile {
+    pub fn write_next(&mut self, bytes: &[u8], steps: usize) {
+        let written = match steps {
+            0 => return,
+            1 => 0,
+            2 => bytes.len() / 2,
+            _ => bytes.len(),
+        };
+        self.next = Some(Next { bytes: bytes[..written].to_vec(), synced: steps == NEXT_STATE_STEPS });
+    }
+
+    pub fn rename(&mut self) {
+        self.renamed.extend(self.next.take());
+    }
+
+    pub fn sync_folder(&mut self) {
+        if self.renamed.last().is_some_and(|next| next.synced) {
+            self.platter = self.cached();
+            self.renamed.clear();
+        }
+    }
+
+    /// What a process reads.
+    pub fn cached(&self) -> Option<Vec<u8>> {
+        self.renamed.last().map(|next| next.bytes.clone()).or_else(|| self.platter.clone())
+    }
+
+    /// What may be on the platter.
+    pub fn survivors(&self) -> BTreeSet<Option<Vec<u8>>> {
+        let mut found = BTreeSet::from([self.platter.clone()]);
+        for next in &self.renamed {
+            found.insert(Some(next.bytes.clone()));
+            if !next.synced {
+                found.extend((0..next.bytes.len()).map(|part| Some(next.bytes[..part].to_vec())));
+            }
+        }
+        found
+    }
+}

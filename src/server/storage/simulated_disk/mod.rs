@@ -1,0 +1,172 @@
+//! The ledger over a disk that is made up: stopped at every step, and reopened with everything that could be left.
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | the disk, as processes see it: each call, and what goes wrong with it |
+//! | [`image`] | the files, as the page cache shows them and as a loss of power may leave them |
+//! | [`workload`] | what clients ask, what must come of it, and who counts again |
+//! | [`crashes`] | the process is killed, or the power fails, at every step |
+//! | [`faults`] | every step fails, and the service goes on, or ends |
+
+mod crashes;
+mod faults;
+mod image;
+mod workload;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+
+use self::image::Image;
+use super::disk::Disk;
+
+/// A call that changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    /// Of so many bytes.
+    Append(usize),
+    Sync,
+    Cut,
+    WriteNextState,
+    RenameNextState,
+    SyncFolder,
+}
+
+impl Call {
+    /// In how many steps it does its work: it can stop before each of them, and after the last.
+    fn steps(self) -> usize {
+        match self {
+            Self::Append(bytes) => bytes,
+            Self::Sync | Self::RenameNextState | Self::SyncFolder => 1,
+            Self::Cut => 2,
+            Self::WriteNextState => image::NEXT_STATE_STEPS,
+        }
+    }
+}
+
+/// What goes wrong with one call, after `done` of its steps.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    /// The process is no more: nothing that it does counts from here on.
+    Stop { done: usize },
+    /// The call fails.
+    Fail { done: usize, errno: Errno },
+}
+
+/// The disk. Clones are of the same disk, so that a test can look at it while a ledger has it.
+#[derive(Debug, Clone)]
+struct SimulatedDisk(Rc<RefCell<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    image: Image,
+    calls: Vec<Call>,
+    troubles: BTreeMap<usize, Trouble>,
+    stopped: bool,
+}
+
+impl SimulatedDisk {
+    fn new(image: Image) -> Self {
+        Self::with_troubles(image, [])
+    }
+
+    /// A disk on which those calls, counted from 0, have trouble.
+    fn with_troubles<const N: usize>(image: Image, troubles: [(usize, Trouble); N]) -> Self {
+        let inner = Inner { image, calls: Vec::new(), troubles: troubles.into(), stopped: false };
+        Self(Rc::new(RefCell::new(inner)))
+    }
+
+    fn image(&self) -> Image {
+        self.0.borrow().image.clone()
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        self.0.borrow().calls.clone()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.0.borrow().stopped
+    }
+
+    /// Makes a call: `work` does so many of its steps.
+    fn call(&self, call: Call, work: impl FnOnce(&mut Image, usize)) -> io::Result<()> {
+        let mut inner = self.0.borrow_mut();
+        if inner.stopped {
+            return Err(Errno::EIO.into());
+        }
+        let index = inner.calls.len();
+        inner.calls.push(call);
+        match inner.troubles.get(&index).copied() {
+            None => {
+                work(&mut inner.image, call.steps());
+                Ok(())
+            }
+            Some(Trouble::Stop { done }) => {
+                work(&mut inner.image, done);
+                inner.stopped = true;
+                Err(Errno::EIO.into())
+            }
+            Some(Trouble::Fail { done, errno }) => {
+                work(&mut inner.image, done);
+                if call == Call::Sync {
+                    inner.image.bets.failed_sync();
+                }
+                Err(errno.into())
+            }
+        }
+    }
+}
+
+impl Disk for SimulatedDisk {
+    fn append(&mut self, rows: &[u8]) -> io::Result<()> {
+        self.call(Call::Append(rows.len()), |image, done| image.bets.append(&rows[..done]))
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.call(Call::Sync, |image, done| (0..done).for_each(|_| image.bets.sync()))
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        let length = usize::try_from(length).unwrap();
+        self.call(Call::Cut, |image, done| {
+            if done > 0 {
+                image.bets.truncate(length);
+            }
+            if done > 1 {
+                image.bets.sync();
+            }
+        })
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let inner = self.0.borrow();
+        if inner.stopped {
+            return Err(Errno::EIO.into());
+        }
+        let bytes = inner.image.bets.cached();
+        let rest = bytes.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn read_state(&self) -> io::Result<Option<Vec<u8>>> {
+        let inner = self.0.borrow();
+        if inner.stopped { Err(Errno::EIO.into()) } else { Ok(inner.image.state.cached()) }
+    }
+
+    fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.call(Call::WriteNextState, |image, done| image.state.write_next(bytes, done))
+    }
+
+    fn rename_next_state(&mut self) -> io::Result<()> {
+        self.call(Call::RenameNextState, |image, done| (0..done).for_each(|_| image.state.rename()))
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        self.call(Call::SyncFolder, |image, done| (0..done).for_each(|_| image.state.sync_folder()))
+    }
+}

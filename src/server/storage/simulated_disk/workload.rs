@@ -1,0 +1,395 @@
+//! A contest of three agencies, group by group, and an audit that counts again by other means than the ledger's: the
+//! `csv` crate and plain JSON.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::super::contest::Contest;
+use super::super::ledger::{Ledger, LedgerError, Role};
+use super::super::recovery::{RecoveryError, Rules};
+use super::SimulatedDisk;
+use super::image::Image;
+use crate::ipc::message::{AgencyCount, ClientToken, Refusal, Reply, Request, decode};
+use crate::lottery::AgencyId;
+
+pub const AGENCIES: u16 = 3;
+const WINNER: u32 = 7574;
+
+/// What a client asks. Bets are named by their place in their agency's stream.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// The session of that name opens.
+    Open(char, u16),
+    /// The session's next bets.
+    Bets(char, Range<u64>),
+    /// The session's agency has no more.
+    End(char),
+    /// A classic client's bets, of any agencies.
+    Classic(Vec<(u16, Range<u64>)>),
+    ClassicEnd(u16),
+    Result(u16),
+    Status,
+}
+
+/// The requests of each group, and what is answered where nothing goes wrong.
+pub fn groups() -> Vec<Vec<(Ask, &'static str)>> {
+    use Ask::{Bets, Classic, ClassicEnd, End, Open, Result, Status};
+    let gap = "the first bet would be number 6, but the next to store is 4";
+    let has_ended = "agency 3 has already sent END";
+    let drawn = "the draw has already been made";
+    vec![
+        vec![(Open('a', 1), "opened with 0"), (Open('b', 2), "opened with 0")],
+        vec![(Bets('a', 0..2), "stored 2"), (Bets('b', 0..1), "stored 1"), (Bets('a', 0..1), "stored 2")],
+        vec![
+            (Classic(vec![(3, 0..1)]), "stored 0"),
+            (Bets('a', 1..4), "stored 4"),
+            (Bets('a', 6..7), gap),
+            (Result(3), "not drawn"),
+        ],
+        vec![(Open('c', 1), "opened with 4"), (Bets('c', 0..4), "stored 4"), (Bets('a', 2..4), "stored 4")],
+        vec![
+            (Classic(vec![(2, 1..2), (3, 1..2), (2, 2..3)]), "stored 0"),
+            (Bets('b', 1..4), "stored 4"),
+            (Bets('c', 0..2), "stored 4"),
+        ],
+        vec![(ClassicEnd(3), "ended"), (Bets('a', 4..6), "stored 6"), (ClassicEnd(4), "no such agency")],
+        vec![(Classic(vec![(2, 4..5), (3, 2..3)]), has_ended), (ClassicEnd(3), "ended"), (Status, "status")],
+        vec![(Bets('c', 6..7), "stored 7"), (Bets('b', 3..5), "stored 5"), (Bets('a', 6..7), "stored 7")],
+        vec![(End('b'), "ended"), (ClassicEnd(2), "ended"), (Status, "status")],
+        vec![(Bets('a', 0..7), "stored 7"), (Result(1), "not drawn")],
+        vec![(Bets('a', 6..7), "stored 7"), (End('c'), "ended"), (Result(2), "result"), (Status, "status")],
+        vec![
+            (Bets('a', 0..7), "stored 7"),
+            (Bets('a', 7..8), drawn),
+            (End('a'), "ended"),
+            (Result(1), "result"),
+            (Result(2), "result"),
+            (Result(3), "result"),
+        ],
+    ]
+}
+
+/// The bets of the groups above, in the order in which they have to stand in the file.
+const STORED: &[(u16, Range<u64>)] = &[
+    (1, 0..2),
+    (2, 0..1),
+    (3, 0..1),
+    (1, 2..4),
+    (2, 1..2),
+    (3, 1..2),
+    (2, 2..4),
+    (1, 4..6),
+    (1, 6..7),
+    (2, 4..5),
+];
+
+/// Rows as another program writes them.
+fn rows(bets: &[(u16, Range<u64>)]) -> Vec<u8> {
+    let texts = ["Ana", "O\"Neil, Jr", "a\r\nb", "\"", "x\ny,", "", "\r", "ñ"];
+    let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    for (agency, index) in bets.iter().flat_map(|(agency, range)| range.clone().map(|index| (*agency, index)))
+    {
+        let text = |offset: u64| texts[usize::try_from(index + offset).unwrap() % texts.len()];
+        let document = format!("{agency}{}{index}", text(4));
+        let number = if index % 2 == 0 { WINNER.to_string() } else { index.to_string() };
+        let agency = agency.to_string();
+        writer
+            .write_record([
+                &*agency,
+                text(u64::from(agency.len() as u32)),
+                text(2),
+                &document,
+                "1999-03-17",
+                &number,
+            ])
+            .unwrap();
+    }
+    writer.into_inner().unwrap()
+}
+
+/// The file as it has to become, and each row of it.
+#[derive(Debug)]
+pub struct Truth {
+    pub file: Vec<u8>,
+    /// Where the row ends, its agency, and its document if it wins.
+    rows: Vec<(usize, u16, Option<Vec<u8>>)>,
+}
+
+impl Truth {
+    pub fn new() -> Self {
+        let file = rows(STORED);
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&*file);
+        let bets =
+            STORED.iter().flat_map(|(agency, range)| range.clone().map(|index| (*agency, index..index + 1)));
+        let mut end = 0;
+        let rows = reader.byte_records().zip(bets).map(|(record, bet)| {
+            let record = record.unwrap();
+            end += rows(&[bet]).len();
+            let field = |index: usize| std::str::from_utf8(&record[index]).unwrap();
+            let wins = field(5) == WINNER.to_string();
+            (end, field(0).parse().unwrap(), wins.then(|| record[3].to_vec()))
+        });
+        let rows = rows.collect();
+        Self { file, rows }
+    }
+
+    fn winners(&self, agency: u16) -> Vec<u8> {
+        let of_agency = self.rows.iter().filter(|row| row.1 == agency);
+        of_agency.filter_map(|row| row.2.clone()).collect::<Vec<_>>().join(&0x1e)
+    }
+}
+
+/// What the files say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// The length of the bets file.
+    pub length: usize,
+    counts: HashMap<u16, u64>,
+    pub ended: BTreeSet<u64>,
+    pub draw: Option<Value>,
+}
+
+impl View {
+    /// Reads the files as a process sees them. The bets must be a first part of the expected ones: whole rows, each
+    /// once, in order.
+    pub fn of(image: &Image, truth: &Truth) -> Self {
+        let bets = image.bets.cached();
+        assert!(truth.file.starts_with(&bets), "{}", String::from_utf8_lossy(&bets));
+        let rows: Vec<_> = truth.rows.iter().filter(|row| row.0 <= bets.len()).collect();
+        assert_eq!(rows.last().map_or(0, |row| row.0), bets.len(), "whole rows only");
+        let count = |agency| rows.iter().filter(|row| row.1 == agency).count() as u64;
+        let state = image.state.cached().map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
+        let ended = state["ended"].as_array().into_iter().flatten();
+        Self {
+            length: bets.len(),
+            counts: (1..=AGENCIES).map(|agency| (agency, count(agency))).collect(),
+            ended: ended.map(|agency| agency.as_u64().unwrap()).collect(),
+            draw: Some(state["draw"].clone()).filter(|draw| !draw.is_null()),
+        }
+    }
+
+    pub fn count(&self, agency: u16) -> u64 {
+        self.counts.get(&agency).copied().unwrap_or(0)
+    }
+
+    fn has_ended(&self, agency: u16) -> bool {
+        self.ended.contains(&agency.into())
+    }
+
+    /// Nothing that `earlier` had is missing.
+    pub fn assert_keeps(&self, earlier: &View) {
+        assert!(self.length >= earlier.length, "bets are lost: {self:?} after {earlier:?}");
+        assert!(self.ended.is_superset(&earlier.ended), "an END is lost: {self:?} after {earlier:?}");
+        assert!(earlier.draw.is_none() || self.draw == earlier.draw, "the draw: {self:?} after {earlier:?}");
+    }
+
+    /// Nothing is there that `most` has not.
+    pub fn assert_within(&self, most: &View) {
+        assert!(self.length <= most.length, "bets of nowhere: {self:?}, at most {most:?}");
+        assert!(self.ended.is_subset(&most.ended), "an END of nowhere: {self:?}, at most {most:?}");
+        assert!(self.draw.is_none() || most.draw.is_some(), "a draw too early: {self:?}, at most {most:?}");
+    }
+
+    fn assert_is(&self, contest: &Contest) {
+        assert_eq!(contest.bets(), self.counts.values().sum::<u64>());
+        for number in 1..=AGENCIES {
+            assert_eq!(contest.stored(id(number)), Ok(self.count(number)));
+        }
+        let ended: BTreeSet<u64> = contest.ended_agencies().map(|agency| agency.get().into()).collect();
+        assert_eq!(ended, self.ended);
+        assert_eq!(contest.draw().map(|draw| serde_json::to_value(draw).unwrap()), self.draw);
+    }
+}
+
+fn id(agency: u16) -> AgencyId {
+    AgencyId::new(agency).unwrap()
+}
+
+/// A service's life, from its start on.
+pub struct Service<'a> {
+    truth: &'a Truth,
+    disk: SimulatedDisk,
+    ledger: Ledger<SimulatedDisk>,
+    sessions: HashMap<char, (u16, ClientToken, Role)>,
+    /// What is on disk, after all that was answered.
+    pub known: View,
+}
+
+impl<'a> Service<'a> {
+    /// Starts it. The configuration has changed since the draw, if that was made: it must not matter.
+    pub fn start(disk: SimulatedDisk, truth: &'a Truth) -> Result<Self, RecoveryError> {
+        let state = disk.image().state.cached().unwrap_or_default();
+        let drawn = String::from_utf8_lossy(&state).contains("winning_number");
+        let rules = if drawn {
+            Rules { clients_amount: AGENCIES + 4, winner_number: WINNER + 1 }
+        } else {
+            Rules { clients_amount: AGENCIES, winner_number: WINNER }
+        };
+        let (ledger, _) = Ledger::open(disk.clone(), rules)?;
+        let image = disk.image();
+        let known = View::of(&image, truth);
+        known.assert_is(ledger.contest());
+        assert!(image.is_settled() || image.bets.is_doubtful(), "what was recovered does not last");
+        Ok(Self { truth, disk, ledger, sessions: HashMap::new(), known })
+    }
+
+    /// Has a group decided, stored and answered. Every answer is audited, unless the process was stopped: then there are
+    /// none.
+    pub fn serve(&mut self, asks: &[Ask]) -> Result<Vec<Reply>, LedgerError> {
+        let mut asked = Vec::new();
+        for (number, ask) in (0..).zip(asks) {
+            if self.take(number, ask) {
+                asked.push(ask);
+            }
+        }
+        let committed = self.ledger.commit()?;
+        if self.disk.is_stopped() {
+            return Ok(Vec::new());
+        }
+        let image = self.disk.image();
+        assert!(image.is_settled(), "answers are given, but what they say may not last");
+        let before = std::mem::replace(&mut self.known, View::of(&image, self.truth));
+        self.known.assert_keeps(&before);
+        self.known.assert_is(self.ledger.contest());
+        assert_eq!(committed.answers.len(), asked.len());
+        let mut bulk = Vec::new();
+        let mut replies = Vec::new();
+        for (&(_, _, answer), ask) in committed.answers.iter().zip(asked) {
+            let reply = self.ledger.reply(answer, &committed, &mut bulk);
+            self.audit(ask, &reply, &bulk, &before);
+            replies.push(reply);
+        }
+        Ok(replies)
+    }
+
+    /// Puts a request into the group, if anything is left to ask: a classic client's bets that are stored are not sent
+    /// again, as nothing would tell them from new ones.
+    fn take(&mut self, number: u32, ask: &Ask) -> bool {
+        let (mut token, mut role) = (ClientToken::random(), Role::New);
+        let (request, bytes) = match ask {
+            Ask::Open(_, agency) => (Request::OpenSession { agency: id(*agency) }, vec![]),
+            Ask::Bets(name, bets) => {
+                let agency = self.sessions[name].0;
+                (Request::StoreBets { first: Some(bets.start) }, rows(&[(agency, bets.clone())]))
+            }
+            Ask::End(name) => (Request::EndAgency { agency: id(self.sessions[name].0) }, vec![]),
+            Ask::Classic(bets) => {
+                let rest = |(agency, bets): &(u16, Range<u64>)| {
+                    (*agency, bets.start.max(self.known.count(*agency))..bets.end)
+                };
+                let bytes = rows(&bets.iter().map(rest).collect::<Vec<_>>());
+                if bytes.is_empty() {
+                    return false;
+                }
+                (Request::StoreBets { first: None }, bytes)
+            }
+            Ask::ClassicEnd(agency) => (Request::EndAgency { agency: id(*agency) }, vec![]),
+            Ask::Result(agency) => (Request::Result { agency: id(*agency), offset: 0, wait: false }, vec![]),
+            Ask::Status => (Request::Status { from: 0 }, vec![]),
+        };
+        match ask {
+            Ask::Open(name, agency) => {
+                self.ledger.take(token, &mut role, number, &request, &bytes);
+                self.sessions.insert(*name, (*agency, token, role));
+                return true;
+            }
+            Ask::Bets(name, _) | Ask::End(name) => (_, token, role) = self.sessions[name],
+            _ => {}
+        }
+        self.ledger.take(token, &mut role, number, &request, &bytes);
+        true
+    }
+
+    /// Whether an answer is true, by what is on disk now and was `before`.
+    fn audit(&self, ask: &Ask, reply: &Reply, bulk: &[u8], before: &View) {
+        let now = &self.known;
+        let bets: Vec<(u16, u64)> = match ask {
+            Ask::Bets(name, bets) => vec![(self.sessions[name].0, bets.end)],
+            Ask::Classic(bets) => bets.iter().map(|(agency, bets)| (*agency, bets.end)).collect(),
+            _ => vec![],
+        };
+        let ends = match ask {
+            Ask::End(name) => Some(self.sessions[name].0),
+            Ask::ClassicEnd(agency) => Some(*agency),
+            _ => None,
+        };
+        let holds = match (reply, ask) {
+            (Reply::Opened { stored, .. }, Ask::Open(_, agency)) => *stored == now.count(*agency),
+            (Reply::Stored { stored }, Ask::Bets(..)) => {
+                bets.iter().all(|(agency, upto)| now.count(*agency) == *stored && stored >= upto)
+            }
+            (Reply::Stored { .. }, Ask::Classic(_)) => {
+                bets.iter().all(|(agency, upto)| now.count(*agency) >= *upto)
+            }
+            (Reply::Ended, _) => ends.is_some_and(|agency| now.has_ended(agency)),
+            (Reply::Refused(Refusal::Disk { .. }), _) => match ends {
+                Some(agency) => !now.has_ended(agency),
+                // What was stored before is never refused for the disk's sake, and of what was refused nothing is stored.
+                None => {
+                    now.length == before.length
+                        && bets.iter().any(|(agency, upto)| now.count(*agency) < *upto)
+                }
+            },
+            (Reply::Refused(Refusal::Gap { first, stored }), Ask::Bets(..)) => first > stored,
+            (
+                Reply::Refused(Refusal::AgencyEnded { .. } | Refusal::Drawn),
+                Ask::Bets(..) | Ask::Classic(_),
+            ) => bets.iter().any(|(agency, upto)| now.count(*agency) < *upto),
+            (Reply::Refused(Refusal::NoSuchAgency { .. }), Ask::ClassicEnd(_)) => ends > Some(AGENCIES),
+            (Reply::NotDrawn, Ask::Result(_)) => now.draw.is_none(),
+            (Reply::ResultPage { total }, Ask::Result(agency)) => {
+                now.draw.is_some() && bulk == self.truth.winners(*agency) && *total == bulk.len() as u64
+            }
+            (Reply::StatusPage { agencies, ended, bets, .. }, Ask::Status) => {
+                assert_counts(now, bulk);
+                (*agencies, usize::from(*ended), *bets)
+                    == (AGENCIES, now.ended.len(), now.counts.values().sum())
+            }
+            _ => false,
+        };
+        assert!(holds, "{ask:?} was answered {reply:?}, with {now:?} on disk, and {before:?} before");
+    }
+
+    /// Sends all requests again, from the first on, as clients do that know nothing; all must come to the expected end.
+    pub fn finish(&mut self) {
+        let drawn = self.known.draw.is_some();
+        let calls = self.disk.calls().len();
+        for group in groups() {
+            let asks: Vec<Ask> = group.into_iter().map(|(ask, _)| ask).collect();
+            for reply in self.serve(&asks).unwrap() {
+                assert!(
+                    !matches!(reply, Reply::Refused(Refusal::Disk { .. } | Refusal::Malformed)),
+                    "{reply:?}"
+                );
+            }
+        }
+        assert!(self.known.length == self.truth.file.len(), "bets are missing: {:?}", self.known);
+        assert!(self.known.draw.as_ref().unwrap()["winning_number"] == WINNER);
+        assert!(!drawn || self.disk.calls().len() == calls, "something was written after the draw");
+    }
+}
+
+fn assert_counts(now: &View, mut bulk: &[u8]) {
+    for agency in 1..=AGENCIES {
+        let (count, rest): (AgencyCount, _) = decode(bulk).unwrap();
+        assert_eq!(count, AgencyCount { bets: now.count(agency), ended: now.has_ended(agency) });
+        bulk = rest;
+    }
+    assert!(bulk.is_empty());
+}
+
+/// What a reply says, in few words.
+pub fn words(reply: &Reply) -> String {
+    match reply {
+        Reply::Opened { stored, .. } => format!("opened with {stored}"),
+        Reply::Stored { stored } => format!("stored {stored}"),
+        Reply::Ended => "ended".into(),
+        Reply::NotDrawn => "not drawn".into(),
+        Reply::ResultPage { .. } => "result".into(),
+        Reply::StatusPage { .. } => "status".into(),
+        Reply::Refused(Refusal::NoSuchAgency { .. }) => "no such agency".into(),
+        Reply::Refused(refusal) => refusal.to_string(),
+    }
+}
