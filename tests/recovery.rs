@@ -378,3 +378,25 @@ fn all_children_of_an_acceptor_that_is_killed_are_gone_within_a_second() {
     server.wait(common::PATIENCE);
     drop(silent);
 }
+
+/// The text is chosen so that its torn remains look like a stray quote before whole rows.
+#[test]
+fn a_torn_row_whose_text_looks_like_rows_is_cut_and_what_was_acknowledged_before_it_stays() {
+    let mut server = agencies(1).start();
+    let deceptive =
+        Bet { first_name: "x\r\n1,Ana,Paz,5,2000-02-29,1\r\n".to_owned(), ..bets(1, 1..2)[0].clone() };
+    let all = [bets(1, 0..1), vec![deceptive]].concat();
+    let (mut client, _) = server.session(1);
+    client.store(0, &all[..1]);
+    client.store(1, &all[1..]);
+    server.terminate();
+    let whole = server.bets_file();
+    let first = rows(&all[..1]).len();
+    for cut in [first + 3, whole.len() - 25, whole.len() - 1] {
+        let setup = server.setup().write("bets.csv", &whole[..cut]);
+        let mut again = setup.start();
+        assert_eq!(again.session(1).1.stored, 1, "{cut}");
+        assert_eq!(setup.bets_file(), rows(&all[..1]));
+        again.terminate();
+    }
+}

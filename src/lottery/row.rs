@@ -32,6 +32,8 @@ pub struct Row<'a> {
     pub document: Cow<'a, [u8]>,
     /// The length of the row in bytes, CRLF included.
     pub len: usize,
+    /// Whether one of its fields is in quotes, and may so hold line breaks.
+    pub quoted: bool,
 }
 
 /// Why bytes are not a row.
@@ -95,23 +97,33 @@ fn encode_text(text: &[u8], out: &mut Vec<u8>) {
 /// What is wrong with it; `Unfinished` where more bytes may complete it.
 #[inline]
 pub fn parse_row(bytes: &[u8]) -> Result<Row<'_>, RowError> {
-    let (fields, len) = split_row(bytes)?;
+    let (fields, len, quoted) = split_row(bytes)?;
     let [agency, _, _, document, birthdate, number] = fields;
     let agency = canonical_decimal(agency).and_then(AgencyId::new).ok_or(RowError::Agency)?;
     if !is_real_date(birthdate) {
         return Err(RowError::Birthdate);
     }
     let number = canonical_decimal(number).ok_or(RowError::Number)?;
-    Ok(Row { agency, number, document: unquote(document), len })
+    Ok(Row { agency, number, document: unquote(document), len, quoted })
+}
+
+/// Whether one of the lines after the first would be a whole row, if it stood alone.
+///
+/// Of bytes that end within quotes it can't be told whether they are what a write left of one long row, or rows behind
+/// one that was damaged, if they hold such a line.
+#[must_use]
+pub fn holds_whole_line(bytes: &[u8]) -> bool {
+    memchr_iter(b'\n', bytes).any(|end| bytes.get(end + 1..).is_some_and(|line| parse_row(line).is_ok()))
 }
 
 type Fields<'a> = [&'a [u8]; FIELDS];
 
-fn split_row(bytes: &[u8]) -> Result<(Fields<'_>, usize), RowError> {
+/// The fields of the first row, its length, and whether it has quotes.
+fn split_row(bytes: &[u8]) -> Result<(Fields<'_>, usize, bool), RowError> {
     let end = memchr(b'\n', bytes);
     let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or(bytes);
     if memchr(b'"', line).is_some() {
-        return split_quoted_row(bytes);
+        return split_quoted_row(bytes).map(|(fields, len)| (fields, len, true));
     }
     if end.is_none() {
         return Err(RowError::Unfinished);
@@ -129,7 +141,7 @@ fn split_row(bytes: &[u8]) -> Result<(Fields<'_>, usize), RowError> {
         start = stop + 1;
     }
     // The last field is a number: a seventh field would show there as a comma, but say what it is.
-    if commas.next().is_some() { Err(RowError::Malformed) } else { Ok((fields, line.len() + 2)) }
+    if commas.next().is_some() { Err(RowError::Malformed) } else { Ok((fields, line.len() + 2, false)) }
 }
 
 /// As `split_row`, for a row with quotes, in which a field may hold line breaks.

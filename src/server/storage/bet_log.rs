@@ -5,6 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use super::disk::Disk;
+use super::state_file::Extent;
 
 /// What became of a change that failed.
 #[derive(Debug, Error)]
@@ -47,6 +48,11 @@ impl<D: Disk> BetLog<D> {
                 Err(error) => Err(WriteError::Unknown(error)),
             },
         }
+    }
+
+    /// Where a group of that many bytes would stand.
+    pub fn extent_of(&self, rows: usize) -> Extent {
+        Extent { from: self.length, to: self.length + rows as u64 }
     }
 
     /// The disk, for what stands beside the bets.

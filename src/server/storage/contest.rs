@@ -4,7 +4,7 @@
 //! [taken back](Contest::take_back_bets).
 
 use crate::ipc::message::{AgencyCount, Refusal};
-use crate::lottery::row::{RowError, parse_row};
+use crate::lottery::row::{RowError, holds_whole_line, parse_row};
 use crate::lottery::{AgencyId, Draw, draw};
 use crate::protocol::message::AgencyState;
 use crate::protocol::record::RECORD_SEPARATOR;
@@ -39,6 +39,8 @@ pub struct Batch {
     pub rows: u64,
     /// Where the rows begin that are not skipped, in bytes.
     pub new_from: usize,
+    /// Whether one of the new rows, if it were torn, could be taken for several.
+    pub deceptive: bool,
     /// Runs of new rows of one agency.
     runs: Vec<(AgencyId, u64)>,
     /// Documents that won, of new rows.
@@ -168,6 +170,7 @@ impl Contest {
                 batch.new_from = at;
                 continue;
             }
+            batch.deceptive |= row.quoted && rest.get(..row.len).is_some_and(holds_whole_line);
             batch.count(row.agency);
             if draw::wins(row.number, self.winning_number) {
                 batch.winners.push((row.agency, row.document.into_owned()));
@@ -306,6 +309,7 @@ impl Batch {
     fn clear(&mut self) {
         self.rows = 0;
         self.new_from = 0;
+        self.deceptive = false;
         self.runs.clear();
         self.winners.clear();
     }

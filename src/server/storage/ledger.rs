@@ -11,7 +11,7 @@ use super::bet_log::{BetLog, WriteError};
 use super::contest::{Batch, Contest};
 use super::disk::Disk;
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
-use super::state_file::State;
+use super::state_file::{Extent, State};
 use crate::ipc::message::{ClientToken, Refusal, Reply, Request, encode};
 use crate::ipc::reply_pipe::PAGE;
 use crate::lottery::{AgencyId, Draw};
@@ -32,6 +32,7 @@ pub enum Role {
 pub struct Ledger<D> {
     contest: Contest,
     log: BetLog<D>,
+    writing: Option<Extent>,
     group: Group,
     batch: Batch,
 }
@@ -39,6 +40,7 @@ pub struct Ledger<D> {
 #[derive(Debug, Default)]
 struct Group {
     rows: Vec<u8>,
+    deceptive: bool,
     ends: Vec<AgencyId>,
     answers: Vec<(ClientToken, u32, Answer)>,
 }
@@ -100,7 +102,8 @@ impl<D: Disk> Ledger<D> {
     pub fn open(mut disk: D, rules: Rules) -> Result<(Self, u64), RecoveryError> {
         let Recovered { contest, length, cut } = recover(&mut disk, rules)?;
         let log = BetLog::new(disk, length);
-        Ok((Self { contest, log, group: Group::default(), batch: Batch::default() }, cut))
+        let writing = None;
+        Ok((Self { contest, log, writing, group: Group::default(), batch: Batch::default() }, cut))
     }
 
     /// The contest as it stands.
@@ -177,6 +180,7 @@ impl<D: Disk> Ledger<D> {
 
     fn add(&mut self, rows: &[u8]) {
         self.contest.add(&self.batch);
+        self.group.deceptive |= self.batch.deceptive;
         self.group.rows.extend_from_slice(rows.get(self.batch.new_from..).unwrap_or_default());
     }
 
@@ -204,16 +208,29 @@ impl<D: Disk> Ledger<D> {
         if self.group.rows.is_empty() {
             return Ok(None);
         }
-        let outcome = self.log.append(&self.group.rows);
+        let noted = if self.group.deceptive { self.note_deceptive()? } else { None };
+        let failed = match noted {
+            Some(errno) => Some(errno),
+            None => failure(self.log.append(&self.group.rows))?,
+        };
         self.group.rows.clear();
         self.group.rows.shrink_to(2 * GROUP_LIMIT);
-        let failed = failure(outcome)?;
         if failed.is_none() {
             self.contest.keep_bets();
         } else {
             self.contest.take_back_bets();
         }
         Ok(failed)
+    }
+
+    /// Notes where the group will stand, before it is written: see [`State::writing`].
+    fn note_deceptive(&mut self) -> Result<Option<i32>, LedgerError> {
+        self.group.deceptive = false;
+        self.writing = Some(self.log.extent_of(self.group.rows.len()));
+        let ends = &self.group.ends;
+        let ended = self.contest.ended_agencies().filter(|agency| !ends.contains(agency)).collect();
+        let state = State { ended, draw: self.contest.draw().cloned(), writing: self.writing };
+        failure(state.replace(self.log.disk()))
     }
 
     fn commit_state(&mut self, due: bool) -> Result<Option<i32>, LedgerError> {
@@ -226,7 +243,11 @@ impl<D: Disk> Ledger<D> {
         } else {
             self.contest.draw().cloned()
         };
-        let state = State { ended: self.contest.ended_agencies().collect(), draw: draw.clone() };
+        let state = State {
+            ended: self.contest.ended_agencies().collect(),
+            draw: draw.clone(),
+            writing: self.writing,
+        };
         let failed = failure(state.replace(self.log.disk()))?;
         let ends = std::mem::take(&mut self.group.ends);
         if failed.is_none() {

@@ -11,9 +11,9 @@ use thiserror::Error;
 
 use super::contest::Contest;
 use super::disk::Disk;
-use super::state_file::{State, StateError};
+use super::state_file::{Extent, State, StateError};
 use crate::lottery::AgencyId;
-use crate::lottery::row::{RowError, parse_row};
+use crate::lottery::row::{RowError, holds_whole_line, parse_row};
 
 /// What the configuration says about the contest. After the draw, the state file's word counts instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
     let clients_amount = drawn.map_or(rules.clients_amount, |draw| draw.agencies);
     let winner_number = drawn.map_or(rules.winner_number, |draw| draw.winning_number);
     let mut contest = Contest::new(clients_amount, winner_number);
-    let (length, cut) = read_rows(disk, &mut contest)?;
+    let (length, cut) = read_rows(disk, &mut contest, state.writing)?;
     let left_out = |what| move |agency| RecoveryError::LeftOut { clients_amount, agency, what };
     contest.settle_agencies(clients_amount).map_err(left_out("bets"))?;
     for agency in state.ended {
@@ -96,7 +96,11 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
 const CHUNK: usize = if cfg!(test) { 64 } else { 256 * 1024 };
 
 /// Reads all rows; returns how many bytes are whole rows, and how many more there are.
-fn read_rows(disk: &impl Disk, contest: &mut Contest) -> Result<(u64, u64), RecoveryError> {
+fn read_rows(
+    disk: &impl Disk,
+    contest: &mut Contest,
+    writing: Option<Extent>,
+) -> Result<(u64, u64), RecoveryError> {
     let mut reader = Reader { disk, bytes: Vec::new(), start: 0, offset: 0, at_end: false };
     loop {
         let found = parse_row(reader.waiting()).and_then(|row| {
@@ -109,17 +113,20 @@ fn read_rows(disk: &impl Disk, contest: &mut Contest) -> Result<(u64, u64), Reco
             Ok(len) => reader.take(len),
             Err(RowError::Unfinished | RowError::UnfinishedQuotes) if !reader.at_end => reader.fill()?,
             Err(RowError::Unfinished) => break,
-            Err(RowError::UnfinishedQuotes) if !has_whole_line(reader.waiting()) => break,
+            Err(RowError::UnfinishedQuotes) if is_torn(reader.waiting(), reader.offset, writing) => break,
             Err(error) => return Err(RecoveryError::Row { line: line_at(disk, reader.offset)?, error }),
         }
     }
     Ok((reader.offset, reader.waiting().len() as u64))
 }
 
-/// Whether a quote that is not closed is more likely damage than a torn row: whole rows stand on the lines after it.
-/// To cut them off would lose what was acknowledged.
-fn has_whole_line(bytes: &[u8]) -> bool {
-    memchr_iter(b'\n', bytes).any(|end| bytes.get(end + 1..).is_some_and(|line| parse_row(line).is_ok()))
+/// Whether a last row that ends within quotes was torn. Where whole rows stand on the lines after its first it may be a
+/// stray quote before rows that were acknowledged, and to cut those off would lose them: then only the state file's word
+/// that such a row was being written there makes it a torn one.
+fn is_torn(row: &[u8], offset: u64, writing: Option<Extent>) -> bool {
+    let end = offset + row.len() as u64;
+    let was_writing = writing.is_some_and(|extent| extent.from <= offset && end <= extent.to);
+    was_writing || !holds_whole_line(row)
 }
 
 /// The line that the byte at `offset` stands in, from 1.

@@ -16,6 +16,15 @@ use crate::lottery::{AgencyId, Draw};
 
 const VERSION: u32 = 1;
 
+/// Bytes of the bets file: those from `from` on, up to `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// The first one.
+    pub from: u64,
+    /// The one after the last.
+    pub to: u64,
+}
+
 /// What the file holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
@@ -23,6 +32,9 @@ pub struct State {
     pub ended: Vec<AgencyId>,
     /// The draw, if it has been made.
     pub draw: Option<Draw>,
+    /// The last group whose torn remains could be taken for whole rows. Noted before it is written: of those bytes, and
+    /// of them alone, recovery then knows that they may be cut off.
+    pub writing: Option<Extent>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -30,6 +42,8 @@ struct Format {
     version: u32,
     ended: Vec<AgencyId>,
     draw: Option<Draw>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    writing: Option<Extent>,
 }
 
 /// The file is not what it should be.
@@ -49,8 +63,8 @@ impl State {
     /// # Errors
     /// It is damaged or of another version.
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
-        let Format { version, ended, draw } = serde_json::from_slice(bytes)?;
-        if version == VERSION { Ok(Self { ended, draw }) } else { Err(StateError::Version(version)) }
+        let Format { version, ended, draw, writing } = serde_json::from_slice(bytes)?;
+        if version == VERSION { Ok(Self { ended, draw, writing }) } else { Err(StateError::Version(version)) }
     }
 
     /// Puts this state on disk in the place of the one before.
@@ -58,7 +72,7 @@ impl State {
     /// # Errors
     /// It failed.
     pub fn replace(self, disk: &mut impl Disk) -> Result<(), WriteError> {
-        let format = Format { version: VERSION, ended: self.ended, draw: self.draw };
+        let format = Format { version: VERSION, ended: self.ended, draw: self.draw, writing: self.writing };
         let mut bytes = serde_json::to_vec(&format).map_err(|error| WriteError::NotDone(error.into()))?;
         bytes.push(b'\n');
         disk.write_next_state(&bytes).map_err(WriteError::NotDone)?;

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::super::recovery::RecoveryError;
 use super::crashes::{Bounds, asks, record, recover_from_all};
-use super::image::Image;
+use super::image::{Image, NEXT_STATE_STEPS};
 use super::workload::{Service, Truth, View, words};
 use super::{Call, SimulatedDisk, Trouble};
 use crate::ipc::message::{Refusal, Reply};
@@ -128,6 +128,12 @@ fn where_nobody_knows_what_is_on_disk_nothing_is_answered() {
 fn a_recovery_that_fails_leaves_all_to_the_next_one() {
     let truth = Truth::new();
     let mut torn = Image::default();
+    // As it would be if all were one group, which has deceptive rows.
+    let note =
+        format!(r#"{{"version":1,"ended":[],"draw":null,"writing":{{"from":0,"to":{}}}}}"#, truth.file.len());
+    torn.state.write_next(note.as_bytes(), NEXT_STATE_STEPS);
+    torn.state.rename();
+    torn.state.sync_folder();
     torn.bets.append(&truth.file[..truth.file.len() / 2]);
     for synced in [false, true] {
         if synced {

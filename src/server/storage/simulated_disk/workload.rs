@@ -85,9 +85,12 @@ const STORED: &[(u16, Range<u64>)] = &[
     (2, 4..5),
 ];
 
+/// A text that, torn, looks like a stray quote before whole rows.
+const DECEPTIVE: &str = "\n2,,,,2000-02-29,1\r\n";
+
 /// Rows as another program writes them.
 fn rows(bets: &[(u16, Range<u64>)]) -> Vec<u8> {
-    let texts = ["Ana", "O\"Neil, Jr", "a\r\nb", "\"", "x\ny,", "", "\r", "ñ"];
+    let texts = ["Ana", "O\"Neil, Jr", DECEPTIVE, "\"", "x\ny,", "", "\r", "ñ"];
     let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     for (agency, index) in bets.iter().flat_map(|(agency, range)| range.clone().map(|index| (*agency, index)))
     {
