@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::lottery::row::RowError;
 use crate::lottery::{AgencyId, Draw};
 use crate::protocol::message::AgencyState;
 
@@ -157,6 +158,13 @@ pub enum Refusal {
     /// What no honest handler sends.
     #[error("the request makes no sense")]
     Malformed,
+}
+
+impl From<RowError> for Refusal {
+    /// An honest handler sends whole rows.
+    fn from(_: RowError) -> Self {
+        Self::Malformed
+    }
 }
 
 /// The head of one reply.

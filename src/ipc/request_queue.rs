@@ -115,8 +115,10 @@ impl<'a> RequestReceiver<'a> {
     pub fn receive(&mut self) -> io::Result<Option<(PartHead, &[u8])>> {
         loop {
             let Some(length) = self.queue.receive(&mut self.message)? else { return Ok(None) };
-            if decode::<PartHead>(self.message.get(..length).unwrap_or_default()).is_ok() {
-                return Ok(Some(decode(self.message.get(..length).unwrap_or_default())?));
+            let message = self.message.get(..length).unwrap_or_default();
+            if let Ok((head, bulk)) = decode(message) {
+                let bulk = length - bulk.len()..length;
+                return Ok(Some((head, self.message.get(bulk).unwrap_or_default())));
             }
         }
     }

@@ -84,7 +84,9 @@ pub fn is_real_date(text: &[u8]) -> bool {
     else {
         return false;
     };
-    year > 0 && NaiveDate::from_ymd_opt(year.cast_signed(), month, day).is_some()
+    // Every month has 28 days; only what comes after needs the calendar.
+    let is_any_years = (1..=12).contains(&month) && (1..=28).contains(&day);
+    year > 0 && (is_any_years || NaiveDate::from_ymd_opt(year.cast_signed(), month, day).is_some())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr_iter};
+use memchr::{Memchr2, memchr, memchr_iter, memchr2_iter};
 use thiserror::Error;
 
 use super::bet::{FIELDS, is_real_date, parse_decimal};
@@ -34,6 +34,18 @@ pub struct Row<'a> {
     pub len: usize,
     /// Whether one of its fields is in quotes, and may so hold line breaks.
     pub quoted: bool,
+}
+
+impl<'a> Row<'a> {
+    fn of(fields: Fields<'a>, len: usize, quoted: bool) -> Result<Self, RowError> {
+        let [agency, _, _, document, birthdate, number] = fields;
+        let agency = canonical_decimal(agency).and_then(AgencyId::new).ok_or(RowError::Agency)?;
+        if !is_real_date(birthdate) {
+            return Err(RowError::Birthdate);
+        }
+        let number = canonical_decimal(number).ok_or(RowError::Number)?;
+        Ok(Self { agency, number, document: unquote(document), len, quoted })
+    }
 }
 
 /// Why bytes are not a row.
@@ -98,13 +110,68 @@ fn encode_text(text: &[u8], out: &mut Vec<u8>) {
 #[inline]
 pub fn parse_row(bytes: &[u8]) -> Result<Row<'_>, RowError> {
     let (fields, len, quoted) = split_row(bytes)?;
-    let [agency, _, _, document, birthdate, number] = fields;
-    let agency = canonical_decimal(agency).and_then(AgencyId::new).ok_or(RowError::Agency)?;
-    if !is_real_date(birthdate) {
-        return Err(RowError::Birthdate);
+    Row::of(fields, len, quoted)
+}
+
+/// Parses bytes that have to be whole rows and nothing else, and hands each on with its place: where it begins. UTF-8 is
+/// the caller's to check.
+///
+/// # Errors
+/// What is wrong with the first row that is not one; those before it have been handed on.
+pub fn for_each_row<'a, E: From<RowError>>(
+    rows: &'a [u8],
+    mut take: impl FnMut(usize, Row<'a>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut at = 0;
+    if is_plain(rows) {
+        let mut lines = PlainRows { rows, at, marks: memchr2_iter(b',', b'\n', rows) };
+        while let Some(row) = lines.next_row()? {
+            at += row.len;
+            take(at - row.len, row)?;
+        }
+        return Ok(());
     }
-    let number = canonical_decimal(number).ok_or(RowError::Number)?;
-    Ok(Row { agency, number, document: unquote(document), len, quoted })
+    while let Some(rest) = rows.get(at..).filter(|rest| !rest.is_empty()) {
+        let row = parse_row(rest)?;
+        at += row.len;
+        take(at - row.len, row)?;
+    }
+    Ok(())
+}
+
+/// Whether there are no quotes, and no CR that is not before an LF as far as their numbers tell; each LF is looked at
+/// later. Looked for in all rows at once, which is far faster than in each.
+fn is_plain(rows: &[u8]) -> bool {
+    memchr(b'"', rows).is_none() && memchr_iter(b'\r', rows).count() == memchr_iter(b'\n', rows).count()
+}
+
+/// Rows without quotes, in which every comma and line feed means what it seems.
+struct PlainRows<'a> {
+    rows: &'a [u8],
+    at: usize,
+    marks: Memchr2<'a>,
+}
+
+impl<'a> PlainRows<'a> {
+    fn next_row(&mut self) -> Result<Option<Row<'a>>, RowError> {
+        let begin = self.at;
+        if begin == self.rows.len() {
+            return Ok(None);
+        }
+        let mut fields = [self.rows; FIELDS];
+        for (index, field) in fields.iter_mut().enumerate() {
+            let end = self.marks.next().ok_or(RowError::Unfinished)?;
+            let last = index + 1 == FIELDS;
+            if self.rows.get(end) != Some(if last { &b'\n' } else { &b',' }) {
+                return Err(RowError::Malformed);
+            }
+            *field = self.rows.get(self.at..end).ok_or(RowError::Malformed)?;
+            self.at = end + 1;
+        }
+        let [.., number] = &mut fields;
+        *number = number.strip_suffix(b"\r").ok_or(RowError::Malformed)?;
+        Row::of(fields, self.at - begin, false).map(Some)
+    }
 }
 
 /// Whether one of the lines after the first would be a whole row, if it stood alone.
@@ -283,6 +350,37 @@ mod tests {
             prop_assert_eq!(parsed.agency.to_string(), agency);
             prop_assert_eq!(parsed.number.to_string(), number);
             prop_assert_eq!(parsed.document.as_ref(), document.as_bytes());
+        }
+
+        #[test]
+        fn many_rows_are_what_each_of_them_is(
+            rows in proptest::collection::vec("1,[ab]{0,3},[\"\r]?,9?,1999-03-17,[0-9]{1,2}\r\n", 0..4),
+            damage in proptest::option::of((any::<proptest::sample::Index>(), "[,\"\r\n0-9-]")),
+        ) {
+            let mut bytes = rows.concat().into_bytes();
+            if let Some((place, byte)) = damage.filter(|_| !bytes.is_empty()) {
+                let place = place.index(bytes.len());
+                bytes[place] = byte.as_bytes()[0];
+            }
+            let mut one_by_one = Vec::new();
+            let mut at = 0;
+            let good = loop {
+                if at == bytes.len() {
+                    break true;
+                }
+                let Ok(row) = parse_row(&bytes[at..]) else { break false };
+                at += row.len;
+                one_by_one.push((at - row.len, row.clone()));
+            };
+            let mut together = Vec::new();
+            let all: Result<(), RowError> = for_each_row(&bytes, |at, row| {
+                together.push((at, row));
+                Ok(())
+            });
+            prop_assert_eq!(all.is_ok(), good);
+            if good {
+                prop_assert_eq!(together, one_by_one);
+            }
         }
 
         #[test]

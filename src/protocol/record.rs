@@ -38,11 +38,15 @@ pub fn count_records(payload: &[u8]) -> usize {
     if payload.is_empty() { 0 } else { memchr_iter(RECORD_SEPARATOR, payload).count() + 1 }
 }
 
-/// Validates every record of a payload and hands the bets on, in their order. Returns how many there were.
+/// Validates every record of a payload and hands the bets on, in their order, each with its record as it came. Returns
+/// how many there were.
 ///
 /// # Errors
 /// The first thing that is wrong; some bets may have been handed on before it was found.
-pub fn for_each_bet<'a>(payload: &'a [u8], mut take: impl FnMut(&Bet<'a>)) -> Result<u64, RecordError> {
+pub fn for_each_bet<'a>(
+    payload: &'a [u8],
+    mut take: impl FnMut(&Bet<'a>, &'a [u8]),
+) -> Result<u64, RecordError> {
     if payload.is_empty() {
         return Err(RecordError::Empty);
     }
@@ -51,9 +55,11 @@ pub fn for_each_bet<'a>(payload: &'a [u8], mut take: impl FnMut(&Bet<'a>)) -> Re
     let mut index = 0;
     let mut separators = memchr2_iter(RECORD_SEPARATOR, FIELD_SEPARATOR, payload);
     loop {
+        let start = bets.start;
         let (bet, last) =
             bets.next_bet(&mut separators).map_err(|error| RecordError::Bet { index, error })?;
-        take(&bet);
+        // The reader stands behind the separator that ended the record.
+        take(&bet, payload.get(start..bets.start - 1).unwrap_or_default());
         index += 1;
         if last {
             return Ok(index as u64);
@@ -120,7 +126,7 @@ mod tests {
 
     fn bets(payload: &[u8]) -> Result<Vec<(String, u32)>, RecordError> {
         let mut all = Vec::new();
-        for_each_bet(payload, |bet| all.push((bet.document.to_owned(), bet.number))).map(|count| {
+        for_each_bet(payload, |bet, _| all.push((bet.document.to_owned(), bet.number))).map(|count| {
             assert_eq!(count, all.len() as u64);
             all
         })
@@ -162,8 +168,8 @@ mod tests {
             payload.push(RECORD_SEPARATOR);
             push_record(&bet, &mut payload);
             let mut got = Vec::new();
-            for_each_bet(&payload, |bet| got.push(format!("{bet:?}"))).unwrap();
-            prop_assert_eq!(got, vec![format!("{:?}", bet); 2]);
+            for_each_bet(&payload, |bet, record| got.push((format!("{bet:?}"), record.len()))).unwrap();
+            prop_assert_eq!(got, vec![(format!("{bet:?}"), payload.len() / 2); 2]);
         }
 
         #[test]

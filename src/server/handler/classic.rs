@@ -3,13 +3,13 @@
 use std::io;
 
 use super::dialog::{Deferred, Dialog, Question};
+use super::rows::push_rows;
 use crate::ipc::finished_agencies::Finished;
 use crate::ipc::message::{Refusal, Request};
 use crate::logging::{Field, Level, Outcome, event, info};
 use crate::lottery::AgencyId;
-use crate::lottery::row::encode_row;
 use crate::protocol::message::{ClientMessage, MessageError};
-use crate::protocol::record::{count_records, for_each_bet};
+use crate::protocol::record::count_records;
 
 /// Takes the one message of the connection.
 ///
@@ -87,13 +87,12 @@ fn encode_rows(
     let rows = dialog.storage.body();
     let mut last = None;
     let mut refused = None;
-    let count = for_each_bet(records, |bet| {
+    let count = push_rows(records, rows, |bet| {
         seen(bet.document, bet.number);
         if last != Some(bet.agency) {
             last = Some(bet.agency);
             refused = refused.or_else(|| refusal_for(view, bet.agency));
         }
-        encode_row(bet, rows);
     });
     match (count, refused) {
         (Ok(count), None) => Ok(count),

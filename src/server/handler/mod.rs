@@ -7,6 +7,7 @@
 pub mod classic;
 pub mod connection;
 pub mod dialog;
+pub mod rows;
 pub mod session;
 
 use std::io;
@@ -71,6 +72,8 @@ pub struct Client {
 const FIRST_FRAME: Duration = Duration::from_secs(5);
 /// How long the last reply may take to be read by a client that still sends.
 const LINGER: Duration = Duration::from_secs(1);
+/// How soon a handler that waits for room in the queue looks for itself: the one that was woken may have been killed.
+const QUEUE_RETRY: Duration = Duration::from_millis(20);
 /// How long a handler that was told to stop goes on writing.
 const STOP_WRITING: Duration = Duration::from_millis(300);
 /// As `LINGER`, while the server stops.
@@ -263,8 +266,11 @@ impl<'a> Handler<'a> {
         self.register()?;
         let now = Instant::now();
         let stop = self.stopping.map(|at| at + STOP_WRITING);
-        let until =
-            [self.deadline().map(|(at, _)| at), self.dialog.next_report(), stop].into_iter().flatten().min();
+        let retry = self.waits_for_queue.then(|| now + QUEUE_RETRY);
+        let until = [self.deadline().map(|(at, _)| at), self.dialog.next_report(), stop, retry]
+            .into_iter()
+            .flatten()
+            .min();
         let mut events = [EpollEvent::empty(); 4];
         let count = match self.epoll.wait(&mut events, timeout_until(until, now)) {
             Ok(count) => count,
@@ -277,6 +283,9 @@ impl<'a> Handler<'a> {
             }
         }
         let now = Instant::now();
+        if count == 0 && self.waits_for_queue {
+            self.dialog.storage.send()?;
+        }
         self.dialog.report(now);
         // What has just come counts: a client is late only if it still has not moved.
         Ok(match self.deadline() {
@@ -345,7 +354,9 @@ impl<'a> Handler<'a> {
         }
         let sends = self.dialog.storage.is_sending();
         if sends && !self.waits_for_queue {
-            self.epoll.add(self.dialog.storage.queue(), EpollEvent::new(EpollFlags::EPOLLOUT, QUEUE))?;
+            // Each message that is taken out makes room for one: to wake all that wait would be in vain for the others.
+            let room = EpollFlags::EPOLLOUT | EpollFlags::EPOLLEXCLUSIVE;
+            self.epoll.add(self.dialog.storage.queue(), EpollEvent::new(room, QUEUE))?;
         } else if !sends && self.waits_for_queue {
             self.epoll.delete(self.dialog.storage.queue())?;
         }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::classic::{log_bets, log_end, log_result_refused};
 use super::dialog::{Deferred, Dialog, Mode, Question};
+use super::rows::push_rows;
 use crate::ipc::message::{Refusal, Request};
 use crate::logging::{Field, Level, Outcome, info};
 use crate::lottery::AgencyId;
-use crate::lottery::row::encode_row;
 use crate::protocol::message::{ClientMessage, MessageError, SESSION_VERSION};
-use crate::protocol::record::{count_records, for_each_bet};
+use crate::protocol::record::count_records;
 
 /// How often a session that goes forward says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -155,10 +155,7 @@ fn is_own(agency: AgencyId, named: Option<u8>) -> bool {
 fn bets(dialog: &mut Dialog<'_>, agency: AgencyId, first: u64, records: &[u8]) -> io::Result<()> {
     let rows = dialog.storage.body();
     let mut others = false;
-    let checked = for_each_bet(records, |bet| {
-        others |= bet.agency != agency;
-        encode_row(bet, rows);
-    });
+    let checked = push_rows(records, rows, |bet| others |= bet.agency != agency);
     let error = match checked {
         Ok(count) if !others => {
             let count = usize::try_from(count).unwrap_or(usize::MAX);

@@ -4,7 +4,7 @@
 //! [taken back](Contest::take_back_bets).
 
 use crate::ipc::message::{AgencyCount, Refusal};
-use crate::lottery::row::{RowError, holds_whole_line, parse_row};
+use crate::lottery::row::{for_each_row, holds_whole_line};
 use crate::lottery::{AgencyId, Draw, draw};
 use crate::protocol::message::AgencyState;
 use crate::protocol::record::RECORD_SEPARATOR;
@@ -158,24 +158,22 @@ impl Contest {
         if std::str::from_utf8(rows).is_err() {
             return Err(Refusal::Malformed);
         }
-        let mut at = 0;
-        while let Some(rest) = rows.get(at..).filter(|rest| !rest.is_empty()) {
-            let row = parse_row(rest).map_err(|_: RowError| Refusal::Malformed)?;
+        for_each_row(rows, |at, row| {
             if only.is_some_and(|agency| agency != row.agency) {
                 return Err(Refusal::OtherAgency);
             }
-            at += row.len;
             batch.rows += 1;
             if batch.rows <= skip {
-                batch.new_from = at;
-                continue;
+                batch.new_from = at + row.len;
+                return Ok(());
             }
-            batch.deceptive |= row.quoted && rest.get(..row.len).is_some_and(holds_whole_line);
+            batch.deceptive |= row.quoted && rows.get(at..at + row.len).is_some_and(holds_whole_line);
             batch.count(row.agency);
             if draw::wins(row.number, self.winning_number) {
                 batch.winners.push((row.agency, row.document.into_owned()));
             }
-        }
+            Ok(())
+        })?;
         if batch.rows == 0 { Err(Refusal::Malformed) } else { Ok(()) }
     }
 
