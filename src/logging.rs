@@ -119,10 +119,16 @@ pub fn enabled(level: Level) -> bool {
     level as u8 >= THRESHOLD.load(Ordering::Relaxed)
 }
 
-/// Keeps this process at the present offset of local time. For a process that is about to lose the right to open
-/// files, the one with the time zone included.
-pub fn freeze_offset() {
-    OFFSET.get_or_init(|| *Local::now().offset());
+/// The present offset of local time.
+#[must_use]
+pub fn local_offset() -> FixedOffset {
+    *Local::now().offset()
+}
+
+/// Keeps this process at an offset of local time. For a process that is about to lose the right to open files, the one
+/// with the time zone included.
+pub fn freeze_offset(offset: FixedOffset) {
+    OFFSET.get_or_init(|| offset);
 }
 
 /// Writes one event.

@@ -23,7 +23,7 @@ use crate::ipc::control::control_pair;
 use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::message::{ClientToken, FromStorage, ToStorage};
 use crate::ipc::reply_pipe::reply_pipe;
-use crate::logging::{Level, Outcome, event, info};
+use crate::logging::{Level, Outcome, event, info, local_offset};
 use crate::protocol::message::ServerMessage;
 use crate::system::confinement::{Confinement, InForce};
 use crate::system::fd_passing::Sent;
@@ -108,7 +108,7 @@ fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
     // Bound now, so that a port in use is found before anything else; listening begins when storage is ready.
     let bound = socket(family, SockType::Stream, flags, None).and_then(|fd| {
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-        keep_clients_honest(&fd)?;
+        set_for_clients(&fd)?;
         match address {
             SocketAddr::V4(address) => bind(fd.as_raw_fd(), &SockaddrIn::from(address))?,
             SocketAddr::V6(address) => bind(fd.as_raw_fd(), &SockaddrIn6::from(address))?,
@@ -118,9 +118,10 @@ fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
     bound.map_err(|error| ServerError::Listen { address: address.to_string(), error: error.into() })
 }
 
-/// Accepted sockets inherit it: see `tcp(7)`. A session may be idle for as long as it likes, but not once its machine
-/// or the network between is gone.
-fn keep_clients_honest(listener: &OwnedFd) -> nix::Result<()> {
+/// Accepted sockets inherit it: see `tcp(7)`. A reply is written whole, so there is nothing to wait for before it is
+/// sent. A session may be idle for as long as it likes, but not once its machine or the network between is gone.
+fn set_for_clients(listener: &OwnedFd) -> nix::Result<()> {
+    setsockopt(listener, sockopt::TcpNoDelay, &true)?;
     setsockopt(listener, sockopt::KeepAlive, &true)?;
     setsockopt(listener, sockopt::TcpKeepIdle, &KEEP_ALIVE_SECONDS)?;
     setsockopt(listener, sockopt::TcpKeepInterval, &(KEEP_ALIVE_SECONDS / 3))?;
@@ -302,6 +303,7 @@ impl Acceptor<'_> {
         let view = ServerView {
             acceptor: getpid(),
             confinement: &self.confinement,
+            offset: local_offset(),
             agencies: self.agencies,
             finished: &self.finished,
             max_payload: self.config.max_payload,

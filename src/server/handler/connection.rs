@@ -33,8 +33,6 @@ impl<'a> Connection<'a> {
     /// None that a correct kernel gives.
     pub fn new(socket: &'a TcpStream, max_payload: u32) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        // A reply is written whole, so there is nothing to wait for before it is sent.
-        socket.set_nodelay(true)?;
         let now = Instant::now();
         Ok(Self {
             socket,

@@ -15,6 +15,7 @@ use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use chrono::FixedOffset;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::Pid;
@@ -45,6 +46,8 @@ pub struct ServerView<'a> {
     pub max_payload: u32,
     /// How long a client may stall.
     pub client_timeout: Duration,
+    /// The offset of local time, for the log.
+    pub offset: FixedOffset,
     /// Handlers alive, this one included.
     pub handlers: u32,
     /// Handlers that may be alive at once.
@@ -82,7 +85,7 @@ const STOP_LINGER: Duration = Duration::from_millis(100);
 /// The process, from its first to its last act. Returns its exit status.
 #[must_use]
 pub fn run(client: &Client, view: &ServerView<'_>, queue: &QueueSender, signals: &Signals) -> i32 {
-    logging::freeze_offset();
+    logging::freeze_offset(view.offset);
     let Client { socket, ip, token, replies } = client;
     let storage = StorageClient::new(*token, queue, ReplyReader::new(replies.as_fd()));
     let handler = Connection::new(socket, view.max_payload)
