@@ -7,19 +7,19 @@ use super::workload::{Ask, Service, Truth, View, groups, words};
 use super::{Call, SimulatedDisk, Trouble};
 
 /// What may be found after a crash.
-struct Bounds {
+pub struct Bounds {
     /// What was answered.
-    least: View,
+    pub least: View,
     /// And what was in flight.
-    most: View,
+    pub most: View,
 }
 
-fn asks() -> Vec<Vec<Ask>> {
+pub fn asks() -> Vec<Vec<Ask>> {
     groups().into_iter().map(|group| group.into_iter().map(|(ask, _)| ask).collect()).collect()
 }
 
 /// Serves all groups on a good disk: the calls that were made, and what was on disk at the start and after each group.
-fn record(truth: &Truth) -> (Vec<Call>, Vec<View>) {
+pub fn record(truth: &Truth) -> (Vec<Call>, Vec<View>) {
     let disk = SimulatedDisk::new(Image::default());
     let mut service = Service::start(disk.clone(), truth).unwrap();
     let mut views = vec![service.known.clone()];
@@ -52,8 +52,8 @@ fn crash(truth: &Truth, views: &[View], at: usize, done: usize) -> (Image, Bound
 
 /// Recovers from every world, and from every world that is left where recovery itself is stopped, and so on. Returns how
 /// many there were.
-fn recover_from_all(worlds: Vec<Image>, bounds: &Bounds, truth: &Truth) -> usize {
-    let mut seen: BTreeSet<Image> = worlds.iter().cloned().collect();
+pub fn recover_from_all(worlds: Vec<Image>, bounds: &Bounds, truth: &Truth) -> usize {
+    let mut seen = BTreeSet::from_iter(worlds);
     let mut left: Vec<Image> = seen.iter().cloned().collect();
     let mut recovered = BTreeSet::new();
     while let Some(world) = left.pop() {

@@ -2,6 +2,149 @@
 
 use nix::errno::Errno;
 
+use super::super::recovery::RecoveryError;
+use super::crashes::{Bounds, asks, record, recover_from_all};
 use super::image::Image;
-use super::workload::{Service, Truth, groups};
+use super::workload::{Service, Truth, View, words};
 use super::{Call, SimulatedDisk, Trouble};
+use crate::ipc::message::{Refusal, Reply};
+
+const REFUSED: &str = "the bets could not be stored: No space left on device";
+
+/// How a call fails: after each of its steps but the last, and a write also after that, as it may report late.
+fn ways_to_fail(call: Call) -> Vec<Trouble> {
+    let all = call.steps() + usize::from(matches!(call, Call::Append(_)));
+    let errno = |done| if done % 2 == 0 { Errno::ENOSPC } else { Errno::EIO };
+    (0..all).map(|done| Trouble::Fail { done, errno: errno(done) }).collect()
+}
+
+/// Serves all groups; the one that is refused is sent again, and then must be taken. Returns how many were refused, and
+/// whether the service ended with an error in between, with the group that it had in hand.
+fn serve_all(service: &mut Service<'_>) -> (usize, Option<usize>) {
+    let mut refused = 0;
+    for (number, group) in asks().iter().enumerate() {
+        let Ok(replies) = service.serve(group) else { return (refused, Some(number)) };
+        if replies.iter().any(is_refused) {
+            refused += 1;
+            let again = service.serve(group).unwrap();
+            assert!(!again.iter().any(is_refused), "{again:?}");
+        }
+    }
+    (refused, None)
+}
+
+fn is_refused(reply: &Reply) -> bool {
+    matches!(reply, Reply::Refused(Refusal::Disk { .. }))
+}
+
+/// All that can be found after an error, but for one thing: pages that a failed sync has called clean, found by a process
+/// that starts before they are dropped. No process can tell these from good ones.
+fn worlds_after_error(image: &Image) -> Vec<Image> {
+    if image.bets.is_doubtful() { image.survivors() } else { image.worlds() }
+}
+
+#[test]
+fn what_fails_once_is_refused_and_undone_and_the_next_group_is_taken() {
+    let truth = Truth::new();
+    let (calls, _) = record(&truth);
+    // The first calls are recovery's.
+    for (at, call) in calls.into_iter().enumerate().skip(2) {
+        for trouble in ways_to_fail(call) {
+            let disk = SimulatedDisk::with_troubles(Image::default(), [(at, trouble)]);
+            let mut service = Service::start(disk.clone(), &truth).unwrap();
+            let refused = serve_all(&mut service);
+            // A folder whose sync fails is synced once more.
+            let expected = usize::from(call != Call::SyncFolder);
+            assert_eq!(refused, (expected, None), "call {at}, {call:?}, {trouble:?}");
+            service.finish();
+            assert!(disk.image().is_settled());
+        }
+    }
+}
+
+/// The answers of that group, where the first call of that kind in it fails.
+fn answers(number: usize, fails: fn(Call) -> bool) -> Vec<String> {
+    let truth = Truth::new();
+    let disk = SimulatedDisk::new(Image::default());
+    let mut service = Service::start(disk.clone(), &truth).unwrap();
+    let groups = asks();
+    groups[..number].iter().for_each(|group| drop(service.serve(group).unwrap()));
+    let made = disk.calls().len();
+    let (calls, _) = record(&truth);
+    let at = made + calls[made..].iter().position(|call| fails(*call)).unwrap();
+    let trouble = Trouble::Fail { done: 0, errno: Errno::ENOSPC };
+    let disk = SimulatedDisk::with_troubles(Image::default(), [(at, trouble)]);
+    let mut service = Service::start(disk, &truth).unwrap();
+    groups[..number].iter().for_each(|group| drop(service.serve(group).unwrap()));
+    service.serve(&groups[number]).unwrap().iter().map(words).collect()
+}
+
+#[test]
+fn of_a_group_that_fails_only_what_is_not_stored_is_refused() {
+    let append = |call| matches!(call, Call::Append(_));
+    let sync = |call| call == Call::Sync;
+    let gap = "the first bet would be number 6, but the next to store is 4";
+    assert_eq!(answers(2, append), [REFUSED, REFUSED, gap, "not drawn"]);
+    assert_eq!(answers(4, sync), [REFUSED, REFUSED, "stored 4"]);
+    assert_eq!(answers(5, append), ["ended", REFUSED, "no such agency"]);
+    let state = |call| call == Call::WriteNextState;
+    assert_eq!(answers(5, state), [REFUSED, "stored 6", "no such agency"]);
+    let rename = |call| call == Call::RenameNextState;
+    assert_eq!(answers(8, rename), [REFUSED, REFUSED, "status"]);
+    assert_eq!(answers(10, state), ["stored 7", REFUSED, "not drawn", "status"]);
+}
+
+#[test]
+fn where_nobody_knows_what_is_on_disk_nothing_is_answered() {
+    let truth = Truth::new();
+    let (calls, views) = record(&truth);
+    for (at, call) in calls.into_iter().enumerate().skip(2) {
+        let first: Vec<Trouble> = match call {
+            Call::Append(bytes) => {
+                let ways = ways_to_fail(call);
+                [0, bytes / 2, bytes].map(|done| ways[done]).into()
+            }
+            Call::Sync | Call::SyncFolder => ways_to_fail(call),
+            _ => continue,
+        };
+        // A cut follows, or the folder's second sync; neither of these works.
+        let second = if call == Call::SyncFolder { call } else { Call::Cut };
+        for first in first {
+            for second in ways_to_fail(second) {
+                let disk = SimulatedDisk::with_troubles(Image::default(), [(at, first), (at + 1, second)]);
+                let mut service = Service::start(disk.clone(), &truth).unwrap();
+                let (refused, ended_at) = serve_all(&mut service);
+                let number =
+                    ended_at.unwrap_or_else(|| panic!("{call:?} {first:?}, then {second:?}: went on"));
+                assert_eq!(refused, 0, "{call:?} {first:?}, then {second:?}");
+                let bounds = Bounds { least: service.known, most: views[number + 1].clone() };
+                recover_from_all(worlds_after_error(&disk.image()), &bounds, &truth);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_recovery_that_fails_leaves_all_to_the_next_one() {
+    let truth = Truth::new();
+    let mut torn = Image::default();
+    torn.bets.append(&truth.file[..truth.file.len() / 2]);
+    for synced in [false, true] {
+        if synced {
+            torn.bets.sync();
+        }
+        let disk = SimulatedDisk::new(torn.clone());
+        let found = Service::start(disk.clone(), &truth).unwrap().known;
+        let nothing = View::of(&Image::default(), &truth);
+        let bounds = Bounds { least: if synced { found.clone() } else { nothing }, most: found };
+        let calls = disk.calls();
+        assert_eq!(calls, [Call::Cut, Call::Sync, Call::SyncFolder]);
+        for (at, call) in calls.into_iter().enumerate() {
+            for trouble in ways_to_fail(call) {
+                let disk = SimulatedDisk::with_troubles(torn.clone(), [(at, trouble)]);
+                assert!(matches!(Service::start(disk.clone(), &truth), Err(RecoveryError::Io(_))));
+                recover_from_all(worlds_after_error(&disk.image()), &bounds, &truth);
+            }
+        }
+    }
+}
