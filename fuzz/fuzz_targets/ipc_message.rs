@@ -1,0 +1,23 @@
+//! What the processes say to each other: no bytes make a decoder panic, and what is read is written the same.
+#![no_main]
+
+use std::fmt::Debug;
+
+use libfuzzer_sys::fuzz_target;
+use loteria::ipc::message::{AgencyCount, FromStorage, PartHead, ReplyHead, ToStorage, decode, encode};
+
+fn check<T: serde::de::DeserializeOwned + serde::Serialize + PartialEq + Debug>(bytes: &[u8]) {
+    let Ok((head, rest)) = decode::<T>(bytes) else { return };
+    let mut out = vec![0; bytes.len()];
+    let length = encode(&head, &mut out).expect("it is no longer than it was");
+    assert_eq!(length + rest.len(), bytes.len());
+    assert_eq!(out[..length], bytes[..length]);
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    check::<PartHead>(bytes);
+    check::<ReplyHead>(bytes);
+    check::<ToStorage>(bytes);
+    check::<FromStorage>(bytes);
+    check::<AgencyCount>(bytes);
+});

@@ -1,0 +1,109 @@
+//! Recovery over any files: it never panics, and what it takes up it takes up again in the same way.
+#![no_main]
+
+use std::io;
+
+use libfuzzer_sys::fuzz_target;
+use loteria::ipc::message::{ClientToken, Reply, Request};
+use loteria::lottery::AgencyId;
+use loteria::server::storage::disk::Disk;
+use loteria::server::storage::ledger::{Ledger, Role};
+use loteria::server::storage::recovery::Rules;
+
+#[derive(Clone, PartialEq, Debug)]
+struct Files {
+    bets: Vec<u8>,
+    state: Option<Vec<u8>>,
+    next: Vec<u8>,
+}
+
+struct MemoryDisk<'a>(&'a mut Files);
+
+impl Disk for MemoryDisk<'_> {
+    fn append(&mut self, rows: &[u8]) -> io::Result<()> {
+        self.0.bets.extend_from_slice(rows);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.0.bets.truncate(length as usize);
+        Ok(())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = self.0.bets.get(offset as usize..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn read_state(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.0.state.clone())
+    }
+
+    fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.next = bytes.to_vec();
+        Ok(())
+    }
+
+    fn rename_next_state(&mut self) -> io::Result<()> {
+        self.0.state = Some(std::mem::take(&mut self.0.next));
+        Ok(())
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+const RULES: Rules = Rules { clients_amount: 4, winner_number: 7 };
+
+/// Opens the files; returns the contest in words, and how much was cut. With `draw`, makes the draw if it is due.
+fn open(files: &mut Files, draw: bool) -> Option<(String, u64)> {
+    let (mut ledger, cut) = Ledger::open(MemoryDisk(files), RULES).ok()?;
+    if draw {
+        ledger.commit().expect("the disk is good");
+    }
+    Some((format!("{:?}", ledger.contest()), cut))
+}
+
+fuzz_target!(|input: (&[u8], Option<&[u8]>)| {
+    let (bets, state) = input;
+    let before = Files { bets: bets.to_vec(), state: state.map(<[u8]>::to_vec), next: Vec::new() };
+    let mut files = before.clone();
+    let Some((contest, cut)) = open(&mut files, false) else {
+        assert_eq!(files, before, "what is refused is left as it is");
+        return;
+    };
+    assert_eq!(files.bets, bets[..bets.len() - cut as usize]);
+    assert_eq!(open(&mut files, false), Some((contest, 0)));
+
+    let (drawn, _) = open(&mut files, true).expect("it was taken up before");
+    assert_eq!(open(&mut files, true), Some((drawn, 0)), "the draw is as it was");
+    store_again(&mut files);
+});
+
+/// What was recovered is taken as rows of a request, too: nothing that stands in the file would be refused.
+fn store_again(files: &mut Files) {
+    let rows = files.bets.clone();
+    if rows.is_empty() {
+        return;
+    }
+    let mut empty = Files { bets: Vec::new(), state: None, next: Vec::new() };
+    let rules = Rules { clients_amount: u16::MAX, ..RULES };
+    let (mut ledger, _) = Ledger::open(MemoryDisk(&mut empty), rules).expect("nothing is a contest");
+    ledger.take(ClientToken::random(), &mut Role::New, 1, &Request::StoreBets { first: None }, &rows);
+    let agency = AgencyId::new(1_u16).expect("it is one");
+    ledger.take(ClientToken::random(), &mut Role::New, 2, &Request::EndAgency { agency }, &[]);
+    let committed = ledger.commit().expect("the disk is good");
+    let mut bulk = Vec::new();
+    let replies: Vec<Reply> =
+        committed.answers.iter().map(|answer| ledger.reply(answer.2, &committed, &mut bulk)).collect();
+    assert_eq!(replies, [Reply::Stored { stored: 0 }, Reply::Ended]);
+    drop(ledger);
+    assert_eq!(empty.bets, rows);
+}
