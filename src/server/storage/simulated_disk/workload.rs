@@ -89,7 +89,7 @@ const STORED: &[(u16, Range<u64>)] = &[
 fn row(agency: u16, index: u64) -> Vec<u8> {
     let texts = ["Ana", "O\"Neil, Jr", "a\r\nb", "\"", "x\ny,", "", "\r", "ñ"];
     let text = |offset: u64| texts[usize::try_from(index + offset).unwrap() % texts.len()];
-    let number = if index % 2 == 0 { u64::from(WINNER) } else { index };
+    let number = if index.is_multiple_of(2) { u64::from(WINNER) } else { index };
     let document = format!("{agency}{}{index}", text(4));
     let [first, last] = [text(agency.into()), text(2)];
     let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
@@ -129,7 +129,7 @@ impl Truth {
             (end, field(0).parse().unwrap(), wins.then(|| record[3].to_vec()))
         });
         let rows = rows.collect();
-        Self { all, file, rows }
+        Self { file, rows, all }
     }
 
     fn encode(&self, bets: &[(u16, Range<u64>)]) -> Vec<u8> {
