@@ -220,8 +220,11 @@ impl From<BadMessage> for std::io::Error {
     }
 }
 
+/// The most memory that reading a head may take, in bytes: a text's length is not believed before it is checked.
+const MAX_READ: usize = 4096;
+
 fn format() -> impl bincode::config::Config {
-    bincode::config::standard().with_fixed_int_encoding()
+    bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX_READ>()
 }
 
 /// Writes a head at the start of `out`; returns its length.
@@ -285,6 +288,21 @@ mod tests {
         let length = encode(&head, &mut bytes).unwrap();
         let (read, bulk): (PartHead, _) = decode(&bytes).unwrap();
         assert_eq!((read, bulk.len()), (head, 100 - length));
+    }
+
+    #[test]
+    fn a_length_that_is_not_there_is_an_error_and_not_an_allocation() {
+        let at = "2026-03-01T20:15:00-03:00".to_owned();
+        let draw = Some(Draw { at: at.clone(), agencies: 2, winning_number: 7574 });
+        let reply = Reply::StatusPage { agencies: 2, ended: 2, bets: 7, draw };
+        let mut bytes = [0; 256];
+        let length = encode(&ReplyHead { id: 1, reply }, &mut bytes).unwrap();
+        assert!(decode::<ReplyHead>(&bytes[..length]).is_ok());
+        let text = bytes.windows(at.len()).position(|window| window == at.as_bytes()).unwrap();
+        for claimed in [u64::MAX, u64::from(u32::MAX), 5000] {
+            bytes[text - 8..text].copy_from_slice(&claimed.to_le_bytes());
+            assert!(decode::<ReplyHead>(&bytes[..length]).is_err());
+        }
     }
 
     proptest! {

@@ -131,10 +131,10 @@ fn is_torn(row: &[u8], offset: u64, writing: Option<Extent>) -> bool {
 
 /// The line that the byte at `offset` stands in, from 1.
 fn line_at(disk: &impl Disk, offset: u64) -> io::Result<u64> {
-    let mut buffer = vec![0; CHUNK].into_boxed_slice();
+    let mut buffer = [0; 8 * 1024];
     let (mut line, mut at) = (1, 0);
     while at < offset {
-        let want = usize::try_from(offset - at).unwrap_or(CHUNK).min(CHUNK);
+        let want = usize::try_from(offset - at).unwrap_or(usize::MAX).min(buffer.len());
         let count = disk.read_at(buffer.get_mut(..want).unwrap_or_default(), at)?;
         if count == 0 {
             break;

@@ -53,7 +53,7 @@ fn crash(truth: &Truth, views: &[View], at: usize, done: usize) -> (Image, Bound
 /// Recovers from every world, and from every world that is left where recovery itself is stopped, and so on. Returns how
 /// many there were.
 pub fn recover_from_all(worlds: Vec<Image>, bounds: &Bounds, truth: &Truth) -> usize {
-    let mut seen: BTreeSet<Image> = worlds.iter().cloned().collect();
+    let mut seen = BTreeSet::from_iter(worlds);
     let mut left: Vec<Image> = seen.iter().cloned().collect();
     let mut recovered = BTreeSet::new();
     while let Some(world) = left.pop() {

@@ -52,7 +52,7 @@ pub fn groups() -> Vec<Vec<(Ask, &'static str)>> {
         vec![
             (Classic(vec![(2, 1..2), (3, 1..2), (2, 2..3)]), "stored 0"),
             (Bets('b', 1..4), "stored 4"),
-            (Bets('c', 0..2), "stored 4"),
+            (Bets('c', 0..4), "stored 4"),
         ],
         vec![(ClassicEnd(3), "ended"), (Bets('a', 4..6), "stored 6"), (ClassicEnd(4), "no such agency")],
         vec![(Classic(vec![(2, 4..5), (3, 2..3)]), has_ended), (ClassicEnd(3), "ended"), (Status, "status")],
@@ -88,28 +88,23 @@ const STORED: &[(u16, Range<u64>)] = &[
 /// A text that, torn, looks like a stray quote before whole rows.
 const DECEPTIVE: &str = "\n2,,,,2000-02-29,1\r\n";
 
-/// Rows as another program writes them.
-fn rows(bets: &[(u16, Range<u64>)]) -> Vec<u8> {
+/// The row of a bet as another program writes it.
+fn row(agency: u16, index: u64) -> Vec<u8> {
     let texts = ["Ana", "O\"Neil, Jr", DECEPTIVE, "\"", "x\ny,", "", "\r", "ñ"];
+    let text = |offset: u64| texts[usize::try_from(index + offset).unwrap() % texts.len()];
+    let number = if index.is_multiple_of(2) { u64::from(WINNER) } else { index };
+    let document = format!("{agency}{}{index}", text(4));
+    let [first, last] = [text(agency.into()), text(2)];
     let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
-    for (agency, index) in bets.iter().flat_map(|(agency, range)| range.clone().map(|index| (*agency, index)))
-    {
-        let text = |offset: u64| texts[usize::try_from(index + offset).unwrap() % texts.len()];
-        let document = format!("{agency}{}{index}", text(4));
-        let number = if index % 2 == 0 { WINNER.to_string() } else { index.to_string() };
-        let agency = agency.to_string();
-        writer
-            .write_record([
-                &*agency,
-                text(u64::from(agency.len() as u32)),
-                text(2),
-                &document,
-                "1999-03-17",
-                &number,
-            ])
-            .unwrap();
-    }
+    writer
+        .write_record([&agency.to_string(), first, last, &document, "1999-03-17", &number.to_string()])
+        .unwrap();
     writer.into_inner().unwrap()
+}
+
+/// Each bet of some runs.
+fn each(bets: &[(u16, Range<u64>)]) -> impl Iterator<Item = (u16, u64)> {
+    bets.iter().flat_map(|(agency, range)| range.clone().map(|index| (*agency, index)))
 }
 
 /// The file as it has to become, and each row of it.
@@ -118,24 +113,30 @@ pub struct Truth {
     pub file: Vec<u8>,
     /// Where the row ends, its agency, and its document if it wins.
     rows: Vec<(usize, u16, Option<Vec<u8>>)>,
+    /// The row of each bet, also of those that are never stored.
+    all: HashMap<(u16, u64), Vec<u8>>,
 }
 
 impl Truth {
     pub fn new() -> Self {
-        let file = rows(STORED);
+        let all: HashMap<_, _> =
+            each(&[(1, 0..8), (2, 0..8), (3, 0..8)]).map(|bet| (bet, row(bet.0, bet.1))).collect();
+        let file: Vec<u8> = each(STORED).flat_map(|bet| all[&bet].clone()).collect();
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&*file);
-        let bets =
-            STORED.iter().flat_map(|(agency, range)| range.clone().map(|index| (*agency, index..index + 1)));
         let mut end = 0;
-        let rows = reader.byte_records().zip(bets).map(|(record, bet)| {
+        let rows = reader.byte_records().zip(each(STORED)).map(|(record, bet)| {
             let record = record.unwrap();
-            end += rows(&[bet]).len();
+            end += all[&bet].len();
             let field = |index: usize| std::str::from_utf8(&record[index]).unwrap();
             let wins = field(5) == WINNER.to_string();
             (end, field(0).parse().unwrap(), wins.then(|| record[3].to_vec()))
         });
         let rows = rows.collect();
-        Self { file, rows }
+        Self { file, rows, all }
+    }
+
+    fn encode(&self, bets: &[(u16, Range<u64>)]) -> Vec<u8> {
+        each(bets).flat_map(|bet| &self.all[&bet]).copied().collect()
     }
 
     fn winners(&self, agency: u16) -> Vec<u8> {
@@ -275,14 +276,14 @@ impl<'a> Service<'a> {
             Ask::Open(_, agency) => (Request::OpenSession { agency: id(*agency) }, vec![]),
             Ask::Bets(name, bets) => {
                 let agency = self.sessions[name].0;
-                (Request::StoreBets { first: Some(bets.start) }, rows(&[(agency, bets.clone())]))
+                (Request::StoreBets { first: Some(bets.start) }, self.truth.encode(&[(agency, bets.clone())]))
             }
             Ask::End(name) => (Request::EndAgency { agency: id(self.sessions[name].0) }, vec![]),
             Ask::Classic(bets) => {
                 let rest = |(agency, bets): &(u16, Range<u64>)| {
                     (*agency, bets.start.max(self.known.count(*agency))..bets.end)
                 };
-                let bytes = rows(&bets.iter().map(rest).collect::<Vec<_>>());
+                let bytes = self.truth.encode(&bets.iter().map(rest).collect::<Vec<_>>());
                 if bytes.is_empty() {
                     return false;
                 }
