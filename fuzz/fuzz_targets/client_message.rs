@@ -2,10 +2,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use loteria::lottery::row::{encode_row, parse_row};
+use loteria::lottery::row::{RowError, encode_row, for_each_row, parse_row};
 use loteria::protocol::frame::{Frame, FrameType, push_frame};
 use loteria::protocol::message::ClientMessage;
 use loteria::protocol::record::{RECORD_SEPARATOR, count_records, for_each_bet, push_record};
+use loteria::server::handler::rows::push_rows;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&first, payload)) = bytes.split_first() else { return };
@@ -26,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
 fn check_records(payload: &[u8]) {
     let mut rows = Vec::new();
     let mut records = Vec::new();
-    let outcome = for_each_bet(payload, |bet| {
+    let outcome = for_each_bet(payload, |bet, _| {
         let from = rows.len();
         encode_row(bet, &mut rows);
         let row = parse_row(&rows[from..]).expect("what was encoded is a row");
@@ -42,6 +43,16 @@ fn check_records(payload: &[u8]) {
     assert_eq!(count, count_records(payload) as u64);
     // Numbers lose their leading zeros; then the records are the same, and come to the same rows.
     let mut again = Vec::new();
-    assert_eq!(for_each_bet(&records, |bet| encode_row(bet, &mut again)), Ok(count));
+    assert_eq!(push_rows(&records, &mut again, |_| ()), Ok(count));
     assert_eq!(rows, again);
+    // Nor does it matter whether a message is taken as a whole.
+    again.clear();
+    assert_eq!(push_rows(payload, &mut again, |_| ()), Ok(count));
+    assert_eq!(rows, again);
+    let mut found = 0;
+    let all: Result<(), RowError> = for_each_row(&rows, |_, _| {
+        found += 1;
+        Ok(())
+    });
+    assert_eq!((all, found), (Ok(()), count));
 }
