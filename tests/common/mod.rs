@@ -13,8 +13,11 @@
 
 pub mod bets;
 pub mod client;
+pub mod load;
 pub mod log;
+pub mod oracle;
 pub mod processes;
+pub mod queues;
 pub mod server;
 pub mod uploader;
 
