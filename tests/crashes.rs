@@ -11,9 +11,11 @@ mod common;
 
 use std::time::Duration;
 
+use common::agencies::RunningAgency;
+use common::bets::{WINNING, of_agency, parse_rows};
 use common::load::{AGENCIES, BETS, Load, SESSIONS, fixed_port};
-use common::oracle::{self, Unanswered, check_all, check_between, check_folder};
-use common::{RunningServer, Setup, bets, processes, queues, until};
+use common::oracle::{self, Unanswered, check_all, check_between, check_folder, whole_rows};
+use common::{RunningServer, Setup, bets, processes, queues, rows, until};
 use nix::sys::signal::Signal;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -192,4 +194,34 @@ fn a_next_state_that_was_not_put_in_its_place_is_not_left() {
     assert_eq!(server.session(1).1.state, 0, "the END was not acknowledged, and is not there");
     server.terminate();
     check_folder(&setup);
+}
+
+// Real agencies.
+
+#[test]
+fn agencies_whose_server_is_killed_under_load_bring_each_bet_once_and_learn_their_results() {
+    const AMOUNTS: [u64; 3] = [9000, 5000, 7000];
+    let setup = setup().with("CLIENTS_AMOUNT", AMOUNTS.len());
+    loteria::sample::write(3, &AMOUNTS, 11, &setup.path(".")).unwrap();
+    let all = [1, 2, 3].map(|agency| common::agencies::bets_of(&setup, agency));
+    let whole: usize = all.iter().map(|bets| rows(bets).len()).sum();
+    let mut server = setup.start();
+    let agencies = [1, 2, 3].map(|agency| RunningAgency::start(&setup, agency));
+    for share in [8, 4, 2] {
+        until("the agencies bring bets", || server.bets_file().len() >= whole / share);
+        server.kill9();
+        assert!(whole_rows(server.bets_file()).len() < whole, "it was killed in the middle");
+        server = setup.start();
+    }
+    for (agency, all) in agencies.into_iter().zip(&all) {
+        let winners = all.iter().filter(|bet| bet.number == WINNING).count();
+        assert!(winners > 0);
+        assert_eq!(agency.winners(), winners.to_string());
+    }
+    let stored = parse_rows(&server.bets_file());
+    assert_eq!(stored.len() as u64, AMOUNTS.iter().sum::<u64>());
+    for (agency, all) in (1..).zip(&all) {
+        assert!(of_agency(&stored, agency) == *all, "agency {agency}: each bet once, in order");
+    }
+    server.terminate();
 }

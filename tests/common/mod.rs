@@ -11,6 +11,7 @@
     reason = "a test fails by a panic, and says why on standard error"
 )]
 
+pub mod agencies;
 pub mod bets;
 pub mod client;
 pub mod load;
