@@ -171,7 +171,7 @@ macro_rules! stages {
 }
 
 stages! {
-    handlers_killed_between_two_parts_of_a_request: "request_part_sent" after 1..4;
+    handlers_killed_between_two_parts_of_a_request: "request_part_sent" after 0..2;
     handlers_killed_with_the_mutex_held: "handler_has_mutex" after 1..4;
     storage_killed_with_the_mutex_held: "storage_has_mutex" after 1..2;
     storage_killed_after_the_write_and_before_the_sync: "bets_written" after 3..30;
