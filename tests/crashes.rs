@@ -9,13 +9,13 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::agencies::RunningAgency;
 use common::bets::{WINNING, of_agency, parse_rows};
 use common::load::{AGENCIES, BETS, Load, SESSIONS, fixed_port};
 use common::oracle::{self, Unanswered, check_all, check_between, check_folder, whole_rows};
-use common::{RunningServer, Setup, bets, processes, queues, rows, until};
+use common::{RunningServer, Setup, bets, kind, processes, queues, rows, until, winner};
 use nix::sys::signal::Signal;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -93,7 +93,9 @@ fn kill(victim: Victim, mut server: RunningServer, load: &Load, random: &mut Cha
             server
         }
         Victim::Acceptor => {
+            let start = Instant::now();
             server.kill9();
+            assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
             check_between(&server.setup(), load);
             server.setup().start()
         }
@@ -189,11 +191,45 @@ fn a_next_state_that_was_not_put_in_its_place_is_not_left() {
     let mut server = setup.start();
     let (mut client, _) = server.session(1);
     client.store(0, &bets(1, 0..3));
-    client.send_frame(common::kind::END, b"");
+    client.send_frame(kind::END, b"");
     client.expect_closed();
     assert_eq!(server.session(1).1.state, 0, "the END was not acknowledged, and is not there");
     server.terminate();
     check_folder(&setup);
+}
+
+#[test]
+fn a_draw_whose_storage_service_dies_before_anybody_is_told_is_known_to_all() {
+    for place in ["state_renamed=1*off", "storage_has_mutex=2*off"] {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        let setup = setup().with("CLIENTS_AMOUNT", 2).with("FAILPOINTS", format!("{place}->1*return"));
+        let server = setup.start();
+        server.session(1).0.store(0, &[winner(1, "11")]);
+        server.session(1).0.end_agency();
+        let (mut last, _) = server.session(2);
+        last.send_frame(kind::END, b"");
+        last.expect_closed();
+        // Until the next storage service is there, handlers may say that it is too early.
+        assert_eq!(server.session(2).1.state, 2);
+        server.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, b"11");
+        server.connect().refused(kind::BET, &winner(1, "12").record());
+        assert_eq!(oracle::deaths(&setup), (0, 1));
+        assert!(server.log().count("INFO", "sorteo | result: success") <= 1);
+    }
+}
+
+#[test]
+fn even_stopped_children_of_an_acceptor_that_is_killed_are_gone_within_a_second() {
+    let mut server = setup().start();
+    let (_client, _) = server.session(1);
+    for child in server.handlers().into_iter().chain([server.storage()]) {
+        processes::send(child, Signal::SIGSTOP);
+    }
+    let start = Instant::now();
+    server.kill9();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
 // Real agencies.

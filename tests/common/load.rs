@@ -56,6 +56,7 @@ pub struct Load {
     may_refuse: bool,
     until: Instant,
     acknowledged: BTreeMap<u32, AtomicU64>,
+    ended: BTreeMap<u32, AtomicBool>,
     running: AtomicUsize,
     failed: AtomicBool,
     requests: Mutex<Vec<Request>>,
@@ -86,6 +87,7 @@ impl Load {
             may_refuse,
             until: Instant::now() + LIMIT,
             acknowledged: SESSIONS.map(|agency| (agency, AtomicU64::new(0))).into(),
+            ended: SESSIONS.map(|agency| (agency, AtomicBool::new(false))).into(),
             running: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             requests: Mutex::default(),
@@ -187,13 +189,16 @@ impl Load {
     fn attend(&self, agency: u32, all: &[Bet], random: &mut ChaCha8Rng) -> Result<Vec<u8>> {
         let mut client = Client::try_connect(self.port)?;
         let known = self.acknowledged_of(agency);
+        let has_ended = self.ended[&agency].load(Ordering::SeqCst);
         let opened = client.try_open_session(agency)?;
+        assert!(opened.state > 0 || !has_ended, "the END of agency {agency} was acknowledged");
         assert!(opened.stored >= known, "agency {agency}: {known} bets were stored, now {}", opened.stored);
         if opened.state == 0 {
             self.upload(&mut client, agency, all, opened.stored, random)?;
             client.stream.write_all(&frame(kind::END, b""))?;
             let (got, reason) = client.try_read_frame()?;
             self.must_be(kind::BET_ACK, got, &reason)?;
+            self.ended[&agency].store(true, Ordering::SeqCst);
         } else {
             assert_eq!(
                 opened.stored,
