@@ -150,7 +150,7 @@ pub enum Refusal {
     #[error("a bet of another agency than the session's")]
     OtherAgency,
     /// The disk took nothing of it.
-    #[error("the bets could not be stored: {}", Errno::from_raw(*.errno).desc())]
+    #[error("it could not be stored: {}", Errno::from_raw(*.errno).desc())]
     Disk {
         /// What the system said: see `errno(3)`.
         errno: i32,

@@ -11,10 +11,14 @@
     reason = "a test fails by a panic, and says why on standard error"
 )]
 
+pub mod agencies;
 pub mod bets;
 pub mod client;
+pub mod load;
 pub mod log;
+pub mod oracle;
 pub mod processes;
+pub mod queues;
 pub mod server;
 pub mod uploader;
 

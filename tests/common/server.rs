@@ -44,6 +44,11 @@ impl Setup {
         &self.settings[key]
     }
 
+    /// Whether that setting is in the environment.
+    pub fn has(&self, key: &str) -> bool {
+        self.settings.contains_key(key)
+    }
+
     /// Without that setting in the environment.
     pub fn without(mut self, key: &str) -> Self {
         self.settings.remove(key);
@@ -123,6 +128,7 @@ impl Setup {
         for setting in loteria::config::SERVER_SETTINGS {
             command.env_remove(setting.key);
         }
+        command.env_remove("FAILPOINTS");
         command.arg("server").envs(&self.settings).current_dir(self.folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         loteria::system::process::die_with_parent(&mut command);

@@ -130,13 +130,21 @@ impl FileDisk {
             return Err(OpenError::NotAFile);
         }
         lock(&bets, path)?;
-        folder.sync_all().map_err(failed(folder_path))?;
         let beside = |ending: &str| {
             let mut name = path.as_os_str().to_owned();
             name.push(ending);
             PathBuf::from(name)
         };
-        Ok(Self { bets, folder, state_path: beside(".state"), next_state_path: beside(".state.next") })
+        let (state_path, next_state_path) = (beside(".state"), beside(".state.next"));
+        // A kill may have left it; its END was not acknowledged.
+        match std::fs::remove_file(&next_state_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(&next_state_path)(error));
+            }
+            _ => {}
+        }
+        folder.sync_all().map_err(failed(folder_path))?;
+        Ok(Self { bets, folder, state_path, next_state_path })
     }
 }
 

@@ -1,0 +1,46 @@
+//! Names of POSIX message queues, where one may look.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// A file system that a test has mounted.
+#[derive(Debug)]
+pub struct Mount<'a>(&'a Path);
+
+impl<'a> Mount<'a> {
+    /// Mounts it, if one is allowed to.
+    pub fn new(kind: &str, options: &str, at: &'a Path) -> Option<Self> {
+        let mounted = Command::new("mount").args(["-t", kind, "-o", options, "none"]).arg(at).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(at))
+    }
+}
+
+impl Drop for Mount<'_> {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(self.0).status().ok();
+    }
+}
+
+/// Panics if a queue keeps a name. Only an administrator can look; returns whether it was possible.
+pub fn assert_no_names() -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(_mount) = Mount::new("mqueue", "rw", folder.path()) else { return false };
+    // A server that starts beside this one has a name for a moment: only one that stays is ours.
+    let mut staying = names(folder.path());
+    for _ in 0..20 {
+        if staying.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        staying = &staying & &names(folder.path());
+    }
+    assert!(staying.is_empty(), "queues keep their names: {staying:?}");
+    true
+}
+
+fn names(folder: &Path) -> BTreeSet<OsString> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+}
