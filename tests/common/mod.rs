@@ -17,6 +17,7 @@ pub mod log;
 pub mod processes;
 pub mod server;
 pub mod uploader;
+pub mod usage;
 
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ pub use client::{Client, Opened, frame, kind, status};
 pub use log::Log;
 pub use server::{RunningServer, Setup};
 pub use uploader::upload;
+pub use usage::Usage;
 
 /// How long a test waits for what should come at once, before it calls it missing. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(10);
