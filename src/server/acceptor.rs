@@ -33,6 +33,8 @@ use crate::system::signal::{Signals, is_termination};
 
 /// How long to leave the listener alone after the system had no descriptor, memory or process to give.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How soon storage is told again where no event says when it can be.
+const TELL_AGAIN: Duration = Duration::from_millis(20);
 /// Connections accepted in one round: between two rounds signals and deaths are looked at.
 const ROUND: usize = 16;
 /// After this from the signal on, storage is told to stop even if handlers are left.
@@ -82,6 +84,7 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
         handlers: Handlers::default(),
         gone: Vec::new(),
         newcomer: None,
+        tell_again: None,
         pause_until: None,
         stopping: None,
         failure: None,
@@ -156,6 +159,8 @@ struct Acceptor<'a> {
     /// Clients that are gone and of whom storage has not been told yet.
     gone: Vec<ClientToken>,
     newcomer: Option<Newcomer>,
+    /// When what storage has not been told is tried again.
+    tell_again: Option<Instant>,
     pause_until: Option<Instant>,
     stopping: Option<Stopping>,
     failure: Option<ServerError>,
@@ -185,9 +190,11 @@ impl Acceptor<'_> {
 
     /// Waits until something happens, and deals with it.
     fn advance(&mut self) -> io::Result<()> {
-        self.watch_listener()?;
+        // One moment for both: a pause that ended between them would end unnoticed.
+        let now = Instant::now();
+        self.watch_listener(now)?;
         let mut events = [EpollEvent::empty(); 4];
-        let count = match self.epoll.wait(&mut events, self.timeout()) {
+        let count = match self.epoll.wait(&mut events, self.timeout(now)) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(error) => return Err(error.into()),
@@ -203,17 +210,17 @@ impl Acceptor<'_> {
         self.stop_further()
     }
 
-    fn can_accept(&self) -> bool {
+    fn can_accept(&self, now: Instant) -> bool {
         self.listening
             && self.listener.is_some()
             && self.handlers.count() < self.max_clients
             && self.newcomer.is_none()
             && self.gone.is_empty()
-            && self.pause_until.is_none_or(|until| Instant::now() >= until)
+            && self.pause_until.is_none_or(|until| now >= until)
     }
 
-    fn watch_listener(&mut self) -> io::Result<()> {
-        let accepting = self.can_accept();
+    fn watch_listener(&mut self, now: Instant) -> io::Result<()> {
+        let accepting = self.can_accept(now);
         if let Some(listener) = &self.listener
             && accepting != self.accepting
         {
@@ -224,14 +231,15 @@ impl Acceptor<'_> {
         Ok(())
     }
 
-    fn timeout(&self) -> EpollTimeout {
-        let now = Instant::now();
+    fn timeout(&self, now: Instant) -> EpollTimeout {
         let pause = self.pause_until.filter(|until| *until > now);
         let stop = self
             .stopping
             .as_ref()
             .map(|stopping| stopping.since + if stopping.told_storage { ALL_HAVE } else { HANDLERS_HAVE });
-        let Some(until) = pause.into_iter().chain(stop).min() else { return EpollTimeout::NONE };
+        let Some(until) = pause.into_iter().chain(self.tell_again).chain(stop).min() else {
+            return EpollTimeout::NONE;
+        };
         let millis = until.saturating_duration_since(now).as_millis() + 1;
         u16::try_from(millis).unwrap_or(u16::MAX).into()
     }
@@ -240,7 +248,7 @@ impl Acceptor<'_> {
 
     fn accept_some(&mut self) {
         for _ in 0..ROUND {
-            if !self.can_accept() {
+            if !self.can_accept(Instant::now()) {
                 return;
             }
             let Some(listener) = &self.listener else { return };
@@ -287,11 +295,20 @@ impl Acceptor<'_> {
         match storage.control.send(message, Some(newcomer.pipe.as_fd())) {
             Ok(Sent::Done) => self.fork_handler(newcomer),
             // If it is dead, its successor will be told.
-            Ok(Sent::Full | Sent::PeerGone) => self.newcomer = Some(newcomer),
+            Ok(sent @ (Sent::Full | Sent::Scarce | Sent::PeerGone)) => {
+                self.newcomer = Some(newcomer);
+                self.could_not_tell(sent);
+            }
             Err(error) => {
                 say_busy(&newcomer.client.socket);
                 self.pause("accept_connections", &error);
             }
+        }
+    }
+
+    fn could_not_tell(&mut self, sent: Sent) {
+        if sent == Sent::Scarce {
+            self.tell_again = Some(Instant::now() + TELL_AGAIN);
         }
     }
 
@@ -375,8 +392,14 @@ impl Acceptor<'_> {
 
     /// Tells storage what it has not been told, as far as its socket takes it.
     fn talk_to_storage(&mut self) -> io::Result<()> {
+        if self.tell_again.is_some_and(|at| Instant::now() < at) {
+            return self.watch_control();
+        }
+        self.tell_again = None;
         while let (Some(storage), Some(client)) = (&self.storage, self.gone.last()) {
-            if storage.control.send(ToStorage::ClientGone(*client), None)? != Sent::Done {
+            let sent = storage.control.send(ToStorage::ClientGone(*client), None)?;
+            if sent != Sent::Done {
+                self.could_not_tell(sent);
                 break;
             }
             self.gone.pop();
@@ -392,7 +415,8 @@ impl Acceptor<'_> {
         let Some(storage) = &self.storage else { return Ok(()) };
         let mut flags = EpollFlags::empty();
         flags.set(EpollFlags::EPOLLIN, !storage.ready);
-        flags.set(EpollFlags::EPOLLOUT, self.newcomer.is_some() || !self.gone.is_empty());
+        let untold = self.newcomer.is_some() || !self.gone.is_empty();
+        flags.set(EpollFlags::EPOLLOUT, untold && self.tell_again.is_none());
         Ok(self.epoll.modify(&storage.control, &mut EpollEvent::new(flags, CONTROL))?)
     }
 
