@@ -79,6 +79,7 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
         epoll,
         started: Instant::now(),
         storage: None,
+        start_storage_at: None,
         agencies: 0,
         deaths: Deaths::default(),
         handlers: Handlers::default(),
@@ -152,6 +153,8 @@ struct Acceptor<'a> {
     epoll: Epoll,
     started: Instant,
     storage: Option<StorageProcess>,
+    /// When to try again to start it, where there was no process for it.
+    start_storage_at: Option<Instant>,
     /// How many agencies take part, as storage said.
     agencies: u16,
     deaths: Deaths,
@@ -206,6 +209,7 @@ impl Acceptor<'_> {
                 _ => self.accept_some(),
             }
         }
+        self.restart_storage_if_due();
         self.talk_to_storage()?;
         self.stop_further()
     }
@@ -213,6 +217,7 @@ impl Acceptor<'_> {
     fn can_accept(&self, now: Instant) -> bool {
         self.listening
             && self.listener.is_some()
+            && self.storage.is_some()
             && self.handlers.count() < self.max_clients
             && self.newcomer.is_none()
             && self.gone.is_empty()
@@ -237,7 +242,9 @@ impl Acceptor<'_> {
             .stopping
             .as_ref()
             .map(|stopping| stopping.since + if stopping.told_storage { ALL_HAVE } else { HANDLERS_HAVE });
-        let Some(until) = pause.into_iter().chain(self.tell_again).chain(stop).min() else {
+        let Some(until) =
+            pause.into_iter().chain(self.tell_again).chain(self.start_storage_at).chain(stop).min()
+        else {
             return EpollTimeout::NONE;
         };
         let millis = until.saturating_duration_since(now).as_millis() + 1;
@@ -290,7 +297,8 @@ impl Acceptor<'_> {
 
     /// Tells storage of the newcomer, and then forks its handler. Keeps it where storage can't be told now.
     fn introduce(&mut self) {
-        let (Some(newcomer), Some(storage)) = (self.newcomer.take(), &self.storage) else { return };
+        let Some(storage) = &self.storage else { return };
+        let Some(newcomer) = self.newcomer.take() else { return };
         let message = ToStorage::ClientCame(newcomer.client.token);
         match storage.control.send(message, Some(newcomer.pipe.as_fd())) {
             Ok(Sent::Done) => self.fork_handler(newcomer),
@@ -365,6 +373,25 @@ impl Acceptor<'_> {
         Ok(())
     }
 
+    /// Starts it again, or later where the system has no process for it now. That is said once.
+    fn restart_storage(&mut self) {
+        match self.start_storage() {
+            Ok(()) => self.start_storage_at = None,
+            Err(error) => {
+                if self.start_storage_at.is_none() {
+                    event(Level::Error, "fork", Outcome::Fail, &[("error", &error)]);
+                }
+                self.start_storage_at = Some(Instant::now() + PAUSE);
+            }
+        }
+    }
+
+    fn restart_storage_if_due(&mut self) {
+        if self.start_storage_at.is_some_and(|at| Instant::now() >= at) {
+            self.restart_storage();
+        }
+    }
+
     fn listen_to_storage(&mut self) -> io::Result<()> {
         while let Some(storage) = &mut self.storage {
             match storage.control.receive()? {
@@ -420,27 +447,24 @@ impl Acceptor<'_> {
         Ok(self.epoll.modify(&storage.control, &mut EpollEvent::new(flags, CONTROL))?)
     }
 
-    fn storage_ended(&mut self, exit: Exit) -> io::Result<()> {
+    fn storage_ended(&mut self, exit: Exit) {
         self.storage = None;
         // Its successor knows none of the clients.
         self.gone.clear();
         let told = self.stopping.as_ref().is_some_and(|stopping| stopping.told_storage || stopping.killed);
         match exit {
-            _ if told && exit != Exit::Status(storage::GAVE_UP) => Ok(()),
-            Exit::Status(storage::GAVE_UP) => {
-                self.fail(ServerError::StorageGaveUp);
-                Ok(())
-            }
-            _ if self.stopping.is_some() => Ok(()),
+            _ if told && exit != Exit::Status(storage::GAVE_UP) => {}
+            Exit::Status(storage::GAVE_UP) => self.fail(ServerError::StorageGaveUp),
+            _ if self.stopping.is_some() => {}
             _ => {
                 let tolerable = self.deaths.add(Instant::now());
                 let total = self.deaths.total();
                 event(Level::Error, "storage", Outcome::Fail, &[("error", &exit), ("restarts", &total)]);
                 if tolerable {
-                    return self.start_storage();
+                    self.restart_storage();
+                } else {
+                    self.fail(ServerError::StorageDies(total));
                 }
-                self.fail(ServerError::StorageDies(total));
-                Ok(())
             }
         }
     }
@@ -456,7 +480,7 @@ impl Acceptor<'_> {
         // SIGCHLD coalesces: one may stand for many.
         while let Some((pid, exit)) = reap()? {
             if self.storage.as_ref().is_some_and(|storage| storage.pid == pid) {
-                self.storage_ended(exit)?;
+                self.storage_ended(exit);
             } else if let Some(client) = self.handlers.remove(pid) {
                 self.gone.push(client);
                 if exit != Exit::Status(0) && self.stopping.is_none() {
@@ -479,6 +503,7 @@ impl Acceptor<'_> {
         self.stopping = Some(Stopping { since: Instant::now(), told_storage: false, killed: false });
         self.listener = None;
         self.newcomer = None;
+        self.start_storage_at = None;
         self.handlers.signal_all(Signal::SIGTERM);
     }
 
