@@ -18,8 +18,7 @@ use super::{Log, PATIENCE, processes, until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
 /// What bash calls `ulimit -u`, the number of a user's processes, dash calls `ulimit -p`.
-const LIMIT: &str =
-    r#"limit() { ulimit "-$1" "$2" 2>/dev/null || { [ "$1" = u ] && ulimit -p "$2"; }; };"#;
+const LIMIT: &str = r#"limit() { ulimit "-$1" "$2" 2>/dev/null || { [ "$1" = u ] && ulimit -p "$2"; }; };"#;
 
 /// How a server is to be started, and the folder in which. The folder lasts as long as one of its setups.
 #[derive(Debug, Clone)]
