@@ -13,6 +13,7 @@
 
 pub mod bets;
 pub mod client;
+pub mod honest;
 pub mod log;
 pub mod processes;
 pub mod server;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 pub use bets::{Bet, bets, records, rows, winner};
 pub use client::{Client, Opened, frame, kind, status};
+pub use honest::{Honest, assert_at_once};
 pub use log::Log;
 pub use server::{RunningServer, Setup};
 pub use uploader::upload;
