@@ -49,7 +49,7 @@ fn occupy(user: u32) -> Child {
 #[test]
 fn where_no_process_is_to_be_had_clients_are_told_that_the_server_is_busy() {
     // Acceptor, storage, and two handlers.
-    let Some(setup) = Setup::new().with_limit("u", 4).as_user_of_its_own() else { return };
+    let Some(setup) = Setup::new().with_limit("u", 4).with_user_of_its_own() else { return };
     let user = setup.user().unwrap();
     let server = setup.start();
     let before = of_server(&server);
@@ -88,7 +88,7 @@ fn where_no_process_is_to_be_had_clients_are_told_that_the_server_is_busy() {
 
 #[test]
 fn a_storage_service_that_dies_where_no_process_is_to_be_had_is_replaced_once_there_is_one() {
-    let Some(setup) = Setup::new().with_limit("u", 3).as_user_of_its_own() else { return };
+    let Some(setup) = Setup::new().with_limit("u", 3).with_user_of_its_own() else { return };
     let user = setup.user().unwrap();
     let server = setup.start();
     let storage = server.storage();
@@ -111,7 +111,7 @@ fn a_storage_service_that_dies_where_no_process_is_to_be_had_is_replaced_once_th
 
 #[test]
 fn a_low_limit_of_descriptors_lowers_max_clients_and_one_line_says_so() {
-    let Some(setup) = Setup::new().with_limit("n", 80).as_user_of_its_own() else { return };
+    let Some(setup) = Setup::new().with_limit("n", 80).with_user_of_its_own() else { return };
     let server = setup.start();
     let log = server.log();
     let [warning] = log.lines_of("WARNING")[..] else { panic!("one warning: {}", log.0) };
@@ -208,7 +208,7 @@ fn while_storage_does_not_move_the_acceptor_is_idle() {
 /// An unprivileged user may have only so many descriptors on their way (ETOOMANYREFS), also where the socket has room.
 #[test]
 fn while_no_more_descriptors_may_be_sent_the_acceptor_is_idle() {
-    let Some(setup) = Setup::new().with_limit("n", 30).as_user_of_its_own() else { return };
+    let Some(setup) = Setup::new().with_limit("n", 30).with_user_of_its_own() else { return };
     let server = setup.start();
     let before = of_server(&server);
     let storage = server.storage();
@@ -232,7 +232,7 @@ fn while_no_more_descriptors_may_be_sent_the_acceptor_is_idle() {
 fn clients_that_come_and_go_while_storage_does_not_move_take_no_place_from_others() {
     const MANY: u32 = 150;
     let limit = u64::from(MANY) + 64;
-    let Some(setup) = Setup::new().with_limit("n", limit).with("MAX_CLIENTS", MANY).as_user_of_its_own()
+    let Some(setup) = Setup::new().with_limit("n", limit).with("MAX_CLIENTS", MANY).with_user_of_its_own()
     else {
         return;
     };

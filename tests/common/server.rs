@@ -68,7 +68,7 @@ impl Setup {
 
     /// As a user of its own, who has no privileges and no other process. None where this
     /// process is no root, and so can't become another.
-    pub fn as_user_of_its_own(mut self) -> Option<Self> {
+    pub fn with_user_of_its_own(mut self) -> Option<Self> {
         static USED: AtomicU32 = AtomicU32::new(0);
         if !geteuid().is_root() {
             eprintln!("skipped: only root can become another user");
