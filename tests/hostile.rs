@@ -128,7 +128,9 @@ fn truncated_garbled_and_oversized_frames() {
 fn a_length_that_is_announced_takes_no_memory() {
     let server = Setup::new().with("MAX_PAYLOAD", 64 << 20).start();
     let mut small: Vec<Client> = (0..4).map(|_| server.connect()).collect();
-    small.iter_mut().for_each(|client| client.send(&[kind::MULTIPLE_BETS, 0, 0, 0, 99, b'1']));
+    for client in &mut small {
+        client.send(&[kind::MULTIPLE_BETS, 0, 0, 0, 99, b'1']);
+    }
     let most = |count: usize| {
         server.wait_for_handlers(count);
         // They have read what was sent by now, whatever they then do with it.
@@ -137,7 +139,9 @@ fn a_length_that_is_announced_takes_no_memory() {
     };
     let before = most(4);
     let mut large: Vec<Client> = (0..4).map(|_| server.connect()).collect();
-    large.iter_mut().for_each(|client| client.send(&[kind::MULTIPLE_BETS, 4, 0, 0, 0, b'1']));
+    for client in &mut large {
+        client.send(&[kind::MULTIPLE_BETS, 4, 0, 0, 0, b'1']);
+    }
     let after = most(8);
     assert!(after < before + 1024, "{before} KiB became {after} KiB");
     let mut huge = server.connect();
@@ -167,7 +171,9 @@ fn resets_and_closes_at_every_stage() {
     for round in 0..12 {
         for stage in stages {
             let mut client = server.connect();
-            stage.iter().for_each(|bytes| client.stream.write_all(bytes).unwrap());
+            for bytes in stage {
+                client.send(bytes);
+            }
             // At once, and when the server has had the time to take it all in.
             std::thread::sleep(Duration::from_millis(round / 4 * 5));
             if round % 2 == 0 { reset(client) } else { drop(client) }
@@ -296,12 +302,12 @@ fn floods_of_malformed_frames_in_a_session() {
         }
         std::thread::sleep(Duration::from_millis(200));
         // So that the threads end whatever comes of it.
-        let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             honest.is_served_at_once(&server);
             honest.is_served_at_once(&server);
         }));
         enough.store(true, Ordering::SeqCst);
-        served.unwrap();
+        outcome.unwrap();
     });
     honest.leave(&server);
     assert_nothing_left(&server, before);
