@@ -174,6 +174,7 @@ fn with_all_places_taken_and_many_waiting_the_acceptor_is_idle() {
     }
     assert_idle(&[server.pid(), server.storage()]);
     assert_eq!(server.handlers().len(), 3);
+    waiting[0].expect_silence(Duration::from_millis(1));
     sessions[0].store(0, &bets(1, 0..3));
     sessions.remove(1);
     for client in &mut waiting {

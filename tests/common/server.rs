@@ -77,8 +77,9 @@ impl Setup {
         let number = std::process::id().wrapping_mul(8) + USED.fetch_add(1, Ordering::Relaxed);
         let user = 61_000 + number % 4_000;
         std::os::unix::fs::chown(self.folder.path(), Some(user), Some(user)).unwrap();
-        // The way to the program may be closed to that user.
-        fs::copy(PROGRAM, self.path("loteria")).unwrap();
+        // The way to the program may be closed to that user. Copied by another process: a file that this one has open for
+        // writing, or a process that another thread of it forks just then, could not be executed.
+        assert!(Command::new("cp").arg(PROGRAM).arg(self.path("loteria")).status().unwrap().success());
         self.user = Some(user);
         Some(self)
     }
