@@ -249,7 +249,7 @@ fn readers_who_never_read_a_large_result() {
     honest.end_agency();
     drop(session);
     server.wait_for_handlers(1);
-    let before = of_server(&server);
+    let memory = of_server(&server);
     let mut deaf: Vec<Client> = (0..8).map(|_| server.session(1).0).collect();
     for client in &mut deaf {
         client.send(&frame(kind::RESULT_REQUEST, b"").repeat(100));
@@ -264,16 +264,17 @@ fn readers_who_never_read_a_large_result() {
     until("the sockets are full", || {
         let before = cpu_time(storage);
         std::thread::sleep(Duration::from_millis(100));
+        for pid in server.handlers() {
+            let resident = Usage::of(pid).resident_kib;
+            assert!(resident < memory[1].resident_kib + 4096, "a handler gathers replies: {resident} KiB");
+        }
         cpu_time(storage) == before
     });
+    assert_eq!(server.handlers().len(), 9);
     assert_idle(&[server.pid(), storage]);
-    for pid in server.handlers() {
-        let usage = Usage::of(pid);
-        assert!(usage.resident_kib < before[1].resident_kib + 4096, "a handler gathers replies: {usage:?}");
-    }
     until("those who do not read are out", || server.handlers().len() == 1);
     drop(honest);
-    assert_nothing_left(&server, before);
+    assert_nothing_left(&server, memory);
 }
 
 #[test]
