@@ -148,14 +148,20 @@ fn with_a_stopped_handler_or_storage_service() {
 }
 
 #[test]
-fn at_any_moment_of_the_start() {
-    for delay in [0, 0, 0, 1, 2, 3, 5, 8, 12, 20] {
+fn at_a_hundred_moments_of_the_start() {
+    // From the blocking of the signals, which is the first act of main, until well after the server listens.
+    let moment = |index: u32| {
         let server = Setup::new().spawn();
         // Before that, the program has not begun and the signal is the kernel's affair.
         until("the program has begun", || processes::blocks_sigterm(server.pid()));
-        std::thread::sleep(Duration::from_millis(delay));
-        end(server, SIGNALS[usize::try_from(delay % 2).unwrap()]);
-    }
+        std::thread::sleep(Duration::from_micros(600) * index);
+        end(server, SIGNALS[index as usize % 2]);
+    };
+    std::thread::scope(|scope| {
+        for first in 0..4 {
+            scope.spawn(move || (first..100).step_by(4).for_each(moment));
+        }
+    });
 }
 
 #[test]

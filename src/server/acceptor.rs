@@ -33,6 +33,8 @@ use crate::system::signal::{Signals, is_termination};
 
 /// How long to leave the listener alone after the system had no descriptor, memory or process to give.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How soon storage is told again where no event says when it can be.
+const TELL_AGAIN: Duration = Duration::from_millis(20);
 /// Connections accepted in one round: between two rounds signals and deaths are looked at.
 const ROUND: usize = 16;
 /// After this from the signal on, storage is told to stop even if handlers are left.
@@ -77,11 +79,13 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
         epoll,
         started: Instant::now(),
         storage: None,
+        start_storage_at: None,
         agencies: 0,
         deaths: Deaths::default(),
         handlers: Handlers::default(),
         gone: Vec::new(),
         newcomer: None,
+        tell_again: None,
         pause_until: None,
         stopping: None,
         failure: None,
@@ -150,6 +154,8 @@ struct Acceptor<'a> {
     epoll: Epoll,
     started: Instant,
     storage: Option<StorageProcess>,
+    /// When to try again to start it, where there was no process for it.
+    start_storage_at: Option<Instant>,
     /// How many agencies take part, as storage said.
     agencies: u16,
     deaths: Deaths,
@@ -157,6 +163,8 @@ struct Acceptor<'a> {
     /// Clients that are gone and of whom storage has not been told yet.
     gone: Vec<ClientToken>,
     newcomer: Option<Newcomer>,
+    /// When what storage has not been told is tried again.
+    tell_again: Option<Instant>,
     pause_until: Option<Instant>,
     stopping: Option<Stopping>,
     failure: Option<ServerError>,
@@ -186,9 +194,11 @@ impl Acceptor<'_> {
 
     /// Waits until something happens, and deals with it.
     fn advance(&mut self) -> io::Result<()> {
-        self.watch_listener()?;
+        // One moment for both: a pause that ended between them would end unnoticed.
+        let now = Instant::now();
+        self.watch_listener(now)?;
         let mut events = [EpollEvent::empty(); 4];
-        let count = match self.epoll.wait(&mut events, self.timeout()) {
+        let count = match self.epoll.wait(&mut events, self.timeout(now)) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(error) => return Err(error.into()),
@@ -200,21 +210,23 @@ impl Acceptor<'_> {
                 _ => self.accept_some(),
             }
         }
+        self.restart_storage_if_due();
         self.talk_to_storage()?;
         self.stop_further()
     }
 
-    fn can_accept(&self) -> bool {
+    fn can_accept(&self, now: Instant) -> bool {
         self.listening
             && self.listener.is_some()
+            && self.storage.is_some()
             && self.handlers.count() < self.max_clients
             && self.newcomer.is_none()
             && self.gone.is_empty()
-            && self.pause_until.is_none_or(|until| Instant::now() >= until)
+            && self.pause_until.is_none_or(|until| now >= until)
     }
 
-    fn watch_listener(&mut self) -> io::Result<()> {
-        let accepting = self.can_accept();
+    fn watch_listener(&mut self, now: Instant) -> io::Result<()> {
+        let accepting = self.can_accept(now);
         if let Some(listener) = &self.listener
             && accepting != self.accepting
         {
@@ -225,14 +237,17 @@ impl Acceptor<'_> {
         Ok(())
     }
 
-    fn timeout(&self) -> EpollTimeout {
-        let now = Instant::now();
+    fn timeout(&self, now: Instant) -> EpollTimeout {
         let pause = self.pause_until.filter(|until| *until > now);
         let stop = self
             .stopping
             .as_ref()
             .map(|stopping| stopping.since + if stopping.told_storage { ALL_HAVE } else { HANDLERS_HAVE });
-        let Some(until) = pause.into_iter().chain(stop).min() else { return EpollTimeout::NONE };
+        let Some(until) =
+            pause.into_iter().chain(self.tell_again).chain(self.start_storage_at).chain(stop).min()
+        else {
+            return EpollTimeout::NONE;
+        };
         let millis = until.saturating_duration_since(now).as_millis() + 1;
         u16::try_from(millis).unwrap_or(u16::MAX).into()
     }
@@ -241,7 +256,7 @@ impl Acceptor<'_> {
 
     fn accept_some(&mut self) {
         for _ in 0..ROUND {
-            if !self.can_accept() {
+            if !self.can_accept(Instant::now()) {
                 return;
             }
             let Some(listener) = &self.listener else { return };
@@ -283,16 +298,26 @@ impl Acceptor<'_> {
 
     /// Tells storage of the newcomer, and then forks its handler. Keeps it where storage can't be told now.
     fn introduce(&mut self) {
-        let (Some(newcomer), Some(storage)) = (self.newcomer.take(), &self.storage) else { return };
+        let Some(storage) = &self.storage else { return };
+        let Some(newcomer) = self.newcomer.take() else { return };
         let message = ToStorage::ClientCame(newcomer.client.token);
         match storage.control.send(message, Some(newcomer.pipe.as_fd())) {
             Ok(Sent::Done) => self.fork_handler(newcomer),
             // If it is dead, its successor will be told.
-            Ok(Sent::Full | Sent::PeerGone) => self.newcomer = Some(newcomer),
+            Ok(sent @ (Sent::Full | Sent::Scarce | Sent::PeerGone)) => {
+                self.newcomer = Some(newcomer);
+                self.could_not_tell(sent);
+            }
             Err(error) => {
                 say_busy(&newcomer.client.socket);
                 self.pause("accept_connections", &error);
             }
+        }
+    }
+
+    fn could_not_tell(&mut self, sent: Sent) {
+        if sent == Sent::Scarce {
+            self.tell_again = Some(Instant::now() + TELL_AGAIN);
         }
     }
 
@@ -350,6 +375,25 @@ impl Acceptor<'_> {
         Ok(())
     }
 
+    /// Starts it again, or later where the system has no process for it now. That is said once.
+    fn restart_storage(&mut self) {
+        match self.start_storage() {
+            Ok(()) => self.start_storage_at = None,
+            Err(error) => {
+                if self.start_storage_at.is_none() {
+                    event(Level::Error, "fork", Outcome::Fail, &[("error", &error)]);
+                }
+                self.start_storage_at = Some(Instant::now() + PAUSE);
+            }
+        }
+    }
+
+    fn restart_storage_if_due(&mut self) {
+        if self.start_storage_at.is_some_and(|at| Instant::now() >= at) {
+            self.restart_storage();
+        }
+    }
+
     fn listen_to_storage(&mut self) -> io::Result<()> {
         while let Some(storage) = &mut self.storage {
             match storage.control.receive()? {
@@ -377,8 +421,14 @@ impl Acceptor<'_> {
 
     /// Tells storage what it has not been told, as far as its socket takes it.
     fn talk_to_storage(&mut self) -> io::Result<()> {
+        if self.tell_again.is_some_and(|at| Instant::now() < at) {
+            return self.watch_control();
+        }
+        self.tell_again = None;
         while let (Some(storage), Some(client)) = (&self.storage, self.gone.last()) {
-            if storage.control.send(ToStorage::ClientGone(*client), None)? != Sent::Done {
+            let sent = storage.control.send(ToStorage::ClientGone(*client), None)?;
+            if sent != Sent::Done {
+                self.could_not_tell(sent);
                 break;
             }
             self.gone.pop();
@@ -394,31 +444,29 @@ impl Acceptor<'_> {
         let Some(storage) = &self.storage else { return Ok(()) };
         let mut flags = EpollFlags::empty();
         flags.set(EpollFlags::EPOLLIN, !storage.ready);
-        flags.set(EpollFlags::EPOLLOUT, self.newcomer.is_some() || !self.gone.is_empty());
+        let untold = self.newcomer.is_some() || !self.gone.is_empty();
+        flags.set(EpollFlags::EPOLLOUT, untold && self.tell_again.is_none());
         Ok(self.epoll.modify(&storage.control, &mut EpollEvent::new(flags, CONTROL))?)
     }
 
-    fn storage_ended(&mut self, exit: Exit) -> io::Result<()> {
+    fn storage_ended(&mut self, exit: Exit) {
         self.storage = None;
         // Its successor knows none of the clients.
         self.gone.clear();
         let told = self.stopping.as_ref().is_some_and(|stopping| stopping.told_storage || stopping.killed);
         match exit {
-            _ if told && exit != Exit::Status(storage::GAVE_UP) => Ok(()),
-            Exit::Status(storage::GAVE_UP) => {
-                self.fail(ServerError::StorageGaveUp);
-                Ok(())
-            }
-            _ if self.stopping.is_some() => Ok(()),
+            _ if told && exit != Exit::Status(storage::GAVE_UP) => {}
+            Exit::Status(storage::GAVE_UP) => self.fail(ServerError::StorageGaveUp),
+            _ if self.stopping.is_some() => {}
             _ => {
                 let tolerable = self.deaths.add(Instant::now());
                 let total = self.deaths.total();
                 event(Level::Error, "storage", Outcome::Fail, &[("error", &exit), ("restarts", &total)]);
                 if tolerable {
-                    return self.start_storage();
+                    self.restart_storage();
+                } else {
+                    self.fail(ServerError::StorageDies(total));
                 }
-                self.fail(ServerError::StorageDies(total));
-                Ok(())
             }
         }
     }
@@ -434,7 +482,7 @@ impl Acceptor<'_> {
         // SIGCHLD coalesces: one may stand for many.
         while let Some((pid, exit)) = reap()? {
             if self.storage.as_ref().is_some_and(|storage| storage.pid == pid) {
-                self.storage_ended(exit)?;
+                self.storage_ended(exit);
             } else if let Some(client) = self.handlers.remove(pid) {
                 self.gone.push(client);
                 if exit != Exit::Status(0) && self.stopping.is_none() {
@@ -457,6 +505,7 @@ impl Acceptor<'_> {
         self.stopping = Some(Stopping { since: Instant::now(), told_storage: false, killed: false });
         self.listener = None;
         self.newcomer = None;
+        self.start_storage_at = None;
         self.handlers.signal_all(Signal::SIGTERM);
     }
 

@@ -18,8 +18,11 @@ pub struct PacketSocket(OwnedFd);
 pub enum Sent {
     /// It is on its way.
     Done,
-    /// There is no room for it (or for one more descriptor in flight) before the peer has read.
+    /// There is no room for it before the peer has read.
     Full,
+    /// The system has no memory for it, or too many descriptors are on their way: it may well go later, but no event
+    /// says when.
+    Scarce,
     /// Nobody has the other end any more.
     PeerGone,
 }
@@ -57,9 +60,8 @@ impl PacketSocket {
         let flags = MsgFlags::MSG_NOSIGNAL;
         match sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(packet)], control, flags, None) {
             Ok(_) => Ok(Sent::Done),
-            Err(Errno::EAGAIN | Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM | Errno::EINTR) => {
-                Ok(Sent::Full)
-            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(Sent::Full),
+            Err(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM) => Ok(Sent::Scarce),
             Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Ok(Sent::PeerGone),
             Err(error) => Err(error.into()),
         }

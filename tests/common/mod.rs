@@ -14,6 +14,7 @@
 pub mod agencies;
 pub mod bets;
 pub mod client;
+pub mod honest;
 pub mod load;
 pub mod log;
 pub mod oracle;
@@ -21,14 +22,17 @@ pub mod processes;
 pub mod queues;
 pub mod server;
 pub mod uploader;
+pub mod usage;
 
 use std::time::{Duration, Instant};
 
 pub use bets::{Bet, bets, records, rows, winner};
 pub use client::{Client, Opened, frame, kind, status};
+pub use honest::{Honest, assert_at_once};
 pub use log::Log;
 pub use server::{RunningServer, Setup};
 pub use uploader::upload;
+pub use usage::Usage;
 
 /// How long a test waits for what should come at once, before it calls it missing. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -5,30 +5,35 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use super::client::{Client, Opened};
 use super::{Log, PATIENCE, processes, until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
+/// What bash calls `ulimit -u`, the number of a user's processes, dash calls `ulimit -p`.
+const LIMIT: &str = r#"limit() { ulimit "-$1" "$2" 2>/dev/null || { [ "$1" = u ] && ulimit -p "$2"; }; };"#;
 
 /// How a server is to be started, and the folder in which. The folder lasts as long as one of its setups.
 #[derive(Debug, Clone)]
 pub struct Setup {
     folder: Arc<TempDir>,
     settings: BTreeMap<&'static str, String>,
-    file_limit: Option<u64>,
+    limits: Vec<(&'static str, u64)>,
+    user: Option<u32>,
 }
 
 impl Setup {
     /// A free port of this machine, in an empty folder; the rest is the server's default.
     pub fn new() -> Self {
         let folder = Arc::new(tempfile::Builder::new().prefix("loteria-test-").tempdir().unwrap());
-        let setup = Self { folder, settings: BTreeMap::new(), file_limit: None };
+        let setup = Self { folder, settings: BTreeMap::new(), limits: Vec::new(), user: None };
         setup.with("SERVER_IP", "127.0.0.1").with("SERVER_PORT", 0).with("LOGGING_LEVEL", "DEBUG")
     }
 
@@ -56,9 +61,37 @@ impl Setup {
     }
 
     /// With no file longer than that many blocks of 512 bytes.
-    pub fn with_file_limit(mut self, blocks: u64) -> Self {
-        self.file_limit = Some(blocks);
+    pub fn with_file_limit(self, blocks: u64) -> Self {
+        self.with_limit("f", blocks)
+    }
+
+    /// With that option of the shell's `ulimit`: both the soft and the hard limit.
+    pub fn with_limit(mut self, option: &'static str, limit: u64) -> Self {
+        self.limits.push((option, limit));
         self
+    }
+
+    /// As a user of its own, who has no privileges and no other process. None where this
+    /// process is no root, and so can't become another.
+    pub fn with_user_of_its_own(mut self) -> Option<Self> {
+        static USED: AtomicU32 = AtomicU32::new(0);
+        if !geteuid().is_root() {
+            eprintln!("skipped: only root can become another user");
+            return None;
+        }
+        let number = std::process::id().wrapping_mul(8) + USED.fetch_add(1, Ordering::Relaxed);
+        let user = 61_000 + number % 4_000;
+        std::os::unix::fs::chown(self.folder.path(), Some(user), Some(user)).unwrap();
+        // The way to the program may be closed to that user. Copied by another process: a file that this one has open for
+        // writing, or a process that another thread of it forks just then, could not be executed.
+        assert!(Command::new("cp").arg(PROGRAM).arg(self.path("loteria")).status().unwrap().success());
+        self.user = Some(user);
+        Some(self)
+    }
+
+    /// The user it runs as, if that is one of its own.
+    pub fn user(&self) -> Option<u32> {
+        self.user
     }
 
     /// A file in the folder.
@@ -117,14 +150,19 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = match self.file_limit {
-            None => Command::new(PROGRAM),
-            Some(blocks) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -f {blocks} && exec \"$@\""), "sh", PROGRAM]);
-                shell
-            }
+        let program = self.user.map_or(PathBuf::from(PROGRAM), |_| self.path("loteria"));
+        let mut command = if self.limits.is_empty() {
+            Command::new(program)
+        } else {
+            let limits: Vec<String> =
+                self.limits.iter().map(|(option, limit)| format!("limit {option} {limit} && ")).collect();
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("{LIMIT} {}exec \"$@\"", limits.concat()), "sh"]).arg(program);
+            shell
         };
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         for setting in loteria::config::SERVER_SETTINGS {
             command.env_remove(setting.key);
         }

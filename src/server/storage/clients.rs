@@ -7,8 +7,8 @@ use super::ledger::Role;
 use crate::ipc::message::{ClientToken, PartHead, ReplyHead, Request};
 use crate::ipc::reply_pipe::{ReplyWriter, Unwritable};
 
-/// All clients. One that does not take its replies, or sends what no honest handler sends, is dropped: its handler sees
-/// the end of its pipe.
+/// All clients. One that does not take its replies gets none any more, and one that sends what no honest handler sends is
+/// dropped: its handler sees the end of its pipe.
 #[derive(Debug)]
 pub struct Clients {
     known: HashMap<ClientToken, Client>,
@@ -17,7 +17,8 @@ pub struct Clients {
 
 #[derive(Debug)]
 struct Client {
-    replies: ReplyWriter,
+    /// None once nobody reads them.
+    replies: Option<ReplyWriter>,
     role: Role,
     partial: Option<Partial>,
     awaiting: Option<(u32, Request)>,
@@ -40,8 +41,16 @@ impl Clients {
 
     /// A client came.
     pub fn came(&mut self, token: ClientToken, pipe: OwnedFd) {
-        let replies = ReplyWriter::new(pipe);
+        let replies = Some(ReplyWriter::new(pipe));
         self.known.insert(token, Client { replies, role: Role::New, partial: None, awaiting: None });
+    }
+
+    /// A client's handler has ended. What it had sent is still taken, but its pipe is closed: as many clients that are gone
+    /// as may come while this process waits for the disk must not cost a descriptor each.
+    pub fn stop_replies(&mut self, token: ClientToken) {
+        if let Some(client) = self.known.get_mut(&token) {
+            client.replies = None;
+        }
     }
 
     /// A client is gone, or has to go: nothing of it is kept.
@@ -118,8 +127,8 @@ impl Clients {
 
     fn write(&mut self, token: ClientToken, write: impl FnOnce(&mut ReplyWriter) -> Result<(), Unwritable>) {
         let Some(client) = self.known.get_mut(&token) else { return };
-        if write(&mut client.replies).is_err() {
-            self.drop_client(token);
+        if client.replies.as_mut().is_some_and(|replies| write(replies).is_err()) {
+            client.replies = None;
         }
     }
 }
@@ -127,6 +136,7 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ipc::message::Reply;
     use crate::ipc::reply_pipe::{PipeState, ReplyReader, reply_pipe};
     use std::os::fd::AsFd;
 
@@ -172,6 +182,21 @@ mod tests {
             assert_eq!(taken(&mut clients, &parts), Vec::<Vec<u8>>::new());
             assert!(!clients.knows(token));
             assert_eq!(ReplyReader::new(read_end.as_fd()).fill().unwrap(), PipeState::Closed);
+        }
+    }
+
+    #[test]
+    fn what_a_client_sent_before_its_handler_ended_is_taken() {
+        for ended_unseen in [false, true] {
+            let (mut clients, token, reader) = one_client();
+            drop(reader);
+            if ended_unseen {
+                clients.reply(token, &ReplyHead { id: 0, reply: Reply::Ended }, &[]);
+                clients.flush(token);
+            } else {
+                clients.stop_replies(token);
+            }
+            assert_eq!(taken(&mut clients, &[(part(token, 1, true, true), b"ab")]), [b"ab".to_vec()]);
         }
     }
 

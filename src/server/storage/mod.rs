@@ -205,7 +205,10 @@ impl Service<'_> {
                     let error = "out of descriptors: raise the limit (ulimit -n), or lower MAX_CLIENTS";
                     event(Level::Error, "client_came", Outcome::Fail, &[("error", &error)]);
                 }
-                Told::Message(ToStorage::ClientGone(token), _) => self.gone.push(token),
+                Told::Message(ToStorage::ClientGone(token), _) => {
+                    self.clients.stop_replies(token);
+                    self.gone.push(token);
+                }
                 Told::Message(ToStorage::Stop, _) | Told::AcceptorGone => {
                     self.stopping = true;
                     return Ok(());

@@ -1,0 +1,258 @@
+//! What the system does not give: processes, descriptors, room in a socket. The acceptor neither ends nor spins, says so
+//! once, and serves again as soon as there is room.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
+
+mod common;
+
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use common::usage::{assert_idle, assert_nothing_left, of_server};
+use common::{Bet, Client, RunningServer, Setup, Usage, bets, kind, processes, status, until};
+use nix::sys::signal::Signal;
+
+const A_WHILE: Duration = Duration::from_millis(300);
+
+/// Tries until a client is served: stored, and not "busy".
+fn serve_one(server: &RunningServer, agency: u32) {
+    until("a client is served", || {
+        let mut client = server.connect();
+        client.send_frame(kind::BET, &Bet::made_up(agency, 0).record());
+        client.try_read_frame().is_ok_and(|(got, _)| got == kind::BET_ACK)
+    });
+}
+
+/// Leaves a process that runs so many descriptors beside those that it has; or, with none, as many as it likes.
+fn leave_descriptors(pid: i32, spare: Option<usize>) {
+    // It may have inherited some with high numbers, so what it has is not simply the first few.
+    let mut free = (0_u32..).filter(|number| !Path::new(&format!("/proc/{pid}/fd/{number}")).is_symlink());
+    let limit = spare.map_or(4096, |spare| free.nth(spare).unwrap());
+    let done = Command::new("prlimit").args([format!("--pid={pid}"), format!("--nofile={limit}:")]).status();
+    assert!(done.unwrap().success());
+}
+
+/// Another process of that user, which does nothing.
+fn occupy(user: u32) -> Child {
+    let mut command = Command::new("sleep");
+    command.arg("60").uid(user).gid(user).stdin(Stdio::null());
+    loteria::system::process::die_with_parent(&mut command);
+    command.spawn().unwrap()
+}
+
+#[test]
+fn where_no_process_is_to_be_had_clients_are_told_that_the_server_is_busy() {
+    // Acceptor, storage, and two handlers.
+    let Some(setup) = Setup::new().with_limit("u", 4).with_user_of_its_own() else { return };
+    let user = setup.user().unwrap();
+    let server = setup.start();
+    let before = of_server(&server);
+    let (mut session, _) = server.session(1);
+    let mut others = vec![occupy(user)];
+    for _ in 0..5 {
+        let mut client = server.connect();
+        client.send_frame(kind::BET, &Bet::made_up(2, 0).record());
+        let reason = client.expect_error();
+        assert!(reason.starts_with("busy"), "{reason}");
+        client.expect_closed();
+    }
+    assert_idle(&[server.pid(), server.storage()]);
+    let log = server.log();
+    assert_eq!(log.lines_with("action: fork | result: fail").len(), 1, "{}", log.0);
+    assert_eq!(log.lines_with("result: fail").len(), 1, "{}", log.0);
+    // Those who are in are served as before.
+    session.store(0, &bets(1, 0..3));
+    for other in &mut others {
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+    serve_one(&server, 2);
+    server.wait_for_handlers(1);
+    session.store(3, &bets(1, 3..4));
+    // Room that a client makes is room as well.
+    let (second, _) = server.session(2);
+    assert!(server.connect().refused(kind::BET, &Bet::made_up(4, 0).record()).starts_with("busy"));
+    drop(second);
+    serve_one(&server, 4);
+    assert_eq!(server.log().lines_with("action: fork | result: fail").len(), 2, "{}", server.log().0);
+    drop(session);
+    assert_nothing_left(&server, before);
+    assert_eq!(status(server.port())["storage_restarts"], 0);
+}
+
+#[test]
+fn a_storage_service_that_dies_where_no_process_is_to_be_had_is_replaced_once_there_is_one() {
+    let Some(setup) = Setup::new().with_limit("u", 3).with_user_of_its_own() else { return };
+    let user = setup.user().unwrap();
+    let server = setup.start();
+    let storage = server.storage();
+    processes::send(server.pid(), Signal::SIGSTOP);
+    processes::send(storage, Signal::SIGKILL);
+    let mut others = [occupy(user), occupy(user)];
+    processes::send(server.pid(), Signal::SIGCONT);
+    std::thread::sleep(A_WHILE);
+    assert!(processes::living().iter().any(|process| process.pid == server.pid()), "the acceptor ended");
+    assert_idle(&[server.pid()]);
+    for other in &mut others {
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+    serve_one(&server, 1);
+    server.wait_for_handlers(0);
+    assert_eq!(status(server.port())["storage_restarts"], 1);
+    assert!(server.log().lines_of("ERROR").len() <= 2, "{}", server.log().0);
+}
+
+#[test]
+fn a_low_limit_of_descriptors_lowers_max_clients_and_one_line_says_so() {
+    let Some(setup) = Setup::new().with_limit("n", 80).with_user_of_its_own() else { return };
+    let server = setup.start();
+    let log = server.log();
+    let [warning] = log.lines_of("WARNING")[..] else { panic!("one warning: {}", log.0) };
+    assert!(warning.contains(" | max_clients: 16 | ") && warning.contains("ulimit -n"), "{warning}");
+    let mut sessions: Vec<Client> = (0..16).map(|_| server.session(1).0).collect();
+    let mut waiting = server.connect();
+    waiting.send_frame(kind::BET, &Bet::made_up(2, 0).record());
+    waiting.expect_silence(A_WHILE);
+    assert_idle(&[server.pid(), server.storage()]);
+    sessions.pop();
+    waiting.expect(kind::BET_ACK, b"OK");
+    waiting.expect_eof();
+    assert!(server.log().lines_of("ERROR").is_empty(), "{}", server.log().0);
+}
+
+#[test]
+fn where_no_descriptor_is_to_be_had_clients_wait_or_are_told_and_are_served_later() {
+    let server = Setup::new().start();
+    let before = of_server(&server);
+    let (mut session, _) = server.session(1);
+    // None for the connection; one for it and none, or one, for the two ends of the pipe.
+    for spare in 0..=2 {
+        until("the acceptor has only its own", || {
+            Usage::of(server.pid()).descriptors == before[0].descriptors
+        });
+        let failures = server.log().lines_of("ERROR").len();
+        leave_descriptors(server.pid(), Some(spare));
+        let mut waiting: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+        for client in &mut waiting {
+            client.send_frame(kind::BET, &Bet::made_up(2, 0).record());
+        }
+        std::thread::sleep(A_WHILE);
+        assert_idle(&[server.pid(), server.storage()]);
+        assert_eq!(server.log().lines_of("ERROR").len(), failures + 1, "{}", server.log().0);
+        leave_descriptors(server.pid(), None);
+        for client in &mut waiting {
+            match client.read_frame() {
+                (kind::BET_ACK, _) => (),
+                (kind::ERROR, reason) => {
+                    assert!(reason.starts_with(b"busy") && spare > 0, "{}", String::from_utf8_lossy(&reason));
+                }
+                (other, _) => panic!("0x{other:02x}"),
+            }
+            client.expect_closed();
+        }
+        serve_one(&server, 3);
+        session.store(spare as u64, &bets(1, 0..1));
+    }
+    drop(session);
+    assert_nothing_left(&server, before);
+}
+
+#[test]
+fn with_all_places_taken_and_many_waiting_the_acceptor_is_idle() {
+    let server = Setup::new().with("MAX_CLIENTS", 3).start();
+    let mut sessions: Vec<Client> = (1..=3).map(|agency| server.session(agency).0).collect();
+    let mut waiting: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    for (index, client) in (0..).zip(&mut waiting) {
+        client.send_frame(kind::BET, &Bet::made_up(4, index).record());
+    }
+    assert_idle(&[server.pid(), server.storage()]);
+    assert_eq!(server.handlers().len(), 3);
+    waiting[0].expect_silence(Duration::from_millis(1));
+    sessions[0].store(0, &bets(1, 0..3));
+    sessions.remove(1);
+    for client in &mut waiting {
+        client.expect(kind::BET_ACK, b"OK");
+        client.expect_eof();
+    }
+    assert_eq!(server.log().lines_with("result: fail").len(), 0, "{}", server.log().0);
+}
+
+/// The socket to a storage service that does not move fills up.
+#[test]
+fn while_storage_does_not_move_the_acceptor_is_idle() {
+    let server = Setup::new().start();
+    let before = of_server(&server);
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    let mut clients: Vec<Client> = (0..400).map(|_| server.connect()).collect();
+    for (index, client) in (0..).zip(&mut clients) {
+        client.send_frame(kind::BET, &Bet::made_up(1, index).record());
+    }
+    clients[0].expect_silence(A_WHILE);
+    assert_idle(&[server.pid()]);
+    processes::send(storage, Signal::SIGCONT);
+    for client in &mut clients {
+        client.expect(kind::BET_ACK, b"OK");
+        client.expect_eof();
+    }
+    assert_eq!(status(server.port())["bets"], 400);
+    assert_nothing_left(&server, before);
+}
+
+/// An unprivileged user may have only so many descriptors on their way (ETOOMANYREFS), also where the socket has room.
+#[test]
+fn while_no_more_descriptors_may_be_sent_the_acceptor_is_idle() {
+    let Some(setup) = Setup::new().with_limit("n", 30).with_user_of_its_own() else { return };
+    let server = setup.start();
+    let before = of_server(&server);
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    for _ in 0..40 {
+        drop(server.connect());
+    }
+    let mut client = server.connect();
+    client.send_frame(kind::BET, &Bet::made_up(1, 0).record());
+    client.expect_silence(A_WHILE);
+    assert_idle(&[server.pid()]);
+    processes::send(storage, Signal::SIGCONT);
+    client.expect(kind::BET_ACK, b"OK");
+    client.expect_eof();
+    assert_nothing_left(&server, before);
+    assert!(server.log().lines_of("ERROR").is_empty(), "{}", server.log().0);
+}
+
+/// Storage may learn of many that are gone and of as many that came at once: it must not need a descriptor for each.
+#[test]
+fn clients_that_come_and_go_while_storage_does_not_move_take_no_place_from_others() {
+    const MANY: u32 = 150;
+    let limit = u64::from(MANY) + 64;
+    let Some(setup) = Setup::new().with_limit("n", limit).with("MAX_CLIENTS", MANY).with_user_of_its_own()
+    else {
+        return;
+    };
+    let server = setup.start();
+    // It knows all of these.
+    let sessions: Vec<Client> = (0..MANY).map(|_| server.session(1).0).collect();
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    drop(sessions);
+    server.wait_for_handlers(0);
+    let mut clients: Vec<Client> = (0..MANY).map(|_| server.connect()).collect();
+    for (index, client) in (0..).zip(&mut clients) {
+        client.send_frame(kind::BET, &Bet::made_up(1, index).record());
+    }
+    clients[0].expect_silence(A_WHILE);
+    processes::send(storage, Signal::SIGCONT);
+    for client in &mut clients {
+        client.expect(kind::BET_ACK, b"OK");
+        client.expect_eof();
+    }
+    assert!(server.log().lines_of("ERROR").is_empty(), "{}", server.log().0);
+}

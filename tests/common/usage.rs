@@ -1,0 +1,71 @@
+//! What a process uses, as `/proc` shows it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::{RunningServer, until};
+
+/// The unit of times in `/proc/PID/stat`: `sysconf(_SC_CLK_TCK)` is 100 on every Linux.
+const TICK: Duration = Duration::from_millis(10);
+/// How long a process is watched.
+const WATCHED: Duration = Duration::from_millis(300);
+/// One that spins takes most of that time, even where it shares a core with two others.
+const HARDLY_ANY: Duration = Duration::from_millis(50);
+
+/// What a process holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    pub resident_kib: u64,
+    pub descriptors: usize,
+}
+
+impl Usage {
+    /// Of that process, now.
+    pub fn of(pid: i32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let resident_kib = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        Self { resident_kib, descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() }
+    }
+}
+
+/// How long that process has run on a processor.
+pub fn cpu_time(pid: i32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    // The fields from the state on, which is the third; user and system time are the 14th and the 15th.
+    let ticks: u32 = rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u32>().unwrap()).sum();
+    TICK * ticks
+}
+
+/// Panics if one of those processes works, though there is nothing to do.
+#[track_caller]
+pub fn assert_idle(pids: &[i32]) {
+    let before: Vec<Duration> = pids.iter().map(|pid| cpu_time(*pid)).collect();
+    let start = Instant::now();
+    std::thread::sleep(WATCHED);
+    for (pid, before) in pids.iter().zip(before) {
+        let used = cpu_time(*pid).saturating_sub(before);
+        assert!(used <= HARDLY_ANY, "process {pid} ran for {used:?} in {:?}", start.elapsed());
+    }
+}
+
+/// What acceptor and storage service hold.
+pub fn of_server(server: &RunningServer) -> [Usage; 2] {
+    [server.pid(), server.storage()].map(Usage::of)
+}
+
+/// Waits until no handler is left, then panics unless acceptor and storage service hold about what they held before,
+/// and are idle.
+#[track_caller]
+pub fn assert_nothing_left(server: &RunningServer, before: [Usage; 2]) {
+    server.wait_for_handlers(0);
+    until("all descriptors are given back", || {
+        of_server(server).iter().zip(before).all(|(now, before)| now.descriptors <= before.descriptors)
+    });
+    for (now, before) in of_server(server).iter().zip(before) {
+        let grown = now.resident_kib.saturating_sub(before.resident_kib);
+        assert!(grown <= 4096, "memory grew from {before:?} to {now:?}");
+    }
+    assert_idle(&[server.pid(), server.storage()]);
+}

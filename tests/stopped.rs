@@ -1,0 +1,94 @@
+//! A process that is stopped (SIGSTOP), as by a debugger or a machine that has too much to do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use common::bets::{of_agency, parse_rows};
+use common::uploader::one_connection;
+use common::{Bet, Setup, assert_at_once, bets, frame, kind, processes, status, until, winner};
+use nix::sys::signal::Signal;
+
+#[test]
+fn a_handler_with_a_large_result_unread_keeps_nobody_waiting() {
+    let server = Setup::new().with("CLIENTS_AMOUNT", 2).start();
+    let (mut reader, _) = server.session(1);
+    reader.store(0, &vec![winner(1, &"7".repeat(200)); 4000]);
+    reader.end_agency();
+    let [handler] = server.handlers()[..] else { panic!("one handler") };
+    let (mut other, _) = server.session(2);
+    other.store(0, &[winner(2, "22")]);
+    other.end_agency();
+    reader.send(&frame(kind::RESULT_REQUEST, b"").repeat(20));
+    // It is somewhere in the middle: the socket is full, or a page is in its pipe.
+    for pause in [0, 100] {
+        std::thread::sleep(Duration::from_millis(pause));
+        processes::send(handler, Signal::SIGSTOP);
+        assert_at_once(|| {
+            other.send_frame(kind::RESULT_REQUEST, b"");
+            other.expect(kind::RESULT, b"22");
+            server.connect().classic(kind::RESULT_REQUEST, &[2], kind::RESULT, b"22");
+            status(server.port());
+        });
+        processes::send(handler, Signal::SIGCONT);
+    }
+    let expected = vec!["7".repeat(200); 4000].join("\x1e");
+    for _ in 0..20 {
+        reader.expect(kind::RESULT, expected.as_bytes());
+    }
+}
+
+#[test]
+fn while_storage_stands_still_for_a_second_all_wait_and_nobody_gets_an_error() {
+    const BETS: u32 = 4000;
+    let server = Setup::new().start();
+    let storage = server.storage();
+    let acknowledged: Vec<AtomicU64> = (0..3).map(|_| AtomicU64::new(0)).collect();
+    let goes_on = AtomicBool::new(true);
+    let classic = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for (agency, acknowledged) in (1..).zip(&acknowledged) {
+            let port = server.port();
+            scope.spawn(move || {
+                one_connection(port, agency, &bets(agency, 0..BETS), 10, acknowledged).expect("no error");
+            });
+        }
+        scope.spawn(|| {
+            for index in 0.. {
+                let bet = Bet::made_up(4, index);
+                server.connect().classic(kind::BET, &bet.record(), kind::BET_ACK, b"OK");
+                classic.fetch_add(1, Ordering::SeqCst);
+                if !goes_on.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+        until("all are under way", || {
+            acknowledged.iter().all(|count| count.load(Ordering::SeqCst) > 100)
+                && classic.load(Ordering::SeqCst) > 2
+        });
+        processes::send(storage, Signal::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(100));
+        let count = || acknowledged.iter().map(|count| count.load(Ordering::SeqCst)).sum::<u64>();
+        let before = count();
+        std::thread::sleep(Duration::from_millis(900));
+        assert!(before == count() && before < 3 * u64::from(BETS), "it was not stopped under load");
+        processes::send(storage, Signal::SIGCONT);
+        goes_on.store(false, Ordering::SeqCst);
+    });
+    let stored = parse_rows(&server.bets_file());
+    for agency in 1..=3 {
+        assert!(of_agency(&stored, agency) == bets(agency, 0..BETS), "agency {agency}");
+    }
+    let classic = u32::try_from(classic.load(Ordering::SeqCst)).unwrap();
+    assert!(of_agency(&stored, 4) == bets(4, 0..classic));
+    assert_eq!(server.log().lines_with("result: fail"), Vec::<&str>::new());
+    assert_eq!(status(server.port())["storage_restarts"], 0);
+}
