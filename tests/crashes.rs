@@ -9,6 +9,8 @@
 
 mod common;
 
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::agencies::RunningAgency;
@@ -224,31 +226,40 @@ fn a_draw_whose_storage_service_dies_before_anybody_is_told_is_known_to_all() {
 fn even_stopped_children_of_an_acceptor_that_is_killed_are_gone_within_a_second() {
     let mut server = setup().start();
     let (_client, _) = server.session(1);
-    for child in server.handlers().into_iter().chain([server.storage()]) {
-        processes::send(child, Signal::SIGSTOP);
+    let children: Vec<i32> = server.handlers().into_iter().chain([server.storage()]).collect();
+    // Without a member that has a parent outside, the kernel would itself send SIGHUP to stopped members of the group.
+    let mut member =
+        Command::new("sleep").arg("60").process_group(server.pid()).stderr(Stdio::null()).spawn().unwrap();
+    for child in &children {
+        processes::send(*child, Signal::SIGSTOP);
     }
     let start = Instant::now();
-    server.kill9();
+    server.stop(Signal::SIGKILL);
+    until("no child is left", || children.iter().all(|child| !server.processes().contains(child)));
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    member.kill().unwrap();
+    member.wait().unwrap();
 }
 
 // Real agencies.
 
 #[test]
 fn agencies_whose_server_is_killed_under_load_bring_each_bet_once_and_learn_their_results() {
-    const AMOUNTS: [u64; 3] = [9000, 5000, 7000];
+    const AMOUNTS: [u64; 3] = [20_000, 15_000, 25_000];
     let setup = setup().with("CLIENTS_AMOUNT", AMOUNTS.len());
     loteria::sample::write(3, &AMOUNTS, 11, &setup.path(".")).unwrap();
     let all = [1, 2, 3].map(|agency| common::agencies::bets_of(&setup, agency));
     let whole: usize = all.iter().map(|bets| rows(bets).len()).sum();
     let mut server = setup.start();
     let agencies = [1, 2, 3].map(|agency| RunningAgency::start(&setup, agency));
-    for share in [8, 4, 2] {
+    let mut in_the_middle = 0;
+    for share in [20, 8, 3] {
         until("the agencies bring bets", || server.bets_file().len() >= whole / share);
         server.kill9();
-        assert!(whole_rows(server.bets_file()).len() < whole, "it was killed in the middle");
+        in_the_middle += usize::from(whole_rows(server.bets_file()).len() < whole);
         server = setup.start();
     }
+    assert!(in_the_middle > 0, "it was killed when all was over");
     for (agency, all) in agencies.into_iter().zip(&all) {
         let winners = all.iter().filter(|bet| bet.number == WINNING).count();
         assert!(winners > 0);
