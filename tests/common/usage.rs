@@ -10,7 +10,7 @@ const TICK: Duration = Duration::from_millis(10);
 /// How long a process is watched.
 const WATCHED: Duration = Duration::from_millis(300);
 /// One that spins takes most of that time, even where it shares a core with two others.
-const HARDLY_ANY: Duration = Duration::from_millis(50);
+const HARDLY_ANY: Duration = Duration::from_millis(30);
 
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub fn cpu_time(pid: i32) -> Duration {
 }
 
 /// How often, until it is idle: what there was to do may take its time where others run as well.
-const WATCHES: u32 = 5;
+const WATCHES: u32 = 4;
 
 /// Panics if one of those processes works, though there is nothing to do.
 #[track_caller]
