@@ -84,7 +84,7 @@ fn truncated_garbled_and_oversized_frames() {
     let before = of_server(&server);
     let mut honest = Honest::new(&server, 1);
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
-    for round in 0..400 {
+    for round in 0..240 {
         let mut client = server.connect();
         let mut bytes = frames()[random.below(8)].clone();
         match round % 4 {
@@ -168,14 +168,14 @@ fn resets_and_closes_at_every_stage() {
     let server = Setup::new().start();
     let before = of_server(&server);
     let mut honest = Honest::new(&server, 1);
-    for round in 0..12 {
+    for round in 0..9 {
         for stage in stages {
             let mut client = server.connect();
             for bytes in stage {
                 client.send(bytes);
             }
             // At once, and when the server has had the time to take it all in.
-            std::thread::sleep(Duration::from_millis(round / 4 * 5));
+            std::thread::sleep(Duration::from_millis(round / 3 * 5));
             if round % 2 == 0 { reset(client) } else { drop(client) }
         }
         honest.is_served_at_once(&server);

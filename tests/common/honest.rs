@@ -6,18 +6,17 @@ use super::{Client, RunningServer, bets, kind, rows};
 
 /// What an honest client waits at most, on a machine that has nothing else to do.
 const AT_ONCE: Duration = Duration::from_millis(100);
-const TRIES: u32 = 5;
+const TRIES: u32 = 20;
 
-/// Panics unless it is done at once. The machine may be busy with other tests, so the best of some tries counts.
+/// Panics unless it is done at once. The machine may be busy with other tests, so one try of some has to succeed.
 #[track_caller]
 pub fn assert_at_once(mut act: impl FnMut()) {
-    let times = (0..TRIES).map(|_| {
+    let mut times = (0..TRIES).map(|_| {
         let start = Instant::now();
         act();
         start.elapsed()
     });
-    let best = times.min().unwrap();
-    assert!(best < AT_ONCE, "{best:?}");
+    assert!(times.any(|time| time < AT_ONCE), "never within {AT_ONCE:?}");
 }
 
 /// Brings batches in a session, and bets in classic messages.

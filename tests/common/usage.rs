@@ -1,7 +1,7 @@
 //! What a process uses, as `/proc` shows it.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{RunningServer, until};
 
@@ -10,7 +10,7 @@ const TICK: Duration = Duration::from_millis(10);
 /// How long a process is watched.
 const WATCHED: Duration = Duration::from_millis(300);
 /// One that spins takes most of that time, even where it shares a core with two others.
-const HARDLY_ANY: Duration = Duration::from_millis(50);
+const HARDLY_ANY: Duration = Duration::from_millis(30);
 
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,16 +38,22 @@ pub fn cpu_time(pid: i32) -> Duration {
     TICK * ticks
 }
 
+/// How often, until it is idle: what there was to do may take its time where others run as well.
+const WATCHES: u32 = 4;
+
 /// Panics if one of those processes works, though there is nothing to do.
 #[track_caller]
 pub fn assert_idle(pids: &[i32]) {
-    let before: Vec<Duration> = pids.iter().map(|pid| cpu_time(*pid)).collect();
-    let start = Instant::now();
-    std::thread::sleep(WATCHED);
-    for (pid, before) in pids.iter().zip(before) {
-        let used = cpu_time(*pid).saturating_sub(before);
-        assert!(used <= HARDLY_ANY, "process {pid} ran for {used:?} in {:?}", start.elapsed());
+    let mut used = Vec::new();
+    for _ in 0..WATCHES {
+        let before: Vec<Duration> = pids.iter().map(|pid| cpu_time(*pid)).collect();
+        std::thread::sleep(WATCHED);
+        used = pids.iter().zip(before).map(|(pid, before)| cpu_time(*pid).saturating_sub(before)).collect();
+        if used.iter().all(|time| *time <= HARDLY_ANY) {
+            return;
+        }
     }
+    panic!("processes {pids:?} ran for {used:?} in {WATCHED:?}");
 }
 
 /// What acceptor and storage service hold.
