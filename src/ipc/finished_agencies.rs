@@ -25,11 +25,11 @@ pub struct FinishedAgencies(SharedMutex);
 /// What the array tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
-    /// The agency has finished.
+    /// All have.
     Yes,
-    /// It has not, or nobody can say: the storage service knows.
+    /// Some have not, or nobody can say: the storage service knows.
     Perhaps,
-    /// It has not.
+    /// Some have not.
     No,
 }
 
@@ -42,12 +42,6 @@ impl FinishedAgencies {
         let shared = SharedMutex::new(usize::from(MAX_AGENCIES))?;
         shared.flag().store(true, Ordering::SeqCst);
         Ok(Self(shared))
-    }
-
-    /// For a handler: whether that agency has finished.
-    #[must_use]
-    pub fn has_finished(&self, agency: AgencyId) -> Finished {
-        self.read(|entries| entries.get(agency.index()) == Some(&1))
     }
 
     /// For a handler: whether all of 1..`agencies` have finished.
@@ -69,14 +63,12 @@ impl FinishedAgencies {
     }
 
     /// For the storage service: sets the entries of the agencies that have finished. False where somebody has the
-    /// mutex: the array is then marked as stale, and this has to be called again.
-    ///
-    /// # Errors
-    /// None that a correct use gives.
-    pub fn publish(&self, finished: impl Iterator<Item = AgencyId>) -> io::Result<bool> {
-        let Some(mut entries) = self.0.try_lock()? else {
+    /// mutex, or has ruined it: the array is then marked as stale, and this has to be called again.
+    #[must_use]
+    pub fn publish(&self, finished: impl Iterator<Item = AgencyId>) -> bool {
+        let Ok(Some(mut entries)) = self.0.try_lock() else {
             self.0.flag().store(true, Ordering::SeqCst);
-            return Ok(false);
+            return false;
         };
         kill_point!("storage_has_mutex");
         for agency in finished {
@@ -85,7 +77,7 @@ impl FinishedAgencies {
             }
         }
         self.0.flag().store(false, Ordering::SeqCst);
-        Ok(true)
+        true
     }
 }
 
@@ -100,10 +92,8 @@ mod tests {
     #[test]
     fn nothing_is_certain_until_it_was_filled() {
         let array = FinishedAgencies::new().unwrap();
-        assert_eq!(array.has_finished(agency(1)), Finished::Perhaps);
-        assert!(array.publish([agency(1), agency(2)].into_iter()).unwrap());
-        assert_eq!(array.has_finished(agency(1)), Finished::Yes);
-        assert_eq!(array.has_finished(agency(3)), Finished::No);
+        assert_eq!(array.all_finished(2), Finished::Perhaps);
+        assert!(array.publish([agency(1), agency(2)].into_iter()));
         assert_eq!(array.all_finished(2), Finished::Yes);
         assert_eq!(array.all_finished(3), Finished::No);
     }
@@ -111,14 +101,14 @@ mod tests {
     #[test]
     fn while_somebody_holds_the_mutex_only_what_is_set_is_certain() {
         let array = FinishedAgencies::new().unwrap();
-        assert!(array.publish([agency(1)].into_iter()).unwrap());
+        assert!(array.publish([agency(1)].into_iter()));
         let held = array.0.try_lock().unwrap().unwrap();
-        assert!(!array.publish([agency(2)].into_iter()).unwrap());
-        assert_eq!(array.has_finished(agency(2)), Finished::Perhaps);
+        assert!(!array.publish([agency(2)].into_iter()));
+        assert_eq!(array.all_finished(2), Finished::Perhaps);
         drop(held);
-        assert_eq!(array.has_finished(agency(1)), Finished::Yes);
-        assert_eq!(array.has_finished(agency(2)), Finished::Perhaps);
-        assert!(array.publish([agency(1), agency(2)].into_iter()).unwrap());
-        assert_eq!(array.has_finished(agency(2)), Finished::Yes);
+        assert_eq!(array.all_finished(1), Finished::Yes);
+        assert_eq!(array.all_finished(2), Finished::Perhaps);
+        assert!(array.publish([agency(1), agency(2)].into_iter()));
+        assert_eq!(array.all_finished(2), Finished::Yes);
     }
 }

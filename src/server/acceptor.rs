@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
@@ -412,7 +413,7 @@ impl Acceptor<'_> {
     /// Begins to listen, once storage is ready for the first time.
     fn listen(&mut self) -> io::Result<()> {
         let Some(listener) = self.listener.as_ref().filter(|_| !self.listening) else { return Ok(()) };
-        listen(listener, Backlog::new(i32::from(self.config.listen_backlog))?)?;
+        listen(listener, Backlog::new(i32::from(self.config.listen_backlog).min(libc::SOMAXCONN))?)?;
         self.listening = true;
         let address = listener.local_addr()?;
         info("listen", Outcome::Success, &[("ip", &address.ip()), ("port", &address.port())]);

@@ -4,7 +4,6 @@ use std::io;
 
 use super::dialog::{Deferred, Dialog, Question};
 use super::rows::push_rows;
-use crate::ipc::finished_agencies::Finished;
 use crate::ipc::message::{Refusal, Request};
 use crate::logging::{Field, Level, Outcome, event, info};
 use crate::lottery::AgencyId;
@@ -83,30 +82,18 @@ fn encode_rows(
     records: &[u8],
     mut seen: impl FnMut(&str, u32),
 ) -> Result<u64, String> {
-    let view = dialog.view;
+    let agencies = dialog.view.agencies;
     let rows = dialog.storage.body();
-    let mut last = None;
-    let mut refused = None;
+    let mut unknown = false;
     let count = push_rows(records, rows, |bet| {
         seen(bet.document, bet.number);
-        if last != Some(bet.agency) {
-            last = Some(bet.agency);
-            refused = refused.or_else(|| refusal_for(view, bet.agency));
-        }
+        unknown |= bet.agency.get() > agencies;
     });
-    match (count, refused) {
-        (Ok(count), None) => Ok(count),
-        (Ok(_), Some(refusal)) => Err(refusal.to_string()),
-        (Err(error), _) => Err(error.to_string()),
+    match count {
+        Ok(_) if unknown => Err(Refusal::NoSuchAgency { agencies }.to_string()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(error.to_string()),
     }
-}
-
-/// What can be known here of an agency that may bring no bets; the storage service knows all.
-fn refusal_for(view: &super::ServerView<'_>, agency: AgencyId) -> Option<Refusal> {
-    if agency.get() > view.agencies {
-        return Some(Refusal::NoSuchAgency { agencies: view.agencies });
-    }
-    (view.finished.has_finished(agency) == Finished::Yes).then_some(Refusal::AgencyEnded { agency })
 }
 
 fn end(dialog: &mut Dialog<'_>, number: u8) -> io::Result<()> {

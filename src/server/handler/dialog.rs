@@ -186,7 +186,7 @@ impl<'a> Dialog<'a> {
     /// Owes a refusal, and then the end.
     pub fn refuse_and_end(&mut self, reason: impl Into<String>) {
         let reason = reason.into();
-        event(Level::Info, "protocol", Outcome::Fail, &[("ip", &self.ip), ("error", &reason)]);
+        log_protocol(self.ip, &reason);
         self.refuse(reason.clone());
         self.end(reason);
     }
@@ -466,6 +466,11 @@ fn refusal(reply: &Reply) -> Option<String> {
         // An answer to another question: the storage service is not what it should be.
         _ => Some(Refusal::Malformed.to_string()),
     }
+}
+
+/// The line about a message that is none.
+pub fn log_protocol(ip: IpAddr, error: &dyn std::fmt::Display) {
+    info("protocol", Outcome::Fail, &[("ip", &ip), ("error", error)]);
 }
 
 fn log_result(agency: AgencyId, outcome: Outcome) {

@@ -237,9 +237,10 @@ impl<'a> Handler<'a> {
     fn end(&mut self) -> Option<End> {
         let unsent = self.broken.is_none() && self.connection.is_sending();
         if let Some(since) = self.stopping {
-            let waits = !self.dialog.is_idle() && !self.dialog.is_awaiting();
+            // What storage has is answered, however long it takes; only the client's pace has a limit.
+            let waits = !self.dialog.is_idle() && !self.dialog.is_awaiting() && !self.dialog.is_streaming();
             let late = since.elapsed() > STOP_WRITING;
-            return ((!waits && !unsent) || late).then_some(End::Stopped);
+            return (!waits && (!unsent || late)).then_some(End::Stopped);
         }
         if self.broken.is_some() && self.dialog.is_streaming() {
             return self.broken.clone().map(End::Client);
@@ -304,7 +305,12 @@ impl<'a> Handler<'a> {
                     return Ok(Some(End::StorageGone));
                 }
             }
-            QUEUE => self.dialog.storage.send()?,
+            QUEUE => {
+                self.dialog.storage.send()?;
+                // Who has more to send waits again behind the others: a long request has many parts.
+                self.epoll.delete(self.dialog.storage.queue())?;
+                self.waits_for_queue = false;
+            }
             SIGNAL => {
                 while let Some(signal) = self.signals.take()? {
                     if is_termination(signal) {

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::classic::{log_bets, log_end, log_result_refused};
-use super::dialog::{Deferred, Dialog, Mode, Question};
+use super::dialog::{Deferred, Dialog, Mode, Question, log_protocol};
 use super::rows::push_rows;
 use crate::ipc::message::{Refusal, Request};
 use crate::logging::{Field, Level, Outcome, info};
 use crate::lottery::AgencyId;
+use crate::protocol::frame::FrameType;
 use crate::protocol::message::{ClientMessage, MessageError, SESSION_VERSION};
 use crate::protocol::record::count_records;
 
@@ -137,12 +138,18 @@ pub fn take(dialog: &mut Dialog<'_>, message: Result<ClientMessage<'_>, MessageE
             dialog.refuse_and_end("this message has no place in a session");
             Ok(())
         }
-        Err(error @ MessageError::NotFromClient(_)) => {
-            dialog.refuse_and_end(error.to_string());
-            Ok(())
-        }
-        Err(error @ MessageError::Payload { .. }) => {
-            dialog.refuse(error.to_string());
+        Err(error) => {
+            if let MessageError::Payload {
+                kind:
+                    FrameType::SessionBets | FrameType::End | FrameType::ResultRequest | FrameType::AwaitResult,
+                ..
+            } = error
+            {
+                log_protocol(dialog.ip, &error);
+                dialog.refuse(error.to_string());
+            } else {
+                dialog.refuse_and_end(error.to_string());
+            }
             Ok(())
         }
     }

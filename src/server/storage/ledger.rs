@@ -32,6 +32,7 @@ pub enum Role {
 pub struct Ledger<D> {
     contest: Contest,
     log: BetLog<D>,
+    /// As the state file has it.
     writing: Option<Extent>,
     group: Group,
     batch: Batch,
@@ -100,10 +101,11 @@ impl<D: Disk> Ledger<D> {
     /// # Errors
     /// They can't be taken up.
     pub fn open(mut disk: D, rules: Rules) -> Result<(Self, u64), RecoveryError> {
-        let Recovered { contest, length, cut } = recover(&mut disk, rules)?;
+        let Recovered { contest, length, cut, writing } = recover(&mut disk, rules)?;
         let log = BetLog::new(disk, length);
-        let writing = None;
-        Ok((Self { contest, log, writing, group: Group::default(), batch: Batch::default() }, cut))
+        let mut this = Self { contest, log, writing, group: Group::default(), batch: Batch::default() };
+        this.clear_note().map_err(|LedgerError(error)| error)?;
+        Ok((this, cut))
     }
 
     /// The contest as it stands.
@@ -208,11 +210,14 @@ impl<D: Disk> Ledger<D> {
         if self.group.rows.is_empty() {
             return Ok(None);
         }
-        let noted = if self.group.deceptive { self.note_deceptive()? } else { None };
+        let extent = self.group.deceptive.then(|| self.log.extent_of(self.group.rows.len()));
+        let noted = if extent.is_some() { failure(self.write_state(extent))? } else { None };
         let failed = match noted {
             Some(errno) => Some(errno),
             None => failure(self.log.append(&self.group.rows))?,
         };
+        self.group.deceptive = false;
+        self.clear_note()?;
         self.group.rows.clear();
         self.group.rows.shrink_to(2 * GROUP_LIMIT);
         if failed.is_none() {
@@ -223,14 +228,23 @@ impl<D: Disk> Ledger<D> {
         Ok(failed)
     }
 
-    /// Notes where the group will stand, before it is written: see [`State::writing`].
-    fn note_deceptive(&mut self) -> Result<Option<i32>, LedgerError> {
-        self.group.deceptive = false;
-        self.writing = Some(self.log.extent_of(self.group.rows.len()));
+    /// Writes the state as it was before the group, and with it where the group is going to stand, if that has to be
+    /// known: see [`State::writing`].
+    fn write_state(&mut self, writing: Option<Extent>) -> Result<(), WriteError> {
         let ends = &self.group.ends;
         let ended = self.contest.ended_agencies().filter(|agency| !ends.contains(agency)).collect();
-        let state = State { ended, draw: self.contest.draw().cloned(), writing: self.writing };
-        failure(state.replace(self.log.disk()))
+        let state = State { ended, draw: self.contest.draw().cloned(), writing };
+        state.replace(self.log.disk())?;
+        self.writing = writing;
+        Ok(())
+    }
+
+    /// Takes the note back: the group is whole, or gone. Where that can't be written, the next state has it.
+    fn clear_note(&mut self) -> Result<(), LedgerError> {
+        if self.writing.is_some() {
+            failure(self.write_state(None))?;
+        }
+        Ok(())
     }
 
     fn commit_state(&mut self, due: bool) -> Result<Option<i32>, LedgerError> {
@@ -243,14 +257,12 @@ impl<D: Disk> Ledger<D> {
         } else {
             self.contest.draw().cloned()
         };
-        let state = State {
-            ended: self.contest.ended_agencies().collect(),
-            draw: draw.clone(),
-            writing: self.writing,
-        };
+        let state =
+            State { ended: self.contest.ended_agencies().collect(), draw: draw.clone(), writing: None };
         let failed = failure(state.replace(self.log.disk()))?;
         let ends = std::mem::take(&mut self.group.ends);
         if failed.is_none() {
+            self.writing = None;
             self.contest.set_draw(draw);
         } else {
             for agency in ends {

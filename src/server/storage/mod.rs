@@ -166,8 +166,10 @@ struct Service<'a> {
     bulk: Vec<u8>,
 }
 
-/// How soon the shared mutex is tried again.
-const RETRY: u16 = 5;
+/// How soon the shared mutex is tried again, in milliseconds.
+const RETRY_MUTEX: u16 = 5;
+/// How soon a draw is tried again that could not be written, in milliseconds.
+const RETRY_DRAW: u16 = 500;
 
 impl Service<'_> {
     fn serve(mut self) -> io::Result<()> {
@@ -179,8 +181,7 @@ impl Service<'_> {
         self.commit()?;
         self.control.send(FromStorage::Ready { agencies: self.ledger.contest().agencies() })?;
         while !self.stopping {
-            let timeout = if self.stale { EpollTimeout::from(RETRY) } else { EpollTimeout::NONE };
-            match epoll.wait(&mut [EpollEvent::empty(); 2], timeout) {
+            match epoll.wait(&mut [EpollEvent::empty(); 2], self.timeout()) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -195,6 +196,17 @@ impl Service<'_> {
             self.commit()?;
         }
         Ok(())
+    }
+
+    /// How long to wait where nothing comes, as something is left to be done.
+    fn timeout(&self) -> EpollTimeout {
+        if self.stale {
+            EpollTimeout::from(RETRY_MUTEX)
+        } else if self.ledger.contest().is_due() {
+            EpollTimeout::from(RETRY_DRAW)
+        } else {
+            EpollTimeout::NONE
+        }
     }
 
     fn listen_to_acceptor(&mut self) -> io::Result<()> {
@@ -257,7 +269,7 @@ impl Service<'_> {
         let mut committed = self.ledger.commit().map_err(io::Error::other)?;
         log_commit(&committed);
         if committed.ended || self.stale {
-            self.stale = !self.finished.publish(self.ledger.contest().ended_agencies())?;
+            self.stale = !self.finished.publish(self.ledger.contest().ended_agencies());
         }
         let answers = std::mem::take(&mut committed.answers);
         for &(client, id, answer) in &answers {

@@ -33,6 +33,8 @@ pub struct Recovered {
     pub length: u64,
     /// How many bytes of a torn row were cut off.
     pub cut: u64,
+    /// The note that the state file still has.
+    pub writing: Option<Extent>,
 }
 
 /// Why the files can't be taken up.
@@ -79,7 +81,7 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
     let (length, cut) = read_rows(disk, &mut contest, state.writing)?;
     let left_out = |what| move |agency| RecoveryError::LeftOut { clients_amount, agency, what };
     contest.settle_agencies(clients_amount).map_err(left_out("bets"))?;
-    for agency in state.ended {
+    for agency in state.ended.iter().copied() {
         contest.end(agency).map_err(|_| left_out("sent END")(agency))?;
     }
     contest.set_draw(state.draw);
@@ -89,7 +91,7 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
     // A process that was killed may have written what no sync has reached.
     disk.sync()?;
     disk.sync_folder()?;
-    Ok(Recovered { contest, length, cut })
+    Ok(Recovered { contest, length, cut, writing: state.writing })
 }
 
 /// How much is read at once, in bytes. In the tests so little that rows lie across chunks.

@@ -7,6 +7,7 @@
 //!
 //! It is replaced as a whole, never changed: written beside, synced, renamed, and the folder synced.
 
+use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -15,6 +16,8 @@ use super::disk::Disk;
 use crate::lottery::{AgencyId, Draw};
 
 const VERSION: u32 = 1;
+/// The longest time that the server writes, and some to spare, in bytes.
+const MAX_TIME: usize = 40;
 
 /// Bytes of the bets file: those from `from` on, up to `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +55,9 @@ pub enum StateError {
     /// No JSON, or not with these keys.
     #[error("it is damaged: {0}")]
     Damaged(#[from] serde_json::Error),
+    /// The draw is none.
+    #[error("its draw must have a time as RFC 3339 has it, and agencies")]
+    Draw,
     /// Of another version.
     #[error("it has version {0}, but this server reads version {VERSION}")]
     Version(u32),
@@ -64,7 +70,16 @@ impl State {
     /// It is damaged or of another version.
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         let Format { version, ended, draw, writing } = serde_json::from_slice(bytes)?;
-        if version == VERSION { Ok(Self { ended, draw, writing }) } else { Err(StateError::Version(version)) }
+        if version != VERSION {
+            return Err(StateError::Version(version));
+        }
+        let is_possible = |draw: &Draw| {
+            draw.agencies > 0 && draw.at.len() <= MAX_TIME && DateTime::parse_from_rfc3339(&draw.at).is_ok()
+        };
+        if !draw.as_ref().is_none_or(is_possible) {
+            return Err(StateError::Draw);
+        }
+        Ok(Self { ended, draw, writing })
     }
 
     /// Puts this state on disk in the place of the one before.
@@ -88,7 +103,7 @@ mod tests {
 
     #[test]
     fn what_is_damaged_or_of_another_version_is_refused() {
-        let good = br#"{"version":1,"ended":[1,65535],"draw":{"at":"x","agencies":2,"winning_number":7}}"#;
+        let good = br#"{"version":1,"ended":[1,65535],"draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7}}"#;
         assert_eq!(State::decode(good).unwrap().ended.len(), 2);
         assert!(matches!(
             State::decode(b"{\"version\":2,\"ended\":[],\"draw\":null}"),
