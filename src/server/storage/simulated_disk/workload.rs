@@ -235,7 +235,10 @@ impl<'a> Service<'a> {
         let image = disk.image();
         let known = View::of(&image, truth);
         known.assert_is(ledger.contest());
-        assert!(image.is_settled() || image.bets.is_doubtful(), "what was recovered does not last");
+        assert!(
+            image.is_settled() || disk.is_stopped() || image.bets.is_doubtful(),
+            "what was recovered does not last"
+        );
         Ok(Self { truth, disk, ledger, sessions: HashMap::new(), known })
     }
 
