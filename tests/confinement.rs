@@ -1,6 +1,11 @@
 //! What a handler can do, tried from inside: without its confinement all of it, with it none.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by a panic"
+)]
 
 mod common;
 
@@ -135,4 +140,60 @@ fn status_of(pid: i32) -> BTreeMap<String, String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let fields = text.lines().filter_map(|line| line.split_once(':'));
     fields.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
+}
+
+/// A client's token, as its handler has it in a request: before the rows, at a fixed distance (see `PartHead`).
+fn token_in(memory: &[u8], row: &[u8]) -> Option<Vec<u8>> {
+    // Token 16, number 4, request: some 1, kind 4, first: some 1 and 8, last 1.
+    let head = 16 + 4 + 1 + 4 + 1 + 8 + 1;
+    let places = memchr::memmem::find_iter(memory, row).filter(|place| *place >= head);
+    places
+        .map(|place| &memory[place - head..place])
+        .find(|head| head[20] == 1 && head[25] == 1)
+        .map(|head| head[..16].to_vec())
+}
+
+/// All that a process can read and write, or nothing where this test may not look.
+fn memory_of(pid: i32) -> Vec<u8> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let Ok(memory) = fs::File::open(format!("/proc/{pid}/mem")) else { return Vec::new() };
+    let mut all = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let from = u64::from_str_radix(from, 16).unwrap();
+        let mut bytes = vec![0; usize::try_from(u64::from_str_radix(to, 16).unwrap() - from).unwrap()];
+        if std::os::unix::fs::FileExt::read_exact_at(&memory, &mut bytes, from).is_ok() {
+            all.extend_from_slice(&bytes);
+        }
+    }
+    all
+}
+
+#[test]
+fn no_handler_has_the_token_of_an_earlier_or_a_later_one() {
+    let server = Setup::new().start();
+    let mut clients = Vec::new();
+    let mut handlers: Vec<i32> = Vec::new();
+    for agency in 1..=3 {
+        let (mut client, _) = server.session(agency);
+        client.store(0, &bets(agency, 0..3));
+        handlers
+            .extend(server.handlers().into_iter().filter(|pid| !handlers.contains(pid)).collect::<Vec<_>>());
+        clients.push(client);
+    }
+    let memories: Vec<Vec<u8>> = handlers.iter().map(|pid| memory_of(*pid)).collect();
+    if memories.iter().any(Vec::is_empty) {
+        println!("skipped: the memory of a handler may not be read by this user");
+        return;
+    }
+    for (own, agency) in (1..=3).enumerate() {
+        let row = common::rows(&bets(agency, 0..1));
+        let token = token_in(&memories[own], &row).unwrap();
+        for (other, memory) in memories.iter().enumerate().filter(|(other, _)| *other != own) {
+            assert!(
+                memchr::memmem::find(memory, &token).is_none(),
+                "handler {other} knows the token of {own}"
+            );
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::message::{FromStorage, MAX_HEAD, ToStorage, decode, encode};
+use super::message::{ClientSerial, ClientToken, FromStorage, MAX_HEAD, ToStorage, decode, encode};
 use crate::system::fd_passing::{PacketSocket, Received, Sent, packet_socket_pair};
 
 /// The acceptor's end.
@@ -25,14 +25,27 @@ pub fn control_pair() -> io::Result<(AcceptorEnd, StorageEnd)> {
 }
 
 impl AcceptorEnd {
-    /// Tells the storage service something, without waiting; `pipe` goes with `ClientCame`.
+    /// Tells the storage service something, without waiting.
     ///
     /// # Errors
     /// What the kernel says beyond the outcomes of [`Sent`].
-    pub fn send(&self, message: ToStorage, pipe: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
-        let mut packet = [0; MAX_HEAD];
-        let length = encode(&message, &mut packet)?;
-        self.0.send(packet.get(..length).unwrap_or_default(), pipe)
+    pub fn send(&self, message: ToStorage) -> io::Result<Sent> {
+        self.send_with(message, &[], None)
+    }
+
+    /// Tells the storage service of a client, without waiting. The token is sent from where it is: no copy of it is made
+    /// in this process.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn introduce(&self, client: ClientSerial, token: &[u8], pipe: BorrowedFd<'_>) -> io::Result<Sent> {
+        self.send_with(ToStorage::ClientCame(client), token, Some(pipe))
+    }
+
+    fn send_with(&self, message: ToStorage, bulk: &[u8], pipe: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
+        let mut head = [0; MAX_HEAD];
+        let length = encode(&message, &mut head)?;
+        self.0.send([head.get(..length).unwrap_or_default(), bulk], pipe)
     }
 
     /// What the storage service has said, if it has.
@@ -51,8 +64,12 @@ impl AcceptorEnd {
 /// What the storage service got from its socket.
 #[derive(Debug)]
 pub enum Told {
-    /// A message, and the pipe that came with it.
-    Message(ToStorage, Option<OwnedFd>),
+    /// A client came; its pipe is missing if there was no descriptor for it.
+    Came(ClientSerial, ClientToken, Option<OwnedFd>),
+    /// A client's handler has ended.
+    Gone(ClientSerial),
+    /// It is time to stop.
+    Stop,
     /// Nothing more for now.
     Nothing,
     /// The acceptor is dead.
@@ -68,7 +85,15 @@ impl StorageEnd {
         let mut packet = [0; MAX_HEAD];
         Ok(match self.0.receive(&mut packet)? {
             Received::Packet(length, pipe) => {
-                Told::Message(decode(packet.get(..length).unwrap_or_default())?.0, pipe)
+                let (message, token) = decode(packet.get(..length).unwrap_or_default())?;
+                match message {
+                    ToStorage::ClientCame(client) => {
+                        let token = token.try_into().map_err(io::Error::other)?;
+                        Told::Came(client, ClientToken::from_bytes(token), pipe)
+                    }
+                    ToStorage::ClientGone(client) => Told::Gone(client),
+                    ToStorage::Stop => Told::Stop,
+                }
             }
             Received::Empty => Told::Nothing,
             Received::PeerGone => Told::AcceptorGone,
@@ -82,7 +107,7 @@ impl StorageEnd {
     pub fn send(&self, message: FromStorage) -> io::Result<Sent> {
         let mut packet = [0; MAX_HEAD];
         let length = encode(&message, &mut packet)?;
-        self.0.send(packet.get(..length).unwrap_or_default(), None)
+        self.0.send([packet.get(..length).unwrap_or_default(), &[]], None)
     }
 }
 

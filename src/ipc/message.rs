@@ -14,18 +14,31 @@ use crate::lottery::row::RowError;
 use crate::lottery::{AgencyId, Draw};
 use crate::protocol::message::AgencyState;
 
-/// Names one client, from its accept to its end. It is random, and only the acceptor, the storage service and that
-/// client's handler know it, so no handler can speak for another.
+/// Names one client to the storage service: whoever knows it speaks for the client. It is random, and only the storage
+/// service and that client's handler know it. The acceptor draws it in memory that no child gets (`SecretPage`), and calls
+/// the client by its [`ClientSerial`], which is no secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ClientToken(u128);
 
 impl ClientToken {
-    /// A new one.
+    /// How many bytes it has.
+    pub const LEN: usize = 16;
+
+    /// The token that was drawn as these bytes.
     #[must_use]
+    pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(u128::from_le_bytes(bytes))
+    }
+
+    /// A new one, for a test.
+    #[cfg(test)]
     pub fn random() -> Self {
         Self(rand::random())
     }
 }
+
+/// Counts the clients of a server.
+pub type ClientSerial = u64;
 
 impl fmt::Debug for ClientToken {
     /// Never the token itself: whoever knows it can speak for the client.
@@ -188,10 +201,10 @@ pub struct AgencyCount {
 /// What the acceptor tells the storage service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToStorage {
-    /// A client came; the write end of its reply pipe is attached.
-    ClientCame(ClientToken),
+    /// A client came: its token follows, and the write end of its reply pipe is attached.
+    ClientCame(ClientSerial),
     /// Its handler has ended.
-    ClientGone(ClientToken),
+    ClientGone(ClientSerial),
     /// Store and answer what the queue holds, then end.
     Stop,
 }

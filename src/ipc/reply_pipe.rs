@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc::PIPE_BUF;
 
-use super::message::{MAX_HEAD, ReplyHead, decode, encode};
+use super::message::{ClientToken, MAX_HEAD, ReplyHead, decode, encode};
 
 /// How many short replies a handler may have outstanding.
 pub const MAX_OUTSTANDING: usize = PIPE_BUF / MAX_HEAD / 2;
@@ -110,6 +110,20 @@ impl<'a> ReplyReader<'a> {
     #[must_use]
     pub fn new(pipe: BorrowedFd<'a>) -> Self {
         Self { pipe, bytes: Vec::new(), start: 0 }
+    }
+
+    /// Takes the client's token, which the acceptor has put into the pipe before all replies.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn take_token(&mut self) -> io::Result<ClientToken> {
+        let mut token = [0; ClientToken::LEN];
+        let count = nix::unistd::read(self.pipe, &mut token)?;
+        if count == token.len() {
+            Ok(ClientToken::from_bytes(token))
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
     }
 
     /// Reads what there is.

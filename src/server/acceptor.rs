@@ -13,6 +13,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::Signal;
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 use nix::unistd::getpid;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 
 use super::ServerError;
 use super::children::{Deaths, Handlers, StorageProcess};
@@ -22,7 +24,7 @@ use super::storage::{self, StorageConfig};
 use crate::config::ServerConfig;
 use crate::ipc::control::control_pair;
 use crate::ipc::finished_agencies::FinishedAgencies;
-use crate::ipc::message::{ClientToken, FromStorage, ToStorage};
+use crate::ipc::message::{ClientSerial, ClientToken, FromStorage, ToStorage};
 use crate::ipc::reply_pipe::reply_pipe;
 use crate::logging::{Level, Outcome, event, info, local_offset};
 use crate::protocol::message::ServerMessage;
@@ -30,6 +32,7 @@ use crate::system::confinement::{Confinement, InForce};
 use crate::system::fd_passing::Sent;
 use crate::system::mqueue::{self, QueueReceiver, QueueSender};
 use crate::system::process::{Exit, fork_child, reap, signal_child};
+use crate::system::secret_page::SecretPage;
 use crate::system::signal::{Signals, is_termination};
 
 /// How long to leave the listener alone after the system had no descriptor, memory or process to give.
@@ -66,6 +69,7 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
             Ok(epoll)
         })
         .map_err(|error| ServerError::System { what: "can't wait for events", error: error.into() })?;
+    let secret = SecretPage::new().map_err(ServerError::of("can't get secret memory"))?;
     let confinement = confinement().map_err(ServerError::of("can't find out how to confine handlers"))?;
     let acceptor = Acceptor {
         config,
@@ -85,6 +89,8 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
         deaths: Deaths::default(),
         handlers: Handlers::default(),
         gone: Vec::new(),
+        secret,
+        clients: 0,
         newcomer: None,
         tell_again: None,
         pause_until: None,
@@ -136,6 +142,7 @@ fn set_for_clients(listener: &OwnedFd) -> nix::Result<()> {
 /// A client that was accepted, and of whom storage has not been told yet.
 struct Newcomer {
     client: Client,
+    serial: ClientSerial,
     /// The end of its reply pipe that storage gets.
     pipe: OwnedFd,
 }
@@ -162,7 +169,10 @@ struct Acceptor<'a> {
     deaths: Deaths,
     handlers: Handlers,
     /// Clients that are gone and of whom storage has not been told yet.
-    gone: Vec<ClientToken>,
+    gone: Vec<ClientSerial>,
+    /// The newcomer's token, at its start.
+    secret: SecretPage,
+    clients: ClientSerial,
     newcomer: Option<Newcomer>,
     /// When what storage has not been told is tried again.
     tell_again: Option<Instant>,
@@ -284,10 +294,15 @@ impl Acceptor<'_> {
     }
 
     fn welcome(&mut self, socket: TcpStream, ip: IpAddr) {
-        match reply_pipe() {
+        let pipes = reply_pipe().and_then(|(replies, pipe)| {
+            draw_token(&mut self.secret, &pipe)?;
+            Ok((replies, pipe))
+        });
+        match pipes {
             Ok((replies, pipe)) => {
-                let client = Client { socket, ip, token: ClientToken::random(), replies };
-                self.newcomer = Some(Newcomer { client, pipe });
+                self.clients += 1;
+                let client = Client { socket, ip, replies };
+                self.newcomer = Some(Newcomer { client, serial: self.clients, pipe });
                 self.introduce();
             }
             Err(error) => {
@@ -301,8 +316,8 @@ impl Acceptor<'_> {
     fn introduce(&mut self) {
         let Some(storage) = &self.storage else { return };
         let Some(newcomer) = self.newcomer.take() else { return };
-        let message = ToStorage::ClientCame(newcomer.client.token);
-        match storage.control.send(message, Some(newcomer.pipe.as_fd())) {
+        let token = self.secret.get(..ClientToken::LEN).unwrap_or_default();
+        match storage.control.introduce(newcomer.serial, token, newcomer.pipe.as_fd()) {
             Ok(Sent::Done) => self.fork_handler(newcomer),
             // If it is dead, its successor will be told.
             Ok(sent @ (Sent::Full | Sent::Scarce | Sent::PeerGone)) => {
@@ -323,7 +338,7 @@ impl Acceptor<'_> {
     }
 
     fn fork_handler(&mut self, newcomer: Newcomer) {
-        let Newcomer { client, pipe } = newcomer;
+        let Newcomer { client, serial, pipe } = newcomer;
         // Only storage has the write end from here on.
         drop(pipe);
         let view = ServerView {
@@ -344,11 +359,11 @@ impl Acceptor<'_> {
         match fork_child(&keep, || handler::run(&client, &view, queue, signals)) {
             Ok(pid) => {
                 self.pause_until = None;
-                self.handlers.add(pid, client.token);
+                self.handlers.add(pid, serial);
             }
             Err(error) => {
                 say_busy(&client.socket);
-                self.gone.push(client.token);
+                self.gone.push(serial);
                 self.pause("fork", &error);
             }
         }
@@ -427,7 +442,7 @@ impl Acceptor<'_> {
         }
         self.tell_again = None;
         while let (Some(storage), Some(client)) = (&self.storage, self.gone.last()) {
-            let sent = storage.control.send(ToStorage::ClientGone(*client), None)?;
+            let sent = storage.control.send(ToStorage::ClientGone(*client))?;
             if sent != Sent::Done {
                 self.could_not_tell(sent);
                 break;
@@ -520,7 +535,7 @@ impl Acceptor<'_> {
                 signal_child(storage.pid, Signal::SIGKILL);
                 stopping.told_storage = true;
             } else if !stopping.told_storage && (self.handlers.count() == 0 || elapsed >= HANDLERS_HAVE) {
-                stopping.told_storage = storage.control.send(ToStorage::Stop, None)? == Sent::Done;
+                stopping.told_storage = storage.control.send(ToStorage::Stop)? == Sent::Done;
             }
         }
         if elapsed >= ALL_HAVE && !stopping.killed {
@@ -532,6 +547,14 @@ impl Acceptor<'_> {
         }
         Ok(())
     }
+}
+
+/// Draws a client's token at the start of the secret page, straight from the system, and puts it into the client's pipe.
+fn draw_token(secret: &mut SecretPage, pipe: &OwnedFd) -> io::Result<()> {
+    let token = secret.get_mut(..ClientToken::LEN).unwrap_or_default();
+    SysRng.try_fill_bytes(token).map_err(io::Error::other)?;
+    nix::unistd::write(pipe, token)?;
+    Ok(())
 }
 
 /// Tells a client that the server can't serve it now. It may come again.

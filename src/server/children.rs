@@ -7,21 +7,21 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::ipc::control::AcceptorEnd;
-use crate::ipc::message::ClientToken;
+use crate::ipc::message::ClientSerial;
 use crate::system::process::signal_child;
 
 /// Living handlers, and whom each is for.
 #[derive(Debug, Default)]
-pub struct Handlers(HashMap<Pid, ClientToken>);
+pub struct Handlers(HashMap<Pid, ClientSerial>);
 
 impl Handlers {
     /// A handler was forked.
-    pub fn add(&mut self, pid: Pid, client: ClientToken) {
+    pub fn add(&mut self, pid: Pid, client: ClientSerial) {
         self.0.insert(pid, client);
     }
 
     /// A process has ended: whom it was for, if it was a handler.
-    pub fn remove(&mut self, pid: Pid) -> Option<ClientToken> {
+    pub fn remove(&mut self, pid: Pid) -> Option<ClientSerial> {
         self.0.remove(&pid)
     }
 

@@ -49,16 +49,16 @@ pub fn packet_socket_pair() -> io::Result<(PacketSocket, PacketSocket)> {
 }
 
 impl PacketSocket {
-    /// Sends a packet, and a copy of a descriptor with it.
+    /// Sends a packet, the concatenation of `parts`, and a copy of a descriptor with it.
     ///
     /// # Errors
     /// What the kernel says beyond the outcomes of [`Sent`].
-    pub fn send(&self, packet: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
+    pub fn send(&self, parts: [&[u8]; 2], descriptor: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
         let descriptors: Vec<RawFd> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&descriptors)];
         let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
         let flags = MsgFlags::MSG_NOSIGNAL;
-        match sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(packet)], control, flags, None) {
+        match sendmsg::<()>(self.0.as_raw_fd(), &parts.map(IoSlice::new), control, flags, None) {
             Ok(_) => Ok(Sent::Done),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(Sent::Full),
             Err(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM) => Ok(Sent::Scarce),
@@ -113,8 +113,8 @@ mod tests {
     fn a_descriptor_arrives_with_its_packet() {
         let (one, other) = packet_socket_pair().unwrap();
         let (read_end, write_end) = nix::unistd::pipe().unwrap();
-        assert_eq!(one.send(b"take this", Some(write_end.as_fd())).unwrap(), Sent::Done);
-        assert_eq!(one.send(b"and that", None).unwrap(), Sent::Done);
+        assert_eq!(one.send([b"take this", b""], Some(write_end.as_fd())).unwrap(), Sent::Done);
+        assert_eq!(one.send([b"and that", b""], None).unwrap(), Sent::Done);
         drop(write_end);
         let mut buffer = [0; 64];
         let Received::Packet(9, Some(write_end)) = other.receive(&mut buffer).unwrap() else { panic!() };
@@ -128,12 +128,12 @@ mod tests {
     fn a_peer_that_is_gone_and_a_full_socket_are_outcomes() {
         let (one, other) = packet_socket_pair().unwrap();
         let mut sent = 0;
-        while one.send(b"x", None).unwrap() == Sent::Done {
+        while one.send([b"x", b""], None).unwrap() == Sent::Done {
             sent += 1;
         }
         assert!(sent > 10);
         drop(other);
-        assert_eq!(one.send(b"x", None).unwrap(), Sent::PeerGone);
+        assert_eq!(one.send([b"x", b""], None).unwrap(), Sent::PeerGone);
         assert!(matches!(one.receive(&mut [0; 8]).unwrap(), Received::PeerGone));
     }
 }

@@ -7,5 +7,6 @@ pub mod mqueue;
 #[cfg(debug_assertions)]
 pub mod probe;
 pub mod process;
+pub mod secret_page;
 pub mod shared_mutex;
 pub mod signal;

@@ -23,7 +23,6 @@ use nix::unistd::Pid;
 use self::connection::Connection;
 use self::dialog::{Dialog, Mode};
 use crate::ipc::finished_agencies::FinishedAgencies;
-use crate::ipc::message::ClientToken;
 use crate::ipc::reply_pipe::{PipeState, ReplyReader};
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Outcome, info};
@@ -65,9 +64,7 @@ pub struct Client {
     pub socket: TcpStream,
     /// Its address.
     pub ip: IpAddr,
-    /// Its name in the request queue.
-    pub token: ClientToken,
-    /// The end of its reply pipe.
+    /// The end of its reply pipe, which has its token.
     pub replies: OwnedFd,
 }
 
@@ -86,10 +83,13 @@ const STOP_LINGER: Duration = Duration::from_millis(100);
 #[must_use]
 pub fn run(client: &Client, view: &ServerView<'_>, queue: &QueueSender, signals: &Signals) -> i32 {
     logging::freeze_offset(view.offset);
-    let Client { socket, ip, token, replies } = client;
-    let storage = StorageClient::new(*token, queue, ReplyReader::new(replies.as_fd()));
-    let handler = Connection::new(socket, view.max_payload)
-        .and_then(|connection| Handler::new(connection, Dialog::new(storage, view, *ip), signals))
+    let Client { socket, ip, replies } = client;
+    let mut replies = ReplyReader::new(replies.as_fd());
+    let handler = replies
+        .take_token()
+        .map(|token| StorageClient::new(token, queue, replies))
+        .and_then(|storage| Ok((storage, Connection::new(socket, view.max_payload)?)))
+        .and_then(|(storage, connection)| Handler::new(connection, Dialog::new(storage, view, *ip), signals))
         .and_then(|handler| {
             probe("before");
             view.confinement.enter(view.acceptor)?;

@@ -16,6 +16,7 @@ pub mod recovery;
 mod simulated_disk;
 pub mod state_file;
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ use self::ledger::{Committed, Ledger};
 use self::recovery::{RecoveryError, Rules};
 use crate::ipc::control::{StorageEnd, Told};
 use crate::ipc::finished_agencies::FinishedAgencies;
-use crate::ipc::message::{ClientToken, FromStorage, PartHead, Refusal, ReplyHead, Request, ToStorage};
+use crate::ipc::message::{ClientSerial, ClientToken, FromStorage, PartHead, Refusal, ReplyHead, Request};
 use crate::ipc::request_queue::RequestReceiver;
 use crate::logging::{Field, Level, Outcome, event, info};
 use crate::lottery::AgencyId;
@@ -71,6 +72,7 @@ pub fn run(
         stale: true,
         stopping: false,
         gone: Vec::new(),
+        serials: HashMap::new(),
         bulk: Vec::new(),
     };
     match service.serve() {
@@ -163,6 +165,8 @@ struct Service<'a> {
     stopping: bool,
     /// Clients whose handlers have ended, until what these had sent is taken.
     gone: Vec<ClientToken>,
+    /// What the acceptor calls the clients whose handlers live.
+    serials: HashMap<ClientSerial, ClientToken>,
     bulk: Vec<u8>,
 }
 
@@ -212,16 +216,21 @@ impl Service<'_> {
     fn listen_to_acceptor(&mut self) -> io::Result<()> {
         loop {
             match self.control.receive()? {
-                Told::Message(ToStorage::ClientCame(token), Some(pipe)) => self.clients.came(token, pipe),
-                Told::Message(ToStorage::ClientCame(_), None) => {
+                Told::Came(client, token, Some(pipe)) => {
+                    self.serials.insert(client, token);
+                    self.clients.came(token, pipe);
+                }
+                Told::Came(_, _, None) => {
                     let error = "out of descriptors: raise the limit (ulimit -n), or lower MAX_CLIENTS";
                     event(Level::Error, "client_came", Outcome::Fail, &[("error", &error)]);
                 }
-                Told::Message(ToStorage::ClientGone(token), _) => {
-                    self.clients.stop_replies(token);
-                    self.gone.push(token);
+                Told::Gone(client) => {
+                    if let Some(token) = self.serials.remove(&client) {
+                        self.clients.stop_replies(token);
+                        self.gone.push(token);
+                    }
                 }
-                Told::Message(ToStorage::Stop, _) | Told::AcceptorGone => {
+                Told::Stop | Told::AcceptorGone => {
                     self.stopping = true;
                     return Ok(());
                 }
