@@ -135,7 +135,7 @@ fn kill_at(seed: u64, random: &mut ChaCha8Rng, place: &str, passes: std::ops::Ra
     let load = Load::new(server.port(), seed, false);
     let server = load.run(|| look_after(server, &load));
     let (handlers, storages) = oracle::deaths(&setup);
-    let of_handlers = matches!(place, "request_part_sent" | "handler_has_mutex");
+    let of_handlers = place == "request_part_sent";
     assert_eq!((handlers > 0, storages > 0), (of_handlers, !of_handlers), "{handlers}, {storages}");
     // Nobody dies in the middle of a write.
     check_all(server, &load, Unanswered::Whole);
@@ -176,12 +176,37 @@ macro_rules! stages {
 
 stages! {
     handlers_killed_between_two_parts_of_a_request: "request_part_sent" after 0..2;
-    handlers_killed_with_the_mutex_held: "handler_has_mutex" after 1..4;
     storage_killed_with_the_mutex_held: "storage_has_mutex" after 1..2;
     storage_killed_after_the_write_and_before_the_sync: "bets_written" after 3..30;
     storage_killed_after_the_sync_and_before_the_reply: "bets_synced" after 3..30;
     storage_killed_with_the_next_state_written: "state_written" after 1..2;
     storage_killed_with_the_next_state_in_its_place: "state_renamed" after 0..2;
+}
+
+#[test]
+fn a_handler_killed_with_the_mutex_held_leaves_it_to_the_others() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let setup = setup().with("CLIENTS_AMOUNT", 2).with("FAILPOINTS", "handler_has_mutex=1*off->1*return");
+    let server = setup.start();
+    let (mut client, _) = server.session(1);
+    client.send_frame(kind::RESULT_REQUEST, b"");
+    client.expect(kind::IN_PROGRESS, b"");
+    client.send_frame(kind::RESULT_REQUEST, b"");
+    client.expect_closed();
+    until("the death is in the log", || oracle::deaths(&setup) == (1, 0));
+    // The next to lock it are a handler, storage with each END, and handlers again.
+    server.connect().classic(kind::RESULT_REQUEST, &[1], kind::IN_PROGRESS, b"");
+    server.session(1).0.store(0, &[winner(1, "11")]);
+    server.connect().classic_end(1);
+    server.session(2).0.end_agency();
+    for (agency, documents) in [(1, &b"11"[..]), (2, b"")] {
+        let (mut client, _) = server.session(agency);
+        client.send_frame(kind::AWAIT_RESULT, b"");
+        client.expect(kind::RESULT, documents);
+    }
+    assert_eq!(oracle::deaths(&setup), (1, 0));
 }
 
 #[test]

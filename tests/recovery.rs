@@ -381,7 +381,7 @@ fn all_children_of_an_acceptor_that_is_killed_are_gone_within_a_second() {
 
 /// The text is chosen so that its torn remains look like a stray quote before whole rows.
 #[test]
-fn a_torn_row_whose_text_looks_like_rows_is_cut_and_what_was_acknowledged_before_it_stays() {
+fn a_torn_row_whose_text_looks_like_rows_is_cut_where_it_was_being_written_and_only_there() {
     let mut server = agencies(1).start();
     let deceptive =
         Bet { first_name: "x\r\n1,Ana,Paz,5,2000-02-29,1\r\n".to_owned(), ..bets(1, 1..2)[0].clone() };
@@ -390,13 +390,24 @@ fn a_torn_row_whose_text_looks_like_rows_is_cut_and_what_was_acknowledged_before
     client.store(0, &all[..1]);
     client.store(1, &all[1..]);
     server.terminate();
-    let whole = server.bets_file();
-    let first = rows(&all[..1]).len();
-    for cut in [first + 3, whole.len() - 25, whole.len() - 1] {
-        let setup = server.setup().write("bets.csv", &whole[..cut]);
+    let (whole, first) = (server.bets_file(), rows(&all[..1]));
+    let state = server.setup().state();
+    assert!(state.get("writing").is_none(), "what was written whole is not noted any more: {state}");
+    for cut in [first.len() + 3, whole.len() - 25, whole.len() - 1] {
+        // As a kill in the middle of the write leaves it.
+        let mut noted = state.clone();
+        noted["writing"] = serde_json::json!({"from": first.len(), "to": whole.len()});
+        let setup =
+            server.setup().write("bets.csv", &whole[..cut]).write("bets.csv.state", noted.to_string());
         let mut again = setup.start();
         assert_eq!(again.session(1).1.stored, 1, "{cut}");
-        assert_eq!(setup.bets_file(), rows(&all[..1]));
+        assert_eq!(setup.bets_file(), first);
         again.terminate();
+        assert!(setup.state().get("writing").is_none());
     }
+    let damaged = &whole[..whole.len() - 25];
+    let setup = server.setup().write("bets.csv", damaged).write("bets.csv.state", state.to_string());
+    let ended = setup.run();
+    assert_eq!((ended.code, setup.bets_file()), (Some(1), damaged.to_vec()));
+    assert!(ended.failure().contains(" | line: 2"), "{}", ended.log.0);
 }

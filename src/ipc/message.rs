@@ -32,6 +32,7 @@ impl ClientToken {
 
     /// A new one, for a test.
     #[cfg(test)]
+    #[must_use]
     pub fn random() -> Self {
         Self(rand::random())
     }
