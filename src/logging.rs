@@ -9,10 +9,12 @@
 
 use std::fmt::{self, Display, Write as _};
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use chrono::{FixedOffset, Local, Utc};
+use nix::poll::{PollFd, PollFlags, poll};
 
 /// How much an event matters. The names are those of Python's `logging`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,7 +144,21 @@ pub fn event(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>])
         Level::Warning => log::Level::Warn,
         Level::Error | Level::Critical => log::Level::Error,
     };
-    log::log!(severity, "{}", line(level, action, outcome, fields));
+    if reader_takes_lines() {
+        log::log!(severity, "{}", line(level, action, outcome, fields));
+    }
+}
+
+/// How long a line waits for a log that is not read, before it is left out.
+const READER_PATIENCE: u8 = 100;
+
+/// Whether a line can be written without waiting for ever: who reads a pipe may have stopped, and the server has to go on,
+/// and to end when it is told to.
+fn reader_takes_lines() -> bool {
+    let error = std::io::stderr();
+    let mut output = [PollFd::new(error.as_fd(), PollFlags::POLLOUT)];
+    // A confined handler can't poll, and simply writes; it is killed if it does not end.
+    poll(&mut output, READER_PATIENCE) != Ok(0)
 }
 
 /// An event of level INFO.

@@ -5,11 +5,11 @@
 mod common;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::bets::{of_agency, parse_rows};
 use common::uploader::one_connection;
-use common::{Bet, RunningServer, Setup, bets, frame, kind, processes, queues, rows, until};
+use common::{Bet, Client, RunningServer, Setup, bets, frame, kind, processes, queues, rows, until};
 use nix::sys::signal::Signal;
 
 const SIGNALS: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
@@ -200,4 +200,38 @@ fn no_queue_keeps_a_name() {
         eprintln!("left out: only an administrator can look");
     }
     end(server, Signal::SIGTERM);
+}
+
+#[test]
+fn with_a_log_that_nobody_reads() {
+    use std::io::{BufRead as _, BufReader};
+    let setup = Setup::new();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_loteria"));
+    command.arg("server").current_dir(setup.path(".")).stderr(std::process::Stdio::piped());
+    command.env("SERVER_IP", "127.0.0.1").env("SERVER_PORT", "0").env_remove("FAILPOINTS");
+    loteria::system::process::die_with_parent(&mut command);
+    let mut server = command.spawn().unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("action: listen") {
+        line.clear();
+        log.read_line(&mut line).unwrap();
+    }
+    let port: u16 = line.trim().rsplit(": ").next().unwrap().parse().unwrap();
+    nix::fcntl::fcntl(log.get_ref(), nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    // Each of them has its handler write two lines; these do not all fit.
+    let mut clients: Vec<Client> = (0..60).map(|_| Client::connect(port)).collect();
+    clients.iter_mut().for_each(|client| client.send(b"\x77"));
+    until("handlers wait for room in the log", || {
+        processes::children_of(server.id().cast_signed()).len() > 5
+    });
+    let start = Instant::now();
+    processes::send(server.id().cast_signed(), Signal::SIGTERM);
+    while server.try_wait().unwrap().is_none() && start.elapsed() < common::PATIENCE {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let time = start.elapsed();
+    server.kill().unwrap();
+    assert_eq!(server.wait().unwrap().code(), Some(0));
+    assert!(time < Duration::from_secs(1), "{time:?}");
 }
