@@ -221,7 +221,9 @@ fn with_a_log_that_nobody_reads() {
     nix::fcntl::fcntl(log.get_ref(), nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     // Each of them has its handler write two lines; these do not all fit.
     let mut clients: Vec<Client> = (0..60).map(|_| Client::connect(port)).collect();
-    clients.iter_mut().for_each(|client| client.send(b"\x77"));
+    for client in &mut clients {
+        client.send(b"\x77");
+    }
     until("handlers wait for room in the log", || {
         processes::children_of(server.id().cast_signed()).len() > 5
     });
