@@ -30,12 +30,6 @@ impl<'a> StorageClient<'a> {
         !self.requests.is_sending() && self.outstanding < MAX_OUTSTANDING
     }
 
-    /// Whether no reply is owed.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.outstanding == 0
-    }
-
     /// Whether a part of a request waits for room in the queue.
     #[must_use]
     pub fn is_sending(&self) -> bool {

@@ -2,8 +2,6 @@
 //!
 //! It knows nothing of processes and channels, so that a test can drive it over a disk of its own.
 
-use std::time::{Duration, Instant};
-
 use chrono::{Local, SecondsFormat};
 use thiserror::Error;
 
@@ -83,8 +81,6 @@ pub struct Committed {
     pub ended: bool,
     /// Whether the draw was made with this group.
     pub drawn: bool,
-    /// How long writing and syncing took.
-    pub took: Duration,
 }
 
 /// The storage service can't go on: nobody knows what is on disk.
@@ -191,7 +187,6 @@ impl<D: Disk> Ledger<D> {
     /// # Errors
     /// Nobody knows what is on disk: nothing may be answered.
     pub fn commit(&mut self) -> Result<Committed, LedgerError> {
-        let began = Instant::now();
         let bets_failed = self.commit_bets()?;
         let ended = !self.group.ends.is_empty();
         let due = self.contest.is_due();
@@ -202,7 +197,6 @@ impl<D: Disk> Ledger<D> {
             ends_failed,
             ended: ended && ends_failed.is_none(),
             drawn: due && ends_failed.is_none(),
-            took: began.elapsed(),
         })
     }
 
