@@ -10,8 +10,7 @@
 use std::fmt::{self, Display, Write as _};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
 use chrono::{FixedOffset, Local, Utc};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -86,7 +85,9 @@ const MAX_VALUE: usize = 900;
 const MAX_LINE: usize = 4000;
 
 static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Info as u8);
-static OFFSET: OnceLock<FixedOffset> = OnceLock::new();
+/// The offset of local time that this process stays at, in seconds.
+static OFFSET: AtomicI32 = AtomicI32::new(UNKNOWN);
+const UNKNOWN: i32 = i32::MIN;
 
 /// Starts the log of this process, at level INFO, and makes a panic one line of it. To be called once, before the
 /// first event; children that are forked go on with it.
@@ -96,9 +97,8 @@ pub fn start() {
         .filter_module(module_path!(), log::LevelFilter::Debug)
         .write_style(env_logger::WriteStyle::Never)
         .format(|out, record| {
-            let now = OFFSET
-                .get()
-                .map_or_else(|| Local::now().fixed_offset(), |offset| Utc::now().with_timezone(offset));
+            let now = FixedOffset::east_opt(OFFSET.load(Ordering::Relaxed))
+                .map_or_else(|| Local::now().fixed_offset(), |offset| Utc::now().with_timezone(&offset));
             writeln!(out, "{} {}", now.format("%Y-%m-%d %H:%M:%S"), record.args())
         })
         .init();
@@ -130,7 +130,7 @@ pub fn local_offset() -> FixedOffset {
 /// Keeps this process at an offset of local time. For a process that is about to lose the right to open files, the one
 /// with the time zone included.
 pub fn freeze_offset(offset: FixedOffset) {
-    OFFSET.get_or_init(|| offset);
+    OFFSET.store(offset.local_minus_utc(), Ordering::Relaxed);
 }
 
 /// Writes one event.

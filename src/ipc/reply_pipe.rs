@@ -94,7 +94,11 @@ pub struct ReplyReader<'a> {
     pipe: BorrowedFd<'a>,
     bytes: Vec<u8>,
     start: usize,
+    end: usize,
 }
+
+/// Enough for the replies to a session's window, in bytes; a page of a result makes it grow.
+const FIRST_CAPACITY: usize = 512;
 
 /// What came out of the pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +113,7 @@ impl<'a> ReplyReader<'a> {
     /// The end of that pipe.
     #[must_use]
     pub fn new(pipe: BorrowedFd<'a>) -> Self {
-        Self { pipe, bytes: Vec::new(), start: 0 }
+        Self { pipe, bytes: Vec::new(), start: 0, end: 0 }
     }
 
     /// Takes the client's token, which the acceptor has put into the pipe before all replies.
@@ -131,12 +135,14 @@ impl<'a> ReplyReader<'a> {
     /// # Errors
     /// What the kernel says.
     pub fn fill(&mut self) -> io::Result<PipeState> {
-        self.bytes.drain(..self.start);
+        self.bytes.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
         self.start = 0;
-        let end = self.bytes.len();
-        self.bytes.resize(end + PIPE_BUF, 0);
-        let count = nix::unistd::read(self.pipe, self.bytes.get_mut(end..).unwrap_or_default());
-        self.bytes.truncate(end + count.unwrap_or(0));
+        if self.end == self.bytes.len() {
+            self.bytes.resize((self.end * 2).max(FIRST_CAPACITY), 0);
+        }
+        let count = nix::unistd::read(self.pipe, self.bytes.get_mut(self.end..).unwrap_or_default());
+        self.end += count.unwrap_or(0);
         match count {
             Ok(0) => Ok(PipeState::Closed),
             Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(PipeState::Open),
@@ -149,7 +155,7 @@ impl<'a> ReplyReader<'a> {
     /// # Errors
     /// It makes no sense.
     pub fn next_reply(&mut self) -> io::Result<Option<(ReplyHead, &[u8])>> {
-        let waiting = self.bytes.get(self.start..).unwrap_or_default();
+        let waiting = self.bytes.get(self.start..self.end).unwrap_or_default();
         let Some((length, rest)) = waiting.split_first_chunk() else { return Ok(None) };
         let Some(reply) = rest.get(..u16::from_le_bytes(*length).into()) else { return Ok(None) };
         self.start += 2 + reply.len();

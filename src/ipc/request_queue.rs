@@ -15,31 +15,31 @@ pub struct RequestSender<'a> {
     client: ClientToken,
     id: u32,
     request: Option<Request>,
+    /// Room for a head, then the bulk bytes: a part is sent from where it lies, with its head written over what was sent
+    /// before it.
     body: Vec<u8>,
     sent: usize,
     unfinished: bool,
-    message: Vec<u8>,
 }
 
 impl<'a> RequestSender<'a> {
     /// The end of that client.
     #[must_use]
     pub fn new(queue: &'a QueueSender, client: ClientToken) -> Self {
-        Self {
-            queue,
-            client,
-            id: 0,
-            request: None,
-            body: Vec::new(),
-            sent: 0,
-            unfinished: false,
-            message: Vec::new(),
-        }
+        Self { queue, client, id: 0, request: None, body: Vec::new(), sent: 0, unfinished: false }
     }
 
-    /// Where the next request's bulk bytes go. Empty, once the request before has been sent.
+    /// Where the next request's bulk bytes are appended, once the request before has been sent.
     pub fn body(&mut self) -> &mut Vec<u8> {
+        if self.body.is_empty() {
+            self.body.resize(MAX_HEAD, 0);
+        }
         &mut self.body
+    }
+
+    /// Throws away what was appended to [`Self::body`].
+    pub fn clear(&mut self) {
+        self.body.clear();
     }
 
     /// Makes a request of what is in [`Self::body`]; returns its number. It is on its way once [`Self::send`] says so;
@@ -65,15 +65,16 @@ impl<'a> RequestSender<'a> {
     /// What the kernel says.
     pub fn send(&mut self) -> io::Result<bool> {
         while self.unfinished {
-            let rest = self.body.get(self.sent..).unwrap_or_default();
-            let count = rest.len().min(MESSAGE_LEN - MAX_HEAD);
-            let last = count == rest.len();
+            let from = MAX_HEAD + self.sent;
+            let rest = self.body().len() - from;
+            let count = rest.min(MESSAGE_LEN - MAX_HEAD);
+            let last = count == rest;
             let head = PartHead { client: self.client, id: self.id, request: self.request.clone(), last };
-            self.message.resize(MAX_HEAD, 0);
-            let head_len = encode(&head, &mut self.message)?;
-            self.message.truncate(head_len);
-            self.message.extend_from_slice(rest.get(..count).unwrap_or_default());
-            if !self.queue.send(&self.message)? {
+            let mut bytes = [0; MAX_HEAD];
+            let head_len = encode(&head, &mut bytes)?;
+            let message = self.body.get_mut(from - head_len..from + count).unwrap_or_default();
+            message.iter_mut().zip(bytes).take(head_len).for_each(|(to, byte)| *to = byte);
+            if !self.queue.send(message)? {
                 return Ok(false);
             }
             if !last {
@@ -168,7 +169,7 @@ mod tests {
             }
         }
         assert_eq!(got, rows);
-        assert!(!sender.is_sending() && sender.body().is_empty());
+        assert!(!sender.is_sending() && sender.body().len() == MAX_HEAD);
     }
 
     #[test]

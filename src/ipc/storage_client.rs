@@ -36,9 +36,14 @@ impl<'a> StorageClient<'a> {
         self.requests.is_sending()
     }
 
-    /// Where the bulk bytes of the next request go.
+    /// Where the bulk bytes of the next request are appended.
     pub fn body(&mut self) -> &mut Vec<u8> {
         self.requests.body()
+    }
+
+    /// Throws away what was appended for the next request.
+    pub fn clear_body(&mut self) {
+        self.requests.clear();
     }
 
     /// Makes a request, with what is in [`Self::body`], and sends of it what the queue takes. Returns its number.

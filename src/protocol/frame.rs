@@ -127,8 +127,8 @@ pub struct FrameBuffer {
     max_payload: u32,
 }
 
-/// Small enough for a connection of one classic packet (8 kB) to need no second allocation.
-const FIRST_CAPACITY: usize = 16 * 1024;
+/// Takes a classic packet (8 kB) whole, and no page is touched in vain in a process that lives for one of them.
+const FIRST_CAPACITY: usize = 8 * 1024;
 /// Large enough for several batches per read.
 const READ_AHEAD: usize = 64 * 1024;
 

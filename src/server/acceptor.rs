@@ -71,6 +71,7 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
         .map_err(|error| ServerError::System { what: "can't wait for events", error: error.into() })?;
     let secret = SecretPage::new().map_err(ServerError::of("can't get secret memory"))?;
     let confinement = confinement().map_err(ServerError::of("can't find out how to confine handlers"))?;
+    handler::warm_up();
     let acceptor = Acceptor {
         config,
         max_clients,
@@ -78,6 +79,7 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
         listener: Some(listener),
         listening: false,
         accepting: false,
+        control_interest: EpollFlags::empty(),
         queue,
         finished,
         confinement,
@@ -156,6 +158,8 @@ struct Acceptor<'a> {
     listening: bool,
     /// Whether the epoll instance waits for connections at present.
     accepting: bool,
+    /// What the socket to storage is waited for at present.
+    control_interest: EpollFlags,
     queue: (QueueReceiver, QueueSender),
     finished: FinishedAgencies,
     confinement: Confinement,
@@ -356,6 +360,7 @@ impl Acceptor<'_> {
         };
         let (queue, signals) = (&self.queue.1, &self.signals);
         let keep = [client.socket.as_fd(), client.replies.as_fd(), queue.as_fd(), signals.as_fd()];
+        let keep: Vec<_> = keep.into_iter().chain(self.confinement.descriptor()).collect();
         match fork_child(&keep, || handler::run(&client, &view, queue, signals)) {
             Ok(pid) => {
                 self.pause_until = None;
@@ -386,7 +391,8 @@ impl Acceptor<'_> {
         let (input, output) = (io::stdin(), io::stdout());
         let keep = [input.as_fd(), output.as_fd(), queue.as_fd(), theirs.as_fd()];
         let pid = fork_child(&keep, || storage::run(&config, queue, &theirs, finished))?;
-        self.epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, CONTROL))?;
+        self.control_interest = EpollFlags::EPOLLIN;
+        self.epoll.add(&ours, EpollEvent::new(self.control_interest, CONTROL))?;
         self.storage = Some(StorageProcess { pid, control: ours, ready: false });
         Ok(())
     }
@@ -462,7 +468,11 @@ impl Acceptor<'_> {
         flags.set(EpollFlags::EPOLLIN, !storage.ready);
         let untold = self.newcomer.is_some() || !self.gone.is_empty();
         flags.set(EpollFlags::EPOLLOUT, untold && self.tell_again.is_none());
-        Ok(self.epoll.modify(&storage.control, &mut EpollEvent::new(flags, CONTROL))?)
+        if flags != self.control_interest {
+            self.epoll.modify(&storage.control, &mut EpollEvent::new(flags, CONTROL))?;
+            self.control_interest = flags;
+        }
+        Ok(())
     }
 
     fn storage_ended(&mut self, exit: Exit) {

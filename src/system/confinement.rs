@@ -13,12 +13,16 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreated, RulesetError, RulesetStatus,
+    Scope,
+};
 use nix::libc;
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Gid, Pid, Uid, geteuid, getpid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, close, geteuid, getpid, setgroups, setresgid, setresuid};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, apply_filter,
@@ -71,6 +75,8 @@ impl fmt::Display for InForce {
 
 /// The layers, ready to be applied.
 pub struct Confinement {
+    /// Made once, for all handlers: each inherits it.
+    ruleset: Option<OwnedFd>,
     session_filter: Option<BpfProgram>,
     in_force: InForce,
 }
@@ -100,10 +106,11 @@ impl Confinement {
             landlock: Extent::None,
             seccomp: Extent::None,
         };
-        let mut this = Self { session_filter: session_filter(), in_force: nothing };
+        let ruleset = nothing_allowed().ok().and_then(Into::into);
+        let mut this = Self { ruleset, session_filter: session_filter(), in_force: nothing };
         let parent = getpid();
         let tried = run_in_child(&[], || {
-            let mut reached = apply(parent).unwrap_or(nothing);
+            let mut reached = apply(parent, try_landlock).unwrap_or(nothing);
             reached.seccomp = this.apply_session();
             to_status(reached)
         })?;
@@ -119,12 +126,18 @@ impl Confinement {
         self.in_force
     }
 
+    /// The descriptor that a handler has to inherit, if there is one.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.ruleset.as_ref().map(AsFd::as_fd)
+    }
+
     /// Confines this process, a child of `parent`, for good. It must have all its descriptors by now.
     ///
     /// # Errors
     /// A layer failed that was there when it was tried.
     pub fn enter(&self, parent: Pid) -> io::Result<()> {
-        let reached = apply(parent)?;
+        let reached = apply(parent, || self.restrict())?;
         let wanted = self.in_force;
         let missing = [
             ("identity", reached.identity < wanted.identity),
@@ -143,6 +156,16 @@ impl Confinement {
         check_missing(&[("seccomp", reached < self.in_force.seccomp)])
     }
 
+    /// Landlock as it was tried, if the kernel takes it again.
+    fn restrict(&self) -> Extent {
+        let Some(ruleset) = &self.ruleset else { return Extent::None };
+        // SAFETY: takes two numbers, and changes nothing but what this process may do: see landlock_restrict_self(2).
+        let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
+        // Of no more use here. The owner is the parent's value, whose destructor never runs in a child.
+        let closed = close(ruleset.as_raw_fd());
+        if done == 0 && closed.is_ok() { self.in_force.landlock } else { Extent::None }
+    }
+
     fn apply_session(&self) -> Extent {
         let applied = self.session_filter.as_ref().is_some_and(|filter| apply_filter(filter).is_ok());
         if applied { Extent::Full } else { Extent::None }
@@ -150,13 +173,13 @@ impl Confinement {
 }
 
 /// Applies all layers but that of sessions.
-fn apply(parent: Pid) -> io::Result<InForce> {
+fn apply(parent: Pid, landlock: impl FnOnce() -> Extent) -> io::Result<InForce> {
     let identity = give_up_identity();
     // A change of user clears what ties it to its parent.
     die_with(parent)?;
     set_no_new_privs()?;
-    let landlock = restrict_to_nothing().unwrap_or(Extent::None);
-    // Last, as Landlock needs a descriptor for a moment.
+    let landlock = landlock();
+    // Last, as trying Landlock needs a descriptor for a moment.
     Ok(InForce { identity, limits: set_limits(), landlock, seccomp: Extent::None })
 }
 
@@ -197,18 +220,20 @@ fn set_limits() -> Extent {
 }
 
 /// Landlock, with all that it can handle, and no rule that would allow any of it.
-fn restrict_to_nothing() -> Result<Extent, RulesetError> {
-    let status = Ruleset::default()
+fn nothing_allowed() -> Result<RulesetCreated, RulesetError> {
+    Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK))?
         .handle_access(AccessNet::from_all(LANDLOCK))?
         .scope(Scope::from_all(LANDLOCK))?
-        .create()?
-        .restrict_self()?;
-    Ok(match status.ruleset {
-        RulesetStatus::FullyEnforced => Extent::Full,
-        RulesetStatus::PartiallyEnforced => Extent::Partial,
-        RulesetStatus::NotEnforced => Extent::None,
-    })
+        .create()
+}
+
+fn try_landlock() -> Extent {
+    match nothing_allowed().and_then(RulesetCreated::restrict_self).map(|status| status.ruleset) {
+        Ok(RulesetStatus::FullyEnforced) => Extent::Full,
+        Ok(RulesetStatus::PartiallyEnforced) => Extent::Partial,
+        Ok(RulesetStatus::NotEnforced) | Err(_) => Extent::None,
+    }
 }
 
 /// The system calls that a session needs: its descriptors, memory, the shared mutex, time, the end.

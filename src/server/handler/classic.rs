@@ -52,7 +52,7 @@ fn bet(dialog: &mut Dialog<'_>, record: &[u8]) -> io::Result<()> {
             dialog.ask(Request::StoreBets { first: None }, Question::Bet { document, number })
         }
         (checked, bet) => {
-            dialog.storage.body().clear();
+            dialog.storage.clear_body();
             let error = checked.err().unwrap_or_default();
             log_bet(bet.as_ref().map(|(document, number)| (document.as_str(), *number)), Some(&error));
             dialog.refuse(error);
@@ -68,7 +68,7 @@ fn bets(dialog: &mut Dialog<'_>, records: &[u8]) -> io::Result<()> {
             dialog.ask(Request::StoreBets { first: None }, Question::Bets(count))
         }
         Err(error) => {
-            dialog.storage.body().clear();
+            dialog.storage.clear_body();
             log_bets(Level::Info, count_records(records), Some(&error));
             dialog.refuse(error);
             Ok(())

@@ -160,9 +160,8 @@ fn is_own(agency: AgencyId, named: Option<u8>) -> bool {
 }
 
 fn bets(dialog: &mut Dialog<'_>, agency: AgencyId, first: u64, records: &[u8]) -> io::Result<()> {
-    let rows = dialog.storage.body();
     let mut others = false;
-    let checked = push_rows(records, rows, |bet| others |= bet.agency != agency);
+    let checked = push_rows(records, dialog.storage.body(), |bet| others |= bet.agency != agency);
     let error = match checked {
         Ok(count) if !others => {
             let count = usize::try_from(count).unwrap_or(usize::MAX);
@@ -171,7 +170,7 @@ fn bets(dialog: &mut Dialog<'_>, agency: AgencyId, first: u64, records: &[u8]) -
         Ok(_) => Refusal::OtherAgency.to_string(),
         Err(error) => error.to_string(),
     };
-    rows.clear();
+    dialog.storage.clear_body();
     log_bets(Level::Debug, count_records(records), Some(&error));
     if let Mode::Session(session) = &mut dialog.mode {
         session.refused();
