@@ -10,7 +10,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{AGENCY_SETTINGS, AgencyConfig, ConfigError, SERVER_SETTINGS, ServerConfig, help_of};
+use crate::config::{
+    AGENCY_SETTINGS, AgencyConfig, ConfigError, InForce, SERVER_SETTINGS, ServerConfig, help_of,
+};
 use crate::logging::{self, Level, Outcome};
 use crate::system::signal;
 use crate::{agency, demo, failpoint, sample, server, status};
@@ -30,7 +32,7 @@ struct Cli {
 enum Command {
     /// Runs the central server: takes the agencies' bets, stores them, and draws when all agencies have ended
     #[command(after_help = help_of(SERVER_SETTINGS, "DEFAULT", ""))]
-    Server,
+    Server(ServerArgs),
     /// Runs one agency: brings the bets of its file to the server, and says how many of them won
     #[command(after_help = help_of(AGENCY_SETTINGS, "AGENCY", "CLI_"))]
     Agency,
@@ -54,6 +56,13 @@ loteria sample --agencies 5 --bets 9000,6000,3500,1500,0 --dir tests/data";
 
 const STATUS_HELP: &str =
     "There are no settings and no environment variables. Exit code 1 if there is no answer.";
+
+#[derive(Debug, Args)]
+struct ServerArgs {
+    /// Reads the configuration, prints what is in force and where each value came from, and ends
+    #[arg(long)]
+    check: bool,
+}
 
 #[derive(Debug, Args)]
 struct DemoArgs {
@@ -102,7 +111,8 @@ pub fn run() -> ExitCode {
         Err(error) => return explain(&error),
     };
     match cli.command {
-        Command::Server => run_server(),
+        Command::Server(ServerArgs { check: true }) => interruptible(check_configuration),
+        Command::Server(ServerArgs { check: false }) => run_server(),
         Command::Agency => run_agency(),
         Command::Demo(args) => report(demo::run(args.agencies, args.bets, args.dir)),
         Command::Sample(args) => interruptible(|| run_sample(&args)),
@@ -148,6 +158,17 @@ fn run_sample(args: &SampleArgs) -> ExitCode {
     let wrong_usage = matches!(result, Err(sample::SampleError::Amounts { .. }));
     let code = report(result);
     if wrong_usage { ExitCode::from(USAGE) } else { code }
+}
+
+/// What is wrong is told as the server would tell it.
+fn check_configuration() -> ExitCode {
+    match InForce::load() {
+        Ok(in_force) => report(write!(io::stdout(), "{in_force}")),
+        Err(error) => {
+            logging::start();
+            log_bad_config(&error)
+        }
+    }
 }
 
 fn run_server() -> ExitCode {

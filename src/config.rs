@@ -3,6 +3,8 @@
 //! Each setting stands once, in a table with its default, what is allowed and what it is for; the command line's
 //! help is made of the same tables.
 
+mod in_force;
+
 use std::fmt;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 use configparser::ini::{Ini, IniDefault};
 use thiserror::Error;
+
+pub use in_force::InForce;
 
 use crate::logging::Level;
 use crate::lottery::AgencyId;
