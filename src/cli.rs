@@ -1,7 +1,9 @@
 //! The command line: the commands, their flags, and what becomes of their errors.
 //!
-//! `server` and `agency` write nothing but log lines, so their errors are log lines too. The other commands are for
+//! `server`, `agency` and `bet` write nothing but log lines, so their errors are log lines too. The other commands are for
 //! people: what went wrong stands on standard error.
+
+mod bet;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -45,6 +47,9 @@ enum Command {
     /// Asks a running server how the contest is going; exits with 0 if server and storage answer within 2 seconds
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
+    /// Brings one bet to the server, and says whether it is stored
+    #[command(after_help = bet::HELP)]
+    Bet(bet::BetArgs),
 }
 
 const DEMO_HELP: &str = "The demo takes no settings: neither config.ini nor environment variables change it. It leaves \
@@ -119,6 +124,7 @@ pub fn run() -> ExitCode {
         Command::Status(args) => {
             interruptible(|| report(status::run(&args.address, args.json, &mut io::stdout())))
         }
+        Command::Bet(args) => interruptible(|| bet::run(&args)),
     }
 }
 

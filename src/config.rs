@@ -431,7 +431,9 @@ fn is_host_name(text: &str) -> bool {
         && text.chars().all(allowed)
 }
 
-fn host_and_port(text: &str) -> Option<String> {
+/// An address as the settings have it, `HOST:PORT`; none if it is not one.
+#[must_use]
+pub fn host_and_port(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
     let port: u16 = number(1, u16::MAX)(port)?;
     (!host.is_empty()).then(|| format!("{host}:{port}"))

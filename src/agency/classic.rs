@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use super::bets_file::{Batch, BetsFile, Limits};
+use super::bets_file::{BetsFile, Limits};
 use super::connection::{Connection, is_busy, refused};
 use super::error::{AgencyError, Lost, Trouble};
 use super::pauses::Pauses;
@@ -24,7 +24,7 @@ pub fn run(config: &AgencyConfig) -> Result<u64, AgencyError> {
     let agency = u8::try_from(id).map_err(|_| AgencyError::NoClassicAgency(id))?;
     let mut client = Classic { config, pauses: Pauses::default() };
     client.send_bets()?;
-    client.patiently(|| send_end(config, agency))?;
+    client.pauses.patiently(|| send_end(config, agency))?;
     logging::info("end_message", Outcome::Success, &[("agency_id", &config.id)]);
     client.poll(agency)
 }
@@ -35,20 +35,6 @@ struct Classic<'a> {
 }
 
 impl Classic<'_> {
-    /// Tries until the connection holds.
-    fn patiently<T>(&mut self, mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T, AgencyError> {
-        loop {
-            match attempt() {
-                Ok(done) => {
-                    self.pauses.reset();
-                    return Ok(done);
-                }
-                Err(Trouble::Fatal(error)) => return Err(error),
-                Err(Trouble::Lost(lost)) => self.pauses.wait(&lost),
-            }
-        }
-    }
-
     fn send_bets(&mut self) -> Result<(), AgencyError> {
         let config = self.config;
         let limits = Limits { bets: config.batch_max_amount, bytes: MAX_PACKET - HEADER_LEN };
@@ -59,7 +45,8 @@ impl Classic<'_> {
             packet.extend_from_slice(&[0; HEADER_LEN]);
             let Some(batch) = file.fill(limits, &mut packet)? else { return Ok(()) };
             finish_frame(FrameType::MultipleBets, 0, &mut packet);
-            self.patiently(|| send_batch(config, &packet, &batch))?;
+            let name = || batch.name(&config.bets_file);
+            self.pauses.patiently(|| deliver(&config.server_address, &packet, name))?;
             logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
         }
     }
@@ -67,7 +54,7 @@ impl Classic<'_> {
     fn poll(&mut self, agency: u8) -> Result<u64, AgencyError> {
         let config = self.config;
         loop {
-            if let Some(winners) = self.patiently(|| ask_for_winners(config, agency))? {
+            if let Some(winners) = self.pauses.patiently(|| ask_for_winners(config, agency))? {
                 return Ok(winners);
             }
             logging::event(Level::Debug, "consulta_ganadores", Outcome::InProgress, &[]);
@@ -76,18 +63,21 @@ impl Classic<'_> {
     }
 }
 
-/// Only a batch that did not go out whole may be sent again: there is no index by which the server would know it.
-fn send_batch(config: &AgencyConfig, packet: &[u8], batch: &Batch) -> Result<(), Trouble> {
-    let mut connection = Connection::open(&config.server_address)?;
+/// Sends bets, whose `name` is for people, and waits until they are stored.
+///
+/// Only what did not go out whole may be sent again: there is no index by which the server would know it.
+///
+/// # Errors
+/// They were refused, may be sent again, or it is not known whether they are stored.
+pub fn deliver(address: &str, packet: &[u8], name: impl Fn() -> String) -> Result<(), Trouble> {
+    let mut connection = Connection::open(address)?;
     connection.send(packet)?;
     match connection.receive() {
         Ok(ServerMessage::BetAck) => Ok(()),
         Ok(ServerMessage::Error(reason)) if is_busy(reason) => Err(Lost::Busy(reason.to_owned()).into()),
-        Ok(ServerMessage::Error(reason)) => Err(refused(&batch.name(&config.bets_file), reason).into()),
-        Ok(_) => Err(AgencyError::WrongAnswer("a batch of bets").into()),
-        Err(Trouble::Lost(lost)) => {
-            Err(AgencyError::UnknownOutcome { bets: batch.name(&config.bets_file), lost }.into())
-        }
+        Ok(ServerMessage::Error(reason)) => Err(refused(&name(), reason).into()),
+        Ok(_) => Err(AgencyError::WrongAnswer("a bet").into()),
+        Err(Trouble::Lost(lost)) => Err(AgencyError::UnknownOutcome { bets: name(), lost }.into()),
         Err(fatal) => Err(fatal),
     }
 }

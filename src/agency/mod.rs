@@ -1,7 +1,7 @@
 //! `loteria agency`: reads its file of bets, brings them to the server and waits for the result.
 //!
 //! [`session`] is how it talks to a server of ours, [`classic`] to one that knows only the original's messages. Both
-//! read the bets from a [`bets_file`] straight into frames, over a [`connection`].
+//! read the bets from a [`bets_file`] straight into frames, over a [`connection`]. [`single_bet`] is `loteria bet`.
 
 pub mod bets_file;
 pub mod classic;
@@ -9,6 +9,7 @@ pub mod connection;
 pub mod error;
 pub mod pauses;
 pub mod session;
+pub mod single_bet;
 
 use std::io;
 use std::thread;

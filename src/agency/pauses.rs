@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::error::Lost;
+use super::error::{AgencyError, Lost, Trouble};
 use crate::logging::{self, Level, Outcome};
 
 const FIRST: Duration = Duration::from_millis(100);
@@ -29,6 +29,26 @@ impl Pauses {
     /// Says that something was achieved: the next pause is a short one again.
     pub fn reset(&mut self) {
         self.next = FIRST;
+    }
+
+    /// Tries until the connection holds.
+    ///
+    /// # Errors
+    /// What another try would not mend.
+    pub fn patiently<T>(
+        &mut self,
+        mut attempt: impl FnMut() -> Result<T, Trouble>,
+    ) -> Result<T, AgencyError> {
+        loop {
+            match attempt() {
+                Ok(done) => {
+                    self.reset();
+                    return Ok(done);
+                }
+                Err(Trouble::Fatal(error)) => return Err(error),
+                Err(Trouble::Lost(lost)) => self.wait(&lost),
+            }
+        }
     }
 
     /// Says in the log what was lost and waits.
