@@ -3,6 +3,7 @@
 //! `server`, `agency` and `bet` write nothing but log lines, so their errors are log lines too. The other commands are for
 //! people: what went wrong stands on standard error.
 
+mod audit;
 mod bet;
 
 use std::fmt::Display;
@@ -50,6 +51,12 @@ enum Command {
     /// Brings one bet to the server, and says whether it is stored
     #[command(after_help = bet::HELP)]
     Bet(bet::BetArgs),
+    /// Recounts the draw from the file of bets alone, and says whether the state file agrees
+    #[command(after_help = audit::WINNERS_HELP)]
+    Winners(audit::WinnersArgs),
+    /// Checks the files of a contest: every row, duplicates, and whether the state fits to the bets
+    #[command(after_help = audit::CHECK_HELP)]
+    Check(audit::CheckArgs),
 }
 
 const DEMO_HELP: &str = "The demo takes no settings: neither config.ini nor environment variables change it. It leaves \
@@ -125,6 +132,8 @@ pub fn run() -> ExitCode {
             interruptible(|| report(status::run(&args.address, args.json, &mut io::stdout())))
         }
         Command::Bet(args) => interruptible(|| bet::run(&args)),
+        Command::Winners(args) => interruptible(|| audit::run_winners(args)),
+        Command::Check(args) => interruptible(|| audit::run_check(args)),
     }
 }
 

@@ -185,6 +185,16 @@ fn line(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>]) -> S
     line
 }
 
+/// A value as a line of the log has it: escaped, so that it can't break the line, and cut if it is long. For what others
+/// show of it.
+#[must_use]
+pub fn one_line(value: &dyn Display) -> String {
+    let mut text = String::new();
+    // A value whose own Display fails is cut there.
+    write!(Escaped { out: &mut text, end: MAX_VALUE }, "{value}").unwrap_or_default();
+    text
+}
+
 /// Writes what cannot break a line or a field, up to a length.
 struct Escaped<'a> {
     out: &'a mut String,

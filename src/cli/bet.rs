@@ -67,7 +67,8 @@ pub fn run(args: &BetArgs) -> ExitCode {
     }
 }
 
-fn agency(text: &str) -> Result<AgencyId, BetError> {
+/// An agency's number.
+pub fn agency(text: &str) -> Result<AgencyId, BetError> {
     parse_decimal(text.as_bytes()).and_then(AgencyId::new).ok_or(BetError::Agency)
 }
 
