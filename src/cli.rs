@@ -5,6 +5,7 @@
 
 mod audit;
 mod bet;
+mod generated;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -22,6 +23,8 @@ use crate::{agency, demo, failpoint, sample, server, status};
 
 /// The exit code for a configuration or a command line that can't be used.
 const USAGE: u8 = 2;
+/// The exit code of a program that SIGPIPE ended, as shells tell it.
+const NOBODY_READS: u8 = 141;
 
 /// The central server of a national lottery, and its agencies.
 #[derive(Debug, Parser)]
@@ -57,6 +60,12 @@ enum Command {
     /// Checks the files of a contest: every row, duplicates, and whether the state fits to the bets
     #[command(after_help = audit::CHECK_HELP)]
     Check(audit::CheckArgs),
+    /// Prints a script that has a shell complete the commands and flags
+    #[command(after_help = generated::COMPLETIONS_HELP)]
+    Completions(generated::CompletionsArgs),
+    /// Prints the manual page of the program, or of one of its commands
+    #[command(after_help = generated::MAN_HELP)]
+    Man(generated::ManArgs),
 }
 
 const DEMO_HELP: &str = "The demo takes no settings: neither config.ini nor environment variables change it. It leaves \
@@ -134,6 +143,11 @@ pub fn run() -> ExitCode {
         Command::Bet(args) => interruptible(|| bet::run(&args)),
         Command::Winners(args) => interruptible(|| audit::run_winners(args)),
         Command::Check(args) => interruptible(|| audit::run_check(args)),
+        Command::Completions(args) => interruptible(|| print(&generated::completions(&args))),
+        Command::Man(args) => interruptible(|| match generated::man(&args) {
+            Ok(page) => print(&page),
+            Err(error) => explain(&error),
+        }),
     }
 }
 
@@ -150,6 +164,15 @@ fn explain(error: &clap::Error) -> ExitCode {
         Ok(()) if error.exit_code() == 0 => ExitCode::SUCCESS,
         Ok(()) => ExitCode::from(USAGE),
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Prints what a command was for. Somebody who reads only a part of it is no failure worth a word.
+fn print(text: &[u8]) -> ExitCode {
+    let mut out = io::stdout();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(NOBODY_READS),
+        result => report(result),
     }
 }
 
@@ -178,7 +201,7 @@ fn run_sample(args: &SampleArgs) -> ExitCode {
 /// What is wrong is told as the server would tell it.
 fn check_configuration() -> ExitCode {
     match InForce::load() {
-        Ok(in_force) => report(write!(io::stdout(), "{in_force}")),
+        Ok(in_force) => print(in_force.to_string().as_bytes()),
         Err(error) => {
             logging::start();
             log_bad_config(&error)

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{USAGE, fail};
+use super::{NOBODY_READS, USAGE, fail};
 use crate::audit::files::Files;
 use crate::audit::winners::Question;
 use crate::audit::{AuditError, Verdict, check, winners};
@@ -27,9 +27,6 @@ last row that is not whole, and what a server will do when it starts. Lines are 
 in quotes has several. The first 100 errors and notices are listed. Nothing is locked or written: a server may run \
 meanwhile. 8 bytes of memory are needed for each bet.\n\nExit code 0: there are no errors. 1: there are, or a file can't \
 be read. 2: command line or configuration. 141: nobody reads the output any more.";
-
-/// The exit code of a program that SIGPIPE ended, as shells tell it.
-const NOBODY_READS: u8 = 141;
 
 /// What to recount.
 #[derive(Debug, Args)]

@@ -21,29 +21,28 @@ or can't be used.";
 #[derive(Debug, Args)]
 pub struct BetArgs {
     /// The agency that takes the bet, 1 to 65535
-    #[arg(long, value_name = "NUMBER", env = "CLI_ID", hide_env_values = true, value_parser = agency)]
+    #[arg(long, value_name = "NUMBER", env = "CLI_ID", value_parser = agency)]
     agency: AgencyId,
     /// First name
-    #[arg(long, value_name = "TEXT", env = "NOMBRE", hide_env_values = true, value_parser = text)]
+    #[arg(long, value_name = "TEXT", env = "NOMBRE", value_parser = text)]
     first_name: String,
     /// Last name
-    #[arg(long, value_name = "TEXT", env = "APELLIDO", hide_env_values = true, value_parser = text)]
+    #[arg(long, value_name = "TEXT", env = "APELLIDO", value_parser = text)]
     last_name: String,
     /// Document
-    #[arg(long, value_name = "TEXT", env = "DOCUMENTO", hide_env_values = true, value_parser = text)]
+    #[arg(long, value_name = "TEXT", env = "DOCUMENTO", value_parser = text)]
     document: String,
     /// Birthdate, as YYYY-MM-DD
-    #[arg(long, value_name = "DATE", env = "NACIMIENTO", hide_env_values = true, value_parser = date)]
+    #[arg(long, value_name = "DATE", env = "NACIMIENTO", value_parser = date)]
     birthdate: String,
     /// The number that is bet on, 0 to 4294967295
-    #[arg(long, value_name = "NUMBER", env = "NUMERO", hide_env_values = true, value_parser = number)]
+    #[arg(long, value_name = "NUMBER", env = "NUMERO", value_parser = number)]
     number: u32,
     /// Where the server is: HOST:PORT
     #[arg(
         long,
         value_name = "HOST:PORT",
         env = "CLI_SERVER_ADDRESS",
-        hide_env_values = true,
         default_value = "127.0.0.1:12345",
         value_parser = address
     )]
