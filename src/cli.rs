@@ -217,6 +217,7 @@ fn run_server() -> ExitCode {
         Err(error) => return log_bad_config(&error),
     };
     logging::set_level(config.logging_level);
+    logging::set_format(config.log_format);
     match server::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -235,6 +236,7 @@ fn run_agency() -> ExitCode {
         Err(error) => return log_bad_config(&error),
     };
     logging::set_level(config.log_level);
+    logging::set_format(config.log_format);
     match agency::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -29,7 +29,7 @@ pub fn run(files: &Files, configured: Rules, out: &mut dyn Write) -> Result<Verd
     let mut check = Check::new(files, agencies);
     let bar = Bar::new(files.length()?);
     check.read_rows(&bar)?;
-    check.find_duplicates(&bar)?;
+    check.find_duplicates()?;
     bar.take_away();
     check.look_at_state(configured)?;
     check.write(out).and_then(|()| out.flush()).map_err(AuditError::Write)?;
@@ -40,7 +40,7 @@ pub fn run(files: &Files, configured: Rules, out: &mut dyn Write) -> Result<Verd
 #[derive(Default)]
 struct Findings {
     listed: Vec<String>,
-    count: usize,
+    count: u64,
 }
 
 impl Findings {
@@ -114,15 +114,19 @@ impl<'a> Check<'a> {
         self.errors.add(format_args!("{}:{line}: error", self.path), error);
     }
 
-    fn find_duplicates(&mut self, bar: &Bar) -> Result<(), AuditError> {
-        let hashes = std::mem::take(&mut self.hashes);
-        let found = |Duplicate { line, first }| {
+    fn find_duplicates(&mut self) -> Result<(), AuditError> {
+        let repeated = std::mem::take(&mut self.hashes).repeated();
+        let count = repeated.count();
+        let mut listed = 0;
+        repeated.find(self.files, self.reached, LISTED, |Duplicate { line, first }| {
+            listed += 1;
             self.notices.add(
                 format_args!("{}:{line}: notice", self.path),
                 format_args!("the same bet as in line {first}"),
             );
-        };
-        hashes.find(self.files, self.reached, found, |offset| bar.reached(offset))
+        })?;
+        self.notices.count += count.saturating_sub(listed);
+        Ok(())
     }
 
     fn look_at_state(&mut self, configured: Rules) -> Result<(), AuditError> {
@@ -147,7 +151,7 @@ impl<'a> Check<'a> {
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         for (findings, what) in [(&self.errors, "errors"), (&self.notices, "notices")] {
             findings.listed.iter().try_for_each(|finding| writeln!(out, "{finding}"))?;
-            let more = findings.count - findings.listed.len();
+            let more = findings.count - findings.listed.len() as u64;
             if more > 0 {
                 writeln!(out, "and {more} more {what}")?;
             }

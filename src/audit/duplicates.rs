@@ -4,7 +4,7 @@
 //! there twice. The second looks at those rows alone, and compares them byte for byte.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{DefaultHasher, Hasher as _};
 
 use super::AuditError;
 use super::files::Files;
@@ -12,10 +12,7 @@ use super::rows::{Rows, Step};
 
 /// The hashes of all rows.
 #[derive(Debug, Default)]
-pub struct Hashes {
-    keyed: RandomState,
-    hashes: Vec<u64>,
-}
+pub struct Hashes(Vec<u64>);
 
 /// A row that stood in the file before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,27 +26,42 @@ pub struct Duplicate {
 impl Hashes {
     /// Takes a row.
     pub fn add(&mut self, row: &[u8]) {
-        self.hashes.push(self.hash(row));
+        self.0.push(hash(row));
     }
 
-    fn hash(&self, row: &[u8]) -> u64 {
-        self.keyed.hash_one(row)
-    }
-
-    /// The hashes that more than one row has, sorted.
-    fn keep_repeated(&mut self) {
-        self.hashes.sort_unstable();
-        let mut repeated = Vec::new();
-        for same in self.hashes.chunk_by(|a, b| a == b) {
-            if let [hash, _, ..] = same {
-                repeated.push(*hash);
+    /// The rows that may stand in the file more than once.
+    #[must_use]
+    pub fn repeated(mut self) -> Repeated {
+        self.0.sort_unstable();
+        let mut repeated = Repeated { hashes: Vec::new(), again: 0 };
+        for same in self.0.chunk_by(|a, b| a == b) {
+            if let [hash, again @ ..] = same
+                && !again.is_empty()
+            {
+                repeated.hashes.push(*hash);
+                repeated.again += again.len() as u64;
             }
         }
-        self.hashes = repeated;
+        repeated
+    }
+}
+
+/// Hashes that several rows have, sorted.
+#[derive(Debug)]
+pub struct Repeated {
+    hashes: Vec<u64>,
+    again: u64,
+}
+
+impl Repeated {
+    /// How many rows there are that stood in the file before, if rows with the same hash are the same.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.again
     }
 
-    /// Hands on each row that stands in the file again, up to that byte, in the order of the file. All rows up to there
-    /// must have been added.
+    /// Hands on those rows that stand in the file again, up to that byte, in the order of the file: all of them, or, of
+    /// more than `most` different ones, those of some.
     ///
     /// # Errors
     /// The file can't be read.
@@ -57,18 +69,15 @@ impl Hashes {
         mut self,
         files: &Files,
         up_to: u64,
+        most: usize,
         mut found: impl FnMut(Duplicate),
-        mut reached: impl FnMut(u64),
     ) -> Result<(), AuditError> {
-        self.keep_repeated();
-        if self.hashes.is_empty() {
-            return Ok(());
-        }
-        let mut rows = Rows::of(files);
+        self.hashes.truncate(most);
         let mut firsts: HashMap<u64, (u64, Box<[u8]>)> = HashMap::new();
-        while rows.offset() < up_to {
+        let mut rows = Rows::of(files);
+        while !self.hashes.is_empty() && rows.offset() < up_to {
             let step = rows.next(|line, _, row| {
-                let hash = self.hash(row);
+                let hash = hash(row);
                 if self.hashes.binary_search(&hash).is_err() {
                     return;
                 }
@@ -80,8 +89,14 @@ impl Hashes {
             if matches!(step, Step::End(_)) {
                 break;
             }
-            reached(rows.offset());
         }
         Ok(())
     }
+}
+
+/// Of the same row it is the same in every run, and so is what is listed.
+fn hash(row: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(row);
+    hasher.finish()
 }

@@ -24,7 +24,7 @@ or a file can't be read or is damaged. 2: command line or configuration. 141: no
 pub const CHECK_HELP: &str = "Errors are rows that are none, rows of agencies that do not take part, and a state file \
 that is damaged or contradicts the bets. Notices are rows that stand in the file twice (a client may send them so), a \
 last row that is not whole, and what a server will do when it starts. Lines are counted from 1; a row with line breaks \
-in quotes has several. The first 100 errors and notices are listed. Nothing is locked or written: a server may run \
+in quotes has several. Up to 100 errors and 100 notices are listed, and all are counted. Nothing is locked or written: a server may run \
 meanwhile. 8 bytes of memory are needed for each bet.\n\nExit code 0: there are no errors. 1: there are, or a file can't \
 be read. 2: command line or configuration. 141: nobody reads the output any more.";
 

@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::Path;
 
 use super::{
-    CONFIG_FILE, ConfigError, Origin, SERVER_SECTION, SERVER_SETTINGS, ServerConfig, Values, environment,
+    CONFIG_FILE, ConfigError, LOG_FORMAT, Origin, SERVER_SECTION, SERVER_SETTINGS, ServerConfig, Values,
+    environment,
 };
+use crate::logging::one_line;
 
 /// The settings of a server, each with its value and its origin.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ impl InForce {
         let config = ServerConfig::load_from(path, environment)?;
         let values = Values::load(path, SERVER_SECTION, "", SERVER_SETTINGS, environment)?;
         let rows = SERVER_SETTINGS.iter().zip(values.found).map(|(setting, (given, origin))| {
+            let given = one_line(&given);
             let value = config.value_of(setting.key).unwrap_or_else(|| given.clone());
             (setting.key, value, explain(setting.key, &given, &origin, &config))
         });
@@ -44,6 +47,7 @@ impl ServerConfig {
             "SERVER_PORT" => Some(self.port.to_string()),
             "SERVER_LISTEN_BACKLOG" => Some(self.listen_backlog.to_string()),
             "LOGGING_LEVEL" => Some(self.logging_level.name().to_owned()),
+            LOG_FORMAT => Some(self.log_format.name().to_owned()),
             "CLIENTS_AMOUNT" => Some(self.clients_amount.to_string()),
             "LOTTERY_WINNER_NUMBER" => Some(self.winner_number.to_string()),
             "MAX_CLIENTS" => Some(self.max_clients.to_string()),
