@@ -93,6 +93,7 @@ pub const LOG_FORMAT: &str = "LOG_FORMAT";
 static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static FORMAT: AtomicU8 = AtomicU8::new(Format::Text as u8);
 static OFFSET: OnceLock<FixedOffset> = OnceLock::new();
+static BETWEEN: OnceLock<Box<Between>> = OnceLock::new();
 
 /// Starts the log of this process, at level INFO, and makes a panic one line of it. To be called once, before the
 /// first event; children that are forked go on with it. Its form is the environment's, as nothing else is known yet.
@@ -167,9 +168,24 @@ pub fn event(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>])
         Level::Warning => log::Level::Warn,
         Level::Error | Level::Critical => log::Level::Error,
     };
-    if reader_takes_lines() {
-        log::log!(severity, "{}", line(format(), level, action, outcome, fields));
+    let mut write = || {
+        if reader_takes_lines() {
+            log::log!(severity, "{}", line(format(), level, action, outcome, fields));
+        }
+    };
+    match BETWEEN.get() {
+        Some(between) => between(&mut write),
+        None => write(),
     }
+}
+
+/// Something that has to stop for a moment so that a line can be written: it calls what it is given once.
+pub type Between = dyn Fn(&mut dyn FnMut()) + Send + Sync;
+
+/// Has every line written from within `between`: what else is drawn on the same terminal steps aside for it. Only the
+/// first call counts.
+pub fn write_between(between: Box<Between>) {
+    BETWEEN.get_or_init(|| between);
 }
 
 /// How long a line waits for a log that is not read, before it is left out.

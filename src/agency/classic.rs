@@ -6,6 +6,7 @@ use super::bets_file::{BetsFile, Limits};
 use super::connection::{Connection, is_busy, refused};
 use super::error::{AgencyError, Lost, Trouble};
 use super::pauses::Pauses;
+use super::progress::Progress;
 use super::session::finish_frame;
 use crate::config::AgencyConfig;
 use crate::logging::{self, Level, Outcome};
@@ -19,35 +20,45 @@ const MAX_PACKET: usize = 8192;
 ///
 /// # Errors
 /// What another try would not mend, or could make worse.
-pub fn run(config: &AgencyConfig) -> Result<u64, AgencyError> {
+pub fn run(config: &AgencyConfig, progress: &Progress) -> Result<u64, AgencyError> {
     let id = config.id.get();
     let agency = u8::try_from(id).map_err(|_| AgencyError::NoClassicAgency(id))?;
-    let mut client = Classic { config, pauses: Pauses::default() };
-    client.send_bets()?;
+    let mut client = Classic { config, progress, pauses: Pauses::shown(progress) };
+    let sent = client.send_bets()?;
     client.pauses.patiently(|| send_end(config, agency))?;
     logging::info("end_message", Outcome::Success, &[("agency_id", &config.id)]);
+    progress.waits(sent);
     client.poll(agency)
 }
 
 struct Classic<'a> {
     config: &'a AgencyConfig,
-    pauses: Pauses,
+    progress: &'a Progress,
+    pauses: Pauses<'a>,
 }
 
 impl Classic<'_> {
-    fn send_bets(&mut self) -> Result<(), AgencyError> {
+    /// Sends all bets; returns how many there were.
+    fn send_bets(&mut self) -> Result<u64, AgencyError> {
         let config = self.config;
         let limits = Limits { bets: config.batch_max_amount, bytes: MAX_PACKET - HEADER_LEN };
         let mut file = BetsFile::open(&config.bets_file, config.id)?;
         let mut packet = Vec::with_capacity(MAX_PACKET);
+        let mut sent = 0;
+        self.progress.uploads_from(0);
         loop {
             packet.clear();
             packet.extend_from_slice(&[0; HEADER_LEN]);
-            let Some(batch) = file.fill(limits, &mut packet)? else { return Ok(()) };
+            let Some(batch) = file.fill(limits, &mut packet)? else { return Ok(sent) };
             finish_frame(FrameType::MultipleBets, 0, &mut packet);
             let name = || batch.name(&config.bets_file);
             self.pauses.patiently(|| deliver(&config.server_address, &packet, name))?;
             logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
+            sent += batch.bets;
+            if self.progress.is_shown() {
+                self.progress.expects(file.expected_rows(sent), false);
+                self.progress.stored(sent);
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::error::{AgencyError, Lost, Trouble};
+use super::progress::Progress;
 use crate::logging::{self, Level, Outcome};
 
 const FIRST: Duration = Duration::from_millis(100);
@@ -15,17 +16,24 @@ pub const LONGEST: Duration = Duration::from_secs(5);
 
 /// How long to wait before the next try.
 #[derive(Debug)]
-pub struct Pauses {
+pub struct Pauses<'a> {
     next: Duration,
+    /// Where each of them is counted.
+    progress: Option<&'a Progress>,
 }
 
-impl Default for Pauses {
+impl Default for Pauses<'_> {
     fn default() -> Self {
-        Self { next: FIRST }
+        Self { next: FIRST, progress: None }
     }
 }
 
-impl Pauses {
+impl<'a> Pauses<'a> {
+    /// Pauses that are shown.
+    pub fn shown(progress: &'a Progress) -> Self {
+        Self { progress: Some(progress), ..Self::default() }
+    }
+
     /// Says that something was achieved: the next pause is a short one again.
     pub fn reset(&mut self) {
         self.next = FIRST;
@@ -55,6 +63,9 @@ impl Pauses {
     pub fn wait(&mut self, lost: &Lost) {
         let pause = self.next_pause();
         let pause_ms = pause.as_millis();
+        if let Some(progress) = self.progress {
+            progress.lost();
+        }
         logging::event(
             Level::Warning,
             "connect",
