@@ -8,7 +8,7 @@ use std::num::NonZero;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread::{JoinHandle, sleep};
+use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use nix::pty::{Winsize, openpty};
@@ -233,7 +233,7 @@ impl Drop for Agency {
 struct OnTerminal {
     child: Child,
     screen: Arc<Mutex<vt100::Parser>>,
-    reader: JoinHandle<()>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl OnTerminal {
@@ -248,13 +248,13 @@ impl OnTerminal {
         let [rows, columns] = [size.ws_row, size.ws_col].map(|side| NonZero::new(side).unwrap());
         let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
         let (mut terminal, on) = (File::from(pty.master), screen.clone());
-        let reader = std::thread::spawn(move || {
+        let reader = Builder::new().spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = terminal.read(&mut bytes) {
                 on.lock().unwrap().process(&bytes[..count]);
             }
         });
-        Self { child, screen, reader }
+        Self { child, screen, reader: reader.ok() }
     }
 
     /// What stands on the terminal now.
@@ -270,7 +270,7 @@ impl OnTerminal {
     /// Waits for its end: the exit code, and what it leaves on the terminal, of which every line must be the log's.
     fn end(mut self) -> (Option<i32>, Vec<String>) {
         let status = await_some("the end of the agency", || self.child.try_wait().unwrap());
-        std::mem::replace(&mut self.reader, std::thread::spawn(|| ())).join().unwrap();
+        self.reader.take().unwrap().join().unwrap();
         let lines = self.lines();
         for line in &lines {
             let (time, rest) = line.split_at(20);

@@ -31,7 +31,7 @@ be read. 2: command line or configuration. 141: nobody reads the output any more
 /// What to recount.
 #[derive(Debug, Args)]
 pub struct WinnersArgs {
-    /// The file of all bets; STORAGE_FILEPATH of the configuration unless given
+    /// The file of all bets; the one that the configuration names unless given
     #[arg(long)]
     file: Option<PathBuf>,
     /// Names the documents of that agency that won, in the order in which their bets were stored
@@ -48,7 +48,7 @@ pub struct WinnersArgs {
 /// What to check.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The file of all bets; STORAGE_FILEPATH of the configuration unless given
+    /// The file of all bets; the one that the configuration names unless given
     #[arg(long)]
     file: Option<PathBuf>,
 }
