@@ -45,20 +45,22 @@ impl Classic<'_> {
         let mut file = BetsFile::open(&config.bets_file, config.id)?;
         let mut packet = Vec::with_capacity(MAX_PACKET);
         let mut sent = 0;
-        self.progress.uploads_from(0);
         loop {
             packet.clear();
             packet.extend_from_slice(&[0; HEADER_LEN]);
             let Some(batch) = file.fill(limits, &mut packet)? else { return Ok(sent) };
             finish_frame(FrameType::MultipleBets, 0, &mut packet);
+            if self.progress.is_shown() {
+                self.progress.expects(file.expected_rows(sent + batch.bets), false);
+            }
+            if sent == 0 {
+                self.progress.uploads_from(0);
+            }
             let name = || batch.name(&config.bets_file);
             self.pauses.patiently(|| deliver(&config.server_address, &packet, name))?;
             logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
             sent += batch.bets;
-            if self.progress.is_shown() {
-                self.progress.expects(file.expected_rows(sent), false);
-                self.progress.stored(sent);
-            }
+            self.progress.stored(sent);
         }
     }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{HumanFloatCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::logging;
 
@@ -96,7 +96,7 @@ impl Drop for Progress {
 fn style(template: &str) -> ProgressStyle {
     let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
         // A line that can't be written to is not drawn.
-        write!(out, "{:.0} bets/s", state.per_sec()).unwrap_or_default();
+        write!(out, "{} bets/s", HumanFloatCount(state.per_sec().round())).unwrap_or_default();
     };
     match ProgressStyle::with_template(template) {
         Ok(style) => style.with_key("rate", rate),

@@ -168,14 +168,14 @@ impl<'a> Upload<'a> {
 
     /// Sends what is left of the file, until all of it is acknowledged; returns how many bets there are.
     fn run(mut self, pauses: &mut Pauses<'_>) -> Result<u64, Trouble> {
-        self.progress.uploads_from(self.next);
-        loop {
-            self.send_batches()?;
-            if self.in_flight.is_empty() {
-                break;
-            }
+        let stored = self.next;
+        self.send_batches()?;
+        self.show(stored);
+        self.progress.uploads_from(stored);
+        while !self.in_flight.is_empty() {
             self.take_answers()?;
             pauses.reset();
+            self.send_batches()?;
         }
         match self.rest {
             Rest::Bad(error) => Err(error.into()),
