@@ -1,7 +1,11 @@
 //! The command line: the commands, their flags, and what becomes of their errors.
 //!
-//! `server` and `agency` write nothing but log lines, so their errors are log lines too. The other commands are for
+//! `server`, `agency` and `bet` write nothing but log lines, so their errors are log lines too. The other commands are for
 //! people: what went wrong stands on standard error.
+
+mod audit;
+mod bet;
+mod generated;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -10,13 +14,17 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{AGENCY_SETTINGS, AgencyConfig, ConfigError, SERVER_SETTINGS, ServerConfig, help_of};
+use crate::config::{
+    AGENCY_SETTINGS, AgencyConfig, ConfigError, InForce, SERVER_SETTINGS, ServerConfig, help_of,
+};
 use crate::logging::{self, Level, Outcome};
 use crate::system::signal;
 use crate::{agency, demo, failpoint, sample, server, status};
 
 /// The exit code for a configuration or a command line that can't be used.
 const USAGE: u8 = 2;
+/// The exit code of a program that SIGPIPE ended, as shells tell it.
+const NOBODY_READS: u8 = 141;
 
 /// The central server of a national lottery, and its agencies.
 #[derive(Debug, Parser)]
@@ -30,7 +38,7 @@ struct Cli {
 enum Command {
     /// Runs the central server: takes the agencies' bets, stores them, and draws when all agencies have ended
     #[command(after_help = help_of(SERVER_SETTINGS, "DEFAULT", ""))]
-    Server,
+    Server(ServerArgs),
     /// Runs one agency: brings the bets of its file to the server, and says how many of them won
     #[command(after_help = help_of(AGENCY_SETTINGS, "AGENCY", "CLI_"))]
     Agency,
@@ -43,6 +51,21 @@ enum Command {
     /// Asks a running server how the contest is going; exits with 0 if server and storage answer within 2 seconds
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
+    /// Brings one bet to the server, and says whether it is stored
+    #[command(after_help = bet::HELP)]
+    Bet(bet::BetArgs),
+    /// Recounts the draw from the file of bets alone, and says whether the state file agrees
+    #[command(after_help = audit::WINNERS_HELP)]
+    Winners(audit::WinnersArgs),
+    /// Checks the files of a contest: every row, duplicates, and whether the state fits to the bets
+    #[command(after_help = audit::CHECK_HELP)]
+    Check(audit::CheckArgs),
+    /// Prints a script that has a shell complete the commands and flags
+    #[command(after_help = generated::COMPLETIONS_HELP)]
+    Completions(generated::CompletionsArgs),
+    /// Prints the manual page of the program, or of one of its commands
+    #[command(after_help = generated::MAN_HELP)]
+    Man(generated::ManArgs),
 }
 
 const DEMO_HELP: &str = "The demo takes no settings: neither config.ini nor environment variables change it. It leaves \
@@ -54,6 +77,13 @@ loteria sample --agencies 5 --bets 9000,6000,3500,1500,0 --dir tests/data";
 
 const STATUS_HELP: &str =
     "There are no settings and no environment variables. Exit code 1 if there is no answer.";
+
+#[derive(Debug, Args)]
+struct ServerArgs {
+    /// Reads the configuration, prints what is in force and where each value came from, and ends
+    #[arg(long)]
+    check: bool,
+}
 
 #[derive(Debug, Args)]
 struct DemoArgs {
@@ -102,13 +132,22 @@ pub fn run() -> ExitCode {
         Err(error) => return explain(&error),
     };
     match cli.command {
-        Command::Server => run_server(),
+        Command::Server(ServerArgs { check: true }) => interruptible(check_configuration),
+        Command::Server(ServerArgs { check: false }) => run_server(),
         Command::Agency => run_agency(),
         Command::Demo(args) => report(demo::run(args.agencies, args.bets, args.dir)),
         Command::Sample(args) => interruptible(|| run_sample(&args)),
         Command::Status(args) => {
             interruptible(|| report(status::run(&args.address, args.json, &mut io::stdout())))
         }
+        Command::Bet(args) => interruptible(|| bet::run(&args)),
+        Command::Winners(args) => interruptible(|| audit::run_winners(args)),
+        Command::Check(args) => interruptible(|| audit::run_check(args)),
+        Command::Completions(args) => interruptible(|| print(&generated::completions(&args))),
+        Command::Man(args) => interruptible(|| match generated::man(&args) {
+            Ok(page) => print(&page),
+            Err(error) => explain(&error),
+        }),
     }
 }
 
@@ -125,6 +164,15 @@ fn explain(error: &clap::Error) -> ExitCode {
         Ok(()) if error.exit_code() == 0 => ExitCode::SUCCESS,
         Ok(()) => ExitCode::from(USAGE),
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Prints what a command was for. Somebody who reads only a part of it is no failure worth a word.
+fn print(text: &[u8]) -> ExitCode {
+    let mut out = io::stdout();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(NOBODY_READS),
+        result => report(result),
     }
 }
 
@@ -150,6 +198,17 @@ fn run_sample(args: &SampleArgs) -> ExitCode {
     if wrong_usage { ExitCode::from(USAGE) } else { code }
 }
 
+/// What is wrong is told as the server would tell it.
+fn check_configuration() -> ExitCode {
+    match InForce::load() {
+        Ok(in_force) => print(in_force.to_string().as_bytes()),
+        Err(error) => {
+            logging::start();
+            log_bad_config(&error)
+        }
+    }
+}
+
 fn run_server() -> ExitCode {
     logging::start();
     failpoint::start();
@@ -158,6 +217,7 @@ fn run_server() -> ExitCode {
         Err(error) => return log_bad_config(&error),
     };
     logging::set_level(config.logging_level);
+    logging::set_format(config.log_format);
     match server::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -176,6 +236,7 @@ fn run_agency() -> ExitCode {
         Err(error) => return log_bad_config(&error),
     };
     logging::set_level(config.log_level);
+    logging::set_format(config.log_format);
     match agency::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -3,6 +3,8 @@
 //! Each setting stands once, in a table with its default, what is allowed and what it is for; the command line's
 //! help is made of the same tables.
 
+mod in_force;
+
 use std::fmt;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,7 +14,9 @@ use std::time::Duration;
 use configparser::ini::{Ini, IniDefault};
 use thiserror::Error;
 
-use crate::logging::Level;
+pub use in_force::InForce;
+
+use crate::logging::{Format, LOG_FORMAT, Level};
 use crate::lottery::AgencyId;
 use crate::lottery::agency_id::MAX_AGENCIES;
 use crate::lottery::bet::parse_decimal;
@@ -33,6 +37,15 @@ pub struct Setting {
     pub about: &'static str,
 }
 
+impl Setting {
+    /// The environment variable that overrides it, where those of its section begin with `prefix`. That of the log's form
+    /// is the same for all: it has to be known before it is known whose settings count.
+    #[must_use]
+    pub fn variable(&self, prefix: &str) -> String {
+        if self.key == LOG_FORMAT { LOG_FORMAT.to_owned() } else { format!("{prefix}{}", self.key) }
+    }
+}
+
 const fn setting(
     key: &'static str,
     default: &'static str,
@@ -43,6 +56,13 @@ const fn setting(
 }
 
 const LEVEL_NAMES: &str = "DEBUG, INFO, WARNING, ERROR or CRITICAL";
+
+const LOG_FORMAT_SETTING: Setting = setting(
+    LOG_FORMAT,
+    "text",
+    "text or json",
+    "the form of the log: lines of text, or a JSON object per line",
+);
 
 /// The settings of `loteria server`: section `[DEFAULT]`, and environment variables of the same names.
 pub const SERVER_SETTINGS: &[Setting] = &[
@@ -60,6 +80,7 @@ pub const SERVER_SETTINGS: &[Setting] = &[
         "connections that may wait to be accepted",
     ),
     setting("LOGGING_LEVEL", "INFO", LEVEL_NAMES, "the least level that is logged"),
+    LOG_FORMAT_SETTING,
     setting("CLIENTS_AMOUNT", "5", "a number from 1 to 65535", "how many agencies take part: 1 to this"),
     setting(
         "STORAGE_FILEPATH",
@@ -78,7 +99,8 @@ pub const SERVER_SETTINGS: &[Setting] = &[
     setting("MAX_PAYLOAD", "1048576", "bytes from 1 to 1073741824", "the longest message that is taken"),
 ];
 
-/// The settings of `loteria agency`: section `[AGENCY]`, and environment variables with `CLI_` before the name.
+/// The settings of `loteria agency`: section `[AGENCY]`, and environment variables with `CLI_` before the name. For
+/// `LOG_FORMAT` see [`Setting::variable`].
 pub const AGENCY_SETTINGS: &[Setting] = &[
     setting("ID", "", "an agency's number from 1 to 65535", "the agency's number; has to be given"),
     setting("SERVER_ADDRESS", "server:12345", "HOST:PORT", "where the server is"),
@@ -89,6 +111,7 @@ pub const AGENCY_SETTINGS: &[Setting] = &[
         "how often classic mode asks for the result",
     ),
     setting("LOG_LEVEL", "INFO", LEVEL_NAMES, "the least level that is logged"),
+    LOG_FORMAT_SETTING,
     setting("BATCH_MAXAMOUNT", "136", "a number from 1 to 1000000", "the most bets in one message"),
     setting(
         "PROTOCOL",
@@ -164,7 +187,7 @@ pub enum ConfigError {
 
 /// Raw values by key: from the environment first, else from the file, else the default.
 struct Values {
-    section: &'static str,
+    prefix: &'static str,
     settings: &'static [Setting],
     found: Vec<(String, Origin)>,
 }
@@ -173,13 +196,13 @@ impl Values {
     fn load(
         path: &Path,
         section: &'static str,
-        prefix: &str,
+        prefix: &'static str,
         settings: &'static [Setting],
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let file = read_section(path, section, settings)?;
         let values = settings.iter().enumerate().map(|(index, setting)| {
-            let name = format!("{prefix}{}", setting.key);
+            let name = setting.variable(prefix);
             if let Some(value) = environment(&name) {
                 return (value, Origin::Environment(name));
             }
@@ -188,22 +211,18 @@ impl Values {
                 None => (setting.default.to_owned(), Origin::Default),
             }
         });
-        Ok(Self { section, settings, found: values.collect() })
+        Ok(Self { prefix, settings, found: values.collect() })
     }
 
     /// The value of a setting, as `parse` understands it.
     fn get<T>(&self, key: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, ConfigError> {
         let found = self.settings.iter().zip(&self.found).find(|(setting, _)| setting.key == key);
-        let (allowed, (value, origin)) = match found {
-            Some((setting, value)) => (setting.allowed, value.clone()),
-            None => ("a setting of the table", (String::new(), Origin::Default)),
+        let (name, allowed, (value, origin)) = match found {
+            Some((setting, value)) => (setting.variable(self.prefix), setting.allowed, value.clone()),
+            None => (key.to_owned(), "a setting of the table", (String::new(), Origin::Default)),
         };
         parse(&value).ok_or_else(|| ConfigError::Value {
-            key: if self.section == AGENCY_SECTION {
-                format!("{AGENCY_PREFIX}{key}")
-            } else {
-                key.to_owned()
-            },
+            key: name,
             value,
             origin,
             allowed: allowed.to_owned(),
@@ -281,6 +300,8 @@ pub struct ServerConfig {
     pub listen_backlog: u16,
     /// The least level that is logged.
     pub logging_level: Level,
+    /// The form of the log.
+    pub log_format: Format,
     /// How many agencies take part.
     pub clients_amount: u16,
     /// The file of all bets.
@@ -316,6 +337,7 @@ impl ServerConfig {
             port: values.get("SERVER_PORT", number(0, u16::MAX))?,
             listen_backlog: values.get("SERVER_LISTEN_BACKLOG", number(1, u16::MAX))?,
             logging_level: values.get("LOGGING_LEVEL", Level::from_name)?,
+            log_format: values.get(LOG_FORMAT, Format::from_name)?,
             clients_amount: values.get("CLIENTS_AMOUNT", number(1, MAX_AGENCIES))?,
             storage_filepath: values.get("STORAGE_FILEPATH", path_of)?,
             winner_number: values.get("LOTTERY_WINNER_NUMBER", number(0, u32::MAX))?,
@@ -346,6 +368,8 @@ pub struct AgencyConfig {
     pub loop_period: Duration,
     /// The least level that is logged.
     pub log_level: Level,
+    /// The form of the log.
+    pub log_format: Format,
     /// The most bets in one message.
     pub batch_max_amount: usize,
     /// How it talks to the server.
@@ -371,6 +395,7 @@ impl AgencyConfig {
             server_address: values.get("SERVER_ADDRESS", host_and_port)?,
             loop_period: values.get("LOOP_PERIOD", go_duration)?,
             log_level: values.get("LOG_LEVEL", Level::from_name)?,
+            log_format: values.get(LOG_FORMAT, Format::from_name)?,
             batch_max_amount: values.get("BATCH_MAXAMOUNT", number(1, 1_000_000))?,
             protocol: values.get("PROTOCOL", |text| match text {
                 "session" => Some(Protocol::Session),
@@ -392,7 +417,11 @@ pub fn help_of(settings: &[Setting], section: &str, prefix: &str) -> String {
     let mut text = format!(
         "Settings, from {CONFIG_FILE} in the current directory (section [{section}]), each overridden by the \
          environment variable of its name{}:\n",
-        if prefix.is_empty() { String::new() } else { format!(" with {prefix} before it") }
+        if prefix.is_empty() {
+            String::new()
+        } else {
+            format!(" with {prefix} before it ({LOG_FORMAT} has none)")
+        }
     );
     for Setting { key, default, allowed, about } in settings {
         let default = if default.is_empty() { String::new() } else { format!("; {default} unless set") };
@@ -427,7 +456,9 @@ fn is_host_name(text: &str) -> bool {
         && text.chars().all(allowed)
 }
 
-fn host_and_port(text: &str) -> Option<String> {
+/// An address as the settings have it, `HOST:PORT`; none if it is not one.
+#[must_use]
+pub fn host_and_port(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
     let port: u16 = number(1, u16::MAX)(port)?;
     (!host.is_empty()).then(|| format!("{host}:{port}"))

@@ -32,6 +32,7 @@
 //! | [`server::handler::dialog`] | it is logged, and becomes a message to the client |
 
 pub mod agency;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod demo;

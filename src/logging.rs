@@ -6,14 +6,22 @@
 //!
 //! The tools that read it take each line apart at every `|` and each field at its first `:`. So whatever is in a
 //! value, a line stays one line and a field one field: `|`, control characters and line separators are escaped.
+//!
+//! Or one JSON object per event, with the same keys and `time` and `level` before them: see [`Format`].
 
-use std::fmt::{self, Display, Write as _};
+mod line;
+
+use std::fmt::{self, Display};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
 use chrono::{FixedOffset, Local, Utc};
 use nix::poll::{PollFd, PollFlags, poll};
+
+use line::line;
+pub use line::{Format, one_line};
 
 /// How much an event matters. The names are those of Python's `logging`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,23 +83,26 @@ impl Display for Outcome {
     }
 }
 
-/// One field of an event: its key and its value. A key is a word, and none of `action`, `result` and `source`.
+/// One field of an event: its key and its value. A key is a word, and none of `time`, `level`, `action`, `result` and
+/// `source`.
 pub type Field<'a> = (&'a str, &'a dyn Display);
 
-/// The longest value in bytes, escapes included. Four of them leave a line below 4,096 bytes, up to which one write
-/// to a pipe is never torn by another process's.
-const MAX_VALUE: usize = 900;
-/// The longest line in bytes.
-const MAX_LINE: usize = 4000;
+/// The environment variable that tells the form of the lines, for all processes of this program alike.
+pub const LOG_FORMAT: &str = "LOG_FORMAT";
 
 static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Info as u8);
 /// The offset of local time that this process stays at, in seconds.
 static OFFSET: AtomicI32 = AtomicI32::new(UNKNOWN);
 const UNKNOWN: i32 = i32::MIN;
+static FORMAT: AtomicU8 = AtomicU8::new(Format::Text as u8);
+static BETWEEN: OnceLock<Box<Between>> = OnceLock::new();
 
 /// Starts the log of this process, at level INFO, and makes a panic one line of it. To be called once, before the
-/// first event; children that are forked go on with it.
+/// first event; children that are forked go on with it. Its form is the environment's, as nothing else is known yet.
 pub fn start() {
+    if let Some(format) = std::env::var(LOG_FORMAT).ok().and_then(|name| Format::from_name(&name)) {
+        set_format(format);
+    }
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Off)
         .filter_module(module_path!(), log::LevelFilter::Debug)
@@ -99,7 +110,12 @@ pub fn start() {
         .format(|out, record| {
             let now = FixedOffset::east_opt(OFFSET.load(Ordering::Relaxed))
                 .map_or_else(|| Local::now().fixed_offset(), |offset| Utc::now().with_timezone(&offset));
-            writeln!(out, "{} {}", now.format("%Y-%m-%d %H:%M:%S"), record.args())
+            match format() {
+                Format::Text => writeln!(out, "{} {}", now.format("%Y-%m-%d %H:%M:%S"), record.args()),
+                Format::Json => {
+                    writeln!(out, "{{\"time\":\"{}\",{}", now.format("%Y-%m-%dT%H:%M:%S%:z"), record.args())
+                }
+            }
         })
         .init();
     log::set_max_level(log::LevelFilter::Debug);
@@ -113,6 +129,15 @@ pub fn start() {
 /// Lets only events of that level and above through, from now on.
 pub fn set_level(level: Level) {
     THRESHOLD.store(level as u8, Ordering::Relaxed);
+}
+
+/// Writes lines of that form, from now on.
+pub fn set_format(format: Format) {
+    FORMAT.store(format as u8, Ordering::Relaxed);
+}
+
+fn format() -> Format {
+    if FORMAT.load(Ordering::Relaxed) == Format::Json as u8 { Format::Json } else { Format::Text }
 }
 
 /// Whether an event of that level would be written: for callers that have to work for its values.
@@ -144,9 +169,24 @@ pub fn event(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>])
         Level::Warning => log::Level::Warn,
         Level::Error | Level::Critical => log::Level::Error,
     };
-    if reader_takes_lines() {
-        log::log!(severity, "{}", line(level, action, outcome, fields));
+    let mut write = || {
+        if reader_takes_lines() {
+            log::log!(severity, "{}", line(format(), level, action, outcome, fields));
+        }
+    };
+    match BETWEEN.get() {
+        Some(between) => between(&mut write),
+        None => write(),
     }
+}
+
+/// Something that has to stop for a moment so that a line can be written: it calls what it is given once.
+pub type Between = dyn Fn(&mut dyn FnMut()) + Send + Sync;
+
+/// Has every line written from within `between`: what else is drawn on the same terminal steps aside for it. Only the
+/// first call counts.
+pub fn write_between(between: Box<Between>) {
+    BETWEEN.get_or_init(|| between);
 }
 
 /// How long a line waits for a log that is not read, before it is left out.
@@ -166,83 +206,9 @@ pub fn info(action: &str, outcome: Outcome, fields: &[Field<'_>]) {
     event(Level::Info, action, outcome, fields);
 }
 
-fn line(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>]) -> String {
-    let mut line = String::with_capacity(200);
-    // Writing to a String cannot fail; a value whose own Display fails is cut there.
-    write!(line, "{:<8} action: {action} | result: {outcome}", level.name()).unwrap_or_default();
-    for (key, value) in fields {
-        debug_assert!(
-            !matches!(*key, "action" | "result" | "source"),
-            "the log's readers keep {key} for themselves"
-        );
-        if line.len() + key.len() + MAX_VALUE + 10 > MAX_LINE {
-            break;
-        }
-        write!(line, " | {key}: ").unwrap_or_default();
-        let end = line.len() + MAX_VALUE;
-        write!(Escaped { out: &mut line, end }, "{value}").unwrap_or_default();
-    }
-    line
-}
-
-/// Writes what cannot break a line or a field, up to a length.
-struct Escaped<'a> {
-    out: &'a mut String,
-    end: usize,
-}
-
-/// The most bytes that one escaped character takes.
-const LONGEST_ESCAPE: usize = 10;
-
-impl fmt::Write for Escaped<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for character in text.chars() {
-            if self.out.len() + LONGEST_ESCAPE > self.end {
-                self.out.push('…');
-                return Err(fmt::Error);
-            }
-            match character {
-                '|' => self.out.push_str("\\x7c"),
-                '\u{2028}' | '\u{2029}' => write!(self.out, "\\u{{{:x}}}", u32::from(character))?,
-                _ if character.is_control() => write!(self.out, "\\x{:02x}", u32::from(character))?,
-                _ => self.out.push(character),
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_is_level_action_result_and_fields() {
-        let text =
-            line(Level::Info, "apuesta_almacenada", Outcome::Success, &[("dni", &"1"), ("numero", &7)]);
-        assert_eq!(text, "INFO     action: apuesta_almacenada | result: success | dni: 1 | numero: 7");
-        assert!(
-            line(Level::Critical, "x", Outcome::Fail, &[]).starts_with("CRITICAL action: x | result: fail")
-        );
-    }
-
-    #[test]
-    fn no_value_breaks_a_line_or_a_field() {
-        let nasty = "a | action: b\n\r\u{1b}[31m\0\u{85}\u{2028}\u{7f}ñ";
-        let text = line(Level::Info, "x", Outcome::InProgress, &[("k", &nasty)]);
-        assert_eq!(
-            text,
-            "INFO     action: x | result: in_progress | k: a \\x7c action: b\\x0a\\x0d\\x1b[31m\\x00\\x85\\u{2028}\\x7fñ"
-        );
-    }
-
-    #[test]
-    fn a_line_stays_below_the_length_that_a_pipe_keeps_whole() {
-        let long = "ñ|".repeat(100_000);
-        let field: Field<'_> = ("a", &long);
-        let text = line(Level::Info, "x", Outcome::Fail, &[field; 20]);
-        assert!(text.len() < 4050, "{}", text.len());
-    }
 
     #[test]
     fn levels_have_the_names_of_python() {

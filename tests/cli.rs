@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 const STATUS: &str = r#"{"agencies":2,"ended":1,"bets":30,"drawn":false,"draw":null,"handlers":1,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"full","seccomp":"full"},"per_agency":[{"agency":1,"bets":10,"ended":true},{"agency":2,"bets":20,"ended":false}]}"#;
 
+const COMMANDS: [&str; 10] =
+    ["server", "agency", "demo", "sample", "status", "bet", "winners", "check", "completions", "man"];
+
 fn loteria(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_loteria")).args(arguments).output().unwrap()
 }
@@ -48,7 +51,7 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
 fn without_a_command_it_explains_itself() {
     let output = loteria(&[]);
     assert_eq!(output.status.code(), Some(2));
-    for command in ["server", "agency", "demo", "sample", "status"] {
+    for command in COMMANDS {
         assert!(text(&output.stderr).contains(command));
         assert_eq!(loteria(&[command, "--help"]).status.code(), Some(0));
     }
@@ -108,4 +111,42 @@ fn a_server_that_is_silent_is_waited_for_two_seconds() {
     assert_eq!(output.status.code(), Some(1));
     let taken = begun.elapsed();
     assert!(taken >= Duration::from_secs(2) && taken < Duration::from_secs(3), "{taken:?}");
+}
+
+#[test]
+fn every_shell_gets_completions_of_every_command() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = loteria(&["completions", shell]);
+        assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+        let script = text(&output.stdout);
+        for word in COMMANDS.iter().chain(&["--birthdate", "--csv"]) {
+            // The shells write a flag each in their own way.
+            assert!(script.contains(word.trim_start_matches('-')), "{shell}: {word}");
+        }
+    }
+    assert_eq!(loteria(&["completions", "tcsh"]).status.code(), Some(2));
+}
+
+#[test]
+fn bash_completes_with_the_script() {
+    let script = r#"source <("$0" completions bash) && COMP_WORDS=(loteria win) && COMP_CWORD=1 &&
+        _loteria loteria win loteria && echo "${COMPREPLY[@]}""#;
+    let Ok(output) = Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_loteria")]).output() else {
+        return;
+    };
+    assert_eq!(text(&output.stdout), "winners\n", "{}", text(&output.stderr));
+}
+
+#[test]
+fn every_command_has_a_page_of_the_manual() {
+    let page = text(&loteria(&["man"]).stdout);
+    for command in COMMANDS {
+        assert!(page.contains(&format!("loteria\\-{command}(1)")), "{command} in {page}");
+        let output = loteria(&["man", command]);
+        assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+        assert!(text(&output.stdout).contains(&format!(".TH loteria-{command} 1")), "{command}");
+    }
+    let server = text(&loteria(&["man", "server"]).stdout);
+    assert!(server.contains("STORAGE_FILEPATH") && server.contains("\\-\\-check"), "{server}");
+    assert_eq!(loteria(&["man", "nonsense"]).status.code(), Some(2));
 }

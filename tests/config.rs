@@ -167,6 +167,54 @@ fn levels_below_the_configured_one_are_not_logged() {
     assert_eq!(server.log().0, "");
 }
 
+/// Runs `loteria server --check` in the setup's folder, with its settings: the exit code, and both outputs.
+fn check(setup: &Setup, variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_loteria"))
+        .args(["server", "--check"])
+        .current_dir(setup.path("."))
+        .env_clear()
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_check_prints_each_setting_with_its_origin_and_touches_nothing() {
+    let file = "[DEFAULT]\nCLIENTS_AMOUNT = 7\nSERVER_IP = server\nMAX_CLIENTS = 10\n";
+    let setup = Setup::new().write("config.ini", file);
+    let (code, table, log) = check(&setup, &[("MAX_CLIENTS", "20"), ("CLIENT_TIMEOUT", "0.5")]);
+    assert_eq!((code, &*log), (Some(0), ""));
+    for setting in loteria::config::SERVER_SETTINGS {
+        assert_eq!(table.lines().filter(|line| line.starts_with(setting.key)).count(), 1, "{table}");
+    }
+    assert_eq!(table.lines().count(), loteria::config::SERVER_SETTINGS.len(), "{table}");
+    let row = |key: &str| {
+        let line = table.lines().find(|line| line.starts_with(&format!("{key} "))).unwrap();
+        line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(row("CLIENTS_AMOUNT"), "7 config.ini [DEFAULT]");
+    assert_eq!(row("MAX_CLIENTS"), "20 environment variable MAX_CLIENTS");
+    assert_eq!(row("CLIENT_TIMEOUT"), "0.5 environment variable CLIENT_TIMEOUT");
+    assert_eq!(row("MAX_PAYLOAD"), "1048576 default");
+    assert!(row("SERVER_IP").starts_with("0.0.0.0 config.ini [DEFAULT]; server is a host name"), "{table}");
+    let files: Vec<_> =
+        std::fs::read_dir(setup.path(".")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files, ["config.ini"]);
+}
+
+#[test]
+fn a_check_tells_what_is_wrong_as_the_server_does() {
+    let setup = Setup::new().with("MAX_CLIENTS", 0);
+    let (code, table, line) = check(&setup, &[("MAX_CLIENTS", "0")]);
+    assert_eq!((code, &*table), (Some(2), ""));
+    let ended = setup.run();
+    assert_eq!(line.get(20..), only_line(&ended).get(20..).map(|rest| format!("{rest}\n")).as_deref());
+    let (code, _, line) = check(&Setup::new().write("config.ini", "[DEFAULT]\nNO = 1\n"), &[]);
+    assert!(code == Some(2) && line.contains("there is no such setting"), "{line}");
+}
+
 /// A port that was free a moment ago: for a server whose log does not say which it took.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

@@ -79,6 +79,8 @@ fn count_lines(bytes: &[u8]) -> u64 {
 #[derive(Debug)]
 pub struct BetsFile {
     path: PathBuf,
+    /// In bytes, when it was opened; 0 where that is not known.
+    length: u64,
     agency: String,
     rows: Reader<Rationed<File>>,
     row: StringRecord,
@@ -93,6 +95,7 @@ impl BetsFile {
     /// It can't be opened.
     pub fn open(path: &Path, agency: AgencyId) -> Result<Self, AgencyError> {
         let file = File::open(path).map_err(|error| AgencyError::File { file: path.to_owned(), error })?;
+        let length = file.metadata().map_or(0, |data| data.len());
         let rows = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -100,11 +103,20 @@ impl BetsFile {
             .from_reader(Rationed { inner: file, left: MAX_ROW });
         Ok(Self {
             path: path.to_owned(),
+            length,
             agency: agency.to_string(),
             rows,
             row: StringRecord::new(),
             pending: false,
         })
+    }
+
+    /// About how many rows the file has, if those to come are as long as the `read` ones so far.
+    #[must_use]
+    pub fn expected_rows(&self, read: u64) -> u64 {
+        let rows =
+            u128::from(read) * u128::from(self.length) / u128::from(self.rows.position().byte().max(1));
+        u64::try_from(rows).unwrap_or(u64::MAX).max(read)
     }
 
     /// Passes over the first rows, which the server has already.
@@ -358,6 +370,18 @@ mod tests {
     fn a_quote_that_is_not_closed_does_not_swallow_the_file() {
         let file = format!("a,b,1,2000-01-01,1\n\"{}", "x\n".repeat(2 * MAX_ROW));
         assert_eq!(bad_row(file.as_bytes()), (2, RowError::Endless(MAX_ROW)));
+    }
+
+    #[test]
+    fn how_many_rows_there_are_is_guessed_from_those_that_were_read() {
+        let row = b"a,b,1,2000-01-01,1\n";
+        let mut file = file_of(&row.repeat(1000));
+        assert_eq!(file.expected_rows(0), 0);
+        file.fill(Limits { bets: 10, bytes: 8192 }, &mut Vec::new()).unwrap();
+        let expected = file.expected_rows(10);
+        assert!((900..=1100).contains(&expected), "{expected}");
+        file.skip(990).unwrap();
+        assert_eq!(file.expected_rows(1000), 1000);
     }
 
     #[test]

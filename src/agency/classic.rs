@@ -2,10 +2,11 @@
 
 use std::thread;
 
-use super::bets_file::{Batch, BetsFile, Limits};
+use super::bets_file::{BetsFile, Limits};
 use super::connection::{Connection, is_busy, refused};
 use super::error::{AgencyError, Lost, Trouble};
 use super::pauses::Pauses;
+use super::progress::Progress;
 use super::session::finish_frame;
 use crate::config::AgencyConfig;
 use crate::logging::{self, Level, Outcome};
@@ -19,55 +20,54 @@ const MAX_PACKET: usize = 8192;
 ///
 /// # Errors
 /// What another try would not mend, or could make worse.
-pub fn run(config: &AgencyConfig) -> Result<u64, AgencyError> {
+pub fn run(config: &AgencyConfig, progress: &Progress) -> Result<u64, AgencyError> {
     let id = config.id.get();
     let agency = u8::try_from(id).map_err(|_| AgencyError::NoClassicAgency(id))?;
-    let mut client = Classic { config, pauses: Pauses::default() };
-    client.send_bets()?;
-    client.patiently(|| send_end(config, agency))?;
+    let mut client = Classic { config, progress, pauses: Pauses::shown(progress) };
+    let sent = client.send_bets()?;
+    client.pauses.patiently(|| send_end(config, agency))?;
     logging::info("end_message", Outcome::Success, &[("agency_id", &config.id)]);
+    progress.waits(sent);
     client.poll(agency)
 }
 
 struct Classic<'a> {
     config: &'a AgencyConfig,
-    pauses: Pauses,
+    progress: &'a Progress,
+    pauses: Pauses<'a>,
 }
 
 impl Classic<'_> {
-    /// Tries until the connection holds.
-    fn patiently<T>(&mut self, mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T, AgencyError> {
-        loop {
-            match attempt() {
-                Ok(done) => {
-                    self.pauses.reset();
-                    return Ok(done);
-                }
-                Err(Trouble::Fatal(error)) => return Err(error),
-                Err(Trouble::Lost(lost)) => self.pauses.wait(&lost),
-            }
-        }
-    }
-
-    fn send_bets(&mut self) -> Result<(), AgencyError> {
+    /// Sends all bets; returns how many there were.
+    fn send_bets(&mut self) -> Result<u64, AgencyError> {
         let config = self.config;
         let limits = Limits { bets: config.batch_max_amount, bytes: MAX_PACKET - HEADER_LEN };
         let mut file = BetsFile::open(&config.bets_file, config.id)?;
         let mut packet = Vec::with_capacity(MAX_PACKET);
+        let mut sent = 0;
         loop {
             packet.clear();
             packet.extend_from_slice(&[0; HEADER_LEN]);
-            let Some(batch) = file.fill(limits, &mut packet)? else { return Ok(()) };
+            let Some(batch) = file.fill(limits, &mut packet)? else { return Ok(sent) };
             finish_frame(FrameType::MultipleBets, 0, &mut packet);
-            self.patiently(|| send_batch(config, &packet, &batch))?;
+            if self.progress.is_shown() {
+                self.progress.expects(file.expected_rows(sent + batch.bets), false);
+            }
+            if sent == 0 {
+                self.progress.uploads_from(0);
+            }
+            let name = || batch.name(&config.bets_file);
+            self.pauses.patiently(|| deliver(&config.server_address, &packet, name))?;
             logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
+            sent += batch.bets;
+            self.progress.stored(sent);
         }
     }
 
     fn poll(&mut self, agency: u8) -> Result<u64, AgencyError> {
         let config = self.config;
         loop {
-            if let Some(winners) = self.patiently(|| ask_for_winners(config, agency))? {
+            if let Some(winners) = self.pauses.patiently(|| ask_for_winners(config, agency))? {
                 return Ok(winners);
             }
             logging::event(Level::Debug, "consulta_ganadores", Outcome::InProgress, &[]);
@@ -76,18 +76,21 @@ impl Classic<'_> {
     }
 }
 
-/// Only a batch that did not go out whole may be sent again: there is no index by which the server would know it.
-fn send_batch(config: &AgencyConfig, packet: &[u8], batch: &Batch) -> Result<(), Trouble> {
-    let mut connection = Connection::open(&config.server_address)?;
+/// Sends bets, whose `name` is for people, and waits until they are stored.
+///
+/// Only what did not go out whole may be sent again: there is no index by which the server would know it.
+///
+/// # Errors
+/// They were refused, may be sent again, or it is not known whether they are stored.
+pub fn deliver(address: &str, packet: &[u8], name: impl Fn() -> String) -> Result<(), Trouble> {
+    let mut connection = Connection::open(address)?;
     connection.send(packet)?;
     match connection.receive() {
         Ok(ServerMessage::BetAck) => Ok(()),
         Ok(ServerMessage::Error(reason)) if is_busy(reason) => Err(Lost::Busy(reason.to_owned()).into()),
-        Ok(ServerMessage::Error(reason)) => Err(refused(&batch.name(&config.bets_file), reason).into()),
-        Ok(_) => Err(AgencyError::WrongAnswer("a batch of bets").into()),
-        Err(Trouble::Lost(lost)) => {
-            Err(AgencyError::UnknownOutcome { bets: batch.name(&config.bets_file), lost }.into())
-        }
+        Ok(ServerMessage::Error(reason)) => Err(refused(&name(), reason).into()),
+        Ok(_) => Err(AgencyError::WrongAnswer("a bet").into()),
+        Err(Trouble::Lost(lost)) => Err(AgencyError::UnknownOutcome { bets: name(), lost }.into()),
         Err(fatal) => Err(fatal),
     }
 }

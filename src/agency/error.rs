@@ -62,8 +62,8 @@ pub enum AgencyError {
     NoClassicAgency(u16),
     /// Classic bets were sent whole and not answered. Sent again, they could be stored twice.
     #[error(
-        "the connection broke before {bets} were answered: whether they are stored is not known, and sending them \
-         again could store them twice ({lost})"
+        "the connection broke before the answer to {bets}: whether that is stored is not known, and sending it again \
+         could store it twice ({lost})"
     )]
     UnknownOutcome {
         /// Which ones.

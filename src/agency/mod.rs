@@ -1,19 +1,24 @@
 //! `loteria agency`: reads its file of bets, brings them to the server and waits for the result.
 //!
 //! [`session`] is how it talks to a server of ours, [`classic`] to one that knows only the original's messages. Both
-//! read the bets from a [`bets_file`] straight into frames, over a [`connection`].
+//! read the bets from a [`bets_file`] straight into frames, over a [`connection`]. On a terminal [`progress`] shows how far
+//! it is. [`single_bet`] is `loteria bet`.
 
 pub mod bets_file;
 pub mod classic;
 pub mod connection;
 pub mod error;
 pub mod pauses;
+pub mod progress;
 pub mod session;
+pub mod single_bet;
 
 use std::io;
 use std::thread;
 
 pub use error::AgencyError;
+
+use progress::Progress;
 
 use crate::config::{AgencyConfig, Protocol};
 use crate::logging::{self, Outcome};
@@ -24,12 +29,14 @@ use crate::system::signal;
 /// # Errors
 /// What can't be mended by trying again: a bad file, a refusal.
 pub fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
-    end_at_a_signal().map_err(AgencyError::Signals)?;
+    let progress = Progress::start();
+    end_at_a_signal(progress.end()).map_err(AgencyError::Signals)?;
     log_config(config);
     let winners = match config.protocol {
-        Protocol::Session => session::run(config)?,
-        Protocol::Classic => classic::run(config)?,
+        Protocol::Session => session::run(config, &progress)?,
+        Protocol::Classic => classic::run(config, &progress)?,
     };
+    drop(progress);
     logging::info("consulta_ganadores", Outcome::Success, &[("cant_ganadores", &winners)]);
     Ok(())
 }
@@ -54,9 +61,10 @@ fn log_config(config: &AgencyConfig) {
 
 /// Lets SIGTERM and SIGINT end the process at once, wherever it waits: looking up a name can't be interrupted, and
 /// nothing has to be brought to an end, as the server keeps what it acknowledged and nothing else.
-fn end_at_a_signal() -> io::Result<()> {
-    thread::Builder::new().name("signals".to_owned()).spawn(|| {
+fn end_at_a_signal(take_away: impl Fn() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let Ok(signal) = signal::wait_for_termination() else { return };
+        take_away();
         logging::info("shutdown", Outcome::Success, &[("signal", &signal)]);
         end();
     })?;

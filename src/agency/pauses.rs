@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::error::Lost;
+use super::error::{AgencyError, Lost, Trouble};
+use super::progress::Progress;
 use crate::logging::{self, Level, Outcome};
 
 const FIRST: Duration = Duration::from_millis(100);
@@ -15,26 +16,56 @@ pub const LONGEST: Duration = Duration::from_secs(5);
 
 /// How long to wait before the next try.
 #[derive(Debug)]
-pub struct Pauses {
+pub struct Pauses<'a> {
     next: Duration,
+    /// Where each of them is counted.
+    progress: Option<&'a Progress>,
 }
 
-impl Default for Pauses {
+impl Default for Pauses<'_> {
     fn default() -> Self {
-        Self { next: FIRST }
+        Self { next: FIRST, progress: None }
     }
 }
 
-impl Pauses {
+impl<'a> Pauses<'a> {
+    /// Pauses that are shown.
+    pub fn shown(progress: &'a Progress) -> Self {
+        Self { progress: Some(progress), ..Self::default() }
+    }
+
     /// Says that something was achieved: the next pause is a short one again.
     pub fn reset(&mut self) {
         self.next = FIRST;
+    }
+
+    /// Tries until the connection holds.
+    ///
+    /// # Errors
+    /// What another try would not mend.
+    pub fn patiently<T>(
+        &mut self,
+        mut attempt: impl FnMut() -> Result<T, Trouble>,
+    ) -> Result<T, AgencyError> {
+        loop {
+            match attempt() {
+                Ok(done) => {
+                    self.reset();
+                    return Ok(done);
+                }
+                Err(Trouble::Fatal(error)) => return Err(error),
+                Err(Trouble::Lost(lost)) => self.wait(&lost),
+            }
+        }
     }
 
     /// Says in the log what was lost and waits.
     pub fn wait(&mut self, lost: &Lost) {
         let pause = self.next_pause();
         let pause_ms = pause.as_millis();
+        if let Some(progress) = self.progress {
+            progress.lost();
+        }
         logging::event(
             Level::Warning,
             "connect",

@@ -8,6 +8,7 @@ use super::bets_file::{Batch, BetsFile, Limits};
 use super::connection::{Connection, is_busy, refused};
 use super::error::{AgencyError, Lost, Trouble};
 use super::pauses::{LONGEST, Pauses};
+use super::progress::Progress;
 use crate::config::AgencyConfig;
 use crate::logging::{self, Outcome};
 use crate::lottery::AgencyId;
@@ -27,13 +28,13 @@ const INDEX_LEN: usize = size_of::<u64>();
 ///
 /// # Errors
 /// What another try would not mend.
-pub fn run(config: &AgencyConfig) -> Result<u64, AgencyError> {
+pub fn run(config: &AgencyConfig, progress: &Progress) -> Result<u64, AgencyError> {
     // A file that is not there is told at once, not when the server is.
     BetsFile::open(&config.bets_file, config.id)?;
-    let mut pauses = Pauses::default();
+    let mut pauses = Pauses::shown(progress);
     loop {
         let begun = Instant::now();
-        match attend(config, &mut pauses) {
+        match attend(config, &mut pauses, progress) {
             Ok(winners) => return Ok(winners),
             Err(Trouble::Fatal(error)) => return Err(error),
             Err(Trouble::Lost(lost)) => {
@@ -47,20 +48,21 @@ pub fn run(config: &AgencyConfig) -> Result<u64, AgencyError> {
 }
 
 /// One session, from wherever the server is.
-fn attend(config: &AgencyConfig, pauses: &mut Pauses) -> Result<u64, Trouble> {
+fn attend(config: &AgencyConfig, pauses: &mut Pauses<'_>, progress: &Progress) -> Result<u64, Trouble> {
     let mut connection = Connection::open(&config.server_address)?;
     let opened = open(&mut connection, config.id)?;
     let mut file = BetsFile::open(&config.bets_file, config.id)?;
     file.skip(opened.stored)?;
+    let mut stored = opened.stored;
     if opened.state == AgencyState::Open {
-        let limits = limits(config, opened.max_payload);
-        Upload::new(&mut connection, file, limits, &opened, &config.bets_file).run(pauses)?;
+        stored = Upload::new(&mut connection, file, config, &opened, progress).run(pauses)?;
         end(&mut connection, config.id)?;
         pauses.reset();
     } else if file.has_more()? {
         let file = config.bets_file.clone();
         return Err(AgencyError::EndedBefore { file, stored: opened.stored }.into());
     }
+    progress.waits(stored);
     await_result(&mut connection)
 }
 
@@ -140,34 +142,54 @@ struct Upload<'a> {
     out: Vec<u8>,
     /// Batches that are not acknowledged, each with the count of bets that its acknowledgement must reach.
     in_flight: VecDeque<(u64, Batch)>,
+    progress: &'a Progress,
 }
 
 impl<'a> Upload<'a> {
     fn new(
         connection: &'a mut Connection,
         file: BetsFile,
-        limits: Limits,
+        config: &'a AgencyConfig,
         opened: &Opened,
-        path: &'a Path,
+        progress: &'a Progress,
     ) -> Self {
-        let in_flight = VecDeque::with_capacity(WINDOW);
-        let out = Vec::with_capacity(2 * WRITE_SIZE);
-        Self { connection, file, path, limits, next: opened.stored, rest: Rest::More, out, in_flight }
+        Self {
+            connection,
+            file,
+            path: &config.bets_file,
+            limits: limits(config, opened.max_payload),
+            next: opened.stored,
+            rest: Rest::More,
+            out: Vec::with_capacity(2 * WRITE_SIZE),
+            in_flight: VecDeque::with_capacity(WINDOW),
+            progress,
+        }
     }
 
-    /// Sends what is left of the file, until all of it is acknowledged.
-    fn run(mut self, pauses: &mut Pauses) -> Result<(), Trouble> {
-        loop {
-            self.send_batches()?;
-            if self.in_flight.is_empty() {
-                break;
-            }
+    /// Sends what is left of the file, until all of it is acknowledged; returns how many bets there are.
+    fn run(mut self, pauses: &mut Pauses<'_>) -> Result<u64, Trouble> {
+        let stored = self.next;
+        self.send_batches()?;
+        self.show(stored);
+        self.progress.uploads_from(stored);
+        while !self.in_flight.is_empty() {
             self.take_answers()?;
             pauses.reset();
+            self.send_batches()?;
         }
         match self.rest {
             Rest::Bad(error) => Err(error.into()),
-            Rest::More | Rest::Nothing => Ok(()),
+            Rest::More | Rest::Nothing => Ok(self.next),
+        }
+    }
+
+    /// Shows how many bets are acknowledged, of how many.
+    fn show(&self, acknowledged: u64) {
+        if self.progress.is_shown() {
+            let is_read = matches!(self.rest, Rest::Nothing);
+            let all = if is_read { self.next } else { self.file.expected_rows(self.next) };
+            self.progress.expects(all, is_read);
+            self.progress.stored(acknowledged);
         }
     }
 
@@ -221,6 +243,7 @@ impl<'a> Upload<'a> {
         match answer {
             ServerMessage::SessionStored { stored } if stored >= reached => {
                 logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
+                self.show(reached);
                 Ok(())
             }
             ServerMessage::Error(reason) => Err(refused(&batch.name(self.path), reason).into()),

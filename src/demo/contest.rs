@@ -250,5 +250,5 @@ fn variables(settings: &[Setting], prefix: &str, changes: &[(&str, String)]) -> 
         let change = changes.iter().find(|(key, _)| *key == setting.key);
         change.map_or_else(|| setting.default.to_owned(), |(_, value)| value.clone())
     };
-    settings.iter().map(|setting| (format!("{prefix}{}", setting.key), value_of(setting))).collect()
+    settings.iter().map(|setting| (setting.variable(prefix), value_of(setting))).collect()
 }

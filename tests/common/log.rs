@@ -1,5 +1,7 @@
 //! The server's log: what it says, and that every line of it keeps to the grammar that its readers rely on.
 
+use super::log_table::{Line, assert_has};
+
 const LEVELS: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 /// `YYYY-MM-DD HH:MM:SS ` and the level, padded to 8, and a space.
 const TIME_LEN: usize = 20;
@@ -45,7 +47,7 @@ impl Log {
         Some(rest.split(" | ").next().unwrap_or(rest).to_owned())
     }
 
-    /// Panics unless every line keeps to the grammar, and none tells of a panic.
+    /// Panics unless every line keeps to the grammar and is in the README's tables, and none tells of a panic.
     pub fn assert_well_formed(&self) {
         assert!(self.0.is_empty() || self.0.ends_with('\n'), "the last line has no end: {}", self.0);
         // Not `lines`, which would hide a CR.
@@ -53,12 +55,32 @@ impl Log {
             if let Err(what) = check_line(line) {
                 panic!("{what}: {line:?}");
             }
+            check_table(line);
         }
         assert!(self.lines_with("action: panic").is_empty(), "a process of the server panicked");
     }
 }
 
+/// Panics if the README's tables have no row for a line that keeps to the grammar.
+fn check_table(line: &str) {
+    if let Ok(serde_json::Value::Object(object)) = serde_json::from_str(line) {
+        let text = |key: &str| object[key].as_str().unwrap();
+        let heads = ["time", "level", "action", "result"];
+        let fields = object.keys().filter(|key| !heads.contains(&key.as_str())).cloned().collect();
+        assert_has(&Line { level: text("level"), action: text("action"), result: text("result"), fields });
+        return;
+    }
+    let (level, event) = line[TIME_LEN..].split_at(LEVEL_LEN);
+    let mut parts = event.split(" | ").map(|part| part.split_once(": ").unwrap_or((part, "")));
+    let (action, result) = (parts.next().unwrap().1, parts.next().unwrap().1);
+    let fields = parts.map(|(key, _)| key.to_owned()).collect();
+    assert_has(&Line { level: level.trim_end(), action, result, fields });
+}
+
 fn check_line(line: &str) -> Result<(), &'static str> {
+    if line.starts_with('{') {
+        return check_object(line);
+    }
     let odd = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     if line.contains(odd) {
         return Err("a control character or line separator");
@@ -88,6 +110,37 @@ fn check_line(line: &str) -> Result<(), &'static str> {
         }
     }
     Ok(())
+}
+
+/// As `check_line`, of a line in JSON.
+fn check_object(line: &str) -> Result<(), &'static str> {
+    let odd = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    if line.contains(odd) {
+        return Err("a control character or line separator");
+    }
+    let object: serde_json::Value = serde_json::from_str(line).map_err(|_| "no JSON")?;
+    let object = object.as_object().ok_or("no object")?;
+    if !object.values().all(serde_json::Value::is_string) {
+        return Err("a value that is no text");
+    }
+    let text = |key: &str| object.get(key).and_then(serde_json::Value::as_str).unwrap_or("");
+    let time = text("time");
+    let has_offset =
+        chrono::DateTime::parse_from_rfc3339(time).is_ok() && time.len() == "YYYY-MM-DDTHH:MM:SS+00:00".len();
+    if !has_offset || !line.starts_with("{\"time\":\"") {
+        return Err("no time");
+    }
+    if !LEVELS.contains(&text("level")) {
+        return Err("no level");
+    }
+    if !is_word(text("action")) || !matches!(text("result"), "success" | "fail" | "in_progress") {
+        return Err("no action or result");
+    }
+    if object.keys().all(|key| is_word(key) && key != "source") {
+        Ok(())
+    } else {
+        Err("a key that readers can't take")
+    }
 }
 
 /// The field between two borders ` | `, without the spaces that belong to them.

@@ -17,6 +17,7 @@ pub mod client;
 pub mod honest;
 pub mod load;
 pub mod log;
+pub mod log_table;
 pub mod oracle;
 pub mod processes;
 pub mod queues;

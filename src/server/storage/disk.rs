@@ -130,12 +130,7 @@ impl FileDisk {
             return Err(OpenError::NotAFile);
         }
         lock(&bets, path)?;
-        let beside = |ending: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(ending);
-            PathBuf::from(name)
-        };
-        let (state_path, next_state_path) = (beside(".state"), beside(".state.next"));
+        let (state_path, next_state_path) = (state_path(path), beside(path, ".state.next"));
         // A kill may have left it; its END was not acknowledged.
         match std::fs::remove_file(&next_state_path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -146,6 +141,18 @@ impl FileDisk {
         folder.sync_all().map_err(failed(folder_path))?;
         Ok(Self { bets, folder, state_path, next_state_path })
     }
+}
+
+/// Where the state file of that bets file stands.
+#[must_use]
+pub fn state_path(bets: &Path) -> PathBuf {
+    beside(bets, ".state")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 /// Takes the lock, a record lock of `fcntl(2)`: it is this process's alone, and goes when the process does.

@@ -12,6 +12,7 @@ pub mod contest;
 pub mod disk;
 pub mod ledger;
 pub mod recovery;
+pub mod row_reader;
 #[cfg(test)]
 mod simulated_disk;
 pub mod state_file;

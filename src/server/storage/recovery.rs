@@ -11,9 +11,10 @@ use thiserror::Error;
 
 use super::contest::Contest;
 use super::disk::Disk;
+use super::row_reader::RowReader;
 use super::state_file::{Extent, State, StateError};
 use crate::lottery::AgencyId;
-use crate::lottery::row::{RowError, holds_whole_line, parse_row};
+use crate::lottery::row::{RowError, holds_whole_line};
 
 /// What the configuration says about the contest. After the draw, the state file's word counts instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,38 +95,29 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
     Ok(Recovered { contest, length, cut, writing: state.writing })
 }
 
-/// How much is read at once, in bytes. In the tests so little that rows lie across chunks.
-const CHUNK: usize = if cfg!(test) { 64 } else { 256 * 1024 };
-
 /// Reads all rows; returns how many bytes are whole rows, and how many more there are.
 fn read_rows(
     disk: &impl Disk,
     contest: &mut Contest,
     writing: Option<Extent>,
 ) -> Result<(u64, u64), RecoveryError> {
-    let mut reader = Reader { disk, bytes: Vec::new(), start: 0, offset: 0, at_end: false };
+    let mut reader = RowReader::new(usize::MAX, |buffer: &mut [u8], at| disk.read_at(buffer, at));
     loop {
-        let found = parse_row(reader.waiting()).and_then(|row| {
-            let text = reader.waiting().get(..row.len).unwrap_or_default();
-            std::str::from_utf8(text).map_err(|_| RowError::Utf8)?;
-            contest.recover_row(row.agency, row.number, &row.document);
-            Ok(row.len)
-        });
-        match found {
-            Ok(len) => reader.take(len),
-            Err(RowError::Unfinished | RowError::UnfinishedQuotes) if !reader.at_end => reader.fill()?,
+        match reader.next_row(|row, _| contest.recover_row(row.agency, row.number, &row.document))? {
+            Ok(()) => {}
             Err(RowError::Unfinished) => break,
-            Err(RowError::UnfinishedQuotes) if is_torn(reader.waiting(), reader.offset, writing) => break,
-            Err(error) => return Err(RecoveryError::Row { line: line_at(disk, reader.offset)?, error }),
+            Err(RowError::UnfinishedQuotes) if is_torn(reader.waiting(), reader.offset(), writing) => break,
+            Err(error) => return Err(RecoveryError::Row { line: line_at(disk, reader.offset())?, error }),
         }
     }
-    Ok((reader.offset, reader.waiting().len() as u64))
+    Ok((reader.offset(), reader.waiting().len() as u64))
 }
 
 /// Whether a last row that ends within quotes was torn. Where whole rows stand on the lines after its first it may be a
 /// stray quote before rows that were acknowledged, and to cut those off would lose them: then only the state file's word
 /// that such a row was being written there makes it a torn one.
-fn is_torn(row: &[u8], offset: u64, writing: Option<Extent>) -> bool {
+#[must_use]
+pub fn is_torn(row: &[u8], offset: u64, writing: Option<Extent>) -> bool {
     let end = offset + row.len() as u64;
     let was_writing = writing.is_some_and(|extent| extent.from <= offset && end <= extent.to);
     was_writing || !holds_whole_line(row)
@@ -145,38 +137,4 @@ fn line_at(disk: &impl Disk, offset: u64) -> io::Result<u64> {
         at += count as u64;
     }
     Ok(line)
-}
-
-/// Bytes of the file that have not been taken as rows.
-struct Reader<'a, D> {
-    disk: &'a D,
-    bytes: Vec<u8>,
-    start: usize,
-    /// Where the bytes from `start` on stand in the file.
-    offset: u64,
-    at_end: bool,
-}
-
-impl<D: Disk> Reader<'_, D> {
-    fn waiting(&self) -> &[u8] {
-        self.bytes.get(self.start..).unwrap_or_default()
-    }
-
-    fn take(&mut self, len: usize) {
-        self.start += len;
-        self.offset += len as u64;
-    }
-
-    /// Reads one chunk more. A row that is longer than a chunk makes the memory grow.
-    fn fill(&mut self) -> io::Result<()> {
-        self.bytes.drain(..self.start);
-        self.start = 0;
-        let had = self.bytes.len();
-        self.bytes.resize(had + CHUNK.max(had), 0);
-        let count =
-            self.disk.read_at(self.bytes.get_mut(had..).unwrap_or_default(), self.offset + had as u64)?;
-        self.bytes.truncate(had + count);
-        self.at_end = count == 0;
-        Ok(())
-    }
 }

@@ -1,0 +1,105 @@
+//! What the state file says, against the bets and against itself.
+
+use std::fmt;
+
+use super::tally::Tally;
+use crate::lottery::{AgencyId, Draw};
+use crate::server::storage::state_file::State;
+
+/// The agencies that have bets and do not take part, if there are any.
+#[must_use]
+pub fn outside(tally: &Tally, agencies: u16) -> Option<String> {
+    let outside: Vec<AgencyId> = tally.with_bets().map(|(agency, _)| agency).collect();
+    let outside = Names::of(outside.into_iter().filter(|agency| agency.get() > agencies));
+    outside.map(|names| {
+        format!("there are bets of agencies that do not take part (1 to {agencies} do): {names}")
+    })
+}
+
+/// All that contradicts itself in a state file beside a bets file of that length in bytes, in a contest of agencies 1 to
+/// `agencies`.
+#[must_use]
+pub fn contradictions(state: &State, agencies: u16, length: u64) -> Vec<String> {
+    let outside = Names::of(state.ended.iter().copied().filter(|agency| agency.get() > agencies));
+    let outside = outside
+        .map(|names| format!("it has ENDs of agencies that do not take part (1 to {agencies} do): {names}"));
+    let missing = state.draw.as_ref().and_then(|draw| not_ended(state, draw));
+    let cut = state.writing.filter(|writing| writing.from > length).map(|writing| {
+        format!(
+            "it knows of bets up to byte {}, but the bets end at byte {length}: some are missing",
+            writing.from
+        )
+    });
+    [outside, missing, cut].into_iter().flatten().collect()
+}
+
+fn not_ended(state: &State, draw: &Draw) -> Option<String> {
+    let mut ended = vec![false; draw.agencies.into()];
+    for agency in &state.ended {
+        if let Some(ended) = ended.get_mut(agency.index()) {
+            *ended = true;
+        }
+    }
+    let numbered = (1..=draw.agencies).zip(ended);
+    let missing = numbered.filter(|(_, ended)| !ended).filter_map(|(number, _)| AgencyId::new(number));
+    Names::of(missing).map(|names| format!("it has a draw, but no END of these agencies: {names}"))
+}
+
+/// How many agencies are named.
+const NAMED: usize = 5;
+
+/// Some agencies, for people.
+struct Names {
+    named: Vec<AgencyId>,
+    more: usize,
+}
+
+impl Names {
+    /// None of none.
+    fn of(mut agencies: impl Iterator<Item = AgencyId>) -> Option<Self> {
+        let named: Vec<AgencyId> = agencies.by_ref().take(NAMED).collect();
+        (!named.is_empty()).then(|| Self { named, more: agencies.count() })
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.named.iter().map(ToString::to_string).collect();
+        f.write_str(&names.join(", "))?;
+        if self.more > 0 { write!(f, " and {} more", self.more) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::storage::state_file::Extent;
+
+    fn state(ended: &[u16], drawn: Option<u16>) -> State {
+        let draw = drawn.map(|agencies| Draw { at: String::new(), agencies, winning_number: 7 });
+        let ended = ended.iter().filter_map(|number| AgencyId::new(*number)).collect();
+        State { ended, draw, writing: None }
+    }
+
+    #[test]
+    fn a_good_state_contradicts_nothing() {
+        assert!(contradictions(&state(&[1, 2], Some(2)), 2, 0).is_empty());
+        assert!(contradictions(&state(&[2], None), 2, 0).is_empty());
+        let writing = Some(Extent { from: 7, to: 20 });
+        assert!(contradictions(&State { writing, ..state(&[], None) }, 2, 7).is_empty());
+    }
+
+    #[test]
+    fn each_contradiction_is_named() {
+        let text = contradictions(&state(&[1, 3], Some(2)), 2, 0).join("; ");
+        assert!(text.contains("(1 to 2 do): 3") && text.contains("no END of these agencies: 2"), "{text}");
+        let writing = Some(Extent { from: 8, to: 20 });
+        assert_eq!(contradictions(&State { writing, ..state(&[], None) }, 2, 7).len(), 1);
+        let text = contradictions(&state(&[], Some(9)), 9, 0).join("; ");
+        assert!(text.contains("agencies: 1, 2, 3, 4, 5 and 4 more"), "{text}");
+        let mut tally = Tally::default();
+        tally.add(AgencyId::new(3_u16).unwrap(), false);
+        assert_eq!(outside(&tally, 3), None);
+        assert!(outside(&tally, 2).unwrap().ends_with("(1 to 2 do): 3"));
+    }
+}

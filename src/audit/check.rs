@@ -1,0 +1,245 @@
+//! `loteria check`: is every row valid, does one stand there twice, and is the state file consistent with the bets?
+
+use std::fmt::{self, Display};
+use std::io::{self, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::agreement::contradictions;
+use super::duplicates::{Duplicate, Hashes};
+use super::files::Files;
+use super::rows::{Rows, Step};
+use super::tally::Tally;
+use super::winners::TORN;
+use super::{AuditError, Verdict};
+use crate::logging::one_line;
+use crate::lottery::AgencyId;
+use crate::server::storage::recovery::Rules;
+use crate::server::storage::state_file::State;
+
+/// How many findings of a kind are listed; the others are counted.
+pub const LISTED: usize = 100;
+
+/// Reads the files, and writes what it finds to `out`.
+///
+/// # Errors
+/// A file can't be read, or `out` takes no more.
+pub fn run(files: &Files, configured: Rules, out: &mut dyn Write) -> Result<Verdict, AuditError> {
+    let agencies = files.draw().map_or(configured.clients_amount, |draw| draw.agencies);
+    let mut check = Check::new(files, agencies);
+    let bar = Bar::new(files.length()?);
+    check.read_rows(&bar)?;
+    check.find_duplicates()?;
+    bar.take_away();
+    check.look_at_state(configured)?;
+    check.write(out).and_then(|()| out.flush()).map_err(AuditError::Write)?;
+    Ok(Verdict::of(check.errors.count == 0))
+}
+
+/// Findings of a kind: the first ones, and how many there are.
+#[derive(Default)]
+struct Findings {
+    listed: Vec<String>,
+    count: u64,
+}
+
+impl Findings {
+    fn add(&mut self, place: impl Display, finding: impl Display) {
+        self.count += 1;
+        if self.listed.len() < LISTED {
+            self.listed.push(format!("{place}: {finding}"));
+        }
+    }
+}
+
+struct Check<'a> {
+    files: &'a Files,
+    agencies: u16,
+    path: String,
+    tally: Tally,
+    hashes: Hashes,
+    /// How much of the file has been read, in bytes.
+    reached: u64,
+    /// What must not be.
+    errors: Findings,
+    /// What a server lives with, but somebody may want to know.
+    notices: Findings,
+}
+
+impl<'a> Check<'a> {
+    fn new(files: &'a Files, agencies: u16) -> Self {
+        Self {
+            files,
+            agencies,
+            path: one_line(&files.path.display()),
+            tally: Tally::default(),
+            hashes: Hashes::default(),
+            reached: 0,
+            errors: Findings::default(),
+            notices: Findings::default(),
+        }
+    }
+
+    fn read_rows(&mut self, bar: &Bar) -> Result<(), AuditError> {
+        let mut rows = Rows::of(self.files);
+        loop {
+            let mut stranger = None;
+            let step = rows.next(|line, row, bytes| {
+                self.tally.add(row.agency, false);
+                self.hashes.add(bytes);
+                stranger = (row.agency.get() > self.agencies).then_some((line, row.agency));
+            })?;
+            if let Some((line, agency)) = stranger {
+                self.error_in(line, NoPart { agency, agencies: self.agencies });
+            }
+            match step {
+                Step::Row => {}
+                Step::Damaged(line, damage) => self.error_in(line, damage),
+                Step::End(0) => break,
+                Step::End(torn) => {
+                    self.notices.add(
+                        format_args!("{}: notice", self.path),
+                        format_args!("the last {torn} bytes are no whole row: {TORN}"),
+                    );
+                    break;
+                }
+            }
+            bar.reached(rows.offset());
+        }
+        self.reached = rows.offset();
+        Ok(())
+    }
+
+    fn error_in(&mut self, line: u64, error: impl Display) {
+        self.errors.add(format_args!("{}:{line}: error", self.path), error);
+    }
+
+    fn find_duplicates(&mut self) -> Result<(), AuditError> {
+        let repeated = std::mem::take(&mut self.hashes).repeated();
+        let count = repeated.count();
+        let mut listed = 0;
+        repeated.find(self.files, self.reached, LISTED, |Duplicate { line, first }| {
+            listed += 1;
+            self.notices.add(
+                format_args!("{}:{line}: notice", self.path),
+                format_args!("the same bet as in line {first}"),
+            );
+        })?;
+        self.notices.count += count.saturating_sub(listed);
+        Ok(())
+    }
+
+    fn look_at_state(&mut self, configured: Rules) -> Result<(), AuditError> {
+        let path = one_line(&self.files.state_path.display());
+        let state = match &self.files.state {
+            Ok(Some(state)) => state,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                self.errors.add(format_args!("{path}: error"), error);
+                return Ok(());
+            }
+        };
+        for contradiction in contradictions(state, self.agencies, self.files.length()?) {
+            self.errors.add(format_args!("{path}: error"), contradiction);
+        }
+        for notice in remarks(state, configured) {
+            self.notices.add(format_args!("{path}: notice"), notice);
+        }
+        Ok(())
+    }
+
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        for (findings, what) in [(&self.errors, "errors"), (&self.notices, "notices")] {
+            findings.listed.iter().try_for_each(|finding| writeln!(out, "{finding}"))?;
+            let more = findings.count - findings.listed.len() as u64;
+            if more > 0 {
+                writeln!(out, "and {more} more {what}")?;
+            }
+        }
+        writeln!(
+            out,
+            "{}: {} bets of {} agencies; {}; errors: {}, notices: {}",
+            self.path,
+            self.tally.all().bets,
+            self.tally.with_bets().count(),
+            self.state_in_short(),
+            self.errors.count,
+            self.notices.count,
+        )
+    }
+
+    fn state_in_short(&self) -> String {
+        match &self.files.state {
+            Err(_) => "the state file can't be used".to_owned(),
+            Ok(None) => "no state file, so no agency has ended".to_owned(),
+            Ok(Some(State { ended, draw: None, .. })) => {
+                format!("{} of {} agencies have ended", ended.len(), self.agencies)
+            }
+            Ok(Some(State { draw: Some(draw), .. })) => {
+                format!("{} was drawn of {} agencies, {}", draw.winning_number, draw.agencies, draw.at)
+            }
+        }
+    }
+}
+
+/// What a state file says that is no error.
+fn remarks(state: &State, configured: Rules) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let Some(draw) = &state.draw {
+        let drawn = Rules { clients_amount: draw.agencies, winner_number: draw.winning_number };
+        if drawn != configured {
+            remarks.push(format!(
+                "the draw holds, not the configuration's CLIENTS_AMOUNT {} and LOTTERY_WINNER_NUMBER {}",
+                configured.clients_amount, configured.winner_number
+            ));
+        }
+    } else if state.ended.len() == usize::from(configured.clients_amount) {
+        remarks.push("all agencies have ended; a server makes the draw when it starts".to_owned());
+    }
+    if let Some(writing) = state.writing {
+        remarks.push(format!(
+            "bytes {} to {} were being written, and hold a bet that looks like several rows where it is torn; it is cut \
+             there",
+            writing.from, writing.to
+        ));
+    }
+    remarks
+}
+
+/// A row is whole, but its agency has no place in the contest.
+struct NoPart {
+    agency: AgencyId,
+    agencies: u16,
+}
+
+impl fmt::Display for NoPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "agency {} does not take part: only 1 to {} do", self.agency, self.agencies)
+    }
+}
+
+/// How much is read before the bar moves, in bytes.
+const BAR_STEP: u64 = 1 << 20;
+
+/// How far it is, on a terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(length: u64) -> Self {
+        let bar = ProgressBar::new(length);
+        if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {elapsed}") {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    fn reached(&self, offset: u64) {
+        if self.0.position().abs_diff(offset) >= BAR_STEP {
+            self.0.set_position(offset);
+        }
+    }
+
+    fn take_away(&self) {
+        self.0.finish_and_clear();
+    }
+}

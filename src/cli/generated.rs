@@ -1,0 +1,63 @@
+//! What is made of the command line itself: completions for shells, and pages for `man`.
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use super::Cli;
+
+/// The program's name, as it is called.
+const NAME: &str = "loteria";
+
+/// How to use the completions.
+pub const COMPLETIONS_HELP: &str = "For bash, in ~/.bashrc:\n  source <(loteria completions bash)\n\nFor zsh, in a \
+folder of $fpath:\n  loteria completions zsh > _loteria\n\nFor fish:\n  loteria completions fish > \
+~/.config/fish/completions/loteria.fish";
+
+/// How to read the pages.
+pub const MAN_HELP: &str = "To read one at once:\n  loteria man > loteria.1; man ./loteria.1\n\nTo install the page of \
+a command:\n  loteria man server > /usr/local/share/man/man1/loteria-server.1";
+
+/// Whose completions.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell that is to complete commands and flags
+    shell: Shell,
+}
+
+/// Which page.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The command whose page is wanted; the program's own unless given
+    command: Option<String>,
+}
+
+/// The script for a shell.
+pub fn completions(args: &CompletionsArgs) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), NAME, &mut script);
+    script
+}
+
+/// A page, in `man`'s own format.
+///
+/// # Errors
+/// There is no such command.
+pub fn man(args: &ManArgs) -> Result<Vec<u8>, clap::Error> {
+    let mut program = Cli::command();
+    program.build();
+    let page = match &args.command {
+        Some(name) => match program.find_subcommand(name) {
+            Some(command) => command.clone(),
+            None => {
+                return Err(
+                    program.error(ErrorKind::InvalidSubcommand, format!("there is no command {name}"))
+                );
+            }
+        },
+        None => program,
+    };
+    let mut text = Vec::new();
+    clap_mangen::Man::new(page).render(&mut text)?;
+    Ok(text)
+}

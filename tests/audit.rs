@@ -1,0 +1,344 @@
+//! `loteria winners` and `loteria check`, as black boxes, on files that a server or the test wrote.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
+
+mod common;
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::num::NonZero;
+use std::process::{Command, Stdio};
+
+use common::{Bet, Setup, bets, kind, rows, winner};
+use nix::pty::{Winsize, openpty};
+
+/// How an audit ended.
+#[derive(Debug)]
+struct Audit {
+    code: Option<i32>,
+    out: String,
+    error: String,
+}
+
+impl Audit {
+    #[track_caller]
+    fn good(self) -> String {
+        assert_eq!((self.code, &*self.error), (Some(0), ""), "{}", self.out);
+        self.out
+    }
+
+    /// The lines of its table, as words.
+    fn table(&self) -> Vec<Vec<&str>> {
+        let words = self.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        words
+            .skip_while(|words| words.first() != Some(&"agency"))
+            .take_while(|words| words.len() == 3)
+            .collect()
+    }
+}
+
+fn command(setup: &Setup, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loteria"));
+    command.args(arguments).current_dir(setup.path(".")).env_clear();
+    command
+}
+
+fn audit(setup: &Setup, arguments: &[&str]) -> Audit {
+    let output = command(setup, arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Audit { code: output.status.code(), out: text(output.stdout), error: text(output.stderr) }
+}
+
+/// A folder with those bets, and with that state file.
+fn folder(bets: &[Bet], state: &str) -> Setup {
+    Setup::new().write("bets.csv", rows(bets)).write("bets.csv.state", state)
+}
+
+const DRAWN: &str = r#"{"version":1,"ended":[1,2],"draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7574}}"#;
+
+/// Two agencies, three winners, of whom agency 2 has two.
+fn contest() -> Vec<Bet> {
+    let mut all = bets(1, 0..10);
+    all.push(winner(2, "20"));
+    all.push(winner(1, "quo\"ted, 1"));
+    all.extend(bets(2, 0..5));
+    all.push(winner(2, "3"));
+    all
+}
+
+#[test]
+fn a_contest_is_recounted_while_its_server_runs() {
+    let server = Setup::new().with("CLIENTS_AMOUNT", 2).start();
+    let setup = server.setup();
+    for bet in contest() {
+        server.connect().classic(kind::BET, &bet.record(), kind::BET_ACK, b"OK");
+    }
+    let before = audit(&setup, &["winners"]);
+    assert!(before.out.contains("bets.csv.state is not there"), "{}", before.out);
+    before.good();
+    server.connect().send(&common::frame(kind::END, &[1]));
+    server.wait_for("end_message | result: success | agency_id: 1");
+    let halfway = audit(&setup, &["winners"]);
+    assert!(halfway.out.contains("has no draw yet: 1 agencies have ended"), "{}", halfway.out);
+    halfway.good();
+    server.connect().send(&common::frame(kind::END, &[2]));
+    server.wait_for("sorteo | result: success");
+    let after = audit(&setup, &["winners"]);
+    assert_eq!(after.table()[1..], [["1", "11", "1"], ["2", "7", "2"], ["all", "18", "3"]]);
+    assert!(after.out.contains("winning number: 7574 (as drawn"), "{}", after.out);
+    assert!(after.out.contains("bets.csv.state agrees: a draw of 2 agencies"), "{}", after.out);
+    after.good();
+    let checked = audit(&setup, &["check"]);
+    assert!(checked.out.contains("18 bets of 2 agencies; 7574 was drawn"), "{}", checked.out);
+    checked.good();
+    assert_eq!(server.bets_file(), rows(&contest()));
+}
+
+#[test]
+fn the_winners_of_an_agency_are_named_in_their_order() {
+    let setup = folder(&contest(), DRAWN);
+    let out = audit(&setup, &["winners", "--agency", "2"]).good();
+    let documents: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    assert_eq!(documents, ["20", "3"]);
+    assert!(out.contains("bets of agency 2: 7, winners: 2\n"), "{out}");
+}
+
+#[test]
+fn machines_get_csv_and_nothing_else() {
+    let setup = folder(&contest(), DRAWN);
+    let out = audit(&setup, &["winners", "--csv"]).good();
+    assert_eq!(out, "agency,document\n2,20\n1,\"quo\"\"ted, 1\"\n2,3\n");
+    assert_eq!(
+        audit(&setup, &["winners", "--csv", "--agency", "1"]).good(),
+        "agency,document\n1,\"quo\"\"ted, 1\"\n"
+    );
+    let other = audit(&setup, &["winners", "--csv", "--number", "3"]);
+    assert_eq!((other.code, &*other.out), (Some(1), "agency,document\n1,10000003\n2,20000003\n"));
+    assert!(other.error.contains("bets.csv.state disagrees: 7574 was drawn"), "{}", other.error);
+}
+
+#[test]
+fn the_number_is_the_askers_or_the_draws_or_the_configurations() {
+    let drawn = folder(&contest(), DRAWN).write("config.ini", "[DEFAULT]\nLOTTERY_WINNER_NUMBER = 3\n");
+    assert!(audit(&drawn, &["winners"]).good().starts_with("winning number: 7574 (as drawn"));
+    let not_drawn = drawn.write("bets.csv.state", "{\"version\":1,\"ended\":[],\"draw\":null}");
+    let configured = audit(&not_drawn, &["winners"]);
+    assert!(configured.out.starts_with("winning number: 3 (LOTTERY_WINNER_NUMBER"), "{}", configured.out);
+    assert_eq!(configured.table().last().unwrap(), &["all", "18", "2"]);
+    assert!(
+        audit(&not_drawn, &["winners", "--number", "4"]).good().starts_with("winning number: 4 (as asked")
+    );
+}
+
+#[test]
+fn a_state_file_that_does_not_fit_disagrees() {
+    let draw = r#""draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7574}"#;
+    for (state, reason) in [
+        (format!("{{\"version\":1,\"ended\":[1],{draw}}}"), "no END of these agencies: 2"),
+        (format!("{{\"version\":1,\"ended\":[1,2,3],{draw}}}"), "ENDs of agencies that do not take part"),
+        (
+            DRAWN.replace("\"agencies\":2", "\"agencies\":1"),
+            "bets of agencies that do not take part (1 to 1 do): 2",
+        ),
+        (
+            format!("{{\"version\":1,\"ended\":[1,2],{draw},\"writing\":{{\"from\":9999,\"to\":10000}}}}"),
+            "it knows of bets up to byte 9999",
+        ),
+        ("{".to_owned(), "it is damaged"),
+        (DRAWN.replace("\"version\":1", "\"version\":2"), "it has version 2"),
+    ] {
+        let audit = audit(&folder(&contest(), &state), &["winners"]);
+        assert_eq!((audit.code, &*audit.error), (Some(1), ""), "{}", audit.out);
+        assert!(
+            audit.out.contains("bets.csv.state disagrees: ") && audit.out.contains(reason),
+            "{}",
+            audit.out
+        );
+        assert_eq!(audit.table().last().unwrap(), &["all", "18", "3"]);
+    }
+}
+
+#[test]
+fn a_last_row_that_is_not_whole_is_no_error_but_is_said() {
+    let setup = folder(&contest(), DRAWN);
+    let torn = [rows(&contest()), b"1,\"Ana".to_vec()].concat();
+    let setup = setup.write("bets.csv", &torn);
+    let out = audit(&setup, &["winners"]).good();
+    assert!(out.contains("the last 6 bytes are no whole row"), "{out}");
+    let out = audit(&setup.clone().with("CLIENTS_AMOUNT", 2), &["check"]).good();
+    assert!(out.contains("bets.csv: notice: the last 6 bytes are no whole row"), "{out}");
+    assert_eq!(setup.bets_file(), torn);
+}
+
+#[test]
+fn a_torn_row_that_looks_like_rows_is_believed_to_be_one_only_where_the_state_file_says_so() {
+    let good = rows(&bets(1, 0..2));
+    let torn = b"1,\"a\r\n1,b,c,d,1999-03-17,7\r\nx";
+    let file = [&good[..], torn].concat();
+    let note = format!("\"writing\":{{\"from\":{},\"to\":{}}}", good.len(), file.len() + 9);
+    let state = |note: &str| format!("{{\"version\":1,\"ended\":[],\"draw\":null{note}}}");
+    let noted = folder(&[], &state(&format!(",{note}"))).write("bets.csv", &file);
+    let out = audit(&noted, &["check"]).good();
+    assert!(
+        out.contains("the last 29 bytes are no whole row") && out.contains("were being written"),
+        "{out}"
+    );
+    let unknown = noted.write("bets.csv.state", state(""));
+    let checked = audit(&unknown, &["check"]);
+    assert!(
+        checked.code == Some(1) && checked.out.contains("bets.csv:3: error: a quote is not closed"),
+        "{checked:?}"
+    );
+    assert_eq!(audit(&unknown, &["winners"]).code, Some(1));
+}
+
+#[test]
+fn a_damaged_row_ends_the_recount_with_its_line() {
+    let file = [rows(&contest()), b"x\r\n".to_vec(), rows(&contest())].concat();
+    let recount = audit(&folder(&[], DRAWN).write("bets.csv", file), &["winners"]);
+    assert_eq!(recount.code, Some(1));
+    assert!(recount.error.contains("bets.csv, line 19: not a row"), "{}", recount.error);
+}
+
+#[test]
+fn every_error_is_told_with_its_line_and_its_reason() {
+    let good = "1,a,b,c,1999-03-17,7\r\n";
+    let file = [
+        good,
+        "2,\"a\r\n\r\nb\",b,c,1999-03-17,8\r\n",
+        "1,a,b,c,1999-02-29,7\r\n",
+        "\r\n",
+        "0,a,b,c,1999-03-17,7\r\n",
+        "9,a,b,c,1999-03-17,7\r\n",
+        "1,a,b,c,1999-03-17,07\r\n",
+        "1,a,b,c,1999-03-17,7\n",
+        good,
+        "\"1,a,b,c,1999-03-17,7\r\n",
+        "2,\"a\r\n\r\nb\",b,c,1999-03-17,8\r\n",
+    ];
+    let mut bytes = file.concat().into_bytes();
+    bytes.extend(b"1,\xff,b,c,1999-03-17,7\r\n");
+    bytes.extend(good.as_bytes());
+    let setup = Setup::new().write("other.csv", bytes);
+    let checked = audit(&setup, &["check", "--file", "other.csv"]);
+    let expected = [
+        "other.csv:5: error: the fifth field is not a date YYYY-MM-DD",
+        "other.csv:6: error: not a row of 6 CSV fields that ends with CRLF",
+        "other.csv:7: error: the first field is not an agency's number from 1 to 65535",
+        "other.csv:8: error: agency 9 does not take part: only 1 to 5 do",
+        "other.csv:9: error: the last field is not a number from 0 to 4294967295",
+        "other.csv:10: error: not a row of 6 CSV fields that ends with CRLF",
+        "other.csv:12: error: not a row of 6 CSV fields that ends with CRLF",
+        "other.csv:16: error: the row is not UTF-8",
+        "other.csv:11: notice: the same bet as in line 1",
+        "other.csv:13: notice: the same bet as in line 2",
+        "other.csv:17: notice: the same bet as in line 1",
+        "other.csv: 6 bets of 3 agencies; no state file, so no agency has ended; errors: 8, notices: 3",
+    ];
+    assert_eq!((checked.code, &*checked.error), (Some(1), ""));
+    assert_eq!(checked.out.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn of_many_findings_the_first_hundred_are_listed_and_all_are_counted() {
+    let bad = "x\r\n".repeat(250);
+    let same = rows(&bets(1, 0..1)).repeat(131);
+    let setup = Setup::new().write("bets.csv", [bad.into_bytes(), same].concat());
+    let out = audit(&setup, &["check"]).out;
+    assert_eq!(out.matches(": error: ").count(), 100);
+    assert!(out.contains("\nand 150 more errors\n") && out.contains("\nand 30 more notices\n"), "{out}");
+    assert!(out.ends_with("errors: 250, notices: 130\n"), "{out}");
+}
+
+#[test]
+fn what_the_state_file_says_is_checked_too() {
+    let setup = folder(&contest(), "{\"version\":1,\"ended\":[1,9],\"draw\":null}");
+    let checked = audit(&setup, &["check"]);
+    assert!(checked.out.contains("bets.csv.state: error: it has ENDs of agencies"), "{}", checked.out);
+    assert_eq!(checked.code, Some(1));
+    let setup = setup.write("bets.csv.state", "{}");
+    let checked = audit(&setup, &["check"]);
+    assert!(
+        checked.code == Some(1) && checked.out.contains("bets.csv.state: error: it is damaged"),
+        "{checked:?}"
+    );
+    let setup = setup.write("bets.csv.state", "{\"version\":1,\"ended\":[1,2,3,4,5],\"draw\":null}");
+    assert!(audit(&setup, &["check"]).good().contains("notice: all agencies have ended"));
+    let setup = setup.write("bets.csv.state", DRAWN);
+    assert!(audit(&setup, &["check"]).good().contains("notice: the draw holds, not the configuration's"));
+}
+
+#[test]
+fn a_missing_file_and_a_bad_configuration_are_told_in_one_line() {
+    let setup = Setup::new();
+    for what in ["winners", "check"] {
+        let missing = audit(&setup, &[what]);
+        assert_eq!((missing.code, &*missing.out), (Some(1), ""));
+        assert_eq!(missing.error, "loteria: ./bets.csv: No such file or directory (os error 2)\n");
+        let folder = setup.clone().write("config.ini", "[DEFAULT]\nCLIENTS_AMOUNT = 0\n");
+        let configured = audit(&folder, &[what]);
+        assert!(configured.code == Some(2) && configured.error.contains("CLIENTS_AMOUNT"), "{configured:?}");
+        std::fs::remove_file(setup.path("config.ini")).unwrap();
+        assert_eq!(audit(&setup, &[what, "--nonsense"]).code, Some(2));
+    }
+}
+
+#[test]
+fn who_reads_only_the_first_line_ends_it_without_a_word() {
+    let winners: Vec<Bet> = (0..50_000).map(|index| winner(1, &index.to_string())).collect();
+    let setup = folder(&winners, DRAWN);
+    for arguments in [&["winners", "--csv"][..], &["winners", "--agency", "1"]] {
+        let mut child =
+            command(&setup, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::with_capacity(16, child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), &*output.stderr), (Some(141), &b""[..]), "{line}");
+    }
+}
+
+#[test]
+fn on_a_terminal_a_bar_shows_how_far_it_is_and_leaves_only_the_report() {
+    let setup = Setup::new();
+    let good = "1,Santiago Lionel,Lorca,30904465,1999-03-17,7574\r\n".repeat(60_000);
+    let setup = setup.write("bets.csv", ["x\r\n", &good].concat());
+    let report = audit(&setup, &["check"]).out;
+    let size = Winsize { ws_row: 300, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = openpty(&size, None).unwrap();
+    let mut check = command(&setup, &["check"]);
+    check.env("TERM", "xterm").stdout(pty.slave.try_clone().unwrap()).stderr(pty.slave);
+    let mut child = check.spawn().unwrap();
+    drop(check);
+    let (mut terminal, mut shown) = (File::from(pty.master), Vec::new());
+    // When the other side is closed, the terminal gives an error in place of an end.
+    terminal.read_to_end(&mut shown).ok();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(String::from_utf8_lossy(&shown).contains(" MiB of 2.86 MiB"), "no bar");
+    let [rows, columns] = [size.ws_row, size.ws_col].map(|side| NonZero::new(side).unwrap());
+    let mut screen = vt100::Parser::new(rows, columns, 0);
+    screen.process(&shown);
+    assert_eq!(screen.screen().contents().trim_end(), report.trim_end());
+}
+
+#[test]
+fn memory_does_not_grow_with_the_file() {
+    let setup = Setup::new();
+    let block = "1,Santiago Lionel,Lorca,30904465,1999-03-17,7574\r\n2,Ana,Paz,30111222,1980-01-02,1\r\n"
+        .repeat(10_000);
+    let mut file = File::create(setup.bets_path()).unwrap();
+    for _ in 0..40 {
+        file.write_all(block.as_bytes()).unwrap();
+    }
+    drop(file);
+    // In KiB, the program itself and its libraries included. The file has 35 MB.
+    let limited = "ulimit -v 24000 && exec \"$0\" winners";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", limited, env!("CARGO_BIN_EXE_loteria")]).current_dir(setup.path(".")).env_clear();
+    let output = shell.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("800000"));
+}

@@ -1,0 +1,170 @@
+//! One bet by hand, as a black box: against a server, and against peers that each test plays itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::{scope, sleep};
+use std::time::Duration;
+
+use common::{Log, Setup, frame, kind};
+
+const FLAGS: [&str; 12] = [
+    "--agency",
+    "3",
+    "--first-name",
+    "Ana \"Nita\"",
+    "--last-name",
+    "Paz, hija",
+    "--document",
+    "30111222",
+    "--birthdate",
+    "1980-01-02",
+    "--number",
+    "007",
+];
+const VARIABLES: [(&str, &str); 6] = [
+    ("CLI_ID", "3"),
+    ("NOMBRE", "Ana \"Nita\""),
+    ("APELLIDO", "Paz, hija"),
+    ("DOCUMENTO", "30111222"),
+    ("NACIMIENTO", "1980-01-02"),
+    ("NUMERO", "007"),
+];
+const RECORD: &[u8] = b"3\x1fAna \"Nita\"\x1fPaz, hija\x1f30111222\x1f1980-01-02\x1f7";
+
+fn command(address: &str, flags: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loteria"));
+    command.arg("bet").args(flags).env_clear().envs(variables.iter().copied());
+    command.env("CLI_SERVER_ADDRESS", address).stdin(Stdio::null());
+    command
+}
+
+fn bet(address: &str, flags: &[&str], variables: &[(&str, &str)]) -> Output {
+    command(address, flags, variables).output().unwrap()
+}
+
+/// The lines that it wrote, which keep to the log's grammar.
+fn log_of(output: &Output) -> Log {
+    let log = Log(String::from_utf8(output.stderr.clone()).unwrap());
+    assert!(output.stdout.is_empty());
+    log.assert_well_formed();
+    log
+}
+
+/// Takes the BET that must come, and answers with those bytes.
+fn answer(stream: &mut TcpStream, answer: &[u8]) {
+    let mut got = vec![0; 5 + RECORD.len()];
+    stream.read_exact(&mut got).unwrap();
+    assert_eq!(got, frame(kind::BET, RECORD));
+    stream.write_all(answer).unwrap();
+}
+
+/// Runs it with the flags against a peer that gives one answer after the other, each on a connection of its own.
+fn against(answers: &[Vec<u8>]) -> Output {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    scope(|scope| {
+        scope.spawn(|| {
+            for bytes in answers {
+                answer(&mut listener.accept().unwrap().0, bytes);
+            }
+        });
+        bet(&address, &FLAGS, &[])
+    })
+}
+
+#[test]
+fn a_bet_by_flags_or_by_the_originals_variables_is_stored_and_logged() {
+    let server = Setup::new().start();
+    let address = format!("127.0.0.1:{}", server.port());
+    for output in [bet(&address, &FLAGS, &[]), bet(&address, &[], &VARIABLES)] {
+        let log = log_of(&output);
+        assert_eq!(output.status.code(), Some(0), "{}", log.0);
+        assert!(log.has("apuesta_enviada | result: success | dni: 30111222 | numero: 7"), "{}", log.0);
+        assert_eq!(log.0.lines().count(), 1, "{}", log.0);
+    }
+    let row = "3,\"Ana \"\"Nita\"\"\",\"Paz, hija\",30111222,1980-01-02,7\r\n";
+    assert_eq!(String::from_utf8(server.bets_file()).unwrap(), row.repeat(2));
+}
+
+#[test]
+fn a_flag_goes_before_its_variable() {
+    let server = Setup::new().start();
+    let output =
+        bet(&format!("127.0.0.1:{}", server.port()), &["--number", "8", "--document", "x|y\n"], &VARIABLES);
+    assert!(log_of(&output).has("apuesta_enviada | result: success | dni: x\\x7cy\\x0a | numero: 8"));
+}
+
+#[test]
+fn a_refusal_is_told_with_its_reason() {
+    let server = Setup::new().with("CLIENTS_AMOUNT", 2).start();
+    let output = bet(&format!("127.0.0.1:{}", server.port()), &FLAGS, &[]);
+    let log = log_of(&output);
+    assert_eq!(output.status.code(), Some(1), "{}", log.0);
+    let line = "CRITICAL action: apuesta_enviada | result: fail | dni: 30111222 | numero: 7 | error: the server refused";
+    assert!(log.lines().next().unwrap().starts_with(line), "{}", log.0);
+    assert!(server.bets_file().is_empty());
+}
+
+#[test]
+fn an_answer_that_does_not_come_leaves_the_outcome_unknown_and_the_bet_is_not_sent_again() {
+    let output = against(&[Vec::new()]);
+    let log = log_of(&output);
+    assert_eq!((output.status.code(), log.0.lines().count()), (Some(1), 1), "{}", log.0);
+    assert!(log.0.contains("whether that is stored is not known"), "{}", log.0);
+    let output = against(&[b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(log_of(&output).0.contains("apuesta_enviada | result: fail"));
+}
+
+#[test]
+fn a_server_that_is_busy_is_asked_again() {
+    let output = against(&[frame(kind::ERROR, b"busy: no process"), frame(kind::BET_ACK, b"OK")]);
+    let log = log_of(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", log.0);
+    let lines: Vec<&str> = log.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("WARNING  action: connect | result: fail"), "{}", log.0);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_waited_for() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = command(&format!("127.0.0.1:{port}"), &FLAGS, &[]);
+    let child: Child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    sleep(Duration::from_millis(300));
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    answer(&mut listener.accept().unwrap().0, &frame(kind::BET_ACK, b"OK"));
+    let output = child.wait_with_output().unwrap();
+    let log = log_of(&output);
+    assert!(output.status.code() == Some(0) && log.0.contains("retry_in_ms"), "{}", log.0);
+}
+
+#[test]
+fn what_is_no_bet_is_not_sent() {
+    for (name, value) in [
+        ("--agency", "0"),
+        ("--agency", "65536"),
+        ("--first-name", "a\u{1e}b"),
+        ("--document", "a\u{1f}b"),
+        ("--birthdate", "1999-02-29"),
+        ("--birthdate", "1999-2-2"),
+        ("--number", "4294967296"),
+        ("--number", "+1"),
+        ("--address", "12345"),
+        ("--address", "host:0"),
+    ] {
+        // Nobody listens on port 9: a bet that was sent after all would be tried for ever.
+        let output = bet("127.0.0.1:9", &[name, value], &VARIABLES);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains(name), "{name} {value:?}: {error}");
+    }
+    for (missing, flag) in VARIABLES.iter().zip(FLAGS.iter().step_by(2)) {
+        let rest: Vec<_> = VARIABLES.into_iter().filter(|variable| variable != missing).collect();
+        let output = bet("127.0.0.1:9", &[], &rest);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains(flag), "{error}");
+    }
+}
