@@ -129,7 +129,10 @@ pub fn run() -> ExitCode {
         Command::Agency => run_agency(),
         Command::Demo(args) => report(demo::run(args.agencies, args.bets, args.dir)),
         Command::Sample(args) => interruptible(|| run_sample(&args)),
-        Command::Status(args) if args.format.watch => report(status::watch::run(&args.address)),
+        Command::Status(args) if args.format.watch => {
+            failpoint::start();
+            report(status::watch::run(&args.address))
+        }
         Command::Status(args) => interruptible(|| {
             let format = args.format.chosen();
             report(status::run(&args.address, format, &mut io::stdout()))

@@ -19,7 +19,6 @@ const GAP: u16 = 2;
 const STANDS_STILL: f64 = 5.0;
 
 const NUMBER: usize = 6;
-const BETS: usize = 11;
 const NOTE: usize = 10;
 
 /// How many columns find room.
@@ -79,7 +78,8 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, status: &Status, history: &Histor
     let title = if others.is_empty() { " agencies" } else { " agencies, those that stand worst first" };
     frame.render_widget(Line::styled(title, theme.faint()), Rect { height: 1, ..area });
     let width = (list.width + GAP) / plan.columns - GAP;
-    let rows = Rows { width, most: most_bets(status), status, history, theme };
+    let most = most_bets(status);
+    let rows = Rows { width, most, digits: grouped(most).len() + 2, status, history, theme };
     for (column, places) in (0..plan.columns).zip(shown.chunks(plan.in_column.max(1))) {
         let lines: Vec<Line<'_>> = places.iter().filter_map(|place| rows.line(*place)).collect();
         draw_lines(frame, Rect { x: list.x + column * (width + GAP), width, ..list }, &lines);
@@ -111,6 +111,8 @@ struct Rows<'a> {
     width: u16,
     /// The bets of a whole bar.
     most: u64,
+    /// The width of a number of bets.
+    digits: usize,
     status: &'a Status,
     history: &'a History,
     theme: Theme,
@@ -120,12 +122,14 @@ impl Rows<'_> {
     fn line(&self, place: usize) -> Option<Line<'static>> {
         let agency = self.status.per_agency.get(place)?;
         let (note, style) = self.note(agency, place);
-        let bar = usize::from(self.width).saturating_sub(NUMBER + BETS + NOTE + 2);
+        let digits = self.digits;
+        let bar = usize::from(self.width).saturating_sub(NUMBER + digits + NOTE + 2);
         let (full, empty) = bar_of(agency.bets, self.most, bar);
         Some(Line::from(vec![
             Span::raw(format!("{:>NUMBER$}  ", agency.agency.get())),
             Span::styled(full, style),
-            Span::raw(format!("{empty}{:>BETS$}", grouped(agency.bets))),
+            Span::styled(empty, self.theme.empty()),
+            Span::raw(format!("{:>digits$}", grouped(agency.bets))),
             Span::styled(format!("{note:>NOTE$}"), style),
         ]))
     }
@@ -141,22 +145,16 @@ impl Rows<'_> {
     }
 }
 
-/// Eighths of a block, from one to seven.
-const EIGHTHS: [&str; 7] = ["▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-
-/// A bar of `width` columns: what is full of it, and what is not.
-fn bar_of(bets: u64, most: u64, width: usize) -> (String, String) {
-    let all = u128::from(most.max(1));
-    let eighths = usize::try_from(u128::from(bets) * width as u128 * 8 / all).unwrap_or(0).min(width * 8);
-    let mut full = "█".repeat(eighths / 8);
-    let part = (eighths % 8).checked_sub(1).and_then(|part| EIGHTHS.get(part));
-    full.push_str(part.copied().unwrap_or_default());
+/// A bar of `width` columns, half a column precise: what is full of it, and what is not.
+#[must_use]
+pub fn bar_of(part: u64, whole: u64, width: usize) -> (String, String) {
+    let whole = u128::from(whole.max(1));
+    let halves = usize::try_from(u128::from(part) * width as u128 * 2 / whole).unwrap_or(0).min(width * 2);
     // Whoever has brought anything is seen to have.
-    if full.is_empty() && bets > 0 && width > 0 {
-        full.push('▏');
-    }
-    let empty = " ".repeat(width - full.chars().count());
-    (full, empty)
+    let halves = if part > 0 { halves.max(width.min(1)) } else { 0 };
+    let mut full = "━".repeat(halves / 2);
+    full.push_str(if halves % 2 == 1 { "╸" } else { "" });
+    (full, "─".repeat(width - halves.div_ceil(2)))
 }
 
 fn sum_line(others: &[usize], status: &Status, history: &History, theme: Theme) -> Line<'static> {

@@ -20,6 +20,7 @@ use super::ask::{DEADLINE, resolve_and_ask};
 use super::lines::Lines;
 use super::model::Model;
 use super::view::{self, Theme};
+use crate::failpoint::error_point;
 use crate::protocol::status::Status;
 use crate::system::signal::{Signals, is_termination};
 
@@ -121,7 +122,10 @@ impl Drop for Screen {
     fn drop(&mut self) {
         // Where the terminal is gone there is nothing to give back.
         self.0.show_cursor().unwrap_or_default();
-        give_back();
+        // A panic has given it back before it said what it had to: done again, the next line would be written over that.
+        if !thread::panicking() {
+            give_back();
+        }
     }
 }
 
@@ -140,6 +144,7 @@ fn show(model: &mut Model, answers: &Receiver<Answer>, signals: &Signals) -> io:
             changed = true;
         }
         if changed {
+            error_point!("watch_draws");
             screen.0.draw(|frame| view::draw(frame, model, Local::now(), theme))?;
             drawn = Some(Instant::now());
         }

@@ -149,9 +149,14 @@ impl<'a> Metrics<'a> {
     // Scrapers.
 
     fn accept(&mut self) -> io::Result<()> {
-        let Ok((socket, address)) = self.listener.accept() else {
-            // It is gone already.
-            return Ok(());
+        let (socket, address) = match self.listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+                // Any other is the fault of that one connection. These would be reported for ever.
+                let scarce = matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM);
+                return if scarce { Err(error) } else { Ok(()) };
+            }
         };
         let free = self.scrapers.iter().position(Option::is_none);
         let place = free.unwrap_or(self.next_place);
