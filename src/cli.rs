@@ -75,8 +75,8 @@ const SAMPLE_HELP: &str = "The same seed gives the same bytes. Files of these na
 overwritten. There are no settings and no environment variables.\n\nThe files of tests/data are made by\n  \
 loteria sample --agencies 5 --bets 9000,6000,3500,1500,0 --dir tests/data";
 
-const STATUS_HELP: &str =
-    "There are no settings and no environment variables. Exit code 1 if there is no answer.";
+const STATUS_HELP: &str = "There are no settings. Exit code 1 if there is no answer. With --watch the server may come and go: it is asked \
+on and on, twice a second, and the exit code is 0; colours are left out if NO_COLOR is set.";
 
 #[derive(Debug, Args)]
 struct ServerArgs {
@@ -119,9 +119,32 @@ struct StatusArgs {
     /// Where the server is: HOST:PORT
     #[arg(long, default_value = "127.0.0.1:12345")]
     address: String,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct FormatArgs {
     /// Prints the JSON object that the server sent
     #[arg(long)]
     json: bool,
+    /// Prints the metrics in the text format of Prometheus
+    #[arg(long)]
+    prometheus: bool,
+    /// Looks again and again, until q, Ctrl-C or SIGTERM: a live view on a terminal, lines elsewhere
+    #[arg(long)]
+    watch: bool,
+}
+
+impl FormatArgs {
+    fn chosen(&self) -> status::Format {
+        match self {
+            Self { json: true, .. } => status::Format::Json,
+            Self { prometheus: true, .. } => status::Format::Prometheus,
+            _ => status::Format::Table,
+        }
+    }
 }
 
 /// Does what the command line says. The handled signals must be blocked.
@@ -137,9 +160,14 @@ pub fn run() -> ExitCode {
         Command::Agency => run_agency(),
         Command::Demo(args) => report(demo::run(args.agencies, args.bets, args.dir)),
         Command::Sample(args) => interruptible(|| run_sample(&args)),
-        Command::Status(args) => {
-            interruptible(|| report(status::run(&args.address, args.json, &mut io::stdout())))
+        Command::Status(args) if args.format.watch => {
+            failpoint::start();
+            report(status::watch::run(&args.address))
         }
+        Command::Status(args) => interruptible(|| {
+            let format = args.format.chosen();
+            report(status::run(&args.address, format, &mut io::stdout()))
+        }),
         Command::Bet(args) => interruptible(|| bet::run(&args)),
         Command::Winners(args) => interruptible(|| audit::run_winners(args)),
         Command::Check(args) => interruptible(|| audit::run_check(args)),

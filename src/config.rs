@@ -29,7 +29,7 @@ pub const CONFIG_FILE: &str = "config.ini";
 pub struct Setting {
     /// Its name, in the file and in the environment.
     pub key: &'static str,
-    /// Its value where nothing is said; empty where it must be said.
+    /// Its value where nothing is said; empty where it must be said, or is off.
     pub default: &'static str,
     /// What values it takes.
     pub allowed: &'static str,
@@ -97,6 +97,12 @@ pub const SERVER_SETTINGS: &[Setting] = &[
         "how long a client may stall",
     ),
     setting("MAX_PAYLOAD", "1048576", "bytes from 1 to 1073741824", "the longest message that is taken"),
+    setting(
+        "METRICS_ADDRESS",
+        "",
+        "HOST:PORT, or empty for none",
+        "where Prometheus can scrape /metrics; none unless set",
+    ),
 ];
 
 /// The settings of `loteria agency`: section `[AGENCY]`, and environment variables with `CLI_` before the name. For
@@ -314,6 +320,8 @@ pub struct ServerConfig {
     pub client_timeout: Duration,
     /// The longest payload that is taken, in bytes.
     pub max_payload: u32,
+    /// Where the metrics are to be had, `HOST:PORT`, if they are.
+    pub metrics_address: Option<String>,
 }
 
 impl ServerConfig {
@@ -344,6 +352,8 @@ impl ServerConfig {
             max_clients: values.get("MAX_CLIENTS", number(1, 1_000_000))?,
             client_timeout: values.get("CLIENT_TIMEOUT", seconds)?,
             max_payload: values.get("MAX_PAYLOAD", number(1, 1 << 30))?,
+            metrics_address: Some(values.get("METRICS_ADDRESS", address_or_empty)?)
+                .filter(|address| !address.is_empty()),
         })
     }
 }
@@ -456,6 +466,16 @@ fn is_host_name(text: &str) -> bool {
         && text.chars().all(allowed)
 }
 
+/// An address to listen on, whose port may be 0; or none.
+fn address_or_empty(text: &str) -> Option<String> {
+    if text.is_empty() {
+        return Some(String::new());
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let port: u16 = number(0, u16::MAX)(port)?;
+    (!host.is_empty()).then(|| format!("{host}:{port}"))
+}
+
 /// An address as the settings have it, `HOST:PORT`; none if it is not one.
 #[must_use]
 pub fn host_and_port(text: &str) -> Option<String> {
@@ -565,6 +585,9 @@ mod tests {
             ("MAX_PAYLOAD", "0"),
             ("LOTTERY_WINNER_NUMBER", "4294967296"),
             ("SERVER_LISTEN_BACKLOG", "0"),
+            ("METRICS_ADDRESS", "9464"),
+            ("METRICS_ADDRESS", ":9464"),
+            ("METRICS_ADDRESS", "localhost:99999"),
         ] {
             assert!(server("", &[(key, value)]).is_err(), "{key}={value:?}");
         }

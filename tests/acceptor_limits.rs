@@ -81,6 +81,11 @@ fn where_no_process_is_to_be_had_clients_are_told_that_the_server_is_busy() {
     drop(second);
     serve_one(&server, 4);
     assert_eq!(server.log().lines_with("action: fork | result: fail").len(), 2, "{}", server.log().0);
+    server.wait_for_handlers(1);
+    let told = status(server.port());
+    let busy = &told["refusals"][0];
+    assert_eq!((busy["by"].as_str(), busy["reason"].as_str()), (Some("acceptor"), Some("busy")));
+    assert!(busy["count"].as_u64().unwrap() >= 6, "{busy}");
     drop(session);
     assert_nothing_left(&server, before);
     assert_eq!(status(server.port())["storage_restarts"], 0);

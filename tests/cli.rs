@@ -92,6 +92,18 @@ fn a_status_is_a_table_or_the_servers_json() {
 }
 
 #[test]
+fn a_status_is_the_text_of_prometheus_too_but_one_thing_at_a_time() {
+    let output = status(&frame(0x0F, STATUS.as_bytes()), &["--prometheus"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stdout).contains("\n# TYPE loteria_agencies_ended gauge\nloteria_agencies_ended 1\n")
+    );
+    for both in [["--json", "--prometheus"], ["--json", "--watch"], ["--prometheus", "--watch"]] {
+        assert_eq!(loteria(&[&["status"], &both[..]].concat()).status.code(), Some(2), "{both:?}");
+    }
+}
+
+#[test]
 fn no_status_is_exit_code_1() {
     let refused = status(&frame(0x03, b"no"), &[]);
     assert_eq!(

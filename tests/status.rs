@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Setup, bets, frame, kind, processes, status, winner};
+use common::{Setup, bets, frame, kind, processes, status, until, winner};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -24,15 +24,20 @@ fn a_status_tells_how_the_contest_goes() {
         keys,
         [
             "agencies",
+            "batches",
             "bets",
             "confinement",
+            "connections",
             "draw",
             "drawn",
             "ended",
+            "group_bets",
             "handlers",
             "max_clients",
             "per_agency",
+            "refusals",
             "storage_restarts",
+            "sync_seconds",
             "uptime_seconds"
         ]
     );
@@ -50,6 +55,44 @@ fn a_status_tells_how_the_contest_goes() {
             {"agency": 3, "bets": 0, "ended": false},
         ])
     );
+}
+
+#[test]
+fn a_status_tells_what_was_counted_and_what_of_it_outlasts_a_storage_service() {
+    let server = Setup::new().with("CLIENTS_AMOUNT", 1).start();
+    let (mut session, _) = server.session(1);
+    session.store(0, &bets(1, 0..1));
+    session.store(1, &bets(1, 1..150));
+    session.send_bets(151, &bets(1, 151..152));
+    session.expect_error();
+    server.connect().refused(kind::BET, b"no record");
+    let got = status(server.port());
+    assert_eq!((&got["batches"], &got["connections"]), (&json!(2), &json!(3)));
+    let bounds = json!([1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0]);
+    let groups = json!({"le": bounds, "counts": [1, 0, 0, 1, 0, 0, 0], "sum": 150.0});
+    assert_eq!(got["group_bets"], groups);
+    let syncs = &got["sync_seconds"];
+    let counts = syncs["counts"].as_array().unwrap();
+    assert_eq!(counts.len(), syncs["le"].as_array().unwrap().len() + 1);
+    assert_eq!(counts.iter().map(|count| count.as_u64().unwrap()).sum::<u64>(), 2);
+    assert!(syncs["sum"].as_f64().unwrap() > 0.0);
+    assert_eq!(refused(&got), [("handler", "bets", 1), ("storage", "gap", 1)]);
+    let before = server.storage();
+    processes::send(before, Signal::SIGKILL);
+    until("there is another storage service", || server.storage() != before);
+    let got = status(server.port());
+    assert_eq!((&got["bets"], &got["batches"], &got["connections"]), (&json!(150), &json!(0), &json!(4)));
+    assert_eq!(got["group_bets"]["sum"], json!(0.0));
+    assert_eq!(refused(&got), [("handler", "bets", 1)]);
+}
+
+/// Who refused and why, where anybody did, and how often.
+fn refused(status: &serde_json::Value) -> Vec<(&str, &str, u64)> {
+    let all = status["refusals"].as_array().unwrap().iter();
+    let all = all.map(|one| (one["by"].as_str(), one["reason"].as_str(), one["count"].as_u64()));
+    all.map(|(by, reason, count)| (by.unwrap(), reason.unwrap(), count.unwrap()))
+        .filter(|(.., count)| *count > 0)
+        .collect()
 }
 
 #[test]

@@ -80,6 +80,8 @@ pub enum Request {
         /// How many agencies' counts the handler has already.
         from: u16,
     },
+    /// What the storage service counts. Answer: `Statistics`.
+    Statistics,
 }
 
 /// The head of one message in the request queue. A request that is longer than a message goes in parts.
@@ -130,6 +132,8 @@ pub enum Reply {
         /// The draw, if it has been made.
         draw: Option<Draw>,
     },
+    /// To `Statistics`: [`Statistics`](super::statistics::Statistics) follow.
+    Statistics,
     /// It was not done, and changed nothing.
     Refused(Refusal),
 }

@@ -2,6 +2,8 @@
 //!
 //! It never waits on a client or on storage, never locks the shared mutex, and never touches the bets.
 
+mod metrics;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -16,6 +18,7 @@ use nix::unistd::getpid;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 
+use self::metrics::Metrics;
 use super::ServerError;
 use super::children::{Deaths, Handlers, StorageProcess};
 use super::handler::{self, Client, ServerView};
@@ -26,6 +29,7 @@ use crate::ipc::control::control_pair;
 use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::message::{ClientSerial, ClientToken, FromStorage, ToStorage};
 use crate::ipc::reply_pipe::reply_pipe;
+use crate::ipc::shared_counters::{Counter, SharedCounters};
 use crate::logging::{Level, Outcome, event, info, local_offset};
 use crate::protocol::message::ServerMessage;
 use crate::system::confinement::{Confinement, InForce};
@@ -60,8 +64,10 @@ const CONTROL: u64 = 2;
 pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     let signals = Signals::open().map_err(ServerError::of("can't receive signals"))?;
     let listener = bind(config)?;
+    let metrics = Metrics::listen(config.metrics_address.as_deref())?;
     let queue = mqueue::create().map_err(ServerError::Queue)?;
     let finished = FinishedAgencies::new().map_err(ServerError::of("can't share memory"))?;
+    let counters = SharedCounters::new().map_err(ServerError::of("can't share memory"))?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
         .and_then(|epoll| {
             epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNAL))?;
@@ -82,6 +88,8 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
         control_interest: EpollFlags::empty(),
         queue,
         finished,
+        counters,
+        metrics,
         confinement,
         epoll,
         started: Instant::now(),
@@ -162,6 +170,9 @@ struct Acceptor<'a> {
     control_interest: EpollFlags,
     queue: (QueueReceiver, QueueSender),
     finished: FinishedAgencies,
+    counters: SharedCounters,
+    /// None where none are wanted.
+    metrics: Option<Metrics>,
     confinement: Confinement,
     epoll: Epoll,
     started: Instant,
@@ -196,7 +207,8 @@ impl Acceptor<'_> {
         self.start_storage().map_err(ServerError::of("can't start the storage service"))?;
         loop {
             self.advance().map_err(ServerError::of("the acceptor"))?;
-            if self.stopping.is_some() && self.storage.is_none() && self.handlers.count() == 0 {
+            let measured = self.metrics.as_ref().is_some_and(Metrics::is_alive);
+            if self.stopping.is_some() && self.storage.is_none() && self.handlers.count() == 0 && !measured {
                 break;
             }
         }
@@ -226,6 +238,7 @@ impl Acceptor<'_> {
             }
         }
         self.restart_storage_if_due();
+        self.start_metrics_if_due();
         self.talk_to_storage()?;
         self.stop_further()
     }
@@ -258,8 +271,13 @@ impl Acceptor<'_> {
             .stopping
             .as_ref()
             .map(|stopping| stopping.since + if stopping.told_storage { ALL_HAVE } else { HANDLERS_HAVE });
-        let Some(until) =
-            pause.into_iter().chain(self.tell_again).chain(self.start_storage_at).chain(stop).min()
+        let Some(until) = pause
+            .into_iter()
+            .chain(self.tell_again)
+            .chain(self.start_storage_at)
+            .chain(self.metrics_due())
+            .chain(stop)
+            .min()
         else {
             return EpollTimeout::NONE;
         };
@@ -298,6 +316,7 @@ impl Acceptor<'_> {
     }
 
     fn welcome(&mut self, socket: TcpStream, ip: IpAddr) {
+        self.counters.add(Counter::Connections);
         let pipes = reply_pipe().and_then(|(replies, pipe)| {
             draw_token(&mut self.secret, &pipe)?;
             Ok((replies, pipe))
@@ -310,6 +329,7 @@ impl Acceptor<'_> {
                 self.introduce();
             }
             Err(error) => {
+                self.counters.add(Counter::Busy);
                 say_busy(&socket);
                 self.pause("accept_connections", &error);
             }
@@ -329,6 +349,7 @@ impl Acceptor<'_> {
                 self.could_not_tell(sent);
             }
             Err(error) => {
+                self.counters.add(Counter::Busy);
                 say_busy(&newcomer.client.socket);
                 self.pause("accept_connections", &error);
             }
@@ -345,19 +366,9 @@ impl Acceptor<'_> {
         let Newcomer { client, serial, pipe } = newcomer;
         // Only storage has the write end from here on.
         drop(pipe);
-        let view = ServerView {
-            acceptor: getpid(),
-            confinement: &self.confinement,
-            offset: local_offset(),
-            agencies: self.agencies,
-            finished: &self.finished,
-            max_payload: self.config.max_payload,
-            client_timeout: self.config.client_timeout,
-            handlers: self.handlers.count() + 1,
-            max_clients: self.max_clients,
-            started: self.started,
-            storage_restarts: self.deaths.total(),
-        };
+        // It counts from the moment when it may be looked at.
+        self.counters.set(Counter::Handlers, u64::from(self.handlers.count()) + 1);
+        let view = self.view();
         let (queue, signals) = (&self.queue.1, &self.signals);
         let keep = [client.socket.as_fd(), client.replies.as_fd(), queue.as_fd(), signals.as_fd()];
         let keep: Vec<_> = keep.into_iter().chain(self.confinement.descriptor()).collect();
@@ -367,10 +378,29 @@ impl Acceptor<'_> {
                 self.handlers.add(pid, serial);
             }
             Err(error) => {
+                self.counters.set(Counter::Handlers, self.handlers.count().into());
+                self.counters.add(Counter::Busy);
                 say_busy(&client.socket);
                 self.gone.push(serial);
                 self.pause("fork", &error);
             }
+        }
+    }
+
+    /// What a process that is forked now knows of the server.
+    fn view(&self) -> ServerView<'_> {
+        ServerView {
+            acceptor: getpid(),
+            confinement: &self.confinement,
+            offset: local_offset(),
+            agencies: self.agencies,
+            finished: &self.finished,
+            max_payload: self.config.max_payload,
+            client_timeout: self.config.client_timeout,
+            counters: &self.counters,
+            max_clients: self.max_clients,
+            started: self.started,
+            storage_restarts: self.deaths.total(),
         }
     }
 
@@ -510,10 +540,13 @@ impl Acceptor<'_> {
             if self.storage.as_ref().is_some_and(|storage| storage.pid == pid) {
                 self.storage_ended(exit);
             } else if let Some(client) = self.handlers.remove(pid) {
+                self.counters.set(Counter::Handlers, self.handlers.count().into());
                 self.gone.push(client);
                 if exit != Exit::Status(0) && self.stopping.is_none() {
                     event(Level::Warning, "handler", Outcome::Fail, &[("pid", &pid), ("error", &exit)]);
                 }
+            } else {
+                self.metrics_ended(pid, exit);
             }
         }
         Ok(())
@@ -533,6 +566,7 @@ impl Acceptor<'_> {
         self.newcomer = None;
         self.start_storage_at = None;
         self.handlers.signal_all(Signal::SIGTERM);
+        self.signal_metrics(Signal::SIGTERM);
     }
 
     /// Storage is told to stop once no handler can send it more, or has had its time; then what is left is killed.
@@ -551,6 +585,7 @@ impl Acceptor<'_> {
         if elapsed >= ALL_HAVE && !stopping.killed {
             stopping.killed = true;
             self.handlers.signal_all(Signal::SIGKILL);
+            self.signal_metrics(Signal::SIGKILL);
             if let Some(storage) = &self.storage {
                 signal_child(storage.pid, Signal::SIGKILL);
             }

@@ -3,6 +3,8 @@
 pub mod acceptor;
 pub mod children;
 pub mod handler;
+pub mod inquiry;
+pub mod metrics;
 pub mod storage;
 
 use std::io;
@@ -12,7 +14,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 
 use crate::config::ServerConfig;
-use crate::logging::{Level, Outcome, event, info};
+use crate::logging::{Field, Level, Outcome, event, info};
 
 /// Why the server ended other than by being told to.
 #[derive(Debug, Error)]
@@ -83,22 +85,24 @@ fn log_config(config: &ServerConfig) {
         let reason = "a host name in SERVER_IP means all addresses";
         event(Level::Warning, "config", Outcome::Success, &[("server_ip", host), ("reason", &reason)]);
     }
-    info(
-        "config",
-        Outcome::Success,
-        &[
-            ("port", &config.port),
-            ("listen_backlog", &config.listen_backlog),
-            ("logging_level", &config.logging_level.name()),
-            ("ip", &config.ip),
-            ("clients_amount", &config.clients_amount),
-            ("storage_filepath", &config.storage_filepath.display()),
-            ("lottery_winner_number", &config.winner_number),
-            ("max_clients", &config.max_clients),
-            ("client_timeout", &config.client_timeout.as_secs_f64()),
-            ("max_payload", &config.max_payload),
-        ],
-    );
+    let (level, file) = (config.logging_level.name(), config.storage_filepath.display());
+    let timeout = config.client_timeout.as_secs_f64();
+    let mut fields: Vec<Field<'_>> = vec![
+        ("port", &config.port),
+        ("listen_backlog", &config.listen_backlog),
+        ("logging_level", &level),
+        ("ip", &config.ip),
+        ("clients_amount", &config.clients_amount),
+        ("storage_filepath", &file),
+        ("lottery_winner_number", &config.winner_number),
+        ("max_clients", &config.max_clients),
+        ("client_timeout", &timeout),
+        ("max_payload", &config.max_payload),
+    ];
+    if let Some(address) = &config.metrics_address {
+        fields.push(("metrics_address", address));
+    }
+    info("config", Outcome::Success, &fields);
 }
 
 /// Descriptors of the storage service besides one pipe per client, and some to spare.

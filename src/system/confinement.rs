@@ -107,10 +107,10 @@ impl Confinement {
             seccomp: Extent::None,
         };
         let ruleset = nothing_allowed().ok().and_then(Into::into);
-        let mut this = Self { ruleset, session_filter: session_filter(), in_force: nothing };
+        let mut this = Self { ruleset, session_filter: filter(SESSION_CALLS), in_force: nothing };
         let parent = getpid();
         let tried = run_in_child(&[], || {
-            let mut reached = apply(parent, try_landlock).unwrap_or(nothing);
+            let mut reached = apply(parent, 0, try_landlock).unwrap_or(nothing);
             reached.seccomp = this.apply_session();
             to_status(reached)
         })?;
@@ -137,7 +137,23 @@ impl Confinement {
     /// # Errors
     /// A layer failed that was there when it was tried.
     pub fn enter(&self, parent: Pid) -> io::Result<()> {
-        let reached = apply(parent, || self.restrict())?;
+        self.enter_with(parent, 0)
+    }
+
+    /// Confines this process, a child of `parent`, for good, as both [`Self::enter`] and [`Self::enter_session`] do; but it
+    /// can still accept connections, as long as its descriptors have numbers below `descriptors`.
+    ///
+    /// # Errors
+    /// As [`Self::enter`].
+    pub fn enter_service(&self, parent: Pid, descriptors: u64) -> io::Result<()> {
+        self.enter_with(parent, descriptors)?;
+        let filtered = filter(&[SESSION_CALLS, SERVICE_CALLS].concat());
+        let missing = self.in_force.seccomp > apply_filter_to_self(filtered.as_ref());
+        check_missing(&[("seccomp", missing)])
+    }
+
+    fn enter_with(&self, parent: Pid, descriptors: u64) -> io::Result<()> {
+        let reached = apply(parent, descriptors, || self.restrict())?;
         let wanted = self.in_force;
         let missing = [
             ("identity", reached.identity < wanted.identity),
@@ -167,20 +183,24 @@ impl Confinement {
     }
 
     fn apply_session(&self) -> Extent {
-        let applied = self.session_filter.as_ref().is_some_and(|filter| apply_filter(filter).is_ok());
-        if applied { Extent::Full } else { Extent::None }
+        apply_filter_to_self(self.session_filter.as_ref())
     }
 }
 
+fn apply_filter_to_self(filter: Option<&BpfProgram>) -> Extent {
+    let applied = filter.is_some_and(|filter| apply_filter(filter).is_ok());
+    if applied { Extent::Full } else { Extent::None }
+}
+
 /// Applies all layers but that of sessions.
-fn apply(parent: Pid, landlock: impl FnOnce() -> Extent) -> io::Result<InForce> {
+fn apply(parent: Pid, descriptors: u64, landlock: impl FnOnce() -> Extent) -> io::Result<InForce> {
     let identity = give_up_identity();
     // A change of user clears what ties it to its parent.
     die_with(parent)?;
     set_no_new_privs()?;
     let landlock = landlock();
     // Last, as trying Landlock needs a descriptor for a moment.
-    Ok(InForce { identity, limits: set_limits(), landlock, seccomp: Extent::None })
+    Ok(InForce { identity, limits: set_limits(descriptors), landlock, seccomp: Extent::None })
 }
 
 fn check_missing(layers: &[(&str, bool)]) -> io::Result<()> {
@@ -213,9 +233,11 @@ fn become_user(id: u32) -> nix::Result<()> {
     setresuid(user, user, user)
 }
 
-fn set_limits() -> Extent {
-    let all = [Resource::RLIMIT_CORE, Resource::RLIMIT_NPROC, Resource::RLIMIT_NOFILE];
-    let set = all.into_iter().filter(|resource| setrlimit(*resource, 0, 0).is_ok()).count();
+fn set_limits(descriptors: u64) -> Extent {
+    let all =
+        [(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_NPROC, 0), (Resource::RLIMIT_NOFILE, descriptors)];
+    let set =
+        all.into_iter().filter(|(resource, limit)| setrlimit(*resource, *limit, *limit).is_ok()).count();
     if set == all.len() { Extent::Full } else { Extent::Partial }
 }
 
@@ -267,10 +289,18 @@ const SESSION_CALLS: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// Those, and memory that can't be executed. All else fails with EPERM.
-fn session_filter() -> Option<BpfProgram> {
+/// What a process that takes connections itself needs besides; and it looks whether its log is read.
+const SERVICE_CALLS: &[libc::c_long] = &[
+    libc::SYS_accept4,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+];
+
+/// Those calls, and memory that can't be executed. All else fails with EPERM.
+fn filter(calls: &[libc::c_long]) -> Option<BpfProgram> {
     let mut rules: Vec<(libc::c_long, Vec<SeccompRule>)> =
-        SESSION_CALLS.iter().map(|call| (*call, Vec::new())).collect();
+        calls.iter().map(|call| (*call, Vec::new())).collect();
     let executable = u64::try_from(libc::PROT_EXEC).ok()?;
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         let not_executable =
@@ -316,6 +346,6 @@ mod tests {
 
     #[test]
     fn there_is_a_filter_for_this_architecture() {
-        assert!(session_filter().is_some());
+        assert!(filter(SESSION_CALLS).is_some());
     }
 }

@@ -9,4 +9,5 @@ pub mod probe;
 pub mod process;
 pub mod secret_page;
 pub mod shared_mutex;
+pub mod shared_words;
 pub mod signal;

@@ -5,6 +5,7 @@ use std::io;
 use super::dialog::{Deferred, Dialog, Question};
 use super::rows::push_rows;
 use crate::ipc::message::{Refusal, Request};
+use crate::ipc::shared_counters::Counter;
 use crate::logging::{Field, Level, Outcome, event, info};
 use crate::lottery::AgencyId;
 use crate::protocol::message::{ClientMessage, MessageError};
@@ -52,6 +53,7 @@ fn bet(dialog: &mut Dialog<'_>, record: &[u8]) -> io::Result<()> {
             dialog.ask(Request::StoreBets { first: None }, Question::Bet { document, number })
         }
         (checked, bet) => {
+            dialog.view.counters.add(Counter::Bets);
             dialog.storage.clear_body();
             let error = checked.err().unwrap_or_default();
             log_bet(bet.as_ref().map(|(document, number)| (document.as_str(), *number)), Some(&error));
@@ -68,6 +70,7 @@ fn bets(dialog: &mut Dialog<'_>, records: &[u8]) -> io::Result<()> {
             dialog.ask(Request::StoreBets { first: None }, Question::Bets(count))
         }
         Err(error) => {
+            dialog.view.counters.add(Counter::Bets);
             dialog.storage.clear_body();
             log_bets(Level::Info, count_records(records), Some(&error));
             dialog.refuse(error);
@@ -120,7 +123,10 @@ fn result(dialog: &mut Dialog<'_>, number: u8) -> io::Result<()> {
 
 fn known(dialog: &Dialog<'_>, number: u8) -> Result<AgencyId, Refusal> {
     let agencies = dialog.view.agencies;
-    AgencyId::new(number).filter(|agency| agency.get() <= agencies).ok_or(Refusal::NoSuchAgency { agencies })
+    AgencyId::new(number).filter(|agency| agency.get() <= agencies).ok_or_else(|| {
+        dialog.view.counters.add(Counter::Agency);
+        Refusal::NoSuchAgency { agencies }
+    })
 }
 
 /// The line about a classic bet. A record that could not be read has neither document nor number.

@@ -10,14 +10,15 @@ use super::connection::Connection;
 use super::session::Session;
 use super::{ServerView, classic, session};
 use crate::ipc::finished_agencies::Finished;
-use crate::ipc::message::{AgencyCount, Refusal, Reply, ReplyHead, Request, decode};
+use crate::ipc::message::{Refusal, Reply, ReplyHead, Request};
 use crate::ipc::reply_pipe::MAX_OUTSTANDING;
+use crate::ipc::shared_counters::Counter;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{Level, Outcome, event, info};
 use crate::lottery::AgencyId;
 use crate::protocol::frame::{Frame, FrameType, header};
 use crate::protocol::message::{ClientMessage, ServerMessage};
-use crate::protocol::status::{AgencyStatus, Status};
+use crate::server::inquiry::{Inquiry, Step};
 
 /// What the client has shown itself to be.
 #[derive(Debug)]
@@ -70,8 +71,8 @@ pub enum Question {
         /// Whether the storage service does so too.
         pending: bool,
     },
-    /// How the contest goes, and the agencies that have come.
-    Status(Vec<AgencyStatus>),
+    /// How the contest goes.
+    Status(Inquiry),
 }
 
 /// What has to wait until nothing else is owed: its answer can be long.
@@ -183,9 +184,14 @@ impl<'a> Dialog<'a> {
         self.owed.push_back(Owed::Error(reason.into()));
     }
 
-    /// Owes a refusal, and then the end.
+    /// Owes a refusal of what the protocol does not allow, and then the end.
     pub fn refuse_and_end(&mut self, reason: impl Into<String>) {
-        let reason = reason.into();
+        self.view.counters.add(Counter::Protocol);
+        self.end_refused(reason.into());
+    }
+
+    /// Owes a refusal that has been counted, and then the end.
+    pub fn end_refused(&mut self, reason: String) {
         log_protocol(self.ip, &reason);
         self.refuse(reason.clone());
         self.end(reason);
@@ -216,7 +222,10 @@ impl<'a> Dialog<'a> {
         }
         match self.deferred.take() {
             Some(Deferred::Winners { agency, wait }) => self.ask_winners(agency, wait),
-            Some(Deferred::Status) => self.ask(Request::Status { from: 0 }, Question::Status(Vec::new())),
+            Some(Deferred::Status) => {
+                let (inquiry, request) = Inquiry::of_all();
+                self.ask(request, Question::Status(inquiry))
+            }
             None => Ok(()),
         }
     }
@@ -318,14 +327,15 @@ impl<'a> Dialog<'a> {
                 connection.send(&ServerMessage::SessionOpened { agency, stored, state, max_payload });
             }
             (Question::Open(_), reply) => {
-                self.refuse_and_end(refusal(&reply).unwrap_or_default());
+                // Storage has counted it.
+                self.end_refused(refusal(&reply).unwrap_or_default());
             }
             (Question::End(agency), reply) => self.answer_end(agency, &reply, connection),
             (Question::Winners { agency, got, wait, pending }, reply) => {
                 return self.answer_winners((agency, got, wait, pending), &reply, bulk, connection);
             }
-            (Question::Status(agencies), reply) => {
-                return self.answer_status(agencies, &reply, bulk, connection);
+            (Question::Status(inquiry), reply) => {
+                return self.answer_status(inquiry, reply, bulk, connection);
             }
         }
         Ok(())
@@ -405,43 +415,20 @@ impl<'a> Dialog<'a> {
 
     fn answer_status(
         &mut self,
-        mut per_agency: Vec<AgencyStatus>,
-        reply: &Reply,
-        mut bulk: &[u8],
+        inquiry: Inquiry,
+        reply: Reply,
+        bulk: &[u8],
         connection: &mut Connection<'_>,
     ) -> io::Result<()> {
-        let Reply::StatusPage { agencies, ended, bets, draw } = reply else {
-            connection.send(&ServerMessage::Error(&refusal(reply).unwrap_or_default()));
-            return Ok(());
-        };
-        let before = per_agency.len();
-        while !bulk.is_empty() {
-            let (AgencyCount { bets, ended }, rest) = decode(bulk)?;
-            let Some(agency) = AgencyId::new(per_agency.len() + 1) else { break };
-            per_agency.push(AgencyStatus { agency, bets, ended });
-            bulk = rest;
+        match inquiry.take(reply, bulk, self.view)? {
+            Step::Ask(inquiry, request) => self.ask(request, Question::Status(inquiry)),
+            Step::Done(status) => {
+                let json = serde_json::to_vec(&status)?;
+                event(Level::Debug, "status_request", Outcome::Success, &[("ip", &self.ip)]);
+                connection.send(&ServerMessage::Status(&json));
+                Ok(())
+            }
         }
-        let came = u16::try_from(per_agency.len()).unwrap_or(u16::MAX);
-        if came < *agencies && per_agency.len() > before {
-            return self.ask(Request::Status { from: came }, Question::Status(per_agency));
-        }
-        let status = Status {
-            agencies: *agencies,
-            ended: *ended,
-            bets: *bets,
-            drawn: draw.is_some(),
-            draw: draw.clone(),
-            handlers: self.view.handlers,
-            max_clients: self.view.max_clients,
-            uptime_seconds: self.view.started.elapsed().as_secs_f64(),
-            storage_restarts: self.view.storage_restarts,
-            confinement: self.view.confinement.in_force(),
-            per_agency,
-        };
-        let json = serde_json::to_vec(&status)?;
-        event(Level::Debug, "status_request", Outcome::Success, &[("ip", &self.ip)]);
-        connection.send(&ServerMessage::Status(&json));
-        Ok(())
     }
 
     /// When a session has to say how far it is, if it has.

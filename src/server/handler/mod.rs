@@ -24,6 +24,7 @@ use self::connection::Connection;
 use self::dialog::{Dialog, Mode};
 use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::reply_pipe::{PipeState, ReplyReader};
+use crate::ipc::shared_counters::SharedCounters;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Outcome, info};
 use crate::system::confinement::Confinement;
@@ -47,8 +48,8 @@ pub struct ServerView<'a> {
     pub client_timeout: Duration,
     /// The offset of local time, for the log.
     pub offset: FixedOffset,
-    /// Handlers alive, this one included.
-    pub handlers: u32,
+    /// What is counted for operators.
+    pub counters: &'a SharedCounters,
     /// Handlers that may be alive at once.
     pub max_clients: u32,
     /// When the server started.

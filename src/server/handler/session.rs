@@ -8,6 +8,7 @@ use super::classic::{log_bets, log_end, log_result_refused};
 use super::dialog::{Deferred, Dialog, Mode, Question, log_protocol};
 use super::rows::push_rows;
 use crate::ipc::message::{Refusal, Request};
+use crate::ipc::shared_counters::Counter;
 use crate::logging::{Field, Level, Outcome, info};
 use crate::lottery::AgencyId;
 use crate::protocol::frame::FrameType;
@@ -94,7 +95,8 @@ pub fn open(dialog: &mut Dialog<'_>, version: u8, agency: u32) -> io::Result<()>
     }
     let agencies = dialog.view.agencies;
     let Some(agency) = AgencyId::new(agency).filter(|agency| agency.get() <= agencies) else {
-        dialog.refuse_and_end(Refusal::NoSuchAgency { agencies }.to_string());
+        dialog.view.counters.add(Counter::Agency);
+        dialog.end_refused(Refusal::NoSuchAgency { agencies }.to_string());
         return Ok(());
     };
     dialog.view.confinement.enter_session()?;
@@ -118,6 +120,7 @@ pub fn take(dialog: &mut Dialog<'_>, message: Result<ClientMessage<'_>, MessageE
         }
         Ok(ClientMessage::End(named)) => {
             log_end(named.unwrap_or(0).into(), Some(others));
+            dialog.view.counters.add(Counter::Agency);
             dialog.refuse(others);
             Ok(())
         }
@@ -126,6 +129,7 @@ pub fn take(dialog: &mut Dialog<'_>, message: Result<ClientMessage<'_>, MessageE
         }
         Ok(ClientMessage::ResultRequest(named)) => {
             log_result_refused(named.unwrap_or(0).into(), others);
+            dialog.view.counters.add(Counter::Agency);
             dialog.refuse(others);
             Ok(())
         }
@@ -146,6 +150,7 @@ pub fn take(dialog: &mut Dialog<'_>, message: Result<ClientMessage<'_>, MessageE
             } = error
             {
                 log_protocol(dialog.ip, &error);
+                dialog.view.counters.add(Counter::Protocol);
                 dialog.refuse(error.to_string());
             } else {
                 dialog.refuse_and_end(error.to_string());
@@ -170,6 +175,7 @@ fn bets(dialog: &mut Dialog<'_>, agency: AgencyId, first: u64, records: &[u8]) -
         Ok(_) => Refusal::OtherAgency.to_string(),
         Err(error) => error.to_string(),
     };
+    dialog.view.counters.add(Counter::Bets);
     dialog.storage.clear_body();
     log_bets(Level::Debug, count_records(records), Some(&error));
     if let Mode::Session(session) = &mut dialog.mode {

@@ -1,6 +1,7 @@
 //! The bets file as a log of groups: each is on disk whole, or known not to be there.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -31,15 +32,15 @@ impl<D: Disk> BetLog<D> {
         Self { disk, length }
     }
 
-    /// Puts a group of rows on disk.
+    /// Puts a group of rows on disk. Returns how long the sync took.
     ///
     /// # Errors
     /// It failed; where that could be undone, the next group may succeed.
-    pub fn append(&mut self, rows: &[u8]) -> Result<(), WriteError> {
-        match self.disk.append(rows).and_then(|()| self.disk.sync()) {
-            Ok(()) => {
+    pub fn append(&mut self, rows: &[u8]) -> Result<Duration, WriteError> {
+        match self.disk.append(rows).and_then(|()| self.timed_sync()) {
+            Ok(time) => {
                 self.length += rows.len() as u64;
-                Ok(())
+                Ok(time)
             }
             // After a failed sync the kernel may call the lost bytes clean, and a second sync would claim what is not
             // true. So they are cut off, and it is the cut that has to last.
@@ -48,6 +49,12 @@ impl<D: Disk> BetLog<D> {
                 Err(error) => Err(WriteError::Unknown(error)),
             },
         }
+    }
+
+    fn timed_sync(&mut self) -> io::Result<Duration> {
+        let start = Instant::now();
+        self.disk.sync()?;
+        Ok(start.elapsed())
     }
 
     /// Where a group of that many bytes would stand.

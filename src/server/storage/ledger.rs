@@ -2,6 +2,8 @@
 //!
 //! It knows nothing of processes and channels, so that a test can drive it over a disk of its own.
 
+use std::time::Duration;
+
 use chrono::{Local, SecondsFormat};
 use thiserror::Error;
 
@@ -12,6 +14,7 @@ use super::recovery::{Recovered, RecoveryError, Rules, recover};
 use super::state_file::{Extent, State};
 use crate::ipc::message::{ClientToken, Refusal, Reply, Request, encode};
 use crate::ipc::reply_pipe::PAGE;
+use crate::ipc::statistics::Statistics;
 use crate::lottery::{AgencyId, Draw};
 
 /// What a client may do, by what it has done.
@@ -34,6 +37,9 @@ pub struct Ledger<D> {
     writing: Option<Extent>,
     group: Group,
     batch: Batch,
+    /// How many bets are on disk.
+    kept: u64,
+    statistics: Statistics,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +63,8 @@ pub enum Answer {
     Winners(AgencyId, u64),
     /// To `Status`: the counts from that index on.
     Status(u16),
+    /// To `Statistics`.
+    Statistics,
     /// Decided already.
     Refused(Refusal),
 }
@@ -98,8 +106,15 @@ impl<D: Disk> Ledger<D> {
     /// They can't be taken up.
     pub fn open(mut disk: D, rules: Rules) -> Result<(Self, u64), RecoveryError> {
         let Recovered { contest, length, cut, writing } = recover(&mut disk, rules)?;
-        let log = BetLog::new(disk, length);
-        let mut this = Self { contest, log, writing, group: Group::default(), batch: Batch::default() };
+        let mut this = Self {
+            kept: contest.bets(),
+            contest,
+            log: BetLog::new(disk, length),
+            writing,
+            group: Group::default(),
+            batch: Batch::default(),
+            statistics: Statistics::new(),
+        };
         this.clear_note().map_err(|LedgerError(error)| error)?;
         Ok((this, cut))
     }
@@ -154,6 +169,7 @@ impl<D: Disk> Ledger<D> {
                 Ok(Answer::Winners(agency, offset))
             }
             Request::Status { from } => Ok(Answer::Status(from)),
+            Request::Statistics => Ok(Answer::Statistics),
         }
     }
 
@@ -206,9 +222,10 @@ impl<D: Disk> Ledger<D> {
         }
         let extent = self.group.deceptive.then(|| self.log.extent_of(self.group.rows.len()));
         let noted = if extent.is_some() { failure(self.write_state(extent))? } else { None };
+        let mut sync = Duration::ZERO;
         let failed = match noted {
             Some(errno) => Some(errno),
-            None => failure(self.log.append(&self.group.rows))?,
+            None => failure(self.log.append(&self.group.rows).map(|time| sync = time))?,
         };
         self.group.deceptive = false;
         self.clear_note()?;
@@ -216,6 +233,8 @@ impl<D: Disk> Ledger<D> {
         self.group.rows.shrink_to(2 * GROUP_LIMIT);
         if failed.is_none() {
             self.contest.keep_bets();
+            self.statistics.group(self.contest.bets() - self.kept, sync);
+            self.kept = self.contest.bets();
         } else {
             self.contest.take_back_bets();
         }
@@ -267,9 +286,11 @@ impl<D: Disk> Ledger<D> {
     }
 
     /// What an answer of a group that was committed says, and its bulk bytes, which go to `bulk`.
-    pub fn reply(&self, answer: Answer, committed: &Committed, bulk: &mut Vec<u8>) -> Reply {
+    pub fn reply(&mut self, answer: Answer, committed: &Committed, bulk: &mut Vec<u8>) -> Reply {
         bulk.clear();
-        self.look_up(answer, committed, bulk).unwrap_or_else(Reply::Refused)
+        let reply = self.look_up(answer, committed, bulk).unwrap_or_else(Reply::Refused);
+        self.statistics.answered(&reply);
+        reply
     }
 
     fn look_up(&self, answer: Answer, committed: &Committed, bulk: &mut Vec<u8>) -> Result<Reply, Refusal> {
@@ -302,6 +323,12 @@ impl<D: Disk> Ledger<D> {
                 Ok(Reply::ResultPage { total: winners.len() as u64 })
             }
             Answer::Status(from) => Ok(self.status(from, bulk)),
+            Answer::Statistics => {
+                bulk.resize(PAGE, 0);
+                let length = encode(&self.statistics, bulk).unwrap_or(0);
+                bulk.truncate(length);
+                Ok(Reply::Statistics)
+            }
             Answer::Refused(refusal) => Err(refusal),
         }
     }

@@ -397,6 +397,7 @@ pub fn words(reply: &Reply) -> String {
         Reply::ResultPage { .. } => "result".into(),
         Reply::StatusPage { .. } => "status".into(),
         Reply::Refused(Refusal::NoSuchAgency { .. }) => "no such agency".into(),
+        Reply::Statistics => "statistics".to_owned(),
         Reply::Refused(refusal) => refusal.to_string(),
     }
 }

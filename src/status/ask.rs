@@ -1,6 +1,5 @@
-//! `loteria status`: asks a running server how the contest is going. The server's health check.
+//! How a status is asked for, and why there may be none.
 
-use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -47,24 +46,11 @@ pub enum StatusError {
     NoStatus(#[from] serde_json::Error),
 }
 
-/// Asks the server at `HOST:PORT` and prints what it says: as a table, or as it came.
+/// Asks the server at `HOST:PORT`; returns the JSON that it sent. Looking up a name knows no time limit, so it has a thread of its own, which is left behind when it takes too long.
 ///
 /// # Errors
 /// No status came in time.
-pub fn run(address: &str, json: bool, out: &mut impl Write) -> Result<(), StatusError> {
-    let answer = ask_by_name(address)?;
-    if json {
-        out.write_all(&answer)?;
-        out.write_all(b"\n")?;
-    } else {
-        let status: Status = serde_json::from_slice(&answer)?;
-        out.write_all(table(&status).as_bytes())?;
-    }
-    Ok(out.flush()?)
-}
-
-/// Looking up a name knows no time limit, so it has a thread of its own, which is left behind when it takes too long.
-fn ask_by_name(address: &str) -> Result<Vec<u8>, StatusError> {
+pub fn ask_by_name(address: &str) -> Result<Vec<u8>, StatusError> {
     let deadline = Instant::now() + DEADLINE;
     let address = address.to_owned();
     let (sender, receiver) = channel();
@@ -78,7 +64,11 @@ fn ask_by_name(address: &str) -> Result<Vec<u8>, StatusError> {
     })
 }
 
-fn resolve_and_ask(address: &str, deadline: Instant) -> Result<Vec<u8>, StatusError> {
+/// Asks the server at `HOST:PORT`, until `deadline`; returns the JSON that it sent. Looking up the name may take longer.
+///
+/// # Errors
+/// No status came in time.
+pub fn resolve_and_ask(address: &str, deadline: Instant) -> Result<Vec<u8>, StatusError> {
     let mut last = StatusError::NoAddress;
     for candidate in address.to_socket_addrs()? {
         match ask_for_json(candidate, deadline) {
@@ -131,78 +121,9 @@ fn late(error: io::Error) -> StatusError {
     }
 }
 
-/// The status for people.
-fn table(status: &Status) -> String {
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let mut line = |name: &str, value: String| {
-        writeln!(text, "{name:<18}{value}").ok();
-    };
-    line("agencies ended", format!("{} of {}", status.ended, status.agencies));
-    line("bets stored", status.bets.to_string());
-    line("draw", draw_of(status));
-    line("connections", format!("{} of {}", status.handlers, status.max_clients));
-    line("uptime", format!("{:.1} s", status.uptime_seconds));
-    line("storage restarts", status.storage_restarts.to_string());
-    line("confinement", status.confinement.to_string());
-    text.push_str("\nagency         bets  ended\n");
-    for agency in &status.per_agency {
-        let ended = if agency.ended { "yes" } else { "no" };
-        writeln!(text, "{:>6} {:>12}  {ended}", agency.agency, agency.bets).ok();
-    }
-    text
-}
-
-fn draw_of(status: &Status) -> String {
-    match &status.draw {
-        Some(draw) => format!("{} won, {}", draw.winning_number, draw.at),
-        None if status.drawn => "made".to_owned(),
-        None => "not made".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lottery::{AgencyId, Draw};
-    use crate::protocol::status::AgencyStatus;
-    use crate::system::confinement::{Extent, InForce};
-
-    fn status() -> Status {
-        let agency = AgencyId::new(1_u16).unwrap();
-        Status {
-            agencies: 5,
-            ended: 1,
-            bets: 1234,
-            drawn: false,
-            draw: None,
-            handlers: 2,
-            max_clients: 1024,
-            uptime_seconds: 12.345,
-            storage_restarts: 0,
-            confinement: InForce {
-                identity: Extent::Partial,
-                limits: Extent::Full,
-                landlock: Extent::Full,
-                seccomp: Extent::None,
-            },
-            per_agency: vec![AgencyStatus { agency, bets: 1234, ended: true }],
-        }
-    }
-
-    #[test]
-    fn the_table_says_what_matters() {
-        let text = table(&status());
-        assert_eq!(
-            text,
-            "agencies ended    1 of 5\nbets stored       1234\ndraw              not made\n\
-             connections       2 of 1024\nuptime            12.3 s\nstorage restarts  0\n\
-             confinement       identity partial, limits full, landlock full, seccomp none\n\n\
-             agency         bets  ended\n     1         1234  yes\n"
-        );
-        let draw = Some(Draw { at: "2026-01-01T00:00:00-03:00".into(), agencies: 5, winning_number: 7574 });
-        assert!(table(&Status { drawn: true, draw, ..status() }).contains("7574 won, 2026-01-01"));
-    }
 
     #[test]
     fn a_deadline_that_has_passed_leaves_no_time() {

@@ -1,0 +1,176 @@
+//! The agencies of the live view: a bar for each. Where not all find room, those that stand worst come first, and a
+//! last line sums the others up.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+use super::history::History;
+use super::text::{brief_time, grouped, rate};
+use super::view::{Theme, draw_lines};
+use crate::protocol::status::{AgencyStatus, Status};
+
+/// The least width of an agency.
+const NARROW: u16 = 38;
+/// Between two columns of agencies.
+const GAP: u16 = 2;
+/// Without a bet for so many seconds, an agency stands still.
+const STANDS_STILL: f64 = 5.0;
+
+const NUMBER: usize = 6;
+const NOTE: usize = 10;
+
+/// How many columns find room.
+fn columns_in(width: u16) -> u16 {
+    ((width + GAP) / (NARROW + GAP)).max(1)
+}
+
+/// How many lines so many agencies need at that width, with their title.
+#[must_use]
+pub fn rows_needed(agencies: usize, width: u16) -> u16 {
+    let columns = usize::from(columns_in(width));
+    // A few agencies look better one below the other.
+    let rows = if agencies <= FEW { agencies } else { agencies.div_ceil(columns).max(FEW) };
+    u16::try_from(rows).unwrap_or(u16::MAX).saturating_add(1)
+}
+
+/// As many agencies stand one below the other, if there is room.
+const FEW: usize = 10;
+
+/// Who is shown, and where.
+struct Plan {
+    /// The places of the agencies, those that are shown first.
+    order: Vec<usize>,
+    shown: usize,
+    columns: u16,
+    /// How many stand one below the other.
+    in_column: usize,
+}
+
+impl Plan {
+    fn new(list: Rect, status: &Status, history: &History) -> Self {
+        let count = status.per_agency.len();
+        let rows = usize::from(list.height);
+        let needed = u16::try_from(count.div_ceil(rows)).unwrap_or(u16::MAX);
+        let columns = needed.clamp(1, columns_in(list.width));
+        if count <= rows * usize::from(columns) {
+            let in_column = count.div_ceil(columns.into());
+            return Self { order: (0..count).collect(), shown: count, columns, in_column };
+        }
+        // The last line is for the sum of the others.
+        let in_column = rows - 1;
+        Self {
+            order: worst_first(status, history),
+            shown: in_column * usize::from(columns),
+            columns,
+            in_column,
+        }
+    }
+}
+
+/// Draws the agencies.
+pub fn draw(frame: &mut Frame<'_>, area: Rect, status: &Status, history: &History, theme: Theme) {
+    let Some(list_height) = area.height.checked_sub(1).filter(|height| *height > 0) else { return };
+    let list = Rect { y: area.y + 1, height: list_height, ..area };
+    let plan = Plan::new(list, status, history);
+    let (shown, others) = plan.order.split_at_checked(plan.shown).unwrap_or_default();
+    let title = if others.is_empty() { " agencies" } else { " agencies, those that stand worst first" };
+    frame.render_widget(Line::styled(title, theme.faint()), Rect { height: 1, ..area });
+    let width = (list.width + GAP) / plan.columns - GAP;
+    let most = most_bets(status);
+    let rows = Rows { width, most, digits: grouped(most).len() + 2, status, history, theme };
+    for (column, places) in (0..plan.columns).zip(shown.chunks(plan.in_column.max(1))) {
+        let lines: Vec<Line<'_>> = places.iter().filter_map(|place| rows.line(*place)).collect();
+        draw_lines(frame, Rect { x: list.x + column * (width + GAP), width, ..list }, &lines);
+    }
+    if !others.is_empty() {
+        let below = Rect { y: list.bottom() - 1, height: 1, ..list };
+        frame.render_widget(sum_line(others, status, history, theme), below);
+    }
+}
+
+fn most_bets(status: &Status) -> u64 {
+    status.per_agency.iter().map(|agency| agency.bets).max().unwrap_or(0)
+}
+
+/// The places of the agencies: those that have not ended first, of them those that stand still, then those with the
+/// fewest bets.
+fn worst_first(status: &Status, history: &History) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..status.per_agency.len()).collect();
+    order.sort_by_cached_key(|place| {
+        let agency = status.per_agency.get(*place);
+        let goes = history.rate_of(*place).unwrap_or(0.0) > 0.0;
+        (agency.is_some_and(|agency| agency.ended), goes, agency.map_or(0, |agency| agency.bets), *place)
+    });
+    order
+}
+
+/// What the lines of all agencies have in common.
+struct Rows<'a> {
+    width: u16,
+    /// The bets of a whole bar.
+    most: u64,
+    /// The width of a number of bets.
+    digits: usize,
+    status: &'a Status,
+    history: &'a History,
+    theme: Theme,
+}
+
+impl Rows<'_> {
+    fn line(&self, place: usize) -> Option<Line<'static>> {
+        let agency = self.status.per_agency.get(place)?;
+        let (note, style) = self.note(agency, place);
+        let digits = self.digits;
+        let bar = usize::from(self.width).saturating_sub(NUMBER + digits + NOTE + 2);
+        let (full, empty) = bar_of(agency.bets, self.most, bar);
+        Some(Line::from(vec![
+            Span::raw(format!("{:>NUMBER$}  ", agency.agency.get())),
+            Span::styled(full, style),
+            Span::styled(empty, self.theme.empty()),
+            Span::raw(format!("{:>digits$}", grouped(agency.bets))),
+            Span::styled(format!("{note:>NOTE$}"), style),
+        ]))
+    }
+
+    fn note(&self, agency: &AgencyStatus, place: usize) -> (String, Style) {
+        let (theme, idle) = (self.theme, self.history.idle(place));
+        match self.history.rate_of(place) {
+            _ if agency.ended => ("ended".to_owned(), theme.done()),
+            _ if idle >= STANDS_STILL => (format!("idle {}", brief_time(idle)), theme.idle()),
+            Some(per_second) if per_second > 0.0 => (format!("{}/s", rate(per_second)), theme.busy()),
+            _ => ("-".to_owned(), theme.faint()),
+        }
+    }
+}
+
+/// A bar of `width` columns, half a column precise: what is full of it, and what is not.
+#[must_use]
+pub fn bar_of(part: u64, whole: u64, width: usize) -> (String, String) {
+    let whole = u128::from(whole.max(1));
+    let halves = usize::try_from(u128::from(part) * width as u128 * 2 / whole).unwrap_or(0).min(width * 2);
+    // Whoever has brought anything is seen to have.
+    let halves = if part > 0 { halves.max(width.min(1)) } else { 0 };
+    let mut full = "━".repeat(halves / 2);
+    full.push_str(if halves % 2 == 1 { "╸" } else { "" });
+    (full, "─".repeat(width - halves.div_ceil(2)))
+}
+
+fn sum_line(others: &[usize], status: &Status, history: &History, theme: Theme) -> Line<'static> {
+    let (mut bets, mut ended, mut per_second) = (0_u64, 0, 0.0);
+    for place in others {
+        let Some(agency) = status.per_agency.get(*place) else { continue };
+        bets = bets.saturating_add(agency.bets);
+        ended += u64::from(agency.ended);
+        per_second += history.rate_of(*place).unwrap_or(0.0);
+    }
+    let text = format!(
+        "  and {} more: {} bets, {}/s, {} ended",
+        grouped(others.len() as u64),
+        grouped(bets),
+        rate(per_second),
+        grouped(ended)
+    );
+    Line::styled(text, theme.strong())
+}

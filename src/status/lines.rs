@@ -1,0 +1,104 @@
+//! What a watcher writes where there is no terminal: a line for each event, and one for the contest when it has moved,
+//! at most one a second.
+
+use std::io::{self, Write};
+
+use chrono::{DateTime, Local, TimeDelta};
+
+use super::events::Event;
+use super::model::Model;
+use super::table::draw_of;
+use super::text::{grouped, rate, short_time};
+use crate::protocol::status::Status;
+
+/// The time between two lines about the contest.
+const EVERY: TimeDelta = TimeDelta::milliseconds(950);
+
+/// What was written last, and when.
+#[derive(Debug, Default)]
+pub struct Lines {
+    last: Option<(DateTime<Local>, Status)>,
+}
+
+impl Lines {
+    /// Writes what is new.
+    ///
+    /// # Errors
+    /// What `out` says.
+    pub fn write(
+        &mut self,
+        out: &mut impl Write,
+        model: &Model,
+        events: &[Event],
+        now: DateTime<Local>,
+    ) -> io::Result<()> {
+        let time = now.format("%Y-%m-%d %H:%M:%S");
+        for event in events {
+            writeln!(out, "{time} {event}")?;
+        }
+        let Some(status) = model.history.latest().filter(|_| model.silent.is_none()) else { return Ok(()) };
+        let is_due =
+            self.last.as_ref().is_none_or(|(at, last)| now - *at >= EVERY && has_moved(last, status));
+        if is_due {
+            writeln!(out, "{time} {}", contest(model, status))?;
+            self.last = Some((now, status.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the contest has, or only the time.
+fn has_moved(before: &Status, after: &Status) -> bool {
+    let what = |status: &Status| (status.bets, status.ended, status.drawn, status.storage_restarts);
+    what(before) != what(after)
+}
+
+fn contest(model: &Model, status: &Status) -> String {
+    let history = &model.history;
+    let mut parts = vec![
+        format!("{} bets", grouped(status.bets)),
+        format!("{}/s", rate(history.rate().unwrap_or(0.0))),
+        format!("{} of {} agencies ended", grouped(status.ended.into()), grouped(status.agencies.into())),
+        format!("{} of {} handlers", grouped(status.handlers.into()), grouped(status.max_clients.into())),
+        format!("{} groups/s", rate(history.groups().unwrap_or(0.0))),
+    ];
+    parts.extend(history.sync_seconds().mean().map(|mean| format!("sync {}", short_time(mean))));
+    parts.push(format!("draw {}", draw_of(status)));
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::samples;
+
+    #[test]
+    fn events_are_written_at_once_and_the_contest_when_it_has_moved() {
+        let (mut lines, mut model, mut out) = (Lines::default(), Model::new("here:1"), Vec::new());
+        let start = Local::now();
+        let answers = [
+            (0, Ok(samples::status(&[(7, false), (3, false)]))),
+            (500, Ok(samples::status(&[(8, false), (3, false)]))),
+            (1000, Ok(samples::status(&[(9, false), (3, true)]))),
+            (2000, Ok(samples::status(&[(9, false), (3, true)]))),
+            (3000, Err("refused".to_owned())),
+        ];
+        for (millis, answer) in answers {
+            let now = start + TimeDelta::milliseconds(millis);
+            let events = model.take(now, answer);
+            lines.write(&mut out, &model, &events, now).unwrap();
+        }
+        let text = String::from_utf8(out).unwrap();
+        let without_time: Vec<&str> = text.lines().map(|line| &line[20..]).collect();
+        assert_eq!(
+            without_time,
+            [
+                "the server answers",
+                "10 bets, 0/s, 0 of 2 agencies ended, 2 of 1,024 handlers, 0 groups/s, draw not made",
+                "agency 2 has ended",
+                "12 bets, 0/s, 1 of 2 agencies ended, 2 of 1,024 handlers, 0 groups/s, draw not made",
+                "the server does not answer: refused",
+            ]
+        );
+    }
+}

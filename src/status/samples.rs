@@ -1,0 +1,46 @@
+//! Statuses for tests.
+
+use crate::lottery::AgencyId;
+use crate::protocol::histogram::Histogram;
+use crate::protocol::status::{AgencyStatus, Refusals, Status};
+use crate::system::confinement::{Extent, InForce};
+
+/// The status of agencies 1 and on, which have so many bets and have ended or not.
+pub fn status(agencies: &[(u64, bool)]) -> Status {
+    let per_agency: Vec<AgencyStatus> = (1_u16..)
+        .zip(agencies)
+        .map(|(number, &(bets, ended))| AgencyStatus { agency: AgencyId::new(number).unwrap(), bets, ended })
+        .collect();
+    let mut group_bets = Histogram::new(&[1.0, 10.0]);
+    let mut sync_seconds = Histogram::new(&[0.001, 0.01]);
+    for (bets, seconds) in [(1.0, 0.0005), (7.0, 0.002)] {
+        group_bets.observe(bets);
+        sync_seconds.observe(seconds);
+    }
+    Status {
+        agencies: u16::try_from(agencies.len()).unwrap(),
+        ended: u16::try_from(agencies.iter().filter(|(_, ended)| *ended).count()).unwrap(),
+        bets: agencies.iter().map(|(bets, _)| bets).sum(),
+        drawn: false,
+        draw: None,
+        handlers: 2,
+        max_clients: 1024,
+        uptime_seconds: 12.345,
+        storage_restarts: 0,
+        confinement: InForce {
+            identity: Extent::Partial,
+            limits: Extent::Full,
+            landlock: Extent::Full,
+            seccomp: Extent::None,
+        },
+        connections: 9,
+        batches: 3,
+        refusals: vec![
+            Refusals { by: "handler".into(), reason: "bets".into(), count: 2 },
+            Refusals { by: "storage".into(), reason: "disk".into(), count: 0 },
+        ],
+        group_bets,
+        sync_seconds,
+        per_agency,
+    }
+}

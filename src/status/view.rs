@@ -1,0 +1,373 @@
+//! The live view: what is known of a server, drawn on a terminal of any size.
+
+use chrono::{DateTime, Local};
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+
+use super::agencies_view::{self, bar_of, rows_needed};
+use super::events::is_full;
+use super::history::History;
+use super::model::Model;
+use super::text::{grouped, long_time, rate, short_time};
+use crate::protocol::status::Status;
+
+/// The styles: without colours where `NO_COLOR` asks for that.
+#[derive(Debug, Clone, Copy)]
+pub struct Theme {
+    /// Whether there are colours.
+    pub colours: bool,
+}
+
+impl Theme {
+    fn coloured(self, colour: Color) -> Style {
+        if self.colours { Style::new().fg(colour) } else { Style::new() }
+    }
+
+    /// What stands beside the matter.
+    #[must_use]
+    pub fn faint(self) -> Style {
+        if self.colours { Style::new().fg(Color::Gray) } else { Style::new().add_modifier(Modifier::DIM) }
+    }
+
+    /// What is left of a bar.
+    #[must_use]
+    pub fn empty(self) -> Style {
+        if self.colours { Style::new().fg(Color::DarkGray) } else { self.faint() }
+    }
+
+    /// What matters.
+    #[must_use]
+    pub fn strong(self) -> Style {
+        Style::new().add_modifier(Modifier::BOLD)
+    }
+
+    /// What goes forward.
+    #[must_use]
+    pub fn busy(self) -> Style {
+        self.coloured(Color::Cyan)
+    }
+
+    /// What is done.
+    #[must_use]
+    pub fn done(self) -> Style {
+        self.coloured(Color::Green)
+    }
+
+    /// What may need a look.
+    #[must_use]
+    pub fn idle(self) -> Style {
+        self.coloured(Color::Yellow)
+    }
+
+    /// What is wrong.
+    #[must_use]
+    pub fn bad(self) -> Style {
+        self.coloured(Color::Red).add_modifier(Modifier::BOLD)
+    }
+}
+
+/// Lines of the part that sums the contest up.
+const SUMMARY: u16 = 5;
+/// Lines that events get at least, with their title.
+const EVENTS: u16 = 5;
+/// The width of the bar of the agencies that have ended.
+const ENDED_BAR: usize = 20;
+/// The width of the names at the left of the summary.
+const NAMES: usize = 10;
+
+/// Draws all of it.
+pub fn draw(frame: &mut Frame<'_>, model: &Model, now: DateTime<Local>, theme: Theme) {
+    let area = frame.area();
+    let agencies = model.history.latest().map_or(0, |status| status.per_agency.len());
+    let needed = rows_needed(agencies, area.width);
+    // Blank lines are for those who have room for them.
+    let gap = u16::from(area.height >= 20);
+    let rest = area.height.saturating_sub(1 + SUMMARY + 3 * gap);
+    let agencies_have = needed.min(rest.saturating_sub(EVENTS));
+    let [head, _, summary, _, agencies, _, events] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(gap),
+        Constraint::Length(SUMMARY),
+        Constraint::Length(gap),
+        Constraint::Length(agencies_have),
+        Constraint::Length(gap),
+        Constraint::Min(0),
+    ])
+    .areas(area);
+    draw_head(frame, head, model, now, theme);
+    let Some(status) = model.history.latest() else {
+        draw_events(frame, area_below(area, head, gap), model, theme);
+        return;
+    };
+    draw_lines(frame, summary, &summary_lines(status, &model.history, theme));
+    agencies_view::draw(frame, agencies, status, &model.history, theme);
+    draw_events(frame, events, model, theme);
+}
+
+fn area_below(area: Rect, head: Rect, gap: u16) -> Rect {
+    let top = head.bottom().saturating_add(gap).min(area.bottom());
+    Rect { y: top, height: area.bottom() - top, ..area }
+}
+
+/// Draws lines from the top of an area on, as many as fit.
+pub(super) fn draw_lines(frame: &mut Frame<'_>, area: Rect, lines: &[Line<'_>]) {
+    for (line, row) in lines.iter().zip(area.rows()) {
+        frame.render_widget(line, row);
+    }
+}
+
+fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model, now: DateTime<Local>, theme: Theme) {
+    let mut spans = vec![Span::styled(" loteria ", theme.strong()), Span::raw(model.address.clone())];
+    match (&model.silent, model.history.latest()) {
+        (Some((since, _)), _) => {
+            let seconds = (now - *since).num_milliseconds().max(0);
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds of a time that is looked at")]
+            let silent = long_time(seconds as f64 / 1000.0);
+            spans.push(Span::styled(format!("  no answer for {silent}"), theme.bad()));
+        }
+        (None, Some(status)) => {
+            spans.push(Span::styled(format!("  up {}", long_time(status.uptime_seconds)), theme.faint()));
+        }
+        (None, None) => spans.push(Span::styled("  asking", theme.faint())),
+    }
+    frame.render_widget(Line::from(spans), area);
+    let clock = format!("{}  q leaves ", now.format("%H:%M:%S"));
+    let width = u16::try_from(clock.len()).unwrap_or(0);
+    if area.width > 2 * width {
+        let right = Rect { x: area.right() - width, width, ..area };
+        frame.render_widget(Line::styled(clock, theme.faint()), right);
+    }
+}
+
+fn summary_lines(status: &Status, history: &History, theme: Theme) -> [Line<'static>; SUMMARY as usize] {
+    [
+        bets_line(status, history, theme),
+        agencies_line(status, theme),
+        draw_line(status, theme),
+        connections_line(status, theme),
+        storage_line(status, history, theme),
+    ]
+}
+
+fn named(name: &str, theme: Theme, spans: impl IntoIterator<Item = Span<'static>>) -> Line<'static> {
+    let mut line = Line::from(vec![Span::styled(format!(" {name:<NAMES$} "), theme.faint())]);
+    line.extend(spans);
+    line
+}
+
+/// A part of a line, a few columns behind the one before.
+fn next(text: &str, style: Style) -> Span<'static> {
+    Span::styled(format!("   {text}"), style)
+}
+
+fn bets_line(status: &Status, history: &History, theme: Theme) -> Line<'static> {
+    let per_second = history.rate().map_or_else(|| "-".to_owned(), rate);
+    let goes = history.rate().is_some_and(|rate| rate > 0.0);
+    let spans = [
+        Span::styled(format!("{} stored", grouped(status.bets)), theme.strong()),
+        next(&format!("{per_second}/s"), if goes { theme.busy() } else { theme.faint() }),
+        next(&format!("{} messages", grouped(status.batches)), theme.faint()),
+    ];
+    named("bets", theme, spans)
+}
+
+fn agencies_line(status: &Status, theme: Theme) -> Line<'static> {
+    let (ended, all) = (status.ended, status.agencies);
+    let style = if ended == all { theme.done() } else { Style::new() };
+    let text = format!("{} of {} ended", grouped(ended.into()), grouped(all.into()));
+    let (full, empty) = bar_of(ended.into(), all.into(), ENDED_BAR);
+    let bar = [Span::styled(full, theme.done()), Span::styled(empty, theme.empty())];
+    named("agencies", theme, bar.into_iter().chain([next(&text, style)]))
+}
+
+fn draw_line(status: &Status, theme: Theme) -> Line<'static> {
+    let span = match &status.draw {
+        Some(draw) => Span::styled(
+            format!("{} won, {}", draw.winning_number, draw.at),
+            theme.done().add_modifier(Modifier::BOLD),
+        ),
+        None => Span::raw("not made"),
+    };
+    named("draw", theme, [span])
+}
+
+fn connections_line(status: &Status, theme: Theme) -> Line<'static> {
+    let refused = status.refusals.iter().fold(0_u64, |sum, refusals| sum.saturating_add(refusals.count));
+    let open =
+        format!("{} of {} in use", grouped(status.handlers.into()), grouped(status.max_clients.into()));
+    let spans = [
+        Span::styled(open, if is_full(status) { theme.bad() } else { Style::new() }),
+        next(&format!("{} connections", grouped(status.connections)), theme.faint()),
+        next(
+            &format!("{} refusals", grouped(refused)),
+            if refused > 0 { theme.idle() } else { theme.faint() },
+        ),
+    ];
+    named("handlers", theme, spans)
+}
+
+fn storage_line(status: &Status, history: &History, theme: Theme) -> Line<'static> {
+    let (groups, syncs) = (history.groups().unwrap_or(0.0), history.sync_seconds());
+    let mut spans = Vec::new();
+    if status.storage_restarts > 0 {
+        let restarts = format!("{} restarts   ", grouped(status.storage_restarts));
+        spans.push(Span::styled(restarts, theme.bad()));
+    }
+    spans.push(Span::raw(format!("{} groups/s", rate(groups))));
+    if let Some(bets) = history.group_bets().mean() {
+        spans.push(next(&format!("{} bets each", rate(bets)), theme.faint()));
+    }
+    if let (Some(mean), Some(most)) = (syncs.mean(), syncs.bound_of(99)) {
+        let most = if most.is_finite() { short_bound(most) } else { "∞".to_owned() };
+        spans.push(next(&format!("sync {}, 99 % ≤ {most}", short_time(mean)), Style::new()));
+    }
+    named("storage", theme, spans)
+}
+
+/// A bound of a histogram: a round number.
+fn short_bound(seconds: f64) -> String {
+    if seconds >= 1.0 { format!("{seconds} s") } else { format!("{} ms", (seconds * 1e5).round() / 100.0) }
+}
+
+fn draw_events(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
+    let title = Line::from(vec![Span::styled(" events", theme.faint())]);
+    let events = model.events().map(|(when, event)| {
+        let style = if event.is_bad() { theme.bad() } else { Style::new() };
+        Line::from(vec![
+            Span::styled(format!(" {}   ", when.format("%H:%M:%S")), theme.faint()),
+            Span::styled(event.to_string(), style),
+        ])
+    });
+    let lines: Vec<Line<'_>> = [title].into_iter().chain(events).take(area.height.into()).collect();
+    draw_lines(frame, area, &lines);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lottery::Draw;
+    use crate::status::samples;
+    use chrono::TimeDelta;
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    const PLAIN: Theme = Theme { colours: false };
+
+    /// What stands on a terminal of that size, line by line.
+    fn screen(model: &Model, now: DateTime<Local>, width: u16, height: u16) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, model, now, PLAIN)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+        (0..height).map(row).collect()
+    }
+
+    fn model(statuses: impl IntoIterator<Item = Status>) -> Model {
+        let mut model = Model::new("here:12345");
+        for status in statuses {
+            model.take(Local::now(), Ok(status));
+        }
+        model
+    }
+
+    fn at(uptime_seconds: f64, agencies: &[(u64, bool)]) -> Status {
+        Status { uptime_seconds, ..samples::status(agencies) }
+    }
+
+    /// The numbers of the agencies on the screen, from left to right and from top to bottom.
+    fn numbers(screen: &[String]) -> Vec<u16> {
+        let words = screen.iter().filter(|line| line.contains(['━', '─']) && !line.contains(" of "));
+        let words = words.flat_map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut before = None;
+        let mut numbers = Vec::new();
+        for word in words {
+            if word.starts_with(['━', '─', '╸']) {
+                numbers.extend(before.and_then(|word: &str| word.parse::<u16>().ok()));
+            }
+            before = Some(word);
+        }
+        numbers
+    }
+
+    #[test]
+    fn a_small_contest_stands_whole_in_the_order_of_its_agencies() {
+        let model = model([
+            at(10.0, &[(1000, false), (500, false), (0, true)]),
+            at(12.0, &[(1500, false), (500, false), (0, true)]),
+            at(16.0, &[(2000, false), (500, false), (0, true)]),
+        ]);
+        let screen = screen(&model, Local::now(), 80, 24);
+        let has = |text: &str| assert!(screen.iter().any(|line| line.contains(text)), "{text}\n{screen:#?}");
+        assert_eq!(numbers(&screen), [1, 2, 3]);
+        has("loteria here:12345  up 16 s");
+        has("2,500 stored   167/s");
+        has("1 of 3 ended");
+        let bar = "━".repeat(55);
+        has(&format!("     1  {bar}  2,000     167/s"));
+        has("    500   idle 6s");
+        has("      0     ended");
+        has("the server answers");
+    }
+
+    #[test]
+    fn of_many_agencies_those_that_stand_worst_come_first_and_the_others_are_summed_up() {
+        // Agencies 1 to 100 have ended; of the others those whose number ends in 0 stand still; all others go forward, the
+        // higher their number the farther they are.
+        let agencies = |more: u64| -> Vec<(u64, bool)> {
+            let each = |number: u64| match number {
+                1..=100 => (5000, true),
+                _ if number.is_multiple_of(10) => (2000, false),
+                _ => (number + more, false),
+            };
+            (1..=500).map(each).collect()
+        };
+        let model = model([at(10.0, &agencies(0)), at(11.0, &agencies(1))]);
+        let screen = screen(&model, Local::now(), 80, 24);
+        let mut shown = numbers(&screen);
+        shown.sort_unstable();
+        assert_eq!(shown, (11..27).map(|tens| tens * 10).collect::<Vec<u16>>(), "{screen:#?}");
+        assert!(screen.iter().any(|line| line.contains("those that stand worst first")));
+        let rest = 100 * 5000
+            + 24 * 2000
+            + (101..=500).filter(|number| number % 10 != 0).map(|n| n + 1).sum::<u64>();
+        let sum = format!("  and 484 more: {} bets, 360/s, 100 ended", grouped(rest));
+        assert!(screen.contains(&sum), "{sum}\n{screen:#?}");
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_seen_at_once_and_what_was_known_stays() {
+        let mut model = model([at(10.0, &[(1000, false)])]);
+        let now = Local::now();
+        model.take(now, Err("Connection refused".to_owned()));
+        let screen = screen(&model, now + TimeDelta::seconds(7), 80, 24);
+        assert!(screen[0].contains("no answer for 7 s"), "{screen:#?}");
+        assert!(screen.iter().any(|line| line.contains("1,000 stored")));
+        assert!(screen.iter().any(|line| line.contains("the server does not answer: Connection refused")));
+    }
+
+    #[test]
+    fn the_draw_is_told() {
+        let draw = Some(Draw { at: "2026-01-01T00:00:00-03:00".into(), agencies: 1, winning_number: 7574 });
+        let model = model([Status { drawn: true, draw, ..at(10.0, &[(1000, true)]) }]);
+        let screen = screen(&model, Local::now(), 80, 24);
+        assert!(
+            screen.iter().any(|line| line.contains("7574 won, 2026-01-01T00:00:00-03:00")),
+            "{screen:#?}"
+        );
+    }
+
+    #[test]
+    fn no_size_of_a_terminal_and_no_status_is_a_panic() {
+        let huge = Status { handlers: u32::MAX, ..samples::status(&[(u64::MAX / 2, false), (1, true)]) };
+        let models = [model([]), model([at(1.0, &[])]), model([huge]), model([at(1.0, &[(1, false); 3000])])];
+        for model in &models {
+            for width in [1, 2, 9, 37, 38, 39, 79, 80, 200, 500] {
+                for height in [1, 2, 5, 6, 7, 8, 11, 12, 13, 19, 20, 24, 70] {
+                    screen(model, Local::now(), width, height);
+                }
+            }
+        }
+    }
+}
