@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{AGENCY_SETTINGS, AgencyConfig, ConfigError, SERVER_SETTINGS, ServerConfig, help_of};
 use crate::logging::{self, Level, Outcome};
 use crate::system::signal;
-use crate::{agency, demo, failpoint, sample, server, status};
+use crate::{agency, compose, demo, failpoint, sample, server, status};
 
 /// The exit code for a configuration or a command line that can't be used.
 const USAGE: u8 = 2;
@@ -43,6 +43,9 @@ enum Command {
     /// Asks a running server how the contest is going; exits with 0 if server and storage answer within 2 seconds
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
+    /// Prints the docker-compose.yaml of a contest with so many agencies
+    #[command(after_help = COMPOSE_HELP)]
+    Compose(ComposeArgs),
 }
 
 const DEMO_HELP: &str = "The demo takes no settings: neither config.ini nor environment variables change it. It leaves \
@@ -54,6 +57,20 @@ loteria sample --agencies 5 --bets 9000,6000,3500,1500,0 --dir tests/data";
 
 const STATUS_HELP: &str =
     "There are no settings and no environment variables. Exit code 1 if there is no answer.";
+
+const COMPOSE_HELP: &str = "The services are `server` and `client1` to `clientN`; each client reads agency-N.csv of the \
+folder, and all of them config.ini. The file belongs beside the Dockerfile and config.ini:\n  \
+loteria compose --agencies 5 > docker-compose.yaml";
+
+#[derive(Debug, Args)]
+struct ComposeArgs {
+    /// How many agencies take part
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=compose::MAX_AGENCIES))]
+    agencies: u16,
+    /// The folder of the agencies' files, as seen from the compose file
+    #[arg(long, default_value = compose::DEFAULT_DATA)]
+    data: String,
+}
 
 #[derive(Debug, Args)]
 struct DemoArgs {
@@ -108,6 +125,9 @@ pub fn run() -> ExitCode {
         Command::Sample(args) => interruptible(|| run_sample(&args)),
         Command::Status(args) => {
             interruptible(|| report(status::run(&args.address, args.json, &mut io::stdout())))
+        }
+        Command::Compose(args) => {
+            interruptible(|| report(compose::run(args.agencies, &args.data, &mut io::stdout())))
         }
     }
 }

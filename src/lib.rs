@@ -33,6 +33,7 @@
 
 pub mod agency;
 pub mod cli;
+pub mod compose;
 pub mod config;
 pub mod demo;
 mod failpoint;
