@@ -18,13 +18,13 @@ fn a_checkout_runs_the_whole_contest_and_runs_it_again() {
     let Some(_turn) = engine() else { return };
     let contest = Contest::of_checkout();
     contest.compose(&["up", "--build", "--detach"]);
-    contest.wait_for_winners();
+    contest.wait_for_winners(1);
     contest.assert_all_stored_once();
     contest.up();
-    contest.wait_for_winners();
+    contest.wait_for_winners(2);
     contest.compose(&["down"]);
     contest.up();
-    contest.wait_for_winners();
+    contest.wait_for_winners(1);
     contest.assert_all_stored_once();
     assert!(contest.log("client1").has("open_session | result: success | agency_id: 1 | stored: 9000"));
 }
@@ -96,7 +96,7 @@ fn check_kill_pause_and_stop(contest: &Contest) {
         std::thread::sleep(Duration::from_secs(6));
         contest.compose(&["unpause", service]);
     }
-    contest.wait_for_winners();
+    contest.wait_for_winners(1);
     contest.assert_all_stored_once();
     make_orphans(contest);
     contest.until("no zombie is left", || !stats_of_server(contest).contains('Z'));
@@ -137,27 +137,13 @@ fn agencies_that_lose_their_network_come_back_and_go_on() {
     for client in &clients {
         docker(&["network", "disconnect", &network, client]);
     }
-    // Another takes an address meanwhile, so that they come back with other ones.
-    let squatter = format!("{}-squatter", contest.container("server"));
-    let setting = "STORAGE_FILEPATH=/data/bets.csv";
-    docker(&[
-        "run",
-        "--rm",
-        "-d",
-        "--name",
-        &squatter,
-        "--network",
-        &network,
-        "-e",
-        setting,
-        "loteria",
-        "server",
-    ]);
-    for client in clients.iter().rev() {
+    // Others take two addresses meanwhile, so that they come back with new ones.
+    let others = Servers::start(2, &network);
+    for client in &clients {
         docker(&["network", "connect", &network, client]);
     }
-    contest.wait_for_winners();
-    docker(&["rm", "--force", &squatter]);
+    contest.wait_for_winners(1);
+    drop(others);
     contest.assert_all_stored_once();
     for client in ["client1", "client2"] {
         let opened = contest.log(client).lines_with("action: open_session | result: success").len();
@@ -168,7 +154,7 @@ fn agencies_that_lose_their_network_come_back_and_go_on() {
 #[test]
 fn twelve_servers_of_one_user_run_and_the_thirteenth_says_what_to_do() {
     let Some(_turn) = engine() else { return };
-    let servers = Servers::start(13);
+    let servers = Servers::start(13, "bridge");
     let logs = servers.logs();
     let listening = logs.iter().filter(|log| log.value("listen", "port").is_some()).count();
     let small = logs.iter().filter(|log| log.value("request_queue", "messages").is_some()).count();
@@ -181,13 +167,14 @@ fn twelve_servers_of_one_user_run_and_the_thirteenth_says_what_to_do() {
 struct Servers(Vec<String>);
 
 impl Servers {
-    fn start(count: usize) -> Self {
+    fn start(count: usize, network: &str) -> Self {
         let mut this = Self(Vec::new());
         for index in 0..count {
             let name = format!("loteria-test-queues-{}-{index}", std::process::id());
             // A user that no other container has.
-            let options = ["run", "--detach", "--name", &name, "--user", "10777", "--tmpfs", "/tmp"];
-            docker(&[&options[..], &["-e", "STORAGE_FILEPATH=/tmp/bets.csv", "loteria", "server"]].concat());
+            let options = ["--user", "10777", "--tmpfs", "/tmp", "-e", "STORAGE_FILEPATH=/tmp/bets.csv"];
+            let place = ["--name", &name, "--network", network];
+            docker(&[&["run", "--detach"], &place[..], &options[..], &["loteria", "server"]].concat());
             this.0.push(name);
             this.wait_for_last();
         }
@@ -220,6 +207,6 @@ fn fifty_agencies_take_part() {
     let contest = Contest::of_agencies("fifty", &[200; 50]);
     let contest = contest.with_file("config.ini", "[DEFAULT]\n");
     contest.up();
-    contest.wait_for_winners();
+    contest.wait_for_winners(1);
     contest.assert_all_stored_once();
 }

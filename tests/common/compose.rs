@@ -124,12 +124,6 @@ impl Contest {
         Log(docker(&["logs", &self.container(service)]))
     }
 
-    /// What a service has logged since its container was last started.
-    pub fn log_of_last_start(&self, service: &str) -> Log {
-        let since = self.inspect(service, ".State.StartedAt");
-        Log(docker(&["logs", "--since", &since, &self.container(service)]))
-    }
-
     /// How many bets are stored, as the server says; none while it does not answer.
     pub fn stored(&self) -> Option<u64> {
         let server = self.container("server");
@@ -158,16 +152,16 @@ impl Contest {
         }
     }
 
-    /// Waits until all agencies have ended, well, each with its winners in its log.
-    pub fn wait_for_winners(&self) {
+    /// Waits until all agencies have ended, well, each with its winners in its log, as often as it was started.
+    pub fn wait_for_winners(&self, starts: usize) {
         for agency in 1..=self.agencies {
             let client = format!("client{agency}");
             self.until(&client, || self.inspect(&client, ".State.Status") == "exited");
-            let log = self.log_of_last_start(&client);
+            let log = self.log(&client);
             assert_eq!(self.inspect(&client, ".State.ExitCode"), "0", "{}", log.0);
             let winners = self.rows(agency).iter().filter(|row| row.ends_with(",7574\r\n")).count();
             let event = format!("consulta_ganadores | result: success | cant_ganadores: {winners}");
-            assert!(log.has(&event), "{event}\n{}", log.0);
+            assert_eq!(log.count("INFO", &event), starts, "{event}\n{}", log.0);
         }
     }
 
