@@ -19,7 +19,7 @@ use crate::config::{
 };
 use crate::logging::{self, Level, Outcome};
 use crate::system::signal;
-use crate::{agency, demo, failpoint, sample, server, status};
+use crate::{agency, compose, demo, failpoint, sample, server, status};
 
 /// The exit code for a configuration or a command line that can't be used.
 const USAGE: u8 = 2;
@@ -66,6 +66,9 @@ enum Command {
     /// Prints the manual page of the program, or of one of its commands
     #[command(after_help = generated::MAN_HELP)]
     Man(generated::ManArgs),
+    /// Prints the docker-compose.yaml of a contest with so many agencies
+    #[command(after_help = COMPOSE_HELP)]
+    Compose(ComposeArgs),
 }
 
 const DEMO_HELP: &str = "The demo takes no settings: neither config.ini nor environment variables change it. It leaves \
@@ -83,6 +86,20 @@ struct ServerArgs {
     /// Reads the configuration, prints what is in force and where each value came from, and ends
     #[arg(long)]
     check: bool,
+}
+
+const COMPOSE_HELP: &str = "The services are `server` and `client1` to `clientN`; each client reads agency-N.csv of the \
+folder, and all of them config.ini. The file belongs beside the Dockerfile and config.ini:\n  \
+loteria compose --agencies 5 > docker-compose.yaml";
+
+#[derive(Debug, Args)]
+struct ComposeArgs {
+    /// How many agencies take part
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=compose::MAX_AGENCIES))]
+    agencies: u16,
+    /// The folder of the agencies' files, as seen from the compose file
+    #[arg(long, default_value = compose::DEFAULT_DATA)]
+    data: String,
 }
 
 #[derive(Debug, Args)]
@@ -176,6 +193,9 @@ pub fn run() -> ExitCode {
             Ok(page) => print(&page),
             Err(error) => explain(&error),
         }),
+        Command::Compose(args) => {
+            interruptible(|| report(compose::run(args.agencies, &args.data, &mut io::stdout())))
+        }
     }
 }
 

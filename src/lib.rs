@@ -34,6 +34,7 @@
 pub mod agency;
 pub mod audit;
 pub mod cli;
+pub mod compose;
 pub mod config;
 pub mod demo;
 mod failpoint;

@@ -66,6 +66,7 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     let listener = bind(config)?;
     let metrics = Metrics::listen(config.metrics_address.as_deref())?;
     let queue = mqueue::create().map_err(ServerError::Queue)?;
+    warn_of_a_small_queue(&queue.0).map_err(ServerError::Queue)?;
     let finished = FinishedAgencies::new().map_err(ServerError::of("can't share memory"))?;
     let counters = SharedCounters::new().map_err(ServerError::of("can't share memory"))?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
@@ -119,6 +120,20 @@ fn confinement() -> io::Result<Confinement> {
         &[("identity", &identity), ("limits", &limits), ("landlock", &landlock), ("seccomp", &seccomp)],
     );
     Ok(confinement)
+}
+
+/// It works as a full one does, but many small messages take longer.
+fn warn_of_a_small_queue(queue: &QueueReceiver) -> io::Result<()> {
+    if let Some(messages) = queue.small_capacity()? {
+        let reason = "this user's bytes in message queues are nearly used up (ulimit -q)";
+        event(
+            Level::Warning,
+            "request_queue",
+            Outcome::Success,
+            &[("messages", &messages), ("reason", &reason)],
+        );
+    }
+    Ok(())
 }
 
 fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {

@@ -62,7 +62,8 @@ impl ServerError {
 fn queue_hint(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EMFILE) => {
-            "; this user's bytes in message queues are used up: raise the limit (ulimit -q), or stop another server"
+            "; this user's bytes in message queues, which are counted over all containers, are used up: raise the limit \
+             (ulimit -q), stop another server, or be another user"
         }
         Some(Errno::ENOSYS) => "; this kernel has no POSIX message queues",
         _ => "",

@@ -7,29 +7,41 @@ use nix::errno::Errno;
 use nix::mqueue::{MQ_OFlag, MqAttr, MqdT, mq_getattr, mq_open, mq_receive, mq_send, mq_unlink};
 use nix::sys::stat::Mode;
 
-/// The longest message in bytes, and how many the queue holds: what the kernel lets everybody have.
+/// The longest message in bytes: what the kernel lets everybody have.
 pub const MESSAGE_LEN: usize = 8192;
-const MESSAGES: i64 = 10;
+/// How many messages a queue holds: what the kernel lets everybody have, or less, where the bytes that all queues of a
+/// user may have together are nearly used up.
+const MESSAGES: [i64; 4] = [MOST_MESSAGES, 5, 2, 1];
+const MOST_MESSAGES: i64 = 10;
 
-/// Makes a queue that no other process can open: its name is gone when this returns. Neither end ever blocks.
+/// Makes a queue that no other process can open: its name is gone when this returns. Neither end ever blocks. It holds as
+/// many messages as this user may still have, up to 10.
 ///
 /// # Errors
 /// EMFILE where the bytes that a user may have in queues (`RLIMIT_MSGQUEUE`) are used up; EACCES, ENOSPC, ENOSYS.
 pub fn create() -> io::Result<(QueueReceiver, QueueSender)> {
     let name = format!("/loteria-{}-{:016x}", std::process::id(), rand::random::<u64>());
-    let common = MQ_OFlag::O_NONBLOCK | MQ_OFlag::O_CLOEXEC;
-    #[expect(clippy::cast_possible_wrap, reason = "a small constant")]
-    let attributes = MqAttr::new(0, MESSAGES, MESSAGE_LEN as i64, 0);
-    let create = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDONLY | common;
-    let receiver = QueueReceiver(Queue(mq_open(
-        name.as_str(),
-        create,
-        Mode::S_IRUSR | Mode::S_IWUSR,
-        Some(&attributes),
-    )?));
-    let sender = mq_open(name.as_str(), MQ_OFlag::O_WRONLY | common, Mode::empty(), None);
+    let receiver = create_as_large_as_possible(&name)?;
+    let sender = mq_open(name.as_str(), MQ_OFlag::O_WRONLY | COMMON, Mode::empty(), None);
     mq_unlink(name.as_str())?;
     Ok((receiver, QueueSender(Queue(sender?))))
+}
+
+const COMMON: MQ_OFlag = MQ_OFlag::O_NONBLOCK.union(MQ_OFlag::O_CLOEXEC);
+
+fn create_as_large_as_possible(name: &str) -> nix::Result<QueueReceiver> {
+    let mut refused = Errno::EMFILE;
+    for messages in MESSAGES {
+        #[expect(clippy::cast_possible_wrap, reason = "a small constant")]
+        let attributes = MqAttr::new(0, messages, MESSAGE_LEN as i64, 0);
+        let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDONLY | COMMON;
+        match mq_open(name, flags, Mode::S_IRUSR | Mode::S_IWUSR, Some(&attributes)) {
+            Ok(queue) => return Ok(QueueReceiver(Queue(queue))),
+            Err(Errno::EMFILE) => {}
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 /// A queue descriptor, closed on drop.
@@ -62,6 +74,15 @@ impl QueueReceiver {
                 Err(error) => Err(error.into()),
             };
         }
+    }
+
+    /// How many messages the queue has room for, where that is less than it should be.
+    ///
+    /// # Errors
+    /// None that a correct kernel gives.
+    pub fn small_capacity(&self) -> io::Result<Option<i64>> {
+        let messages = i64::from(mq_getattr(&self.0.0)?.maxmsg());
+        Ok((messages < MOST_MESSAGES).then_some(messages))
     }
 
     /// How many messages the queue holds now.
@@ -119,7 +140,7 @@ mod tests {
         while sender.send(&[sent; 3]).unwrap() {
             sent += 1;
         }
-        assert_eq!(i64::from(sent), MESSAGES);
+        assert_eq!(i64::from(sent), receiver.small_capacity().unwrap().unwrap_or(MOST_MESSAGES));
         assert_eq!(receiver.waiting().unwrap(), usize::from(sent));
         for expected in 0..sent {
             assert_eq!(receiver.receive(&mut buffer).unwrap(), Some(3));

@@ -14,6 +14,7 @@
 pub mod agencies;
 pub mod bets;
 pub mod client;
+pub mod compose;
 pub mod honest;
 pub mod load;
 pub mod log;

@@ -1,0 +1,79 @@
+//! `loteria compose`: the `docker-compose.yaml` of a contest. The one in the repository is that of five agencies.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// The most agencies: a bridge of Linux has room for 1,023 containers, and the server is one.
+pub const MAX_AGENCIES: i64 = 1000;
+/// Where the agencies' files are unless said otherwise.
+pub const DEFAULT_DATA: &str = "./tests/data";
+
+/// What all services have in common, and the server. The agencies follow it.
+const HEAD: &str = include_str!("compose_head.yaml");
+
+/// Prints the compose file of that many agencies, whose files are in the folder `data`.
+///
+/// # Errors
+/// It can't be written.
+pub fn run(agencies: u16, data: &str, out: &mut impl Write) -> io::Result<()> {
+    out.write_all(compose_file(agencies, data).as_bytes())?;
+    out.flush()
+}
+
+fn compose_file(agencies: u16, data: &str) -> String {
+    let mut text = HEAD.replace("AGENCIES", &agencies.to_string());
+    for id in 1..=agencies {
+        let file = bind_source(data, &format!("agency-{id}.csv"));
+        // Writing to a String cannot fail.
+        write!(
+            text,
+            "\n  client{id}:\n    <<: *client\n    environment: {{ <<: *agency, CLI_ID: {id} }}\n    volumes:\n      \
+             - *config\n      - {{ <<: *file, source: {file}, target: /agency-{id}.csv }}\n"
+        )
+        .unwrap_or_default();
+    }
+    text
+}
+
+/// A file of the host as a YAML string. A path that is not absolute begins with `./`, so that it is neither taken for the
+/// name of a volume nor `~` for a home, and a dollar is doubled, so that it is not taken for a variable.
+fn bind_source(folder: &str, file: &str) -> String {
+    let folder = folder.trim_end_matches('/');
+    let start = if folder.starts_with('/') || folder.starts_with("./") { "" } else { "./" };
+    let path = format!("{start}{folder}/{file}").replace('$', "$$");
+    // A JSON string is a YAML string too.
+    serde_json::Value::String(path).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_file_is_that_of_five_agencies() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docker-compose.yaml");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), compose_file(5, DEFAULT_DATA));
+    }
+
+    #[test]
+    fn the_server_waits_for_as_many_agencies_as_there_are_clients() {
+        let text = compose_file(12, "bets");
+        assert!(text.contains("CLIENTS_AMOUNT: 12\n"), "{text}");
+        assert_eq!(text.matches("<<: *client").count(), 12);
+        assert!(text.contains(r#"source: "./bets/agency-12.csv""#), "{text}");
+    }
+
+    #[test]
+    fn a_folder_is_a_folder_whatever_its_name() {
+        for (folder, source) in [
+            ("./data/", r#""./data/f""#),
+            ("/srv/a b", r#""/srv/a b/f""#),
+            ("/", r#""/f""#),
+            ("..", r#""./../f""#),
+            ("~x", r#""./~x/f""#),
+            ("a$B\": ", r#""./a$$B\": /f""#),
+        ] {
+            assert_eq!(bind_source(folder, "f"), source);
+        }
+    }
+}

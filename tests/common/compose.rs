@@ -1,0 +1,230 @@
+//! Contests in containers: a real engine, `docker compose`, and the image of this checkout.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::Log;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
+/// This checkout: where the Dockerfile and the committed compose file are.
+const CHECKOUT: &str = env!("CARGO_MANIFEST_DIR");
+/// How long containers may take for what they do. Generous: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The right to use the engine: one contest at a time, with the image of this checkout. None where no engine answers.
+pub fn engine() -> Option<MutexGuard<'static, ()>> {
+    static ENGINE: Mutex<()> = Mutex::new(());
+    static READY: OnceLock<bool> = OnceLock::new();
+    let turn = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let ready = *READY.get_or_init(|| {
+        let answers = succeeds(&["info"]) && succeeds(&["compose", "version"]);
+        if answers {
+            docker(&["compose", "--project-directory", CHECKOUT, "build"]);
+        } else {
+            // Not by `eprintln!`, which is not seen of a test that passes.
+            writeln!(io::stderr(), "skipped: no Docker engine with `docker compose` answers").unwrap();
+        }
+        answers
+    });
+    ready.then_some(turn)
+}
+
+fn run(arguments: &[&str]) -> io::Result<Output> {
+    Command::new("docker").args(arguments).output()
+}
+
+fn succeeds(arguments: &[&str]) -> bool {
+    run(arguments).is_ok_and(|output| output.status.success())
+}
+
+/// What `docker` prints, to either output: containers log to standard error.
+pub fn docker(arguments: &[&str]) -> String {
+    let output = run(arguments).unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "docker {arguments:?}: {text}");
+    text
+}
+
+/// One contest: a compose project, and the folder in which its agencies' files are. It is removed, bets and all, when it goes
+/// out of scope.
+#[derive(Debug)]
+pub struct Contest {
+    project: String,
+    directory: PathBuf,
+    folder: TempDir,
+    data: PathBuf,
+    agencies: usize,
+}
+
+impl Contest {
+    /// The one that this checkout has.
+    pub fn of_checkout() -> Self {
+        let data = Path::new(CHECKOUT).join("tests/data");
+        let mut this = Self::in_folder("checkout", 5);
+        this.directory = CHECKOUT.into();
+        this.data = data;
+        this
+    }
+
+    /// One whose agencies have so many bets each.
+    pub fn of_agencies(name: &str, bets: &[u32]) -> Self {
+        let this = Self::in_folder(name, bets.len());
+        let agencies = bets.len().to_string();
+        let bets = bets.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        loteria(&["sample", "--agencies", &agencies, "--bets", &bets, "--dir", this.data.to_str().unwrap()]);
+        let file = loteria(&["compose", "--agencies", &agencies, "--data", "data"]);
+        fs::write(this.directory.join("docker-compose.yaml"), file).unwrap();
+        this
+    }
+
+    fn in_folder(name: &str, agencies: usize) -> Self {
+        let folder = tempfile::Builder::new().prefix("loteria-test-").tempdir().unwrap();
+        let directory = folder.path().canonicalize().unwrap();
+        let project = format!("loteria-test-{name}-{}", std::process::id());
+        Self { project, data: directory.join("data"), directory, folder, agencies }
+    }
+
+    /// With that file beside the compose file.
+    pub fn with_file(self, name: &str, text: &str) -> Self {
+        fs::write(self.directory.join(name), text).unwrap();
+        self
+    }
+
+    /// What `docker compose` prints.
+    pub fn compose(&self, arguments: &[&str]) -> String {
+        let directory = self.directory.to_str().unwrap();
+        docker(&[&["compose", "-p", &self.project, "--project-directory", directory], arguments].concat())
+    }
+
+    /// Starts all that does not run.
+    pub fn up(&self) {
+        self.compose(&["up", "--detach"]);
+    }
+
+    /// A service's container.
+    pub fn container(&self, service: &str) -> String {
+        format!("{}-{service}-1", self.project)
+    }
+
+    /// A value of what the engine knows of a service's container, as a Go template names it.
+    pub fn inspect(&self, service: &str, value: &str) -> String {
+        docker(&["inspect", "--format", &format!("{{{{{value}}}}}"), &self.container(service)])
+            .trim()
+            .to_owned()
+    }
+
+    /// What a service has logged since its container was made.
+    pub fn log(&self, service: &str) -> Log {
+        Log(docker(&["logs", &self.container(service)]))
+    }
+
+    /// How many bets are stored, as the server says; none while it does not answer.
+    pub fn stored(&self) -> Option<u64> {
+        let server = self.container("server");
+        let output = run(&["exec", &server, "/loteria", "status", "--json"]).unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        status["bets"].as_u64()
+    }
+
+    /// Waits until some of the bets are stored. There must be some left.
+    pub fn wait_for_load(&self) {
+        self.until("bets are stored", || self.stored().is_some_and(|stored| stored > 1000));
+        let all: usize = (1..=self.agencies).map(|agency| self.rows(agency).len()).sum();
+        assert!(self.stored().unwrap() < all as u64, "there is not enough to store");
+    }
+
+    /// Waits until the condition holds.
+    pub fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(
+                Instant::now() < deadline,
+                "it did not come to this: {what}\n{}",
+                self.compose(&["ps", "-a"])
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until all agencies have ended, well, each with its winners in its log, as often as it was started.
+    pub fn wait_for_winners(&self, starts: usize) {
+        for agency in 1..=self.agencies {
+            let client = format!("client{agency}");
+            self.until(&client, || self.inspect(&client, ".State.Status") == "exited");
+            let log = self.log(&client);
+            assert_eq!(self.inspect(&client, ".State.ExitCode"), "0", "{}", log.0);
+            let winners = self.rows(agency).iter().filter(|row| row.ends_with(",7574\r\n")).count();
+            let event = format!("consulta_ganadores | result: success | cant_ganadores: {winners}");
+            assert_eq!(log.count("INFO", &event), starts, "{event}\n{}", log.0);
+        }
+    }
+
+    /// The rows of the bets that an agency has. None of them needs quotes that its own file has not.
+    fn rows(&self, agency: usize) -> Vec<String> {
+        let file = fs::read_to_string(self.data.join(format!("agency-{agency}.csv"))).unwrap();
+        file.lines().map(|line| format!("{agency},{line}\r\n")).collect()
+    }
+
+    /// Panics unless every bet of every agency is stored, once, in its agency's order, and nothing else is.
+    pub fn assert_all_stored_once(&self) {
+        let copy = self.folder.path().join("copy.csv");
+        self.compose(&["cp", "server:/data/bets.csv", copy.to_str().unwrap()]);
+        let file = fs::read_to_string(copy).unwrap();
+        let mut all = 0;
+        for agency in 1..=self.agencies {
+            let expected = self.rows(agency);
+            let own = format!("{agency},");
+            let stored: Vec<&str> = file.split_inclusive('\n').filter(|row| row.starts_with(&own)).collect();
+            assert!(stored == expected, "agency {agency}: {} of {}", stored.len(), expected.len());
+            all += stored.len();
+        }
+        assert_eq!(file.split_inclusive('\n').count(), all);
+    }
+
+    /// Stops the server, which must end well. Returns how long after the signal.
+    pub fn stop_server(&self) -> Duration {
+        let begun = docker(&["info", "--format", "{{.SystemTime}}"]);
+        self.compose(&["stop", "server"]);
+        assert_eq!(self.inspect("server", ".State.ExitCode"), "0", "{}", self.log("server").0);
+        let ended = docker(&["info", "--format", "{{.SystemTime}}"]);
+        let when = |action: &str| self.time_of(action, begun.trim(), ended.trim());
+        Duration::from_nanos(when("die") - when("kill"))
+    }
+
+    /// When that last happened to the server's container, in nanoseconds.
+    fn time_of(&self, action: &str, since: &str, until: &str) -> u64 {
+        let container = format!("container={}", self.container("server"));
+        let action = format!("event={action}");
+        let format = ["--format", "{{.TimeNano}}"];
+        let limits = ["events", "--since", since, "--until", until];
+        let times = docker(&[&limits[..], &["--filter", &container, "--filter", &action], &format].concat());
+        times.lines().last().and_then(|time| time.parse().ok()).expect("an event of that kind")
+    }
+}
+
+impl Drop for Contest {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = run(&["logs", "--tail", "50", &self.container("server")]);
+            eprintln!(
+                "--- the server's log\n{}",
+                log.map_or_else(|_| String::new(), |log| String::from_utf8_lossy(&log.stderr).into_owned())
+            );
+        }
+        let directory = self.directory.to_str().unwrap();
+        let project = ["compose", "-p", &self.project, "--project-directory", directory];
+        run(&[&project[..], &["down", "--volumes", "--timeout", "2"]].concat()).ok();
+    }
+}
+
+fn loteria(arguments: &[&str]) -> String {
+    let output = Command::new(PROGRAM).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
