@@ -325,6 +325,14 @@ fn its_process_is_confined_and_counts_as_no_client() {
 }
 
 #[test]
+fn a_server_without_privileges_has_metrics_too() {
+    let Some(setup) = setup().with_user_of_its_own() else { return };
+    let server = setup.start();
+    server.session(1).0.store(0, &bets(1, 0..7));
+    assert_value(&server, "loteria_bets_stored_total", 7);
+}
+
+#[test]
 fn a_metrics_process_that_is_killed_comes_back_and_nobody_else_notices() {
     let server = setup().start();
     scrape(&server);
