@@ -15,6 +15,9 @@
 //!                           └──────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! Where `METRICS_ADDRESS` is set, the acceptor also keeps a process running that answers scrapes over HTTP: a handler in
+//! all but whom it serves ([`server::metrics`]).
+//!
 //! # One bet's path
 //!
 //! | where | what happens |

@@ -2,6 +2,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a test fails by a panic, and says what it leaves out"
 )]
@@ -320,6 +322,14 @@ fn its_process_is_confined_and_counts_as_no_client() {
     let (mut session, _) = server.session(1);
     session.store(0, &bets(1, 0..7));
     assert_value(&server, "loteria_handlers", 1);
+}
+
+#[test]
+fn a_server_without_privileges_has_metrics_too() {
+    let Some(setup) = setup().with_user_of_its_own() else { return };
+    let server = setup.start();
+    server.session(1).0.store(0, &bets(1, 0..7));
+    assert_value(&server, "loteria_bets_stored_total", 7);
 }
 
 #[test]

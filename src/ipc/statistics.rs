@@ -18,7 +18,7 @@ const SYNC_SECONDS: [f64; 11] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 
 pub struct Statistics {
     /// Messages of bets that were acknowledged.
     pub batches: u64,
-    /// Requests that were refused, by [`reason`].
+    /// Requests that were refused, in the order of [`REASONS`].
     pub refused: [u64; REASONS.len()],
     /// The bets of each group that was stored.
     pub group_bets: Histogram,

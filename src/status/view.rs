@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn no_size_of_a_terminal_and_no_status_is_a_panic() {
         let huge = Status { handlers: u32::MAX, ..samples::status(&[(u64::MAX / 2, false), (1, true)]) };
-        let models = [model([]), model([at(1.0, &[])]), model([huge]), model([at(1.0, &[(1, false); 3000])])];
+        let models = [model([]), model([at(1.0, &[])]), model([huge]), model([at(1.0, &[(1, false); 900])])];
         for model in &models {
             for width in [1, 2, 9, 37, 38, 39, 79, 80, 200, 500] {
                 for height in [1, 2, 5, 6, 7, 8, 11, 12, 13, 19, 20, 24, 70] {

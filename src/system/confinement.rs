@@ -6,7 +6,7 @@
 //! | limits | new descriptors of any kind, new processes, core dumps | all handlers | `getrlimit(2)` |
 //! | no new privileges | what set-user-ID programs would give | all handlers | `PR_SET_NO_NEW_PRIVS(2const)` |
 //! | Landlock | files, TCP, signals and traces to any process outside | all handlers | `landlock(7)` |
-//! | seccomp | all system calls but those that a session needs | sessions; it costs more than a classic message is worth | `seccomp(2)` |
+//! | seccomp | all system calls but those that a session needs | sessions, and the metrics process with what it needs besides; it costs more than a classic message is worth | `seccomp(2)` |
 //!
 //! Each layer is applied as far as the kernel and the container have it. What that is, is found out once, by a child
 //! that tries ([`Confinement::try_out`]); a handler in which a layer fails that could be had then serves nobody.
