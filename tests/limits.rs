@@ -8,8 +8,9 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use common::client::bets_frame;
-use common::{Bet, Client, Setup, bets, frame, kind, processes, records, rows, status, until, winner};
-use nix::sys::resource::{Resource, getrlimit};
+use common::{
+    Bet, Client, Setup, bets, frame, kind, processes, queues, records, rows, status, until, winner,
+};
 use nix::sys::signal::Signal;
 
 const A_WHILE: Duration = Duration::from_millis(300);
@@ -280,8 +281,7 @@ fn a_silent_session_is_kept_honest_by_keep_alive() {
 #[test]
 fn servers_of_one_user_share_its_bytes_in_queues_until_there_is_no_room_for_one_more() {
     let Some(first) = Setup::new().with_user_of_its_own() else { return };
-    if getrlimit(Resource::RLIMIT_MSGQUEUE).unwrap().0 != 819_200 {
-        eprintln!("skipped: this machine has another limit than most");
+    if !queues::limit_is_the_usual_one() {
         return;
     }
     // Nine whole queues, and then what is left.
