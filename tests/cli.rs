@@ -83,6 +83,14 @@ fn the_test_data_is_what_sample_writes() {
 }
 
 #[test]
+fn the_committed_compose_file_is_that_of_five_agencies() {
+    let output = loteria(&["compose", "--agencies", "5"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker-compose.yaml");
+    assert_eq!(text(&output.stdout), fs::read_to_string(committed).unwrap());
+}
+
+#[test]
 fn a_status_is_a_table_or_the_servers_json() {
     let output = status(&frame(0x0F, STATUS.as_bytes()), &[]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

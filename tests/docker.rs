@@ -89,13 +89,13 @@ fn check_kill_pause_and_stop(contest: &Contest) {
     contest.wait_for_load();
     contest.compose(&["kill", "-s", "KILL", "server"]);
     contest.until("the server is dead", || contest.inspect("server", ".State.Running") == "false");
-    contest.up();
+    // The agencies are still there, and come back as soon as it is: only it has to be started, and is not waited for.
+    contest.compose(&["up", "--detach", "server"]);
     contest.wait_for_load();
-    for service in ["server", "client1"] {
-        contest.compose(&["pause", service]);
-        std::thread::sleep(Duration::from_secs(6));
-        contest.compose(&["unpause", service]);
-    }
+    let both = ["server", "client1"];
+    contest.compose(&[&["pause"], &both[..]].concat());
+    std::thread::sleep(Duration::from_secs(6));
+    contest.compose(&[&["unpause"], &both[..]].concat());
     contest.wait_for_winners(1);
     contest.assert_all_stored_once();
     make_orphans(contest);

@@ -8,7 +8,9 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use common::client::bets_frame;
-use common::{Bet, Client, Setup, bets, frame, kind, processes, records, rows, status, until, winner};
+use common::{
+    Bet, Client, Setup, bets, frame, kind, processes, queues, records, rows, status, until, winner,
+};
 use nix::sys::signal::Signal;
 
 const A_WHILE: Duration = Duration::from_millis(300);
@@ -274,4 +276,24 @@ fn a_silent_session_is_kept_honest_by_keep_alive() {
     });
     let timer = ours.unwrap()[5].to_owned();
     assert!(timer.starts_with("02:"), "{timer}");
+}
+
+#[test]
+fn servers_of_one_user_share_its_bytes_in_queues_until_there_is_no_room_for_one_more() {
+    let Some(first) = Setup::new().with_user_of_its_own() else { return };
+    if !queues::limit_is_the_usual_one() {
+        return;
+    }
+    // Nine whole queues, and then what is left.
+    let room = |index| [None, Some("5"), Some("2"), Some("1")][usize::max(index, 8) - 8];
+    let servers: Vec<_> = (0..12).map(|_| first.beside().start()).collect();
+    for (index, server) in servers.iter().enumerate() {
+        assert_eq!(server.log().value("request_queue", "messages").as_deref(), room(index), "{index}");
+    }
+    let failure = first.run().failure();
+    assert!(failure.contains("ulimit -q") && failure.contains("another user"), "{failure}");
+    // The smallest queue is one too.
+    let (mut session, _) = servers[11].session(1);
+    session.store(0, &bets(1, 0..2000));
+    assert_eq!(servers[11].bets_file(), rows(&bets(1, 0..2000)));
 }

@@ -81,7 +81,7 @@ impl QueueReceiver {
     /// # Errors
     /// None that a correct kernel gives.
     pub fn small_capacity(&self) -> io::Result<Option<i64>> {
-        let messages = i64::from(mq_getattr(&self.0.0)?.maxmsg());
+        let messages = mq_getattr(&self.0.0)?.maxmsg();
         Ok((messages < MOST_MESSAGES).then_some(messages))
     }
 

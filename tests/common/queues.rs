@@ -6,6 +6,17 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
+
+/// Whether a user may have as many bytes in queues as the kernel lets everybody have.
+pub fn limit_is_the_usual_one() -> bool {
+    let (soft, _) = getrlimit(Resource::RLIMIT_MSGQUEUE).unwrap();
+    if soft != 819_200 {
+        eprintln!("skipped: RLIMIT_MSGQUEUE is {soft} here");
+    }
+    soft == 819_200
+}
+
 /// A file system that a test has mounted.
 #[derive(Debug)]
 pub struct Mount<'a>(&'a Path);

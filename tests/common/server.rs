@@ -80,13 +80,23 @@ impl Setup {
             return None;
         }
         let number = std::process::id().wrapping_mul(8) + USED.fetch_add(1, Ordering::Relaxed);
-        let user = 61_000 + number % 4_000;
+        self.become_user(61_000 + number % 4_000);
+        Some(self)
+    }
+
+    /// Another server of the same user, which is one of its own, in a folder of its own.
+    pub fn beside(&self) -> Self {
+        let mut other = Self::new();
+        other.become_user(self.user.expect("a user of its own"));
+        other
+    }
+
+    fn become_user(&mut self, user: u32) {
         std::os::unix::fs::chown(self.folder.path(), Some(user), Some(user)).unwrap();
         // The way to the program may be closed to that user. Copied by another process: a file that this one has open for
         // writing, or a process that another thread of it forks just then, could not be executed.
         assert!(Command::new("cp").arg(PROGRAM).arg(self.path("loteria")).status().unwrap().success());
         self.user = Some(user);
-        Some(self)
     }
 
     /// The user it runs as, if that is one of its own.
@@ -140,7 +150,7 @@ impl Setup {
 
     /// Starts a server.
     pub fn spawn(&self) -> RunningServer {
-        let slot = Some(Slot::take());
+        let slot = self.user.is_none().then(Slot::take);
         let log_path =
             (1..1000).map(|run| self.path(&format!("log-{run}"))).find(|path| !path.exists()).unwrap();
         let log = File::options().create(true).append(true).open(&log_path).unwrap();
@@ -350,7 +360,7 @@ impl Drop for RunningServer {
     }
 }
 
-/// The right to run one server. Without privileges a user can have nine queues of the size that the server makes
+/// The right to run one server as the user that runs the tests. Without privileges a user can have nine queues of the size that the server makes
 /// (`RLIMIT_MSGQUEUE`), so a machine with many cores must not run as many tests at a time.
 #[derive(Debug)]
 struct Slot;
