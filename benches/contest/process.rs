@@ -28,31 +28,39 @@ const SHOWN_LINES: usize = 20;
 /// Who is put under load.
 #[derive(Debug, Clone, Copy)]
 pub enum Contestant {
-    /// The real server, which logs from this level on.
-    Server(&'static str),
+    /// The real server, with such settings beside those that every run has.
+    Server(&'static [Setting]),
     /// What it is compared with.
     Baseline(Baseline),
 }
 
+/// An environment variable of the server and its value.
+type Setting = (&'static str, &'static str);
+
 /// The real server as it is measured unless something else is said.
-pub const SERVER: Contestant = Contestant::Server("WARNING");
+pub const SERVER: Contestant = Contestant::Server(&[("LOGGING_LEVEL", "WARNING")]);
+/// The real server, which logs every message to a file.
+pub const LOGGING_SERVER: Contestant = Contestant::Server(&[("LOGGING_LEVEL", "INFO")]);
 
 impl Contestant {
     /// Its name in the progress.
     pub fn name(self) -> String {
         match self {
-            Self::Server(level) => format!("server, {level}"),
+            Self::Server(settings) => {
+                let settings = settings.iter().map(|(key, value)| format!("{key} {value}"));
+                format!("server, {}", settings.collect::<Vec<_>>().join(", "))
+            }
             Self::Baseline(baseline) => baseline.name().to_owned(),
         }
     }
 
     fn command(self, port: u16, agencies: u16) -> Command {
         match self {
-            Self::Server(level) => {
+            Self::Server(settings) => {
                 let mut command = Command::new(PROGRAM);
                 command.arg("server").env_clear();
                 command.env("SERVER_IP", "127.0.0.1").env("SERVER_PORT", port.to_string());
-                command.env("CLIENTS_AMOUNT", agencies.to_string()).env("LOGGING_LEVEL", level);
+                command.env("CLIENTS_AMOUNT", agencies.to_string()).envs(settings.iter().copied());
                 command
             }
             Self::Baseline(baseline) => {

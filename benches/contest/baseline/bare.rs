@@ -267,7 +267,7 @@ impl Handler<'_> {
     fn request(&mut self, records: &[u8], last: u8) -> io::Result<()> {
         let mut rows = std::mem::take(&mut self.rows);
         rows.clear();
-        self.counts.push_back(push_rows(records, &mut rows, |_| Ok(()))?);
+        self.counts.push_back(push_rows(records, &mut rows)?);
         self.header.request += 1;
         let mut parts = rows.chunks(MESSAGE - HEADER).peekable();
         while let Some(part) = parts.next() {

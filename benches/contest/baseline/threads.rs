@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::wire::{
     AWAIT_RESULT, BET_ACK, END, Frames, OPEN_SESSION, RESULT, SESSION_BETS, SESSION_STORED, malformed,
-    open_session, push_frame, push_rows, session_records,
+    open_session, push_frame, push_row, session_records,
 };
 
 const WINNING_NUMBER: u32 = 7574;
@@ -114,7 +114,7 @@ fn serve(socket: &TcpStream, log: &Log) -> io::Result<()> {
             (SESSION_BETS, payload) => {
                 rows.clear();
                 let records = session_records(payload)?;
-                stored += push_rows(records, &mut rows, |bet| check(bet, agency, &mut winners))?;
+                stored += take_bets(records, agency, &mut rows, &mut winners)?;
                 log.store(&rows, &mut winners)?;
                 push_frame(SESSION_STORED, &u64::to_be_bytes(stored), &mut answer);
             }
@@ -129,17 +129,29 @@ fn serve(socket: &TcpStream, log: &Log) -> io::Result<()> {
     }
 }
 
-/// Validates a bet, and notes it if it wins.
-fn check(bet: &[&str; 6], agency: u32, winners: &mut Vec<(u32, String)>) -> io::Result<()> {
-    let [of, _, _, document, birthdate, number] = *bet;
-    let number = number.parse::<u32>().map_err(io::Error::other)?;
-    if of.parse() != Ok(agency) || !looks_like_a_date(birthdate) {
-        return Err(malformed());
+/// Validates records, makes rows of them, and notes who wins. How many there were.
+fn take_bets(
+    records: &[u8],
+    agency: u32,
+    rows: &mut Vec<u8>,
+    winners: &mut Vec<(u32, String)>,
+) -> io::Result<u64> {
+    let text = std::str::from_utf8(records).map_err(io::Error::other)?;
+    let mut count = 0;
+    for record in text.split('\x1e') {
+        let fields: Vec<&str> = record.split('\x1f').collect();
+        let [of, _, _, document, birthdate, number] = *fields.as_slice() else { return Err(malformed()) };
+        let number = number.parse::<u32>().map_err(io::Error::other)?;
+        if of.parse() != Ok(agency) || !looks_like_a_date(birthdate) {
+            return Err(malformed());
+        }
+        if number == WINNING_NUMBER {
+            winners.push((agency, document.to_owned()));
+        }
+        push_row(&fields, rows);
+        count += 1;
     }
-    if number == WINNING_NUMBER {
-        winners.push((agency, document.to_owned()));
-    }
-    Ok(())
+    Ok(count)
 }
 
 fn looks_like_a_date(text: &str) -> bool {

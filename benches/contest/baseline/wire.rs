@@ -76,12 +76,8 @@ pub fn session_records(payload: &[u8]) -> io::Result<&[u8]> {
     payload.get(8..).ok_or_else(malformed)
 }
 
-/// Appends the CSV rows of records, and hands on the fields of each. How many there were.
-pub fn push_rows<'a>(
-    records: &'a [u8],
-    rows: &mut Vec<u8>,
-    mut take: impl FnMut(&[&'a str; FIELDS]) -> io::Result<()>,
-) -> io::Result<u64> {
+/// Appends the CSV rows of records. How many there were.
+pub fn push_rows(records: &[u8], rows: &mut Vec<u8>) -> io::Result<u64> {
     let text = std::str::from_utf8(records).map_err(io::Error::other)?;
     let mut count = 0;
     for record in text.split('\x1e') {
@@ -93,19 +89,19 @@ pub fn push_rows<'a>(
         if parts.next().is_some() {
             return Err(malformed());
         }
-        take(&fields)?;
         push_row(&fields, rows);
         count += 1;
     }
     Ok(count)
 }
 
-fn push_row(fields: &[&str; FIELDS], rows: &mut Vec<u8>) {
+/// Appends a row.
+pub fn push_row(fields: &[&str], rows: &mut Vec<u8>) {
     for (index, field) in fields.iter().enumerate() {
         if index > 0 {
             rows.push(b',');
         }
-        if field.bytes().any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n')) {
+        if field.contains([',', '"', '\r', '\n']) {
             rows.push(b'"');
             rows.extend_from_slice(field.replace('"', "\"\"").as_bytes());
             rows.push(b'"');

@@ -172,9 +172,12 @@ impl Upload<'_> {
         self.session.receive()?;
         while let Some(frame) = self.session.inbox.next_frame().map_err(io::Error::other)? {
             let message = ServerMessage::decode(frame).map_err(io::Error::other)?;
-            let expected = self.stream.batches.get(self.acknowledged).map(|batch| batch.stored);
+            // It may tell of more than the batch that it answers.
+            let least = self.stream.batches.get(self.acknowledged).map(|batch| batch.stored);
             match message {
-                ServerMessage::SessionStored { stored } if Some(stored) == expected => self.acknowledged += 1,
+                ServerMessage::SessionStored { stored } if least.is_some_and(|least| stored >= least) => {
+                    self.acknowledged += 1;
+                }
                 _ => return Err(wrong(&message)),
             }
         }

@@ -7,15 +7,11 @@ use crate::baseline::Baseline;
 use crate::load::classic::{draw, upload};
 use crate::load::stream::{Stream, agencies};
 use crate::measure::Series;
-use crate::process::{Contestant, SERVER, Server};
+use crate::process::{Contestant, LOGGING_SERVER, SERVER, Server};
 use crate::report::{Goal, Row, Unit};
 
-const CONTESTANTS: [Contestant; 4] = [
-    SERVER,
-    Contestant::Baseline(Baseline::Bare),
-    Contestant::Baseline(Baseline::Fork),
-    Contestant::Server("INFO"),
-];
+const CONTESTANTS: [Contestant; 4] =
+    [SERVER, Contestant::Baseline(Baseline::Bare), Contestant::Baseline(Baseline::Fork), LOGGING_SERVER];
 
 pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
     let rounds = bench.size.rounds;

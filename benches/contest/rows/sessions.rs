@@ -12,15 +12,11 @@ use crate::baseline::Baseline;
 use crate::load::session::{draw, open, upload};
 use crate::load::stream::{Stream, agencies, winners};
 use crate::measure::Series;
-use crate::process::{Agency, Contestant, SERVER, Server, status};
+use crate::process::{Agency, Contestant, LOGGING_SERVER, SERVER, Server, status};
 use crate::report::{Goal, Row, Unit};
 
-const CONTESTANTS: [Contestant; 4] = [
-    SERVER,
-    Contestant::Baseline(Baseline::Bare),
-    Contestant::Baseline(Baseline::Threads),
-    Contestant::Server("INFO"),
-];
+const CONTESTANTS: [Contestant; 4] =
+    [SERVER, Contestant::Baseline(Baseline::Bare), Contestant::Baseline(Baseline::Threads), LOGGING_SERVER];
 
 pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
     let rounds = bench.size.rounds;

@@ -8,8 +8,9 @@ use crate::memory::{children_of, has_open, peak};
 use crate::process::Server;
 use crate::report::{Goal, Row, Unit};
 
-/// Seconds for a bet.
+/// Seconds for a bet, where there are many.
 const LIMIT_PER_BET: f64 = 0.3e-6;
+const MANY: u64 = 1_000_000;
 
 pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
     let rounds = bench.size.rounds;
@@ -38,7 +39,8 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 fn time_row(bets: u64, times: &Series) -> Row {
-    Row::new(format!("start on {bets} bets"), Unit::Seconds, times).below(bets as f64 * LIMIT_PER_BET)
+    let row = Row::new(format!("start on {bets} bets"), Unit::Seconds, times);
+    if bets < MANY { row } else { row.below(bets as f64 * LIMIT_PER_BET) }
 }
 
 /// Seconds until server and storage answer, and the most memory that storage had.
