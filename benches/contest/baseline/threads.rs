@@ -148,7 +148,7 @@ fn take_bets(
         if number == WINNING_NUMBER {
             winners.push((agency, document.to_owned()));
         }
-        push_row(&fields, rows);
+        push_row(fields.iter().map(|field| field.as_bytes()), rows);
         count += 1;
     }
     Ok(count)

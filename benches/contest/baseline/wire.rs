@@ -14,6 +14,7 @@ pub const SESSION_BETS: u8 = 0x0B;
 pub const SESSION_STORED: u8 = 0x0C;
 pub const AWAIT_RESULT: u8 = 0x0D;
 
+const FIELD_SEPARATOR: u8 = 0x1F;
 const FIELDS: usize = 6;
 const MAX_PAYLOAD: u32 = 1 << 20;
 
@@ -76,38 +77,47 @@ pub fn session_records(payload: &[u8]) -> io::Result<&[u8]> {
     payload.get(8..).ok_or_else(malformed)
 }
 
-/// Appends the CSV rows of records. How many there were.
+/// Appends the CSV rows of records, which must be of six fields. How many there were.
 pub fn push_rows(records: &[u8], rows: &mut Vec<u8>) -> io::Result<u64> {
     let text = std::str::from_utf8(records).map_err(io::Error::other)?;
     let mut count = 0;
     for record in text.split('\x1e') {
-        let mut parts = record.split('\x1f');
-        let mut fields = [""; FIELDS];
+        let mut parts = record.as_bytes().split(|byte| *byte == FIELD_SEPARATOR);
+        let mut fields: [&[u8]; FIELDS] = [&[]; FIELDS];
         for field in &mut fields {
             *field = parts.next().ok_or_else(malformed)?;
         }
         if parts.next().is_some() {
             return Err(malformed());
         }
-        push_row(&fields, rows);
+        push_row(fields.into_iter(), rows);
         count += 1;
     }
     Ok(count)
 }
 
 /// Appends a row.
-pub fn push_row(fields: &[&str], rows: &mut Vec<u8>) {
-    for (index, field) in fields.iter().enumerate() {
+pub fn push_row<'a>(fields: impl Iterator<Item = &'a [u8]>, rows: &mut Vec<u8>) {
+    for (index, field) in fields.enumerate() {
         if index > 0 {
             rows.push(b',');
         }
-        if field.contains([',', '"', '\r', '\n']) {
-            rows.push(b'"');
-            rows.extend_from_slice(field.replace('"', "\"\"").as_bytes());
-            rows.push(b'"');
+        if field.iter().any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n')) {
+            push_quoted(field, rows);
         } else {
-            rows.extend_from_slice(field.as_bytes());
+            rows.extend_from_slice(field);
         }
     }
     rows.extend_from_slice(b"\r\n");
+}
+
+fn push_quoted(field: &[u8], rows: &mut Vec<u8>) {
+    rows.push(b'"');
+    for &byte in field {
+        if byte == b'"' {
+            rows.push(b'"');
+        }
+        rows.push(byte);
+    }
+    rows.push(b'"');
 }
