@@ -18,14 +18,15 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use clap::Parser;
 use loteria::system::signal;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::raise;
-use tempfile::TempDir;
 
+use report::Row;
 use rows::{Bench, Group, Size};
 
 /// Measures the release binary, in interleaved rounds with what it is compared with.
@@ -67,29 +68,36 @@ fn contest(arguments: &Arguments) -> io::Result<()> {
     signal::block()?;
     let folder = tempfile::Builder::new().prefix("contest-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     clean_up_when_interrupted(folder.path().to_owned())?;
-    let result = measure(arguments, &folder);
+    let measured = measure(arguments, folder.path());
+    let _ending = ENDING.lock();
     folder.close()?;
-    result
+    let Measured { rows, failed } = measured?;
+    println!("\n{}", report::table(&rows));
+    if failed.is_empty() { Ok(()) } else { Err(io::Error::other(failed.join("\n"))) }
 }
 
-fn measure(arguments: &Arguments, folder: &TempDir) -> io::Result<()> {
-    println!("{}", machine::describe(folder.path())?);
+/// The rows, and what went wrong in groups that have none.
+struct Measured {
+    rows: Vec<Row>,
+    failed: Vec<String>,
+}
+
+fn measure(arguments: &Arguments, folder: &Path) -> io::Result<Measured> {
+    println!("{}", machine::describe(folder)?);
     let size = if arguments.quick { Size::QUICK } else { Size::FULL };
     println!("{}", size.describe());
-    let bench = Bench::new(folder.path(), size);
-    let mut failed = Vec::new();
-    let mut rows = Vec::new();
+    let bench = Bench::new(folder, size);
+    let mut measured = Measured { rows: Vec::new(), failed: Vec::new() };
     for group in Group::ALL {
         if arguments.rows.is_empty() || arguments.rows.contains(&group) {
             match group.run(&bench) {
-                Ok(more) => rows.extend(more),
-                Err(error) => failed.push(format!("{}: {error}", group.name())),
+                Ok(rows) => measured.rows.extend(rows),
+                Err(error) => measured.failed.push(format!("{}: {error}", group.name())),
             }
         }
     }
     bench.progress.clear();
-    println!("\n{}", report::table(&rows));
-    if failed.is_empty() { Ok(()) } else { Err(io::Error::other(failed.join("\n"))) }
+    Ok(measured)
 }
 
 /// As many descriptors as this user can have: some rows hold a thousand connections.
@@ -98,12 +106,17 @@ fn raise_descriptor_limit() -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
+/// Held by whoever ends this process, and never given back: the thread that was told by a signal to clean up, or the one
+/// that has measured.
+static ENDING: Mutex<()> = Mutex::new(());
+
 /// Has a thread wait for SIGINT and SIGTERM, which then removes the folder and ends this process by that signal. All
 /// that was started ends with it.
 fn clean_up_when_interrupted(folder: PathBuf) -> io::Result<()> {
     let cleaner = std::thread::Builder::new().name("cleaner".to_owned());
     cleaner.spawn(move || {
         let Ok(signal) = signal::wait_for_termination() else { return };
+        let _ending = ENDING.lock();
         remove(&folder);
         signal::unblock().ok();
         raise(signal).ok();

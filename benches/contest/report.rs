@@ -80,6 +80,13 @@ impl Row {
         }
     }
 
+    fn full_name(&self) -> String {
+        match &self.against {
+            Some((against, _)) => format!("{} against {against}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
     fn cells(&self) -> [String; 8] {
         let (low, high) = self.values.spread();
         let (against, ratio, ratio_spread) = match &self.against {
@@ -129,8 +136,8 @@ pub fn table(rows: &[Row]) -> String {
         });
         writeln!(table, "{}", padded.collect::<Vec<_>>().join("  ").trim_end()).unwrap_or_default();
     }
-    let missed: Vec<&str> =
-        rows.iter().filter(|row| row.is_met() == Some(false)).map(|row| row.name.as_str()).collect();
+    let missed: Vec<String> =
+        rows.iter().filter(|row| row.is_met() == Some(false)).map(Row::full_name).collect();
     let summary = if missed.is_empty() {
         "all targets are met".to_owned()
     } else {
