@@ -1,0 +1,80 @@
+//! Classic clients: a connection for each message.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use loteria::protocol::frame::{FrameType, HEADER_LEN};
+use loteria::protocol::message::ClientMessage;
+
+use super::connect;
+use super::stream::{Stream, winners};
+
+/// How soon a client that asks for the result asks again.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Brings all streams, side by side; how long that took.
+pub fn upload(address: SocketAddr, streams: &[Stream]) -> io::Result<Duration> {
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = streams.iter().map(|stream| scope.spawn(|| bring(address, stream))).collect();
+        clients
+            .into_iter()
+            .try_for_each(|client| client.join().unwrap_or_else(|_| Err(io::Error::other("panic"))))
+    })?;
+    Ok(start.elapsed())
+}
+
+fn bring(address: SocketAddr, stream: &Stream) -> io::Result<()> {
+    (0..stream.batches.len()).try_for_each(|batch| {
+        expect(&ask(address, stream.frames(batch..batch + 1))?, FrameType::BetAck, b"OK")
+    })
+}
+
+/// Ends all agencies, and checks what each is told of its winners.
+pub fn draw(address: SocketAddr, streams: &[Stream]) -> io::Result<()> {
+    for stream in streams {
+        let (end, _) = end_and_request(stream)?;
+        expect_nothing(&ask(address, &end)?)?;
+    }
+    for stream in streams {
+        let (_, request) = end_and_request(stream)?;
+        let mut answer = ask(address, &request)?;
+        while answer.first() == Some(&(FrameType::InProgress as u8)) {
+            std::thread::sleep(PAUSE);
+            answer = ask(address, &request)?;
+        }
+        expect(&answer, FrameType::Result, &winners(stream.agency, stream.stored()))?;
+    }
+    Ok(())
+}
+
+fn end_and_request(stream: &Stream) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let agency = Some(u8::try_from(stream.agency.get()).map_err(io::Error::other)?);
+    let (mut end, mut request) = (Vec::new(), Vec::new());
+    ClientMessage::End(agency).encode(&mut end);
+    ClientMessage::ResultRequest(agency).encode(&mut request);
+    Ok((end, request))
+}
+
+/// Sends a frame over a connection of its own; all that comes back until the server closes it.
+fn ask(address: SocketAddr, frame: &[u8]) -> io::Result<Vec<u8>> {
+    let mut socket = connect(address)?;
+    socket.write_all(frame)?;
+    let mut answer = Vec::with_capacity(64);
+    socket.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+fn expect(answer: &[u8], kind: FrameType, payload: &[u8]) -> io::Result<()> {
+    let right = answer.first() == Some(&(kind as u8)) && answer.get(HEADER_LEN..) == Some(payload);
+    if right { Ok(()) } else { Err(wrong(answer)) }
+}
+
+fn expect_nothing(answer: &[u8]) -> io::Result<()> {
+    if answer.is_empty() { Ok(()) } else { Err(wrong(answer)) }
+}
+
+fn wrong(answer: &[u8]) -> io::Error {
+    io::Error::other(format!("a wrong answer: {}", answer.escape_ascii()))
+}

@@ -1,0 +1,162 @@
+//! Made-up bets: as records in frames for a client to send, and as rows of a file for a server to start on.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use loteria::lottery::row::encode_row;
+use loteria::lottery::{AgencyId, Bet};
+use loteria::protocol::message::ClientMessage;
+use loteria::protocol::record::{RECORD_SEPARATOR, push_record};
+
+/// How many bets a message carries.
+const BATCH: u64 = 136;
+/// One bet of so many wins.
+const BETS_PER_WINNER: u64 = 5000;
+const WINNING_NUMBER: u32 = 7574;
+const NAMES: [(&str, &str); 4] = [
+    ("Santiago Lionel", "Lorca"),
+    ("Ana María", "Fernández"),
+    ("Nicolás", "Echeverría"),
+    ("Milagros Rocío", "Sosa"),
+];
+
+/// The agencies 1 to that many.
+pub fn agencies(count: u16) -> impl Iterator<Item = AgencyId> {
+    (1..=count).filter_map(AgencyId::new)
+}
+
+/// Hands on the bets of an agency with these indexes.
+fn for_each_bet(
+    agency: AgencyId,
+    indexes: Range<u64>,
+    mut take: impl FnMut(u64, &Bet<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut document = itoa::Buffer::new();
+    let birthdates: Vec<String> =
+        (0..84).map(|n| format!("19{}-{:02}-{:02}", 15 + n, n % 12 + 1, n % 28 + 1)).collect();
+    let looks = birthdates.iter().zip(NAMES.iter().cycle()).cycle();
+    for (index, (birthdate, (first_name, last_name))) in indexes.zip(looks) {
+        let wins = index % BETS_PER_WINNER == BETS_PER_WINNER - 1;
+        let loser = u32::try_from(index * 7919 % 7500).unwrap_or(0);
+        let bet = Bet {
+            agency,
+            first_name,
+            last_name,
+            document: document.format(document_of(agency, index)),
+            birthdate,
+            number: if wins { WINNING_NUMBER } else { loser },
+        };
+        take(index, &bet)?;
+    }
+    Ok(())
+}
+
+fn document_of(agency: AgencyId, index: u64) -> u64 {
+    u64::from(agency.get()) * 10_000_000 + index
+}
+
+/// The payload of the result that an agency with so many bets must get.
+pub fn winners(agency: AgencyId, bets: u64) -> Vec<u8> {
+    let indexes = (0..bets / BETS_PER_WINNER).map(|winner| (winner + 1) * BETS_PER_WINNER - 1);
+    let documents = indexes.map(|index| document_of(agency, index).to_string());
+    documents.collect::<Vec<_>>().join("\x1e").into_bytes()
+}
+
+/// What of a stream is sent at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch {
+    /// Where its frame ends in the bytes.
+    pub end: usize,
+    /// How many bets of the agency there are with it.
+    pub stored: u64,
+}
+
+/// The frames with which one agency brings its bets.
+#[derive(Debug)]
+pub struct Stream {
+    /// The agency.
+    pub agency: AgencyId,
+    /// How many bets of the agency are there before.
+    pub begin: u64,
+    /// All frames, one behind the other.
+    pub bytes: Vec<u8>,
+    /// Each of them.
+    pub batches: Vec<Batch>,
+}
+
+impl Stream {
+    /// For a session: the bets with these indexes.
+    pub fn for_session(agency: AgencyId, indexes: Range<u64>) -> io::Result<Self> {
+        Self::of(agency, indexes, |first, records| ClientMessage::SessionBets { first, records })
+    }
+
+    /// For classic connections.
+    pub fn for_classic(agency: AgencyId, bets: u64) -> io::Result<Self> {
+        Self::of(agency, 0..bets, |_, records| ClientMessage::MultipleBets(records))
+    }
+
+    fn of(
+        agency: AgencyId,
+        indexes: Range<u64>,
+        message: impl Fn(u64, &[u8]) -> ClientMessage<'_>,
+    ) -> io::Result<Self> {
+        let mut stream = Self { agency, begin: indexes.start, bytes: Vec::new(), batches: Vec::new() };
+        let mut records = Vec::new();
+        let mut first = indexes.start;
+        while first < indexes.end {
+            let stored = (first + BATCH).min(indexes.end);
+            records.clear();
+            for_each_bet(agency, first..stored, |index, bet| {
+                if index > first {
+                    records.push(RECORD_SEPARATOR);
+                }
+                push_record(bet, &mut records);
+                Ok(())
+            })?;
+            message(first, &records).encode(&mut stream.bytes);
+            stream.batches.push(Batch { end: stream.bytes.len(), stored });
+            first = stored;
+        }
+        Ok(stream)
+    }
+
+    /// How many bets it brings.
+    pub fn bets(&self) -> u64 {
+        self.stored() - self.begin
+    }
+
+    /// How many bets of the agency there are after it.
+    pub fn stored(&self) -> u64 {
+        self.batches.last().map_or(self.begin, |batch| batch.stored)
+    }
+
+    /// The frames of these batches.
+    pub fn frames(&self, batches: Range<usize>) -> &[u8] {
+        let end_of = |count: usize| {
+            count.checked_sub(1).and_then(|last| self.batches.get(last)).map_or(0, |batch| batch.end)
+        };
+        self.bytes.get(end_of(batches.start)..end_of(batches.end)).unwrap_or_default()
+    }
+}
+
+/// Writes a file of bets, and makes it last: so many of each agency, in turns of a batch.
+pub fn write_file(path: &Path, agency_count: u16, bets_each: u64) -> io::Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut rows = Vec::new();
+    let mut first = 0;
+    while first < bets_each {
+        let next = (first + BATCH * 50).min(bets_each);
+        for agency in agencies(agency_count) {
+            rows.clear();
+            for_each_bet(agency, first..next, |_, bet| {
+                encode_row(bet, &mut rows);
+                Ok(())
+            })?;
+            file.write_all(&rows)?;
+        }
+        first = next;
+    }
+    file.into_inner()?.sync_all()
+}

@@ -1,0 +1,250 @@
+//! The processes that are measured: the server, the baselines in its place, the agencies. Each has its log in a file of
+//! its folder, and ends with this process, however that ends.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use loteria::lottery::AgencyId;
+use loteria::protocol::frame::{FrameType, HEADER_LEN, header};
+use loteria::protocol::status::Status;
+use loteria::system::process::{die_with_parent, signal_child};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::baseline::{self, Baseline};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
+/// How long a server may take until it answers, and until it has ended.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How soon it is looked again whether it does.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How much of a log is shown when something goes wrong.
+const SHOWN_LINES: usize = 20;
+
+/// Who is put under load.
+#[derive(Debug, Clone, Copy)]
+pub enum Contestant {
+    /// The real server, with such settings beside those that every run has.
+    Server(&'static [Setting]),
+    /// What it is compared with.
+    Baseline(Baseline),
+}
+
+/// An environment variable of the server and its value.
+type Setting = (&'static str, &'static str);
+
+/// The real server as it is measured unless something else is said.
+pub const SERVER: Contestant = Contestant::Server(&[("LOGGING_LEVEL", "WARNING")]);
+/// The real server, which logs every message to a file.
+pub const LOGGING_SERVER: Contestant = Contestant::Server(&[("LOGGING_LEVEL", "INFO")]);
+
+impl Contestant {
+    /// Its name in the progress.
+    pub fn name(self) -> String {
+        match self {
+            Self::Server(settings) => {
+                let settings = settings.iter().map(|(key, value)| format!("{key} {value}"));
+                format!("server, {}", settings.collect::<Vec<_>>().join(", "))
+            }
+            Self::Baseline(baseline) => baseline.name().to_owned(),
+        }
+    }
+
+    fn command(self, port: u16, agencies: u16) -> Command {
+        match self {
+            Self::Server(settings) => {
+                let mut command = Command::new(PROGRAM);
+                command.arg("server").env_clear();
+                command.env("SERVER_IP", "127.0.0.1").env("SERVER_PORT", port.to_string());
+                command.env("CLIENTS_AMOUNT", agencies.to_string()).envs(settings.iter().copied());
+                command
+            }
+            Self::Baseline(baseline) => {
+                let mut command = Command::new("/proc/self/exe");
+                command.args([baseline::COMMAND, baseline.name(), &port.to_string(), &agencies.to_string()]);
+                command
+            }
+        }
+    }
+}
+
+/// A process with its log. It is killed when it is dropped.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    fn start(mut command: Command, folder: &Path, name: &str) -> io::Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        die_with_parent(&mut command);
+        Ok(Self { child: command.spawn()?, log })
+    }
+
+    fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// Waits for its end, and looks now and then at what it is.
+    fn wait(&mut self, mut meanwhile: impl FnMut(i32)) -> io::Result<ExitStatus> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            meanwhile(self.pid());
+            match self.child.try_wait()? {
+                Some(status) => return Ok(status),
+                None if Instant::now() > deadline => return Err(io::Error::other("it does not end")),
+                None => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+
+    /// The error with what the process had to say.
+    fn explain(&mut self, error: &io::Error) -> io::Error {
+        let state = match self.child.try_wait() {
+            Ok(Some(status)) => status.to_string(),
+            _ => "still running".to_owned(),
+        };
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        let shown = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default().join("\n");
+        io::Error::other(format!("{error}\n--- {} ({state})\n{shown}\n---", self.log.display()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended: then there is nothing to kill, and its status is known.
+        if self.child.kill().is_ok() {
+            self.child.wait().ok();
+        }
+    }
+}
+
+/// A contestant that runs.
+#[derive(Debug)]
+pub struct Server {
+    process: Process,
+    contestant: Contestant,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Starts it in that folder, where it has its `bets.csv`, and waits until it can be connected to.
+    pub fn start(contestant: Contestant, folder: &Path, agencies: u16) -> io::Result<Self> {
+        let mut server = Self::spawn(contestant, folder, agencies)?;
+        server.wait_until("connect", |address| TcpStream::connect(address).map(drop))?;
+        Ok(server)
+    }
+
+    /// Starts the real server, and waits until it and its storage answer; how long that took.
+    pub fn start_timed(folder: &Path, agencies: u16) -> io::Result<(Self, Duration)> {
+        let start = Instant::now();
+        let mut server = Self::spawn(SERVER, folder, agencies)?;
+        server.wait_until("answer", |address| status(address).map(drop))?;
+        Ok((server, start.elapsed()))
+    }
+
+    fn spawn(contestant: Contestant, folder: &Path, agencies: u16) -> io::Result<Self> {
+        let port = free_port()?;
+        let process = Process::start(contestant.command(port, agencies), folder, "server")?;
+        Ok(Self { process, contestant, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) })
+    }
+
+    fn wait_until(&mut self, what: &str, holds: impl Fn(SocketAddr) -> io::Result<()>) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = holds(self.address) {
+            if self.process.child.try_wait()?.is_some() || Instant::now() > deadline {
+                return Err(self.process.explain(&io::Error::other(format!("it does not {what}: {error}"))));
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The process that was started.
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// Ends it, after what was done with it came to this result. An error is told with the log. The real server must
+    /// end well.
+    pub fn finish<T>(mut self, result: io::Result<T>) -> io::Result<T> {
+        result.and_then(|value| self.end().map(|()| value)).map_err(|error| self.process.explain(&error))
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        if matches!(self.contestant, Contestant::Baseline(_)) {
+            return self.process.child.kill().and_then(|()| self.process.child.wait()).map(drop);
+        }
+        if let Some(status) = self.process.child.try_wait()? {
+            return Err(io::Error::other(format!("the server ended by itself: {status}")));
+        }
+        signal_child(Pid::from_raw(self.pid()), Signal::SIGTERM);
+        must_be_success(self.process.wait(|_| ())?)
+    }
+}
+
+fn must_be_success(status: ExitStatus) -> io::Result<()> {
+    if status.success() { Ok(()) } else { Err(io::Error::other(status.to_string())) }
+}
+
+/// A port that is free, and that no connection gets as its own while the server on it is not there yet: those are given
+/// from a range further up.
+fn free_port() -> io::Result<u16> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let lowest = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32_768_u16);
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let tries = std::iter::repeat_with(|| rand::random_range(1024..lowest.max(1025))).take(1000);
+    tries.into_iter().find(free).ok_or_else(|| io::Error::other("no port is free"))
+}
+
+/// What a server says about itself.
+pub fn status(address: SocketAddr) -> io::Result<Status> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.write_all(&header(FrameType::StatusRequest, 0))?;
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer)?;
+    serde_json::from_slice(answer.get(HEADER_LEN..).unwrap_or_default()).map_err(io::Error::other)
+}
+
+/// An agency that runs, on its file in the server's folder.
+#[derive(Debug)]
+pub struct Agency(Process);
+
+impl Agency {
+    /// Starts it.
+    pub fn start(server: &Server, folder: &Path, agency: AgencyId) -> io::Result<Self> {
+        let mut command = Command::new(PROGRAM);
+        command.arg("agency").env_clear().env("CLI_ID", agency.to_string());
+        command.env("CLI_SERVER_ADDRESS", server.address().to_string());
+        Process::start(command, folder, &format!("agency-{agency}")).map(Self)
+    }
+
+    /// Waits for its end, which must be a good one, and looks now and then at what it is. How many of its bets won, as
+    /// it says.
+    pub fn finish(mut self, meanwhile: impl FnMut(i32)) -> io::Result<u64> {
+        let ended = self.0.wait(meanwhile).and_then(must_be_success);
+        ended.and_then(|()| self.winners()).map_err(|error| self.0.explain(&error))
+    }
+
+    fn winners(&self) -> io::Result<u64> {
+        let log = fs::read_to_string(&self.0.log)?;
+        let winners = log.lines().find_map(|line| line.split_once("cant_ganadores: "));
+        winners
+            .and_then(|(_, count)| count.parse().ok())
+            .ok_or_else(|| io::Error::other("it tells no result"))
+    }
+}

@@ -1,0 +1,147 @@
+//! The table: a line for each row, with what it has to reach.
+
+use std::fmt::Write as _;
+
+use crate::measure::Series;
+
+/// What a row's values are.
+#[derive(Debug, Clone, Copy)]
+pub enum Unit {
+    /// Bets in a second.
+    BetsPerSecond,
+    /// Seconds for one bet.
+    SecondsPerBet,
+    /// Seconds, of which there are few.
+    Seconds,
+    /// KiB.
+    Memory,
+}
+
+impl Unit {
+    fn format(self, value: f64) -> String {
+        match self {
+            Self::BetsPerSecond => format!("{:.0} k/s", value / 1e3),
+            Self::SecondsPerBet => format!("{:.0} ns", value * 1e9),
+            Self::Seconds if value < 0.1 => format!("{:.2} ms", value * 1e3),
+            Self::Seconds => format!("{value:.2} s"),
+            Self::Memory if value < 1024.0 => format!("{value:.0} KiB"),
+            Self::Memory => format!("{:.1} MiB", value / 1024.0),
+        }
+    }
+}
+
+/// What a row has to reach.
+#[derive(Debug, Clone, Copy)]
+pub enum Goal {
+    /// It is there to compare with.
+    None,
+    /// The median stays below this.
+    Below(f64),
+    /// The ratio reaches this.
+    RatioAtLeast(f64),
+    /// The ratio does not go beyond this.
+    RatioAtMost(f64),
+}
+
+/// One line of the table.
+#[derive(Debug)]
+pub struct Row {
+    name: String,
+    unit: Unit,
+    values: Series,
+    against: Option<(&'static str, Series)>,
+    goal: Goal,
+}
+
+impl Row {
+    /// A row that is there to compare with.
+    pub fn new(name: impl Into<String>, unit: Unit, values: &Series) -> Self {
+        Self { name: name.into(), unit, values: values.clone(), against: None, goal: Goal::None }
+    }
+
+    /// Has to stay below that value.
+    pub fn below(self, limit: f64) -> Self {
+        Self { goal: Goal::Below(limit), ..self }
+    }
+
+    /// Is compared with other values of the same rounds.
+    pub fn against(self, name: &'static str, other: &Series, goal: Goal) -> Self {
+        Self { against: Some((name, self.values.ratio_to(other))), goal, ..self }
+    }
+
+    /// Whether it has reached what it has to; none where it has not to reach anything.
+    fn is_met(&self) -> Option<bool> {
+        let ratio = self.against.as_ref().map_or(f64::NAN, |(_, ratio)| ratio.median());
+        match self.goal {
+            Goal::None => None,
+            Goal::Below(limit) => Some(self.values.median() < limit),
+            Goal::RatioAtLeast(least) => Some(ratio >= least),
+            Goal::RatioAtMost(most) => Some(ratio <= most),
+        }
+    }
+
+    fn full_name(&self) -> String {
+        match &self.against {
+            Some((against, _)) => format!("{} against {against}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    fn cells(&self) -> [String; 8] {
+        let (low, high) = self.values.spread();
+        let (against, ratio, ratio_spread) = match &self.against {
+            Some((name, ratio)) => {
+                let (low, high) = ratio.spread();
+                (*name, format!("{:.2}", ratio.median()), format!("{low:.2} - {high:.2}"))
+            }
+            None => ("", String::new(), String::new()),
+        };
+        let target = match self.goal {
+            Goal::None => String::new(),
+            Goal::Below(limit) => format!("< {}", self.unit.format(limit)),
+            Goal::RatioAtLeast(least) => format!(">= {least:.2}"),
+            Goal::RatioAtMost(most) => format!("<= {most:.2}"),
+        };
+        let met = self.is_met().map_or("", |met| if met { "yes" } else { "NO" });
+        let spread = format!("{} - {}", self.unit.format(low), self.unit.format(high));
+        [
+            self.name.clone(),
+            self.unit.format(self.values.median()),
+            spread,
+            against.to_owned(),
+            ratio,
+            ratio_spread,
+            target,
+            met.to_owned(),
+        ]
+    }
+}
+
+const TITLES: [&str; 8] = ["row", "median", "spread", "against", "ratio", "spread", "target", "met"];
+
+/// The whole table, and which rows have missed their targets.
+pub fn table(rows: &[Row]) -> String {
+    let titles = TITLES.map(str::to_owned);
+    let lines: Vec<[String; 8]> = std::iter::once(titles).chain(rows.iter().map(Row::cells)).collect();
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|cells| cells.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let mut table = String::new();
+    for cells in &lines {
+        let padded = cells.iter().enumerate().map(|(column, cell)| {
+            // The first and the fourth column are text, the others numbers.
+            let width = width(column);
+            if matches!(column, 0 | 3) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        writeln!(table, "{}", padded.collect::<Vec<_>>().join("  ").trim_end()).unwrap_or_default();
+    }
+    let missed: Vec<String> =
+        rows.iter().filter(|row| row.is_met() == Some(false)).map(Row::full_name).collect();
+    let summary = if missed.is_empty() {
+        "all targets are met".to_owned()
+    } else {
+        format!("missed: {}", missed.join("; "))
+    };
+    table + "\n" + &summary + "\n"
+}

@@ -1,0 +1,55 @@
+//! Bets over a connection, and so a process, for each batch.
+
+use std::io;
+
+use super::{AGENCIES, Bench};
+use crate::baseline::Baseline;
+use crate::load::classic::{draw, upload};
+use crate::load::stream::{Stream, agencies};
+use crate::measure::Series;
+use crate::process::{Contestant, LOGGING_SERVER, SERVER, Server};
+use crate::report::{Goal, Row, Unit};
+
+const CONTESTANTS: [Contestant; 4] =
+    [SERVER, Contestant::Baseline(Baseline::Bare), Contestant::Baseline(Baseline::Fork), LOGGING_SERVER];
+
+pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
+    let rounds = bench.size.rounds;
+    bench.progress.begin("classic", rounds * CONTESTANTS.len());
+    let bets = bench.size.classic_bets;
+    let streams: Vec<Stream> =
+        agencies(AGENCIES).map(|agency| Stream::for_classic(agency, bets)).collect::<io::Result<_>>()?;
+    let mut values: [Series; CONTESTANTS.len()] = Default::default();
+    for _ in 0..rounds {
+        for (contestant, values) in CONTESTANTS.into_iter().zip(&mut values) {
+            values.push(bench.turn(&contestant.name(), || bring(bench, contestant, &streams))?);
+        }
+    }
+    let [server, bare, fork, info] = values;
+    let rate = |name: &str, values| Row::new(name, Unit::BetsPerSecond, values);
+    Ok(vec![
+        rate("classic", &server).against("bare shape", &bare, Goal::RatioAtLeast(0.85)),
+        rate("classic", &server).against("fork alone", &fork, Goal::None),
+        rate("classic, log at INFO", &info).against("WARNING", &server, Goal::RatioAtLeast(0.85)),
+        rate("  bare shape", &bare),
+        rate("  fork alone", &fork),
+    ])
+}
+
+/// Bets in a second, from the first connection to the last acknowledgement.
+fn bring(bench: &Bench, contestant: Contestant, streams: &[Stream]) -> io::Result<f64> {
+    let folder = bench.empty_folder()?;
+    let server = Server::start(contestant, folder.path(), AGENCIES)?;
+    let rate = measure(&server, contestant, streams);
+    server.finish(rate)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn measure(server: &Server, contestant: Contestant, streams: &[Stream]) -> io::Result<f64> {
+    let time = upload(server.address(), streams)?;
+    if let Contestant::Server(_) = contestant {
+        draw(server.address(), streams)?;
+    }
+    let bets: u64 = streams.iter().map(Stream::bets).sum();
+    Ok(bets as f64 / time.as_secs_f64())
+}

@@ -1,0 +1,80 @@
+//! How the time for a bet grows with the bets that are there and with the sessions that bring them.
+
+use std::io;
+use std::time::Instant;
+
+use super::{AGENCIES, Bench};
+use crate::load::session::{open, upload};
+use crate::load::stream::{Stream, agencies};
+use crate::measure::Series;
+use crate::process::{SERVER, Server};
+use crate::report::{Goal, Row, Unit};
+
+const MANY_SESSIONS: u16 = 500;
+/// Bets that are there where there are few.
+const FEW_BETS: u64 = 100_000;
+const MANY_BETS: u64 = 10_000_000;
+
+/// A number of sessions, and of bets that are there before they bring theirs.
+struct Case {
+    name: &'static str,
+    sessions: u16,
+    before: u64,
+    streams: Vec<Stream>,
+    times: Series,
+}
+
+impl Case {
+    /// All bring `bets`, in equal parts.
+    fn new(name: &'static str, sessions: u16, before: u64, bets: u64) -> io::Result<Self> {
+        let before_each = before / u64::from(sessions);
+        let after_each = before_each + bets / u64::from(sessions);
+        let streams: io::Result<_> =
+            agencies(sessions).map(|agency| Stream::for_session(agency, before_each..after_each)).collect();
+        Ok(Self { name, sessions, before, streams: streams?, times: Series::default() })
+    }
+
+    /// Seconds for a bet, once all sessions are open.
+    fn measure(&self, bench: &Bench) -> io::Result<f64> {
+        let folder = bench.folder_with(self.sessions, self.before / u64::from(self.sessions))?;
+        let server = Server::start(SERVER, &folder, self.sessions)?;
+        let time = self.time(&server);
+        server.finish(time)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    fn time(&self, server: &Server) -> io::Result<f64> {
+        let mut sessions = open(server.address(), &self.streams)?;
+        let start = Instant::now();
+        upload(&mut sessions, &self.streams)?;
+        let bets: u64 = self.streams.iter().map(Stream::bets).sum();
+        Ok(start.elapsed().as_secs_f64() / bets as f64)
+    }
+
+    fn row(&self) -> Row {
+        Row::new(format!("time of a bet, {}", self.name), Unit::SecondsPerBet, &self.times)
+    }
+}
+
+pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
+    let bets = bench.size.session_bets * u64::from(AGENCIES);
+    let mut cases = vec![
+        Case::new("5 sessions, 100,000 bets there", AGENCIES, FEW_BETS, bets)?,
+        Case::new("500 sessions", MANY_SESSIONS, FEW_BETS, bets)?,
+    ];
+    if !bench.size.is_quick {
+        cases.push(Case::new("10,000,000 bets there", AGENCIES, MANY_BETS, bets)?);
+    }
+    let rounds = bench.size.rounds;
+    bench.progress.begin("growth", rounds * cases.len());
+    for _ in 0..rounds {
+        for case in &mut cases {
+            let time = bench.turn(case.name, || case.measure(bench))?;
+            case.times.push(time);
+        }
+    }
+    let Some((base, others)) = cases.split_first() else { return Ok(Vec::new()) };
+    let compared =
+        |case: &Case| case.row().against("5 sessions, 100,000", &base.times, Goal::RatioAtMost(1.3));
+    Ok(std::iter::once(base.row()).chain(others.iter().map(compared)).collect())
+}
