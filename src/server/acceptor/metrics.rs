@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::{Acceptor, draw_token};
+use super::Acceptor;
+use super::clients::draw_token;
 use crate::ipc::message::{ClientSerial, ClientToken};
 use crate::ipc::reply_pipe::reply_pipe;
 use crate::logging::{Level, Outcome, event, info};

@@ -1,0 +1,44 @@
+//! The server's socket: its address, and what the sockets accepted from it inherit.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::config::ServerConfig;
+use crate::server::ServerError;
+
+/// How long a client may be silent before its machine is asked whether it still knows the connection.
+const KEEP_ALIVE_SECONDS: u32 = 30;
+
+/// Binds the server's socket: now, so that a port in use is found before anything else; listening begins when storage is
+/// ready.
+///
+/// # Errors
+/// The address is in use, or is none of this machine's.
+pub(super) fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, socket};
+    let address = SocketAddr::new(config.ip, config.port);
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let bound = socket(family, SockType::Stream, flags, None).and_then(|fd| {
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        set_for_clients(&fd)?;
+        match address {
+            SocketAddr::V4(address) => bind(fd.as_raw_fd(), &SockaddrIn::from(address))?,
+            SocketAddr::V6(address) => bind(fd.as_raw_fd(), &SockaddrIn6::from(address))?,
+        }
+        Ok(TcpListener::from(fd))
+    });
+    bound.map_err(|error| ServerError::Listen { address: address.to_string(), error: error.into() })
+}
+
+/// Accepted sockets inherit it: see `tcp(7)`. A reply is written whole, so there is nothing to wait for before it is
+/// sent. A session may be idle for as long as it likes, but not once its machine or the network between is gone.
+fn set_for_clients(listener: &OwnedFd) -> nix::Result<()> {
+    setsockopt(listener, sockopt::TcpNoDelay, &true)?;
+    setsockopt(listener, sockopt::KeepAlive, &true)?;
+    setsockopt(listener, sockopt::TcpKeepIdle, &KEEP_ALIVE_SECONDS)?;
+    setsockopt(listener, sockopt::TcpKeepInterval, &(KEEP_ALIVE_SECONDS / 3))?;
+    setsockopt(listener, sockopt::TcpKeepCount, &3)
+}
