@@ -23,8 +23,6 @@ use crate::system::secret_page::SecretPage;
 
 /// How soon storage is told again where no event says when it can be.
 const TELL_AGAIN: Duration = Duration::from_millis(20);
-/// Handlers made in one round: between two rounds signals and deaths are looked at, and the backlog.
-const ROUND: usize = 16;
 
 /// A client that was accepted, and of whom storage has not been told yet.
 pub(super) struct Newcomer {
@@ -99,13 +97,12 @@ impl Acceptor<'_> {
         self.pause_until = Some(Instant::now() + PAUSE);
     }
 
-    /// Makes handlers for some of those who wait.
-    pub(super) fn welcome_some(&mut self) {
-        for _ in 0..ROUND {
-            if !self.can_welcome(Instant::now()) {
-                return;
-            }
-            let Some((socket, ip)) = self.waiting.pop_front() else { return };
+    /// Makes a handler for the one who waits longest. For one only: a fork takes longer than ten connections take to come,
+    /// so the backlog is looked at again before the next.
+    pub(super) fn welcome_next(&mut self) {
+        if self.can_welcome(Instant::now())
+            && let Some((socket, ip)) = self.waiting.pop_front()
+        {
             self.welcome(socket, ip);
         }
     }

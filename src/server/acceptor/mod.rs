@@ -200,7 +200,7 @@ impl Acceptor<'_> {
         self.restart_storage_if_due();
         self.start_metrics_if_due();
         self.talk_to_storage()?;
-        self.welcome_some();
+        self.welcome_next();
         self.stop_further()
     }
 
