@@ -16,14 +16,22 @@ pub struct Process {
 
 /// All that live. One that has ended and only waits to be reaped does not.
 pub fn living() -> Vec<Process> {
+    all().filter_map(|(process, lives)| lives.then_some(process)).collect()
+}
+
+/// How many children of a process have ended, and wait for it to reap them.
+pub fn unreaped_children_of(parent: i32) -> usize {
+    all().filter(|(process, lives)| process.parent == parent && !lives).count()
+}
+
+/// All that there are, and whether each lives.
+fn all() -> impl Iterator<Item = (Process, bool)> {
     let entries = fs::read_dir("/proc").unwrap();
-    entries
-        .filter_map(|entry| parse_stat(&fs::read_to_string(entry.ok()?.path().join("stat")).ok()?))
-        .collect()
+    entries.filter_map(|entry| parse_stat(&fs::read_to_string(entry.ok()?.path().join("stat")).ok()?))
 }
 
 /// `pid (name) state ppid pgrp ..`; the name may hold anything.
-fn parse_stat(stat: &str) -> Option<Process> {
+fn parse_stat(stat: &str) -> Option<(Process, bool)> {
     let (pid, _) = stat.split_once(" (")?;
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
@@ -33,7 +41,7 @@ fn parse_stat(stat: &str) -> Option<Process> {
         parent: fields.next()?.parse().ok()?,
         group: fields.next()?.parse().ok()?,
     };
-    (!matches!(state, "Z" | "X")).then_some(process)
+    Some((process, !matches!(state, "Z" | "X")))
 }
 
 /// The members of a process group.
