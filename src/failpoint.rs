@@ -16,7 +16,7 @@ pub fn start() {
 #[cfg(not(debug_assertions))]
 pub fn start() {}
 
-/// A place at which the process may be killed, as by `kill -9`.
+/// A place at which the process may be killed, as by `kill -9`, or held up for some time (`sleep(50)`, in milliseconds).
 macro_rules! kill_point {
     ($name:literal) => {
         #[cfg(debug_assertions)]

@@ -12,7 +12,8 @@ mod common;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use common::usage::{assert_idle, assert_nothing_left, of_server};
 use common::{Bet, Client, RunningServer, Setup, Usage, bets, kind, processes, status, until};
@@ -260,4 +261,24 @@ fn clients_that_come_and_go_while_storage_does_not_move_take_no_place_from_other
         client.expect_eof();
     }
     assert!(server.log().lines_of("ERROR").is_empty(), "{}", server.log().0);
+}
+
+#[test]
+fn a_crowd_does_not_have_to_knock_twice_because_forking_takes_time() {
+    // In the time of a fork ten come, and the backlog has room for the crowd of four.
+    let server = Setup::new()
+        .with("FAILPOINTS", "handler_fork=sleep(100)")
+        .with("SERVER_LISTEN_BACKLOG", 40)
+        .with("CLIENTS_AMOUNT", 150)
+        .start();
+    let mut crowd: Vec<Client> = Vec::new();
+    for _ in 0..150 {
+        let begun = Instant::now();
+        crowd.push(server.connect());
+        // The kernel of one who finds the backlog full tries again after a second: see `tcp_syn_retries` in `tcp(7)`.
+        assert!(begun.elapsed() < Duration::from_millis(900), "{} came before", crowd.len());
+        sleep(Duration::from_millis(10));
+    }
+    assert!(server.handlers().len() < 75, "they wait for their handlers, and not in the backlog");
+    crowd[0].open_session(1);
 }

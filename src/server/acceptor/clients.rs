@@ -11,6 +11,7 @@ use rand::TryRng as _;
 use rand::rngs::SysRng;
 
 use super::{Acceptor, LISTENER, PAUSE};
+use crate::failpoint::kill_point;
 use crate::ipc::message::{ClientSerial, ClientToken};
 use crate::ipc::reply_pipe::reply_pipe;
 use crate::ipc::shared_counters::Counter;
@@ -154,6 +155,7 @@ impl Acceptor<'_> {
     }
 
     fn fork_handler(&mut self, newcomer: Newcomer) {
+        kill_point!("handler_fork");
         let Newcomer { client, serial, pipe } = newcomer;
         // Only storage has the write end from here on.
         drop(pipe);
