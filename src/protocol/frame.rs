@@ -124,6 +124,8 @@ pub struct FrameBuffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// The last bytes that came left no room.
+    was_filled: bool,
     max_payload: u32,
 }
 
@@ -136,7 +138,7 @@ impl FrameBuffer {
     /// An empty buffer that takes payloads of up to `max_payload` bytes.
     #[must_use]
     pub fn new(max_payload: u32) -> Self {
-        Self { bytes: Vec::new(), start: 0, end: 0, max_payload }
+        Self { bytes: Vec::new(), start: 0, end: 0, was_filled: false, max_payload }
     }
 
     /// Room to receive into, never empty. Say with [`Self::received`] how much of it was filled.
@@ -146,7 +148,9 @@ impl FrameBuffer {
             self.end -= self.start;
             self.start = 0;
         }
-        if self.end == self.bytes.len() {
+        let is_full = self.end == self.bytes.len();
+        // Who filled it once sends more than it takes: reading ahead saves calls.
+        if is_full || (self.was_filled && self.bytes.len() < READ_AHEAD) {
             let longest = (self.max_payload as usize).saturating_add(HEADER_LEN).max(READ_AHEAD);
             let wanted = (self.bytes.len() * 2).clamp(FIRST_CAPACITY, longest.max(FIRST_CAPACITY));
             // A buffer of `longest` bytes holds a whole frame, which the owner takes before it asks for more room.
@@ -158,6 +162,7 @@ impl FrameBuffer {
     /// Says that the first `count` bytes of [`Self::space`] were filled.
     pub fn received(&mut self, count: usize) {
         self.end = (self.end + count).min(self.bytes.len());
+        self.was_filled = self.end == self.bytes.len();
     }
 
     /// Whether nothing is waiting, not even a part of a frame.

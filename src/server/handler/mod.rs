@@ -74,7 +74,7 @@ const FIRST_FRAME: Duration = Duration::from_secs(5);
 /// How long the last reply may take to be read by a client that still sends.
 const LINGER: Duration = Duration::from_secs(1);
 /// How soon a handler that waits for room in the queue looks for itself: the one that was woken may have been killed.
-const QUEUE_RETRY: Duration = Duration::from_millis(20);
+const QUEUE_RETRY: Duration = Duration::from_millis(200);
 /// How long a handler that was told to stop goes on writing.
 const STOP_WRITING: Duration = Duration::from_millis(300);
 /// As `LINGER`, while the server stops.

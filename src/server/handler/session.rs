@@ -14,6 +14,7 @@ use crate::lottery::AgencyId;
 use crate::protocol::frame::FrameType;
 use crate::protocol::message::{ClientMessage, MessageError, SESSION_VERSION};
 use crate::protocol::record::count_records;
+use crate::system::process::interrupt_nobody;
 
 /// How often a session that goes forward says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -99,6 +100,7 @@ pub fn open(dialog: &mut Dialog<'_>, version: u8, agency: u32) -> io::Result<()>
         dialog.end_refused(Refusal::NoSuchAgency { agencies }.to_string());
         return Ok(());
     };
+    interrupt_nobody();
     dialog.view.confinement.enter_session()?;
     super::probe("session");
     // Frames behind this one are taken already, as the storage service answers in order.
