@@ -4,10 +4,11 @@ use std::io;
 use std::time::Instant;
 
 use super::{AGENCIES, Bench};
+use crate::baseline::Baseline;
 use crate::load::session::{open, upload};
 use crate::load::stream::{Stream, agencies};
 use crate::measure::Series;
-use crate::process::{SERVER, Server};
+use crate::process::{Contestant, SERVER, Server};
 use crate::report::{Goal, Row, Unit};
 
 const MANY_SESSIONS: u16 = 500;
@@ -17,6 +18,7 @@ const MANY_BETS: u64 = 10_000_000;
 
 /// A number of sessions, and of bets that are there before they bring theirs.
 struct Case {
+    contestant: Contestant,
     name: &'static str,
     sessions: u16,
     before: u64,
@@ -26,18 +28,23 @@ struct Case {
 
 impl Case {
     /// All bring `bets`, in equal parts.
-    fn new(name: &'static str, sessions: u16, before: u64, bets: u64) -> io::Result<Self> {
+    fn new(
+        (contestant, name): (Contestant, &'static str),
+        sessions: u16,
+        before: u64,
+        bets: u64,
+    ) -> io::Result<Self> {
         let before_each = before / u64::from(sessions);
         let after_each = before_each + bets / u64::from(sessions);
         let streams: io::Result<_> =
             agencies(sessions).map(|agency| Stream::for_session(agency, before_each..after_each)).collect();
-        Ok(Self { name, sessions, before, streams: streams?, times: Series::default() })
+        Ok(Self { contestant, name, sessions, before, streams: streams?, times: Series::default() })
     }
 
     /// Seconds for a bet, once all sessions are open.
     fn measure(&self, bench: &Bench) -> io::Result<f64> {
         let folder = bench.folder_with(self.sessions, self.before / u64::from(self.sessions))?;
-        let server = Server::start(SERVER, &folder, self.sessions)?;
+        let server = Server::start(self.contestant, &folder, self.sessions)?;
         let time = self.time(&server);
         server.finish(time)
     }
@@ -52,18 +59,23 @@ impl Case {
     }
 
     fn row(&self) -> Row {
-        Row::new(format!("time of a bet, {}", self.name), Unit::SecondsPerBet, &self.times)
+        Row::new(self.name, Unit::SecondsPerBet, &self.times)
     }
 }
 
 pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
     let bets = bench.size.session_bets * u64::from(AGENCIES);
+    let bare = Contestant::Baseline(Baseline::Bare);
     let mut cases = vec![
-        Case::new("5 sessions, 100,000 bets there", AGENCIES, FEW_BETS, bets)?,
-        Case::new("500 sessions", MANY_SESSIONS, FEW_BETS, bets)?,
+        Case::new((SERVER, "time of a bet, 5 sessions, 100,000 bets there"), AGENCIES, FEW_BETS, bets)?,
+        Case::new((SERVER, "time of a bet, 500 sessions"), MANY_SESSIONS, FEW_BETS, bets)?,
+        // It reads nothing of what is there.
+        Case::new((bare, "  bare shape, 5 sessions"), AGENCIES, 0, bets)?,
+        Case::new((bare, "  bare shape, 500 sessions"), MANY_SESSIONS, 0, bets)?,
     ];
     if !bench.size.is_quick {
-        cases.push(Case::new("10,000,000 bets there", AGENCIES, MANY_BETS, bets)?);
+        let name = "time of a bet, 10,000,000 bets there";
+        cases.push(Case::new((SERVER, name), AGENCIES, MANY_BETS, bets)?);
     }
     let rounds = bench.size.rounds;
     bench.progress.begin("growth", rounds * cases.len());
@@ -73,8 +85,11 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
             case.times.push(time);
         }
     }
-    let Some((base, others)) = cases.split_first() else { return Ok(Vec::new()) };
-    let compared =
-        |case: &Case| case.row().against("5 sessions, 100,000", &base.times, Goal::RatioAtMost(1.3));
-    Ok(std::iter::once(base.row()).chain(others.iter().map(compared)).collect())
+    let [few, many, bare_few, bare_many, rest @ ..] = cases.as_slice() else { return Ok(Vec::new()) };
+    let compared = |case: &Case| case.row().against("5 sessions", &few.times, Goal::RatioAtMost(1.3));
+    let mut rows = vec![few.row(), compared(many)];
+    rows.extend(rest.iter().map(compared));
+    rows.push(bare_few.row());
+    rows.push(bare_many.row().against("5 sessions", &bare_few.times, Goal::None));
+    Ok(rows)
 }

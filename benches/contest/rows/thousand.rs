@@ -7,14 +7,11 @@ use super::Bench;
 use crate::load::session::{draw, open, upload};
 use crate::load::stream::{Stream, agencies, winners};
 use crate::measure::Series;
-use crate::process::{Contestant, Server, status};
+use crate::process::{SERVER, Server, status};
 use crate::report::{Row, Unit};
 
 const SESSIONS: u16 = 1000;
 const BETS_EACH: u64 = 136 * 2;
-/// All may wait to be accepted: where the kernel has no room for one that connects, it comes again a second later.
-const ROOMY_SERVER: Contestant =
-    Contestant::Server(&[("LOGGING_LEVEL", "WARNING"), ("SERVER_LISTEN_BACKLOG", "1024")]);
 /// Seconds.
 const OPEN_LIMIT: f64 = 2.0;
 const GONE_LIMIT: f64 = 1.0;
@@ -44,7 +41,7 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
 
 fn measure(bench: &Bench, streams: &[Stream]) -> io::Result<[Duration; 3]> {
     let folder = bench.empty_folder()?;
-    let server = Server::start(ROOMY_SERVER, folder.path(), SESSIONS)?;
+    let server = Server::start(SERVER, folder.path(), SESSIONS)?;
     let times = time(&server, streams);
     server.finish(times)
 }
