@@ -102,9 +102,9 @@ fn a_storage_service_that_dies_where_no_process_is_to_be_had_is_replaced_once_th
     processes::send(storage, Signal::SIGKILL);
     let mut others = [occupy(user), occupy(user)];
     processes::send(server.pid(), Signal::SIGCONT);
-    std::thread::sleep(A_WHILE);
-    assert!(processes::living().iter().any(|process| process.pid == server.pid()), "the acceptor ended");
+    until("no process is to be had", || !server.log().lines_of("ERROR").is_empty());
     assert_idle(&[server.pid()]);
+    assert!(processes::living().iter().any(|process| process.pid == server.pid()), "the acceptor ended");
     for other in &mut others {
         other.kill().unwrap();
         other.wait().unwrap();
@@ -149,7 +149,7 @@ fn where_no_descriptor_is_to_be_had_clients_wait_or_are_told_and_are_served_late
         for client in &mut waiting {
             client.send_frame(kind::BET, &Bet::made_up(2, 0).record());
         }
-        std::thread::sleep(A_WHILE);
+        until("no descriptor is to be had", || server.log().lines_of("ERROR").len() > failures);
         assert_idle(&[server.pid(), server.storage()]);
         assert_eq!(server.log().lines_of("ERROR").len(), failures + 1, "{}", server.log().0);
         leave_descriptors(server.pid(), None);

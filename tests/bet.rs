@@ -3,11 +3,10 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
-use std::thread::{scope, sleep};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::thread::scope;
 
 use common::{Log, Setup, frame, kind};
 
@@ -133,13 +132,13 @@ fn a_server_that_is_busy_is_asked_again() {
 fn a_server_that_is_not_there_is_waited_for() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = command(&format!("127.0.0.1:{port}"), &FLAGS, &[]);
-    let child: Child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    sleep(Duration::from_millis(300));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("retry_in_ms")), "it ended");
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     answer(&mut listener.accept().unwrap().0, &frame(kind::BET_ACK, b"OK"));
-    let output = child.wait_with_output().unwrap();
-    let log = log_of(&output);
-    assert!(output.status.code() == Some(0) && log.0.contains("retry_in_ms"), "{}", log.0);
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest:?}");
 }
 
 #[test]

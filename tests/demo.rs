@@ -1,18 +1,17 @@
 //! The demo as a black box: that it tells the truth, outlives its server's death, and leaves nothing behind.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by a panic")]
 
+mod common;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
+use common::until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// A running demo in a folder of its own, killed when it is dropped.
 struct Demo {
@@ -117,14 +116,6 @@ fn processes_in(folder: &Path) -> Vec<(Pid, String)> {
         (inside && !command.is_empty()).then(|| (Pid::from_raw(id), command.replace('\0', " ")))
     });
     found.collect()
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let limit = Instant::now() + LIMIT;
-    while !holds() {
-        assert!(Instant::now() < limit, "it did not come to this: {what}");
-        sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]

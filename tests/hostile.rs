@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use common::client::{bets_frame, open_frame};
 use common::usage::{assert_idle, assert_nothing_left, cpu_time, of_server};
 use common::{
-    Bet, Client, Honest, Setup, Usage, assert_at_once, bets, frame, kind, records, status, until, winner,
+    Bet, Client, Honest, RunningServer, Setup, Usage, assert_at_once, bets, frame, kind, records, status,
+    until, winner,
 };
 use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -277,6 +278,12 @@ fn readers_who_never_read_a_large_result() {
     assert_nothing_left(&server, memory);
 }
 
+/// How many refusals the server has counted, of all kinds.
+fn refusals(server: &RunningServer) -> u64 {
+    let told = status(server.port());
+    told["refusals"].as_array().unwrap().iter().map(|refused| refused["count"].as_u64().unwrap()).sum()
+}
+
 #[test]
 fn floods_of_malformed_frames_in_a_session() {
     let server = Setup::new().start();
@@ -301,9 +308,9 @@ fn floods_of_malformed_frames_in_a_session() {
                 client.stream.shutdown(Shutdown::Both).ok();
             });
         }
-        std::thread::sleep(Duration::from_millis(200));
         // So that the threads end whatever comes of it.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            until("the flood is refused", || refusals(&server) > 1000);
             honest.is_served_at_once(&server);
             honest.is_served_at_once(&server);
         }));

@@ -1,19 +1,10 @@
-//! Session messages: one connection per agency, bets with an index, many batches in flight.
+//! Session messages: one connection per agency, and bets with an index, of which none is stored twice.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 mod common;
 
-use std::time::Duration;
-
 use common::client::{bets_frame, open_frame};
-use common::{Bet, Client, Opened, RunningServer, Setup, bets, frame, kind, records, rows, until, winner};
-
-/// Long enough that an answer would have come, had one been sent.
-const A_WHILE: Duration = Duration::from_millis(200);
-
-fn server_of(agencies: u32) -> RunningServer {
-    Setup::new().with("CLIENTS_AMOUNT", agencies).start()
-}
+use common::{Opened, Setup, bets, frame, kind, records, rows, server_of, until, winner};
 
 #[test]
 fn a_session_opens_with_what_the_server_knows() {
@@ -44,35 +35,6 @@ fn a_session_that_can_not_open_is_refused_and_closed() {
 }
 
 #[test]
-fn batches_in_flight_are_answered_in_order_and_stored_in_order() {
-    let server = server_of(5);
-    let all = bets(2, 0..1000);
-    let (mut client, _) = server.session(2);
-    let frames: Vec<u8> =
-        all.chunks(10).enumerate().flat_map(|(index, batch)| bets_frame(10 * index as u64, batch)).collect();
-    client.send(&frames);
-    let mut last = 0;
-    for end in (10..=1000).step_by(10) {
-        let (got, payload) = client.read_frame();
-        assert_eq!(got, kind::SESSION_STORED);
-        let stored = u64::from_be_bytes(payload.try_into().unwrap());
-        assert!(stored >= end && stored >= last && stored <= 1000, "{stored} after {end}");
-        last = stored;
-    }
-    assert_eq!(last, 1000);
-    assert!(server.bets_file() == rows(&all));
-}
-
-#[test]
-fn a_session_takes_its_first_bets_together_with_its_opening() {
-    let server = server_of(5);
-    let mut client = server.connect();
-    client.send(&[open_frame(1, 1), bets_frame(0, &bets(1, 0..3))].concat());
-    assert_eq!(client.read_frame().0, kind::SESSION_OPENED);
-    client.expect_stored(3);
-}
-
-#[test]
 fn what_is_stored_already_is_skipped_however_it_is_cut() {
     let server = server_of(5);
     let all = bets(1, 0..20);
@@ -97,46 +59,6 @@ fn skipped_bets_must_still_be_bets_of_the_agency() {
     client.expect_error();
     client.store(5, &bets(1, 5..6));
     assert_eq!(server.bets_file(), rows(&bets(1, 0..6)));
-}
-
-#[test]
-fn a_gap_is_refused_and_so_is_what_was_in_flight_behind_it() {
-    let server = server_of(5);
-    let all = bets(1, 0..12);
-    let (mut client, _) = server.session(1);
-    client.store(0, &all[..2]);
-    client.send(&[bets_frame(4, &all[4..8]), bets_frame(8, &all[8..12])].concat());
-    client.expect_error();
-    client.expect_error();
-    client.store(2, &all[2..12]);
-    for first in [13, u64::MAX, 1 << 63] {
-        client.send_bets(first, &all[..1]);
-        client.expect_error();
-    }
-    assert_eq!(server.bets_file(), rows(&all));
-}
-
-#[test]
-fn a_batch_with_a_bad_bet_is_refused_whole_and_the_session_stays_open() {
-    let server = server_of(5);
-    let good = bets(1, 0..6);
-    let (mut client, _) = server.session(1);
-    let bad_date = Bet { birthdate: "2001-02-29".to_owned(), ..good[1].clone() };
-    let bad = [
-        bets_frame(0, &[good[0].clone(), Bet::made_up(2, 0)]),
-        bets_frame(0, &[good[0].clone(), bad_date]),
-        bets_frame(0, &[]),
-        frame(kind::SESSION_BETS, &[&[0; 8][..], b"1\x1fa"].concat()),
-        frame(kind::SESSION_BETS, &[&[0; 8][..], &records(&good), b"\x1e"].concat()),
-    ];
-    for bad in bad {
-        // In flight behind it: a batch that would leave a gap, and then one that is good.
-        client.send(&[bad, bets_frame(2, &good[2..4])].concat());
-        client.expect_error();
-        client.expect_error();
-    }
-    client.store(0, &good);
-    assert_eq!(server.bets_file(), rows(&good));
 }
 
 #[test]
@@ -234,105 +156,6 @@ fn the_state_says_open_ended_drawn() {
 }
 
 #[test]
-fn a_result_is_answered_at_once_before_and_after_the_draw() {
-    let server = server_of(2);
-    let (mut client, _) = server.session(2);
-    client.store(0, &[winner(2, "7"), winner(2, "7"), Bet::made_up(2, 2)]);
-    client.send_frame(kind::RESULT_REQUEST, b"");
-    client.expect(kind::IN_PROGRESS, b"");
-    client.end_agency();
-    client.send_frame(kind::RESULT_REQUEST, b"\x02");
-    client.expect(kind::IN_PROGRESS, b"");
-    server.connect().classic_end(1);
-    for payload in [&b""[..], b"\x02"] {
-        client.send_frame(kind::RESULT_REQUEST, payload);
-        client.expect(kind::RESULT, b"7\x1e7");
-    }
-    client.send_frame(kind::AWAIT_RESULT, b"");
-    client.expect(kind::RESULT, b"7\x1e7");
-}
-
-#[test]
-fn whoever_awaits_is_answered_as_soon_as_the_last_agency_ends() {
-    let server = server_of(3);
-    let mut waiting: Vec<Client> = Vec::new();
-    for agency in [1, 2, 3, 1] {
-        let (mut client, opened) = server.session(agency);
-        client.store(opened.stored, &[winner(agency, &format!("{agency}{}", opened.stored))]);
-        client.send_frame(kind::AWAIT_RESULT, b"");
-        waiting.push(client);
-    }
-    for agency in 1..=2 {
-        server.session(agency).0.end_agency();
-    }
-    waiting[2].expect_silence(A_WHILE);
-    server.connect().classic_end(3);
-    for (client, documents) in waiting.iter_mut().zip(["10\x1e11", "20", "30", "10\x1e11"]) {
-        client.expect(kind::RESULT, documents.as_bytes());
-    }
-    // And the sessions go on.
-    for client in &mut waiting {
-        client.send_frame(kind::END, b"");
-        client.expect(kind::BET_ACK, b"OK");
-    }
-}
-
-#[test]
-fn frames_behind_an_await_are_not_read_until_it_is_answered() {
-    let server = server_of(2);
-    let (mut client, _) = server.session(1);
-    client.end_agency();
-    client.send(&[frame(kind::AWAIT_RESULT, b""), frame(kind::RESULT_REQUEST, b"")].concat());
-    client.expect_silence(A_WHILE);
-    client.send_frame(kind::RESULT_REQUEST, b"");
-    client.expect_silence(A_WHILE);
-    server.connect().classic_end(2);
-    for _ in 0..3 {
-        client.expect(kind::RESULT, b"");
-    }
-}
-
-#[test]
-fn an_end_behind_an_await_can_not_make_the_draw() {
-    let server = server_of(1);
-    let (mut client, _) = server.session(1);
-    client.send(&[frame(kind::AWAIT_RESULT, b""), frame(kind::END, b"")].concat());
-    client.expect_silence(A_WHILE);
-    server.session(1).0.end_agency();
-    client.expect(kind::RESULT, b"");
-    client.expect(kind::BET_ACK, b"OK");
-}
-
-#[test]
-fn closing_or_half_closing_while_awaiting_ends_the_handler() {
-    let server = server_of(2);
-    let (mut closing, _) = server.session(1);
-    let (mut half_closing, _) = server.session(1);
-    for client in [&mut closing, &mut half_closing] {
-        client.send_frame(kind::AWAIT_RESULT, b"");
-    }
-    server.wait_for_handlers(2);
-    drop(closing);
-    server.wait_for_handlers(1);
-    half_closing.half_close();
-    half_closing.expect_eof();
-    server.wait_for_handlers(0);
-}
-
-#[test]
-fn who_half_closes_after_the_draw_still_gets_the_result() {
-    let server = server_of(1);
-    server.session(1).0.end_agency();
-    let mut client = server.connect();
-    client.send(&[open_frame(1, 1), frame(kind::AWAIT_RESULT, b""), frame(kind::AWAIT_RESULT, b"")].concat());
-    client.half_close();
-    assert_eq!(client.read_frame().0, kind::SESSION_OPENED);
-    client.expect(kind::RESULT, b"");
-    client.expect(kind::RESULT, b"");
-    client.expect_eof();
-}
-
-#[test]
 fn what_a_session_does_is_logged_before_it_is_answered() {
     let server = server_of(2);
     let (mut client, _) = server.session(1);
@@ -351,43 +174,12 @@ fn what_a_session_does_is_logged_before_it_is_answered() {
 }
 
 #[test]
-fn two_hundred_that_await_are_all_answered() {
-    let server = server_of(2);
-    server.session(1).0.store(0, &[winner(1, "11")]);
-    let mut waiting: Vec<Client> = (0..200).map(|_| server.session(1).0).collect();
-    for client in &mut waiting {
-        client.send_frame(kind::AWAIT_RESULT, b"");
-    }
-    server.session(1).0.end_agency();
-    server.session(2).0.end_agency();
-    for client in &mut waiting {
-        client.expect(kind::RESULT, b"11");
-    }
-}
-
-#[test]
 fn closing_an_idle_session_ends_its_handler() {
     let server = server_of(2);
     let (client, _) = server.session(1);
     server.wait_for_handlers(1);
     drop(client);
     server.wait_for_handlers(0);
-}
-
-#[test]
-fn whole_frames_before_a_half_close_are_answered() {
-    let server = server_of(2);
-    let all = bets(1, 0..400);
-    let (mut client, _) = server.session(1);
-    for (index, batch) in all.chunks(100).enumerate() {
-        client.send_bets(100 * index as u64, batch);
-    }
-    client.half_close();
-    for _ in 0..4 {
-        assert_eq!(client.read_frame().0, kind::SESSION_STORED);
-    }
-    client.expect_eof();
-    assert!(server.bets_file() == rows(&all));
 }
 
 #[test]
@@ -410,16 +202,6 @@ fn what_has_no_place_in_a_session_is_refused_and_ends_it() {
         client.expect_closed();
     }
     assert_eq!(server.bets_file(), b"");
-}
-
-#[test]
-fn frames_before_one_that_ends_the_session_are_answered() {
-    let server = server_of(2);
-    let (mut client, _) = server.session(1);
-    client.send(&[bets_frame(0, &bets(1, 0..3)), frame(0x55, b"")].concat());
-    client.expect_stored(3);
-    client.expect_error();
-    client.expect_eof();
 }
 
 #[test]
@@ -471,101 +253,6 @@ fn a_session_in_mid_frame_that_closes_stores_nothing_of_it() {
     drop(client);
     server.wait_for_handlers(0);
     assert_eq!(server.bets_file(), rows(&bets(1, 0..2)));
-}
-
-#[test]
-fn idle_and_awaiting_sessions_stay_open_beyond_the_client_timeout() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 2).with("CLIENT_TIMEOUT", 0.3).start();
-    let (mut idle, _) = server.session(1);
-    let (mut awaiting, _) = server.session(2);
-    awaiting.send_frame(kind::AWAIT_RESULT, b"");
-    awaiting.expect_silence(Duration::from_secs(1));
-    idle.store(0, &[winner(1, "1")]);
-    idle.end_agency();
-    server.connect().classic_end(2);
-    awaiting.expect(kind::RESULT, b"");
-}
-
-#[test]
-fn a_result_of_many_pages_is_exact() {
-    let server = server_of(2);
-    let documents: Vec<String> = (0..3000).map(|index| format!("{}", 10_000_000 + index * 7)).collect();
-    let all: Vec<Bet> = documents.iter().map(|document| winner(1, document)).collect();
-    let (mut client, _) = server.session(1);
-    for (index, batch) in all.chunks(500).enumerate() {
-        client.store(500 * index as u64, batch);
-    }
-    client.end_agency();
-    let (mut awaiting, _) = server.session(1);
-    awaiting.send_frame(kind::AWAIT_RESULT, b"");
-    server.connect().classic_end(2);
-    let expected = documents.join("\x1e").into_bytes();
-    client.send(&frame(kind::RESULT_REQUEST, b"").repeat(5));
-    for _ in 0..5 {
-        client.expect(kind::RESULT, &expected);
-    }
-    awaiting.expect(kind::RESULT, &expected);
-    server.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, &expected);
-}
-
-#[test]
-fn a_result_of_hundreds_of_kilobytes_is_exact() {
-    let server = server_of(1);
-    let documents: Vec<String> = (0..40_000).map(|index| format!("{}", 10_000_000 + index * 7)).collect();
-    let all: Vec<Bet> = documents.iter().map(|document| winner(1, document)).collect();
-    let (mut client, _) = server.session(1);
-    for (index, batch) in all.chunks(10_000).enumerate() {
-        client.store(10_000 * index as u64, batch);
-    }
-    client.end_agency();
-    let expected = documents.join("\x1e").into_bytes();
-    client.send_frame(kind::AWAIT_RESULT, b"");
-    client.expect(kind::RESULT, &expected);
-    server.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, &expected);
-}
-
-#[test]
-fn results_and_bets_in_flight_are_answered_in_the_order_in_which_they_came() {
-    let server = server_of(2);
-    let (mut client, _) = server.session(1);
-    let result = frame(kind::RESULT_REQUEST, b"");
-    client.send(&result.repeat(50));
-    for _ in 0..50 {
-        client.expect(kind::IN_PROGRESS, b"");
-    }
-    let mut frames = Vec::new();
-    for index in 0..50 {
-        let bet = bets_frame(u64::from(index), &bets(1, index..index + 1));
-        frames.extend([&bet[..], &result, &result].concat());
-    }
-    client.send(&frames);
-    for _ in 0..50 {
-        assert_eq!(client.read_frame().0, kind::SESSION_STORED);
-        client.expect(kind::IN_PROGRESS, b"");
-        client.expect(kind::IN_PROGRESS, b"");
-    }
-    assert_eq!(server.bets_file(), rows(&bets(1, 0..50)));
-}
-
-#[test]
-fn an_empty_document_wins_as_any_other() {
-    let server = server_of(1);
-    let (mut client, _) = server.session(1);
-    client.store(0, &["", "", "x", ""].map(|document| winner(1, document)));
-    client.end_agency();
-    client.send_frame(kind::RESULT_REQUEST, b"");
-    client.expect(kind::RESULT, b"\x1e\x1ex\x1e");
-}
-
-#[test]
-fn a_document_longer_than_a_page_wins_too() {
-    let server = server_of(1);
-    let documents = ["9".repeat(50_000), String::new(), "8".repeat(4096), "ñ".repeat(2047)];
-    let (mut client, _) = server.session(1);
-    client.store(0, &documents.each_ref().map(|document| winner(1, document)));
-    client.end_agency();
-    client.send_frame(kind::AWAIT_RESULT, b"");
-    client.expect(kind::RESULT, documents.join("\x1e").as_bytes());
 }
 
 #[test]

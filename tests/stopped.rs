@@ -13,12 +13,26 @@ use std::time::Duration;
 
 use common::bets::{of_agency, parse_rows};
 use common::uploader::one_connection;
-use common::{Bet, Setup, assert_at_once, bets, frame, kind, processes, status, until, winner};
+use common::{Bet, Setup, assert_at_once, bets, frame, kind, processes, server_of, status, until, winner};
 use nix::sys::signal::Signal;
 
 #[test]
+fn a_handler_that_is_stopped_stops_nobody_else() {
+    let server = server_of(2);
+    let (_stopped, _) = server.session(1);
+    let [handler] = server.handlers()[..] else { panic!("one handler") };
+    processes::send(handler, Signal::SIGSTOP);
+    let (mut other, _) = server.session(2);
+    other.store(0, &bets(2, 0..3));
+    other.end_agency();
+    server.connect().classic_end(1);
+    other.send_frame(kind::AWAIT_RESULT, b"");
+    other.expect(kind::RESULT, b"");
+}
+
+#[test]
 fn a_handler_with_a_large_result_unread_keeps_nobody_waiting() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 2).start();
+    let server = server_of(2);
     let (mut reader, _) = server.session(1);
     reader.store(0, &vec![winner(1, &"7".repeat(200)); 4000]);
     reader.end_agency();

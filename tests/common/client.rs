@@ -41,6 +41,14 @@ pub fn bets_frame(first: u64, bets: &[Bet]) -> Vec<u8> {
     frame(kind::SESSION_BETS, &[&first.to_be_bytes()[..], &records(bets)].concat())
 }
 
+/// Stores bets, each in a BET of its own.
+#[track_caller]
+pub fn store_each(port: u16, bets: &[Bet]) {
+    for bet in bets {
+        Client::connect(port).classic(kind::BET, &bet.record(), kind::BET_ACK, b"OK");
+    }
+}
+
 /// What `SESSION_OPENED` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {

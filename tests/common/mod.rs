@@ -23,6 +23,7 @@ pub mod oracle;
 pub mod processes;
 pub mod queues;
 pub mod server;
+pub mod stage;
 pub mod uploader;
 pub mod usage;
 
@@ -41,9 +42,22 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until the condition holds.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    await_some(what, || holds().then_some(()));
+}
+
+/// Waits until there is what is looked for.
+pub fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
-    while !holds() {
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
         assert!(Instant::now() < deadline, "it did not come to this: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// A server of that many agencies.
+pub fn server_of(agencies: u32) -> RunningServer {
+    Setup::new().with("CLIENTS_AMOUNT", agencies).start()
 }

@@ -1,0 +1,223 @@
+//! The stage of an agency's tests: the agency as a process, and its server, which the test plays frame by frame.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::{PATIENCE, await_some, frame, kind, processes};
+
+/// The server's side, and the agency that is going to talk to it.
+#[derive(Debug)]
+pub struct Stage {
+    pub listener: TcpListener,
+    pub folder: tempfile::TempDir,
+}
+
+impl Stage {
+    /// An agency that will have those rows in its file.
+    pub fn new(rows: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("agency-3.csv"), rows).unwrap();
+        Self { listener, folder }
+    }
+
+    /// Starts the agency, with those environment variables.
+    pub fn agency(&self, variables: &[(&str, &str)]) -> Agency {
+        let address = self.listener.local_addr().unwrap().to_string();
+        Agency::start(self.folder.path(), &address, variables)
+    }
+
+    /// Accepts its next connection.
+    pub fn accept(&self) -> Peer {
+        let stream = await_some("a connection", || match self.listener.accept() {
+            Ok((stream, _)) => Some(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => panic!("{error}"),
+        });
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Peer { stream }
+    }
+
+    /// Accepts a session that goes on from `stored`.
+    pub fn accept_session(&self, stored: u64, state: u8, max_payload: u32) -> Peer {
+        let mut peer = self.accept();
+        assert_eq!(peer.frame(), Some((kind::OPEN_SESSION, vec![1, 0, 0, 0, 3])));
+        let mut payload = 3_u32.to_be_bytes().to_vec();
+        payload.extend(stored.to_be_bytes());
+        payload.push(state);
+        payload.extend(max_payload.to_be_bytes());
+        peer.send(kind::SESSION_OPENED, &payload);
+        peer
+    }
+}
+
+/// One connection of the agency.
+#[derive(Debug)]
+pub struct Peer {
+    pub stream: TcpStream,
+}
+
+impl Peer {
+    /// The next frame; none when the agency has closed its side.
+    pub fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut header = [0; 5];
+        match self.stream.read(&mut header[..1]) {
+            Ok(0) => return None,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
+            got => assert_eq!(got.unwrap(), 1),
+        }
+        self.stream.read_exact(&mut header[1..]).unwrap();
+        let mut payload = vec![0; u32::from_be_bytes(header[1..].try_into().unwrap()) as usize];
+        self.stream.read_exact(&mut payload).unwrap();
+        Some((header[0], payload))
+    }
+
+    /// Sends a frame.
+    pub fn send(&mut self, kind: u8, payload: &[u8]) {
+        self.stream.write_all(&frame(kind, payload)).unwrap();
+    }
+
+    /// Takes the next `SESSION_BETS`: the index of its first bet and the documents.
+    pub fn bets(&mut self) -> (u64, Vec<String>) {
+        let (got, payload) = self.frame().unwrap();
+        assert_eq!(got, kind::SESSION_BETS);
+        let (first, records) = payload.split_at(8);
+        (u64::from_be_bytes(first.try_into().unwrap()), documents(records))
+    }
+
+    /// Says that so many bets are stored.
+    pub fn acknowledge(&mut self, stored: u64) {
+        self.send(kind::SESSION_STORED, &stored.to_be_bytes());
+    }
+
+    /// Stores bets from `stored` on until there are `total`; then END, the wait, and a result.
+    pub fn finish(&mut self, mut stored: u64, total: u64, winners: &[u8]) {
+        while stored < total {
+            let (first, documents) = self.bets();
+            assert_eq!(first, stored);
+            for document in documents {
+                assert_eq!(document, stored.to_string());
+                stored += 1;
+            }
+            self.acknowledge(stored);
+        }
+        assert_eq!(self.frame(), Some((kind::END, vec![])));
+        self.send(kind::BET_ACK, b"OK");
+        self.give_result(winners);
+    }
+
+    /// Takes the wait for the draw, and answers with a result.
+    pub fn give_result(&mut self, winners: &[u8]) {
+        assert_eq!(self.frame(), Some((kind::AWAIT_RESULT, vec![])));
+        self.send(kind::RESULT, winners);
+        assert_eq!(self.frame(), None);
+    }
+}
+
+/// The documents of bet records, all of them of agency 3.
+pub fn documents(records: &[u8]) -> Vec<String> {
+    let text = std::str::from_utf8(records).unwrap();
+    let document = |record: &str| {
+        let fields: Vec<&str> = record.split('\x1f').collect();
+        assert_eq!((fields.len(), fields[0], fields[1]), (6, "3", "Ana, \"Nita\""));
+        fields[3].to_owned()
+    };
+    text.split('\x1e').map(document).collect()
+}
+
+/// Bets whose documents count from 0.
+pub fn rows(count: usize) -> String {
+    let row = |index| format!("\"Ana, \"\"Nita\"\"\",Núñez,{index},1990-02-28,7574\r\n");
+    (0..count).map(row).collect::<Vec<_>>().concat()
+}
+
+/// A running agency of number 3, killed when it is dropped.
+#[derive(Debug)]
+pub struct Agency {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Agency {
+    /// Starts it, with its files in that folder.
+    pub fn start(folder: &Path, address: &str, variables: &[(&str, &str)]) -> Self {
+        let log = folder.join("agency.log");
+        let mut command = Self::command(folder, address, variables);
+        let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
+        Self { child, log }
+    }
+
+    /// The command that runs it.
+    pub fn command(folder: &Path, address: &str, variables: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loteria"));
+        command
+            .arg("agency")
+            .current_dir(folder)
+            .env_clear()
+            .envs([("CLI_ID", "3"), ("CLI_SERVER_ADDRESS", address), ("CLI_BATCH_MAXAMOUNT", "10")])
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until it has logged that.
+    pub fn await_log(&self, text: &str) {
+        await_some(text, || self.log().contains(text).then_some(()));
+    }
+
+    /// Waits for its end. All that it logged must be lines of the log.
+    pub fn end(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        let status = await_some("the end of the agency", || child.try_wait().unwrap());
+        for line in self.log().lines() {
+            assert!(line.contains(" action: ") && line.contains(" | result: "), "{line}");
+            assert!(!line.contains(char::is_control), "{line:?}");
+        }
+        status
+    }
+
+    /// Waits for its end with exit code 0.
+    pub fn succeed(&mut self) -> String {
+        let status = self.end();
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+        self.log()
+    }
+
+    /// Waits for its end with exit code 1, and gives the last line of its log.
+    pub fn fail(&mut self) -> String {
+        let status = self.end();
+        let log = self.log();
+        assert_eq!(status.code(), Some(1), "{log}");
+        let last = log.lines().next_back().unwrap().to_owned();
+        assert!(last.contains("CRITICAL action: agency | result: fail"), "{log}");
+        last
+    }
+
+    /// Ends it by a signal, which must end it well and within a second.
+    pub fn terminate(&mut self, signal: Signal) {
+        let begun = Instant::now();
+        processes::send(self.child.id().cast_signed(), signal);
+        self.succeed();
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+}
+
+impl Drop for Agency {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
