@@ -3,8 +3,13 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::client::{bets_frame, open_frame};
 use common::{Bet, bets, frame, kind, records, rows, server_of};
+
+/// Long enough that an answer would have come, had one been sent.
+const A_WHILE: Duration = Duration::from_millis(200);
 
 #[test]
 fn batches_in_flight_are_answered_in_order_and_stored_in_order() {
