@@ -1,4 +1,4 @@
-//! END and RESULT_REQUEST as classic messages: when an agency has ended, and what it is told of the draw.
+//! END and `RESULT_REQUEST` as classic messages: when an agency has ended, and what it is told of the draw.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 mod common;

@@ -96,9 +96,10 @@ fn store_again(files: &mut Files) {
     let mut empty = Files { bets: Vec::new(), state: None, next: Vec::new() };
     let rules = Rules { clients_amount: u16::MAX, ..RULES };
     let (mut ledger, _) = Ledger::open(MemoryDisk(&mut empty), rules).expect("nothing is a contest");
-    ledger.take(ClientToken::random(), &mut Role::New, 1, &Request::StoreBets { first: None }, &rows);
+    let [brings, ends] = [1, 2].map(|byte| ClientToken::from_bytes([byte; ClientToken::LEN]));
+    ledger.take(brings, &mut Role::New, 1, &Request::StoreBets { first: None }, &rows);
     let agency = AgencyId::new(1_u16).expect("it is one");
-    ledger.take(ClientToken::random(), &mut Role::New, 2, &Request::EndAgency { agency }, &[]);
+    ledger.take(ends, &mut Role::New, 2, &Request::EndAgency { agency }, &[]);
     let committed = ledger.commit().expect("the disk is good");
     let mut bulk = Vec::new();
     let replies: Vec<Reply> =
