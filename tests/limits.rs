@@ -56,21 +56,6 @@ fn a_frame_that_a_session_begins_and_does_not_finish_ends_it_after_the_client_ti
 }
 
 #[test]
-fn a_frame_that_drips_in_for_ever_ends_the_session_too() {
-    let server = Setup::new().with("CLIENT_TIMEOUT", 0.6).start();
-    let (mut client, _) = server.session(1);
-    let start = Instant::now();
-    for byte in bets_frame(0, &bets(1, 0..20)) {
-        if client.stream.write_all(&[byte]).is_err() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-    server.wait_for_handlers(0);
-}
-
-#[test]
 fn a_client_that_takes_no_replies_is_closed_after_the_client_timeout() {
     let server = Setup::new().with("CLIENTS_AMOUNT", 1).with("CLIENT_TIMEOUT", 0.6).start();
     let (mut client, _) = server.session(1);
@@ -200,17 +185,6 @@ fn no_text_of_a_client_breaks_a_line_of_the_log() {
 }
 
 #[test]
-fn many_silent_connections_do_not_keep_an_honest_client_waiting() {
-    let server = Setup::new().start();
-    let silent: Vec<Client> = (0..200).map(|_| server.connect()).collect();
-    let start = Instant::now();
-    server.connect().classic(kind::MULTIPLE_BETS, &records(&bets(1, 0..100)), kind::BET_ACK, b"OK");
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    drop(silent);
-    server.wait_for_handlers(0);
-}
-
-#[test]
 fn clients_that_come_while_storage_does_not_move_are_served_once_it_does() {
     let server = Setup::new().start();
     let storage = server.storage();
@@ -229,16 +203,6 @@ fn clients_that_come_while_storage_does_not_move_are_served_once_it_does() {
     }
     drop(silent);
     assert_eq!(status(server.port())["bets"], 100);
-}
-
-#[test]
-fn connections_that_come_and_go_leave_nothing() {
-    let server = Setup::new().start();
-    for _ in 0..300 {
-        drop(server.connect());
-    }
-    until("all handlers have gone", || server.handlers().is_empty());
-    assert_eq!(status(server.port())["storage_restarts"], 0);
 }
 
 #[test]
