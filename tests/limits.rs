@@ -8,9 +8,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use common::client::bets_frame;
-use common::{
-    Bet, Client, Setup, bets, frame, kind, processes, queues, records, rows, status, until, winner,
-};
+use common::{Bet, Client, Setup, bets, frame, kind, processes, queues, records, rows, status, winner};
 use nix::sys::signal::Signal;
 
 const A_WHILE: Duration = Duration::from_millis(300);
