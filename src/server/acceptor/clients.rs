@@ -40,20 +40,21 @@ impl Acceptor<'_> {
         self.listening
             && self.listener.is_some()
             && self.handlers.count().saturating_add(waiting) < self.max_clients
-            && self.is_open(now)
+            && self.has_resources(now)
     }
 
-    /// Whether one who waits can have a handler now.
+    /// Whether one who waits can have a handler now: storage takes what it is told.
     pub(super) fn can_welcome(&self, now: Instant) -> bool {
-        !self.waiting.is_empty() && self.is_open(now)
-    }
-
-    /// Whether storage can be told of a client, and the system has given what the last one needed.
-    fn is_open(&self, now: Instant) -> bool {
-        self.storage.is_some()
+        !self.waiting.is_empty()
             && self.newcomer.is_none()
             && self.gone.is_empty()
-            && self.pause_until.is_none_or(|until| now >= until)
+            && self.storage.is_some()
+            && self.has_resources(now)
+    }
+
+    /// Whether the system has given what the last client needed, or some time has gone by since.
+    fn has_resources(&self, now: Instant) -> bool {
+        self.pause_until.is_none_or(|until| now >= until)
     }
 
     pub(super) fn watch_listener(&mut self, now: Instant) -> io::Result<()> {
