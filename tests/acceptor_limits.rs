@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use common::client::open_frame;
 use common::usage::{assert_idle, assert_nothing_left, of_server};
 use common::{Bet, Client, RunningServer, Setup, Usage, bets, kind, processes, status, until};
 use nix::sys::signal::Signal;
@@ -281,4 +282,22 @@ fn a_crowd_does_not_have_to_knock_twice_because_forking_takes_time() {
     }
     assert!(server.handlers().len() < 75, "they wait for their handlers, and not in the backlog");
     crowd[0].open_session(1);
+}
+
+#[test]
+fn a_crowd_that_came_while_storage_did_not_move_is_served_once_it_does() {
+    let server = Setup::new().with("CLIENTS_AMOUNT", 400).start();
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    let mut crowd: Vec<Client> = (0..400).map(|_| server.connect()).collect();
+    for (client, agency) in crowd.iter_mut().zip(1..) {
+        client.send(&open_frame(1, agency));
+    }
+    // About 278 descriptors fit into the socket to storage.
+    until("the socket to storage is full", || server.handlers().len() > 250);
+    sleep(A_WHILE);
+    processes::send(storage, Signal::SIGCONT);
+    for client in &mut crowd {
+        assert_eq!(client.read_frame().0, kind::SESSION_OPENED);
+    }
 }

@@ -199,8 +199,9 @@ impl Acceptor<'_> {
         }
         self.restart_storage_if_due();
         self.start_metrics_if_due();
-        self.talk_to_storage()?;
         self.welcome_next();
+        // After all that may leave something to be told, as it looks to it that the wait ends when that can be.
+        self.talk_to_storage()?;
         self.stop_further()
     }
 
