@@ -4,7 +4,7 @@
 mod common;
 
 use common::bets::WINNING;
-use common::{Bet, Client, RunningServer, Setup, bets, frame, kind, records, rows, status, winner};
+use common::{Bet, Client, RunningServer, Setup, bets, frame, kind, records, rows, status, until, winner};
 
 const OK: &[u8] = b"OK";
 
@@ -396,6 +396,21 @@ fn the_result_of_an_agency_that_does_not_exist_is_refused() {
         // Once before the draw, and once after it.
         server.connect().classic_end(1);
     }
+}
+
+#[test]
+fn a_client_that_says_nothing_or_nonsense_is_a_line_too() {
+    let server = Setup::new().start();
+    drop(server.connect());
+    let accepted = "accept_connections | result: success | ip: 127.0.0.1";
+    until("the silent client is told", || server.log().has(accepted));
+    let mut client = server.connect();
+    client.send(b"\x10");
+    client.expect_error();
+    let log = server.log();
+    assert_eq!(log.count("INFO", accepted), 2);
+    let lines: Vec<&str> = log.lines().collect();
+    assert!(lines.last().unwrap().contains("action: protocol | result: fail"), "{}", log.0);
 }
 
 #[test]
