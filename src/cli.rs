@@ -134,7 +134,7 @@ struct SampleArgs {
 #[derive(Debug, Args)]
 struct StatusArgs {
     /// Where the server is: HOST:PORT
-    #[arg(long, default_value = "127.0.0.1:12345")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:12345", value_parser = bet::address)]
     address: String,
     #[command(flatten)]
     format: FormatArgs,
@@ -181,10 +181,7 @@ pub fn run() -> ExitCode {
             failpoint::start();
             report(status::watch::run(&args.address))
         }
-        Command::Status(args) => interruptible(|| {
-            let format = args.format.chosen();
-            report(status::run(&args.address, format, &mut io::stdout()))
-        }),
+        Command::Status(args) => interruptible(|| run_status(&args)),
         Command::Bet(args) => interruptible(|| bet::run(&args)),
         Command::Winners(args) => interruptible(|| audit::run_winners(args)),
         Command::Check(args) => interruptible(|| audit::run_check(args)),
@@ -194,7 +191,7 @@ pub fn run() -> ExitCode {
             Err(error) => explain(&error),
         }),
         Command::Compose(args) => {
-            interruptible(|| report(compose::run(args.agencies, &args.data, &mut io::stdout())))
+            interruptible(|| print(compose::compose_file(args.agencies, &args.data).as_bytes()))
         }
     }
 }
@@ -236,6 +233,13 @@ fn interruptible(command: impl FnOnce() -> ExitCode) -> ExitCode {
     match signal::unblock() {
         Ok(()) => command(),
         Err(error) => fail(&error),
+    }
+}
+
+fn run_status(args: &StatusArgs) -> ExitCode {
+    match status::text_of(&args.address, args.format.chosen()) {
+        Ok(text) => print(&text),
+        Err(error) => fail(&format_args!("{}: {error}", args.address)),
     }
 }
 
