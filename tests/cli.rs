@@ -198,6 +198,10 @@ fn every_command_has_a_page_of_the_manual() {
         assert!(text(&output.stdout).contains(&format!(".TH loteria-{command} 1")), "{command}");
     }
     let server = text(&loteria(&["man", "server"]).stdout);
-    assert!(server.contains("STORAGE_FILEPATH") && server.contains("\\-\\-check"), "{server}");
+    let setting = ".TP\n\\fBSTORAGE_FILEPATH\\fR\nthe file of all bets";
+    assert!(server.contains(setting) && server.contains("\\-\\-check"), "{server}");
+    assert!(server.contains(".PP\nExit code 0: ") && server.contains("\"loteria 0."), "{server}");
+    let completions = text(&loteria(&["man", "completions"]).stdout);
+    assert!(completions.contains(".EX\n  source <(loteria completions bash)\n.EE\n"), "{completions}");
     assert_eq!(loteria(&["man", "nonsense"]).status.code(), Some(2));
 }

@@ -20,10 +20,12 @@ use crate::logging::{Field, Level, Outcome, event, info};
 #[derive(Debug, Error)]
 pub enum ServerError {
     /// It can't listen there.
-    #[error("can't listen on {address}: {error}")]
+    #[error("can't listen on {address} ({settings}): {error}")]
     Listen {
         /// The address and port.
         address: String,
+        /// The settings that say so.
+        settings: &'static str,
         /// What the system says.
         error: io::Error,
     },
