@@ -132,10 +132,12 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model, now: DateTime<Loc
         }
         (None, None) => spans.push(Span::styled("  asking", theme.faint())),
     }
-    frame.render_widget(Line::from(spans), area);
-    let clock = format!("{}  q leaves ", now.format("%H:%M:%S"));
+    let head = Line::from(spans);
+    let clock = format!("  {}  q leaves ", now.format("%H:%M:%S"));
     let width = u16::try_from(clock.len()).unwrap_or(0);
-    if area.width > 2 * width {
+    let fits = head.width() + clock.len() <= area.width.into();
+    frame.render_widget(head, area);
+    if fits {
         let right = Rect { x: area.right() - width, width, ..area };
         frame.render_widget(Line::styled(clock, theme.faint()), right);
     }
@@ -347,6 +349,18 @@ mod tests {
         assert!(screen[0].contains("no answer for 7 s"), "{screen:#?}");
         assert!(screen.iter().any(|line| line.contains("1,000 stored")));
         assert!(screen.iter().any(|line| line.contains("the server does not answer: Connection refused")));
+    }
+
+    #[test]
+    fn the_clock_stands_where_it_hides_nothing() {
+        let mut model = model([at(10.0, &[(1000, false)])]);
+        let now = Local::now();
+        let has_clock = |model: &Model, width| screen(model, now, width, 24)[0].contains("q leaves");
+        // ` loteria here:12345  up 10 s` has 28 columns, the clock 21.
+        assert!(has_clock(&model, 49) && !has_clock(&model, 48));
+        assert!(screen(&model, now, 40, 24)[0].ends_with("here:12345  up 10 s"));
+        model.take(now, Err("Connection refused".to_owned()));
+        assert!(screen(&model, now, 40, 24)[0].ends_with("here:12345  no answer for 0 s"));
     }
 
     #[test]
