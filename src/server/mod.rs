@@ -80,7 +80,24 @@ pub fn run(config: &ServerConfig) -> Result<(), ServerError> {
     log_config(config);
     let max_clients =
         raise_descriptor_limit(config.max_clients).map_err(ServerError::of("can't read limits"))?;
+    warn_of_too_few(max_clients, config.clients_amount);
     acceptor::run(config, max_clients)
+}
+
+/// A contest could stand still for ever, and no other line would say why.
+fn warn_of_too_few(max_clients: u32, agencies: u16) {
+    if max_clients < u32::from(agencies) {
+        let reason = format!(
+            "there are {agencies} agencies, and sessions that await the draw keep their connections: the others may \
+             never get one"
+        );
+        event(
+            Level::Warning,
+            "config",
+            Outcome::Success,
+            &[("max_clients", &max_clients), ("reason", &reason)],
+        );
+    }
 }
 
 fn log_config(config: &ServerConfig) {
