@@ -37,10 +37,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the central server: takes the agencies' bets, stores them, and draws when all agencies have ended
-    #[command(after_help = help_of(SERVER_SETTINGS, "DEFAULT", ""))]
+    #[command(after_help = help_of(SERVER_SETTINGS, "DEFAULT", "") + SERVER_CODES)]
     Server(ServerArgs),
     /// Runs one agency: brings the bets of its file to the server, and says how many of them won
-    #[command(after_help = help_of(AGENCY_SETTINGS, "AGENCY", "CLI_"))]
+    #[command(after_help = help_of(AGENCY_SETTINGS, "AGENCY", "CLI_") + AGENCY_CODES)]
     Agency,
     /// Runs a whole contest on this machine: a server, agencies, made-up bets
     #[command(after_help = DEMO_HELP)]
@@ -70,6 +70,13 @@ enum Command {
     #[command(after_help = COMPOSE_HELP)]
     Compose(ComposeArgs),
 }
+
+const SERVER_CODES: &str = "\n\nExit code 0: SIGTERM or SIGINT ended it, or --check finds that the configuration can be \
+used. 1: it could not start, or could not go on; the last lines of the log say why. 2: configuration or command line.";
+
+const AGENCY_CODES: &str = "\n\nExit code 0: it has its result, or SIGTERM or SIGINT ended it. 1: a bad file, a refusal, \
+or a batch of which nobody knows whether it is stored; the last line of the log says why. 2: configuration or command \
+line.";
 
 const DEMO_HELP: &str = "The demo takes no settings: neither config.ini nor environment variables change it. It leaves \
 the bets, the agencies' files and every process's log in its folder.";
@@ -134,7 +141,7 @@ struct SampleArgs {
 #[derive(Debug, Args)]
 struct StatusArgs {
     /// Where the server is: HOST:PORT
-    #[arg(long, default_value = "127.0.0.1:12345")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:12345", value_parser = bet::address)]
     address: String,
     #[command(flatten)]
     format: FormatArgs,
@@ -181,10 +188,7 @@ pub fn run() -> ExitCode {
             failpoint::start();
             report(status::watch::run(&args.address))
         }
-        Command::Status(args) => interruptible(|| {
-            let format = args.format.chosen();
-            report(status::run(&args.address, format, &mut io::stdout()))
-        }),
+        Command::Status(args) => interruptible(|| run_status(&args)),
         Command::Bet(args) => interruptible(|| bet::run(&args)),
         Command::Winners(args) => interruptible(|| audit::run_winners(args)),
         Command::Check(args) => interruptible(|| audit::run_check(args)),
@@ -194,7 +198,7 @@ pub fn run() -> ExitCode {
             Err(error) => explain(&error),
         }),
         Command::Compose(args) => {
-            interruptible(|| report(compose::run(args.agencies, &args.data, &mut io::stdout())))
+            interruptible(|| print(compose::compose_file(args.agencies, &args.data).as_bytes()))
         }
     }
 }
@@ -236,6 +240,13 @@ fn interruptible(command: impl FnOnce() -> ExitCode) -> ExitCode {
     match signal::unblock() {
         Ok(()) => command(),
         Err(error) => fail(&error),
+    }
+}
+
+fn run_status(args: &StatusArgs) -> ExitCode {
+    match status::text_of(&args.address, args.format.chosen()) {
+        Ok(text) => print(&text),
+        Err(error) => fail(&format_args!("{}: {error}", args.address)),
     }
 }
 

@@ -1,7 +1,6 @@
 //! `loteria compose`: the `docker-compose.yaml` of a contest. The one in the repository is that of five agencies.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
 
 /// The most agencies: a bridge of Linux has room for 1,023 containers, and the server is one.
 pub const MAX_AGENCIES: i64 = 1000;
@@ -11,16 +10,9 @@ pub const DEFAULT_DATA: &str = "./tests/data";
 /// What all services have in common, and the server. The agencies follow it.
 const HEAD: &str = include_str!("compose_head.yaml");
 
-/// Prints the compose file of that many agencies, whose files are in the folder `data`.
-///
-/// # Errors
-/// It can't be written.
-pub fn run(agencies: u16, data: &str, out: &mut impl Write) -> io::Result<()> {
-    out.write_all(compose_file(agencies, data).as_bytes())?;
-    out.flush()
-}
-
-fn compose_file(agencies: u16, data: &str) -> String {
+/// The compose file of that many agencies, whose files are in the folder `data`.
+#[must_use]
+pub fn compose_file(agencies: u16, data: &str) -> String {
     let mut text = HEAD.replace("AGENCIES", &agencies.to_string());
     for id in 1..=agencies {
         let file = bind_source(data, &format!("agency-{id}.csv"));

@@ -476,6 +476,20 @@ fn address_or_empty(text: &str) -> Option<String> {
     (!host.is_empty()).then(|| format!("{host}:{port}"))
 }
 
+/// The form of the log, for a command that has no other setting: that of the environment, else text.
+///
+/// # Errors
+/// The variable can't be used.
+pub fn log_format() -> Result<Format, ConfigError> {
+    let Some(value) = environment(LOG_FORMAT) else { return Ok(Format::Text) };
+    Format::from_name(&value).ok_or_else(|| ConfigError::Value {
+        key: LOG_FORMAT.to_owned(),
+        value,
+        origin: Origin::Environment(LOG_FORMAT.to_owned()),
+        allowed: LOG_FORMAT_SETTING.allowed.to_owned(),
+    })
+}
+
 /// An address as the settings have it, `HOST:PORT`; none if it is not one.
 #[must_use]
 pub fn host_and_port(text: &str) -> Option<String> {

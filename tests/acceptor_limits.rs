@@ -286,14 +286,18 @@ fn a_crowd_does_not_have_to_knock_twice_because_forking_takes_time() {
 
 #[test]
 fn a_crowd_that_came_while_storage_did_not_move_is_served_once_it_does() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 400).start();
+    let server = Setup::new().with("CLIENTS_AMOUNT", 400).with("SERVER_LISTEN_BACKLOG", 500).start();
     let storage = server.storage();
-    processes::send(storage, Signal::SIGSTOP);
+    // All are there before the first of them is told of: no event comes once the socket to storage is full.
+    for process in [storage, server.pid()] {
+        processes::send(process, Signal::SIGSTOP);
+    }
     let mut crowd: Vec<Client> = (0..400).map(|_| server.connect()).collect();
     for (client, agency) in crowd.iter_mut().zip(1..) {
         client.send(&open_frame(1, agency));
     }
-    // About 278 descriptors fit into the socket to storage.
+    processes::send(server.pid(), Signal::SIGCONT);
+    // About 278 descriptors fit.
     until("the socket to storage is full", || server.handlers().len() > 250);
     sleep(A_WHILE);
     processes::send(storage, Signal::SIGCONT);

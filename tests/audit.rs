@@ -83,7 +83,7 @@ fn a_contest_is_recounted_while_its_server_runs() {
     server.connect().send(&common::frame(kind::END, &[1]));
     server.wait_for("end_message | result: success | agency_id: 1");
     let halfway = audit(&setup, &["winners"]);
-    assert!(halfway.out.contains("has no draw yet: 1 agencies have ended"), "{}", halfway.out);
+    assert!(halfway.out.contains("has no draw yet: 1 of 5 agencies ended"), "{}", halfway.out);
     halfway.good();
     server.connect().send(&common::frame(kind::END, &[2]));
     server.wait_for("sorteo | result: success");
@@ -229,7 +229,7 @@ fn every_error_is_told_with_its_line_and_its_reason() {
         "other.csv:5: error: the fifth field is not a date YYYY-MM-DD",
         "other.csv:6: error: not a row of 6 CSV fields that ends with CRLF",
         "other.csv:7: error: the first field is not an agency's number from 1 to 65535",
-        "other.csv:8: error: agency 9 does not take part: only 1 to 5 do",
+        "other.csv:8: error: agency 9 does not take part: only 1 to 5 do, says CLIENTS_AMOUNT",
         "other.csv:9: error: the last field is not a number from 0 to 4294967295",
         "other.csv:10: error: not a row of 6 CSV fields that ends with CRLF",
         "other.csv:12: error: not a row of 6 CSV fields that ends with CRLF",
@@ -252,6 +252,31 @@ fn of_many_findings_the_first_hundred_are_listed_and_all_are_counted() {
     assert_eq!(out.matches(": error: ").count(), 100);
     assert!(out.contains("\nand 150 more errors\n") && out.contains("\nand 30 more notices\n"), "{out}");
     assert!(out.ends_with("errors: 250, notices: 130\n"), "{out}");
+}
+
+#[test]
+fn an_agency_that_has_no_part_does_not_hide_what_else_is_wrong() {
+    let mut file = rows(&[bets(7, 0..500), bets(8, 0..2), bets(1, 0..1)].concat());
+    file.extend(b"damaged\r\n");
+    let setup = Setup::new().write("bets.csv", file);
+    let checked = audit(&setup, &["check"]);
+    let expected = [
+        "./bets.csv:1: error: agency 7 does not take part: only 1 to 5 do, says CLIENTS_AMOUNT",
+        "./bets.csv:501: error: agency 8 does not take part: only 1 to 5 do, says CLIENTS_AMOUNT",
+        "./bets.csv:504: error: not a row of 6 CSV fields that ends with CRLF",
+        "and 500 more errors",
+        "./bets.csv: 503 bets of 3 agencies; no state file, so no agency has ended; errors: 503, notices: 0",
+    ];
+    assert_eq!(checked.out.lines().collect::<Vec<_>>(), expected);
+    let drawn = "{\"version\":1,\"ended\":[1],\"draw\":{\"at\":\"2026-01-01T00:00:00+00:00\",\"agencies\":1,\
+                 \"winning_number\":7574}}";
+    let setup = setup.write("bets.csv.state", drawn);
+    let out = audit(&setup, &["check"]).out;
+    assert!(
+        out.contains("./bets.csv:1: error: agency 7 does not take part: only 1 to 1 do, says the draw\n"),
+        "{out}"
+    );
+    assert!(out.contains("; 7574 was drawn of 1 agency, "), "{out}");
 }
 
 #[test]

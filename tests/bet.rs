@@ -167,3 +167,18 @@ fn what_is_no_bet_is_not_sent() {
         assert!(output.status.code() == Some(2) && error.contains(flag), "{error}");
     }
 }
+
+#[test]
+fn a_form_of_the_log_that_is_none_is_told_before_anything_is_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let output = bet(&listener.local_addr().unwrap().to_string(), &FLAGS, &[("LOG_FORMAT", "xml")]);
+    assert_eq!(output.status.code(), Some(2));
+    let log = log_of(&output);
+    let line = log.lines().next().unwrap();
+    assert!(
+        line.contains("key: LOG_FORMAT | value: xml | origin: environment variable LOG_FORMAT"),
+        "{line}"
+    );
+    assert!(listener.accept().is_err(), "it connected");
+}

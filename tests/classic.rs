@@ -4,7 +4,7 @@
 mod common;
 
 use common::client::store_each;
-use common::{Bet, Client, Setup, bets, frame, kind, records, rows, status};
+use common::{Bet, Client, Setup, bets, frame, kind, records, rows, status, until};
 
 const OK: &[u8] = b"OK";
 
@@ -294,4 +294,19 @@ fn every_message_has_a_connection_and_a_line_of_its_own() {
     let log = server.log();
     assert_eq!(log.count("INFO", "accept_connections | result: success | ip: 127.0.0.1"), 20);
     assert_eq!(log.lines_with("action: apuesta_almacenada | result: success").len(), 20);
+}
+
+#[test]
+fn a_client_that_says_nothing_or_nonsense_is_a_line_too() {
+    let server = Setup::new().start();
+    drop(server.connect());
+    let accepted = "accept_connections | result: success | ip: 127.0.0.1";
+    until("the silent client is told", || server.log().has(accepted));
+    let mut client = server.connect();
+    client.send(b"\x10");
+    client.expect_error();
+    let log = server.log();
+    assert_eq!(log.count("INFO", accepted), 2);
+    let lines: Vec<&str> = log.lines().collect();
+    assert!(lines.last().unwrap().contains("action: protocol | result: fail"), "{}", log.0);
 }

@@ -72,6 +72,16 @@ fn a_host_name_in_server_ip_means_all_addresses_with_one_warning() {
 }
 
 #[test]
+fn fewer_connections_than_agencies_are_warned_of() {
+    for (max_clients, warnings) in [(3, 0), (2, 1)] {
+        let setup = Setup::new().with("CLIENTS_AMOUNT", 3).with("MAX_CLIENTS", max_clients);
+        let log = setup.start().log();
+        let lines = log.lines_with("WARNING  action: config | result: success | max_clients: ");
+        assert_eq!(lines.len(), warnings, "{}", log.0);
+    }
+}
+
+#[test]
 fn an_unknown_key_is_named_with_value_and_origin_and_all_settings() {
     let setup = Setup::new().write("config.ini", "[DEFAULT]\nSERVER_PROT = 12\n");
     let ended = setup.run();

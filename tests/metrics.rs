@@ -215,7 +215,11 @@ fn an_address_that_is_taken_or_none_ends_the_start() {
     let address = taken.local_addr().unwrap().to_string();
     let ended = Setup::new().with("METRICS_ADDRESS", &address).run();
     assert_eq!(ended.code, Some(1));
-    assert!(ended.failure().contains(&format!("can't listen on {address}")), "{}", ended.failure());
+    assert!(
+        ended.failure().contains(&format!("can't listen on {address} (METRICS_ADDRESS): ")),
+        "{}",
+        ended.failure()
+    );
     let ended = Setup::new().with("METRICS_ADDRESS", "9464").run();
     assert_eq!(ended.code, Some(2));
     assert!(ended.failure().contains("METRICS_ADDRESS"), "{}", ended.failure());

@@ -116,6 +116,19 @@ fn a_status_of_many_agencies_is_whole() {
 }
 
 #[test]
+fn health_checks_leave_nothing_in_a_log_at_info() {
+    let server = Setup::new().with("LOGGING_LEVEL", "INFO").start();
+    let before = server.log().0;
+    for _ in 0..5 {
+        status(server.port());
+    }
+    server.wait_for_handlers(0);
+    assert_eq!(server.log().0, before);
+    server.connect().refused(kind::STATUS_REQUEST, b"x");
+    assert_eq!(server.log().lines_with("action: protocol | result: fail | ip: 127.0.0.1").len(), 1);
+}
+
+#[test]
 fn a_status_request_with_a_payload_is_refused() {
     let server = Setup::new().start();
     server.connect().refused(kind::STATUS_REQUEST, b"x");

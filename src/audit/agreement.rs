@@ -30,7 +30,16 @@ pub fn contradictions(state: &State, agencies: u16, length: u64) -> Vec<String> 
             writing.from
         )
     });
-    [outside, missing, cut].into_iter().flatten().collect()
+    [outside, repeated(state), missing, cut].into_iter().flatten().collect()
+}
+
+fn repeated(state: &State) -> Option<String> {
+    let mut ended = state.ended.clone();
+    ended.sort_unstable();
+    let mut repeated: Vec<AgencyId> =
+        ended.array_windows().filter(|[one, next]| one == next).map(|[one, _]| *one).collect();
+    repeated.dedup();
+    Names::of(repeated.into_iter()).map(|names| format!("it has several ENDs of these agencies: {names}"))
 }
 
 fn not_ended(state: &State, draw: &Draw) -> Option<String> {
@@ -93,6 +102,8 @@ mod tests {
     fn each_contradiction_is_named() {
         let text = contradictions(&state(&[1, 3], Some(2)), 2, 0).join("; ");
         assert!(text.contains("(1 to 2 do): 3") && text.contains("no END of these agencies: 2"), "{text}");
+        let text = contradictions(&state(&[2, 1, 2, 1, 2], None), 2, 0).join("; ");
+        assert_eq!(text, "it has several ENDs of these agencies: 1, 2");
         let writing = Some(Extent { from: 8, to: 20 });
         assert_eq!(contradictions(&State { writing, ..state(&[], None) }, 2, 7).len(), 1);
         let text = contradictions(&state(&[], Some(9)), 9, 0).join("; ");

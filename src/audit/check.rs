@@ -16,6 +16,7 @@ use crate::logging::one_line;
 use crate::lottery::AgencyId;
 use crate::server::storage::recovery::Rules;
 use crate::server::storage::state_file::State;
+use crate::status::text::plural;
 
 /// How many findings of a kind are listed; the others are counted.
 pub const LISTED: usize = 100;
@@ -90,7 +91,7 @@ impl<'a> Check<'a> {
                 stranger = (row.agency.get() > self.agencies).then_some((line, row.agency));
             })?;
             if let Some((line, agency)) = stranger {
-                self.error_in(line, NoPart { agency, agencies: self.agencies });
+                self.stranger_in(line, agency);
             }
             match step {
                 Step::Row => {}
@@ -108,6 +109,16 @@ impl<'a> Check<'a> {
         }
         self.reached = rows.offset();
         Ok(())
+    }
+
+    /// One that has no part may have many rows, and would hide what else is wrong: its first one is listed.
+    fn stranger_in(&mut self, line: u64, agency: AgencyId) {
+        if self.tally.of(agency).bets == 1 {
+            let drawn = self.files.draw().is_some();
+            self.error_in(line, NoPart { agency, agencies: self.agencies, drawn });
+        } else {
+            self.errors.count += 1;
+        }
     }
 
     fn error_in(&mut self, line: u64, error: impl Display) {
@@ -156,12 +167,13 @@ impl<'a> Check<'a> {
                 writeln!(out, "and {more} more {what}")?;
             }
         }
+        let (bets, agencies) = (self.tally.all().bets, self.tally.with_bets().count() as u64);
         writeln!(
             out,
-            "{}: {} bets of {} agencies; {}; errors: {}, notices: {}",
+            "{}: {bets} {} of {agencies} {}; {}; errors: {}, notices: {}",
             self.path,
-            self.tally.all().bets,
-            self.tally.with_bets().count(),
+            plural(bets, "bet", "bets"),
+            plural(agencies, "agency", "agencies"),
             self.state_in_short(),
             self.errors.count,
             self.notices.count,
@@ -173,10 +185,12 @@ impl<'a> Check<'a> {
             Err(_) => "the state file can't be used".to_owned(),
             Ok(None) => "no state file, so no agency has ended".to_owned(),
             Ok(Some(State { ended, draw: None, .. })) => {
-                format!("{} of {} agencies have ended", ended.len(), self.agencies)
+                let noun = plural(self.agencies.into(), "agency", "agencies");
+                format!("{} of {} {noun} ended", ended.len(), self.agencies)
             }
             Ok(Some(State { draw: Some(draw), .. })) => {
-                format!("{} was drawn of {} agencies, {}", draw.winning_number, draw.agencies, draw.at)
+                let noun = plural(draw.agencies.into(), "agency", "agencies");
+                format!("{} was drawn of {} {noun}, {}", draw.winning_number, draw.agencies, draw.at)
             }
         }
     }
@@ -210,11 +224,15 @@ fn remarks(state: &State, configured: Rules) -> Vec<String> {
 struct NoPart {
     agency: AgencyId,
     agencies: u16,
+    /// Whether it is a draw that tells who takes part, or else the configuration.
+    drawn: bool,
 }
 
 impl fmt::Display for NoPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "agency {} does not take part: only 1 to {} do", self.agency, self.agencies)
+        let Self { agency, agencies, drawn } = self;
+        let origin = if *drawn { "the draw" } else { "CLIENTS_AMOUNT" };
+        write!(f, "agency {agency} does not take part: only 1 to {agencies} do, says {origin}")
     }
 }
 
@@ -227,7 +245,7 @@ struct Bar(ProgressBar);
 impl Bar {
     fn new(length: u64) -> Self {
         let bar = ProgressBar::new(length);
-        if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {elapsed}") {
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes}, {elapsed}") {
             bar.set_style(style);
         }
         Self(bar)

@@ -11,6 +11,7 @@ use crate::logging::one_line;
 use crate::lottery::row::Row;
 use crate::lottery::{AgencyId, Draw, draw};
 use crate::server::storage::recovery::Rules;
+use crate::status::text::plural;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +55,7 @@ fn winning_number(files: &Files, question: &Question) -> u32 {
 /// What the state file has to say to a recount.
 enum Agreement<'a> {
     NoState,
-    NoDraw { ended: usize },
+    NoDraw { ended: usize, agencies: u16 },
     Agrees(&'a Draw),
     Contradicts(Vec<String>),
 }
@@ -142,7 +143,7 @@ impl<'a> Recount<'a> {
         Ok(match &state.draw {
             _ if !found.is_empty() => Agreement::Contradicts(found),
             Some(draw) => Agreement::Agrees(draw),
-            None => Agreement::NoDraw { ended: state.ended.len() },
+            None => Agreement::NoDraw { ended: state.ended.len(), agencies },
         })
     }
 
@@ -180,11 +181,16 @@ impl<'a> Recount<'a> {
             }
             _ if self.question.csv => Ok(()),
             Agreement::NoState => writeln!(out, "{state} is not there: there is nothing to compare with"),
-            Agreement::NoDraw { ended } => {
-                writeln!(out, "{state} has no draw yet: {ended} agencies have ended, and more bets may come")
+            Agreement::NoDraw { ended, agencies } => {
+                let noun = plural((*agencies).into(), "agency", "agencies");
+                writeln!(
+                    out,
+                    "{state} has no draw yet: {ended} of {agencies} {noun} ended, and more bets may come"
+                )
             }
-            Agreement::Agrees(draw) => {
-                writeln!(out, "{state} agrees: a draw of {} agencies, {}", draw.agencies, draw.at)
+            Agreement::Agrees(Draw { agencies, at, .. }) => {
+                let noun = plural((*agencies).into(), "agency", "agencies");
+                writeln!(out, "{state} agrees: a draw of {agencies} {noun}, {at}")
             }
         }
     }

@@ -21,7 +21,8 @@ run meanwhile.\n\nExit code 0: the state file agrees, or there is no draw to agr
 or a file can't be read or is damaged. 2: command line or configuration. 141: nobody reads the output any more.";
 
 /// What the answer of `check` means.
-pub const CHECK_HELP: &str = "Errors are rows that are none, rows of agencies that do not take part, and a state file \
+pub const CHECK_HELP: &str = "Errors are rows that are none, rows of agencies that do not take part (each such agency is \
+listed once), and a state file \
 that is damaged or contradicts the bets. Notices are rows that stand in the file twice (a client may send them so), a \
 last row that is not whole, and what a server will do when it starts. Lines are counted from 1; a row with line breaks \
 in quotes has several. Up to 100 errors and 100 notices are listed, and all are counted. Nothing is locked or written: a server may run \

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::log_bad_config;
 use crate::agency::single_bet;
-use crate::config::host_and_port;
+use crate::config::{host_and_port, log_format};
 use crate::logging;
 use crate::lottery::bet::{is_real_date, parse_decimal};
 use crate::lottery::{AgencyId, Bet, BetError};
@@ -52,6 +53,9 @@ pub struct BetArgs {
 /// Brings the bet to the server.
 pub fn run(args: &BetArgs) -> ExitCode {
     logging::start();
+    if let Err(error) = log_format() {
+        return log_bad_config(&error);
+    }
     let bet = Bet {
         agency: args.agency,
         first_name: &args.first_name,
@@ -86,6 +90,7 @@ fn text(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
-fn address(text: &str) -> Result<String, &'static str> {
+/// Where a server is.
+pub fn address(text: &str) -> Result<String, &'static str> {
     host_and_port(text).ok_or("an address must be HOST:PORT")
 }

@@ -58,6 +58,19 @@ pub fn man(args: &ManArgs) -> Result<Vec<u8>, clap::Error> {
         None => program,
     };
     let mut text = Vec::new();
-    clap_mangen::Man::new(page).render(&mut text)?;
-    Ok(text)
+    clap_mangen::Man::new(page).source(concat!("loteria ", env!("CARGO_PKG_VERSION"))).render(&mut text)?;
+    Ok(with_notes(&String::from_utf8_lossy(&text)).into_bytes())
+}
+
+/// A page whose help after the flags, which is laid out for a terminal, is laid out for `man`.
+fn with_notes(page: &str) -> String {
+    let Some((page, help)) = page.split_once(".SH EXTRA\n") else { return page.to_owned() };
+    let notes = help.lines().map(|line| match (line.strip_prefix("          "), line.strip_prefix("  ")) {
+        (Some(meaning), _) => format!("{meaning}\n"),
+        (_, Some(example)) if example.contains(' ') => format!(".EX\n  {example}\n.EE\n"),
+        (_, Some(setting)) => format!(".TP\n\\fB{setting}\\fR\n"),
+        _ if line.is_empty() => ".PP\n".to_owned(),
+        _ => format!("{line}\n"),
+    });
+    format!("{page}.SH NOTES\n{}", notes.collect::<String>())
 }

@@ -171,6 +171,12 @@ impl FrameBuffer {
         self.start == self.end
     }
 
+    /// The first byte that is waiting: the type of the frame that it begins.
+    #[must_use]
+    pub fn first(&self) -> Option<u8> {
+        self.bytes.get(self.start..self.end)?.first().copied()
+    }
+
     /// Whether a header or a whole frame is there, so that [`Self::next_frame`] would say more than `None`.
     #[must_use]
     pub fn has_frame(&self) -> bool {

@@ -20,10 +20,12 @@ use crate::logging::{Field, Level, Outcome, event, info};
 #[derive(Debug, Error)]
 pub enum ServerError {
     /// It can't listen there.
-    #[error("can't listen on {address}: {error}")]
+    #[error("can't listen on {address} ({settings}): {error}")]
     Listen {
         /// The address and port.
         address: String,
+        /// The settings that say so.
+        settings: &'static str,
         /// What the system says.
         error: io::Error,
     },
@@ -78,7 +80,24 @@ pub fn run(config: &ServerConfig) -> Result<(), ServerError> {
     log_config(config);
     let max_clients =
         raise_descriptor_limit(config.max_clients).map_err(ServerError::of("can't read limits"))?;
+    warn_of_too_few(max_clients, config.clients_amount);
     acceptor::run(config, max_clients)
+}
+
+/// A contest could stand still for ever, and no other line would say why.
+fn warn_of_too_few(max_clients: u32, agencies: u16) {
+    if max_clients < u32::from(agencies) {
+        let reason = format!(
+            "there are {agencies} agencies, and sessions that await the draw keep their connections: the others may \
+             never get one"
+        );
+        event(
+            Level::Warning,
+            "config",
+            Outcome::Success,
+            &[("max_clients", &max_clients), ("reason", &reason)],
+        );
+    }
 }
 
 fn log_config(config: &ServerConfig) {

@@ -7,7 +7,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::history::History;
-use super::text::{brief_time, grouped, rate};
+use super::text::{brief_time, grouped, plural, rate};
 use super::view::{Theme, draw_lines};
 use crate::protocol::status::{AgencyStatus, Status};
 
@@ -166,9 +166,10 @@ fn sum_line(others: &[usize], status: &Status, history: &History, theme: Theme) 
         per_second += history.rate_of(*place).unwrap_or(0.0);
     }
     let text = format!(
-        "  and {} more: {} bets, {}/s, {} ended",
+        "  and {} more: {} {}, {}/s, {} ended",
         grouped(others.len() as u64),
         grouped(bets),
+        plural(bets, "bet", "bets"),
         rate(per_second),
         grouped(ended)
     );

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::history::is_another;
-use super::text::grouped;
+use super::text::{grouped, plural};
 use crate::lottery::{AgencyId, Draw};
 use crate::protocol::status::Status;
 
@@ -61,7 +61,8 @@ impl fmt::Display for Event {
             }
             Self::NotFull => f.write_str("there are free connections again"),
             Self::DiskFailed(count) => {
-                write!(f, "the disk failed: {} requests were refused", grouped(*count))
+                let refused = plural(*count, "request was", "requests were");
+                write!(f, "the disk failed: {} {refused} refused", grouped(*count))
             }
         }
     }
@@ -138,6 +139,14 @@ mod tests {
         let after = Status { drawn: true, draw, ..samples::status(&[(7, true), (3, true)]) };
         assert_eq!(texts(&before, &after), ["agency 1 has ended", "the draw was made: 7574 won"]);
         assert!(between(&after, &after).is_empty());
+    }
+
+    #[test]
+    fn one_request_that_the_disk_did_not_take_is_one() {
+        let before = samples::status(&[(7, false)]);
+        let mut after = before.clone();
+        after.refusals[1].count = 1;
+        assert_eq!(texts(&before, &after), ["the disk failed: 1 request was refused"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use chrono::{DateTime, Local, TimeDelta};
 use super::events::Event;
 use super::model::Model;
 use super::table::draw_of;
-use super::text::{grouped, rate, short_time};
+use super::text::{grouped, plural, rate, short_time};
 use crate::protocol::status::Status;
 
 /// The time between two lines about the contest.
@@ -55,10 +55,11 @@ fn has_moved(before: &Status, after: &Status) -> bool {
 
 fn contest(model: &Model, status: &Status) -> String {
     let history = &model.history;
+    let noun = plural(status.agencies.into(), "agency", "agencies");
     let mut parts = vec![
-        format!("{} bets", grouped(status.bets)),
+        format!("{} {}", grouped(status.bets), plural(status.bets, "bet", "bets")),
         format!("{}/s", rate(history.rate().unwrap_or(0.0))),
-        format!("{} of {} agencies ended", grouped(status.ended.into()), grouped(status.agencies.into())),
+        format!("{} of {} {noun} ended", grouped(status.ended.into()), grouped(status.agencies.into())),
         format!("{} of {} handlers", grouped(status.handlers.into()), grouped(status.max_clients.into())),
         format!("{} groups/s", rate(history.groups().unwrap_or(0.0))),
     ];

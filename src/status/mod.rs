@@ -14,8 +14,6 @@ pub mod text;
 pub mod view;
 pub mod watch;
 
-use std::io::Write;
-
 pub use self::ask::{DEADLINE, StatusError, ask, ask_by_name};
 use crate::protocol::status::Status;
 
@@ -30,19 +28,17 @@ pub enum Format {
     Prometheus,
 }
 
-/// Asks the server at `HOST:PORT` and prints what it says.
+/// Asks the server at `HOST:PORT`: what it says, as it is to be printed.
 ///
 /// # Errors
 /// No status came in time.
-pub fn run(address: &str, format: Format, out: &mut impl Write) -> Result<(), StatusError> {
-    let answer = ask_by_name(address)?;
+pub fn text_of(address: &str, format: Format) -> Result<Vec<u8>, StatusError> {
+    let mut answer = ask_by_name(address)?;
     if format == Format::Json {
-        out.write_all(&answer)?;
-        out.write_all(b"\n")?;
-        return Ok(out.flush()?);
+        answer.push(b'\n');
+        return Ok(answer);
     }
     let status: Status = serde_json::from_slice(&answer)?;
     let text = if format == Format::Table { table::table(&status) } else { prometheus::text(&status) };
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
+    Ok(text.into_bytes())
 }

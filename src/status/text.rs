@@ -14,6 +14,12 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// The word for one or for several.
+#[must_use]
+pub fn plural<'a>(count: u64, one: &'a str, several: &'a str) -> &'a str {
+    if count == 1 { one } else { several }
+}
+
 /// A rate: whole numbers, but for small ones.
 #[must_use]
 pub fn rate(per_second: f64) -> String {
@@ -72,6 +78,11 @@ mod tests {
             assert_eq!(grouped(number), text);
         }
         assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");
+    }
+
+    #[test]
+    fn one_is_not_several() {
+        assert_eq!([0, 1, 2].map(|count| plural(count, "bet", "bets")), ["bets", "bet", "bets"]);
     }
 
     #[test]

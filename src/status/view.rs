@@ -10,7 +10,7 @@ use super::agencies_view::{self, bar_of, rows_needed};
 use super::events::is_full;
 use super::history::History;
 use super::model::Model;
-use super::text::{grouped, long_time, rate, short_time};
+use super::text::{grouped, long_time, plural, rate, short_time};
 use crate::protocol::status::Status;
 
 /// The styles: without colours where `NO_COLOR` asks for that.
@@ -132,10 +132,12 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model, now: DateTime<Loc
         }
         (None, None) => spans.push(Span::styled("  asking", theme.faint())),
     }
-    frame.render_widget(Line::from(spans), area);
-    let clock = format!("{}  q leaves ", now.format("%H:%M:%S"));
+    let head = Line::from(spans);
+    let clock = format!("  {}  q leaves ", now.format("%H:%M:%S"));
     let width = u16::try_from(clock.len()).unwrap_or(0);
-    if area.width > 2 * width {
+    let fits = head.width() + clock.len() <= area.width.into();
+    frame.render_widget(head, area);
+    if fits {
         let right = Rect { x: area.right() - width, width, ..area };
         frame.render_widget(Line::styled(clock, theme.faint()), right);
     }
@@ -162,13 +164,18 @@ fn next(text: &str, style: Style) -> Span<'static> {
     Span::styled(format!("   {text}"), style)
 }
 
+/// So many of something that takes an s.
+fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(count), plural(count, "", "s"))
+}
+
 fn bets_line(status: &Status, history: &History, theme: Theme) -> Line<'static> {
     let per_second = history.rate().map_or_else(|| "-".to_owned(), rate);
     let goes = history.rate().is_some_and(|rate| rate > 0.0);
     let spans = [
         Span::styled(format!("{} stored", grouped(status.bets)), theme.strong()),
         next(&format!("{per_second}/s"), if goes { theme.busy() } else { theme.faint() }),
-        next(&format!("{} messages", grouped(status.batches)), theme.faint()),
+        next(&counted(status.batches, "message"), theme.faint()),
     ];
     named("bets", theme, spans)
 }
@@ -199,11 +206,8 @@ fn connections_line(status: &Status, theme: Theme) -> Line<'static> {
         format!("{} of {} in use", grouped(status.handlers.into()), grouped(status.max_clients.into()));
     let spans = [
         Span::styled(open, if is_full(status) { theme.bad() } else { Style::new() }),
-        next(&format!("{} connections", grouped(status.connections)), theme.faint()),
-        next(
-            &format!("{} refusals", grouped(refused)),
-            if refused > 0 { theme.idle() } else { theme.faint() },
-        ),
+        next(&counted(status.connections, "connection"), theme.faint()),
+        next(&counted(refused, "refusal"), if refused > 0 { theme.idle() } else { theme.faint() }),
     ];
     named("handlers", theme, spans)
 }
@@ -212,8 +216,8 @@ fn storage_line(status: &Status, history: &History, theme: Theme) -> Line<'stati
     let (groups, syncs) = (history.groups().unwrap_or(0.0), history.sync_seconds());
     let mut spans = Vec::new();
     if status.storage_restarts > 0 {
-        let restarts = format!("{} restarts   ", grouped(status.storage_restarts));
-        spans.push(Span::styled(restarts, theme.bad()));
+        let restarts = counted(status.storage_restarts, "restart");
+        spans.push(Span::styled(format!("{restarts}   "), theme.bad()));
     }
     spans.push(Span::raw(format!("{} groups/s", rate(groups))));
     if let Some(bets) = history.group_bets().mean() {
@@ -345,6 +349,18 @@ mod tests {
         assert!(screen[0].contains("no answer for 7 s"), "{screen:#?}");
         assert!(screen.iter().any(|line| line.contains("1,000 stored")));
         assert!(screen.iter().any(|line| line.contains("the server does not answer: Connection refused")));
+    }
+
+    #[test]
+    fn the_clock_stands_where_it_hides_nothing() {
+        let mut model = model([at(10.0, &[(1000, false)])]);
+        let now = Local::now();
+        let has_clock = |model: &Model, width| screen(model, now, width, 24)[0].contains("q leaves");
+        // ` loteria here:12345  up 10 s` has 28 columns, the clock 21.
+        assert!(has_clock(&model, 49) && !has_clock(&model, 48));
+        assert!(screen(&model, now, 40, 24)[0].ends_with("here:12345  up 10 s"));
+        model.take(now, Err("Connection refused".to_owned()));
+        assert!(screen(&model, now, 40, 24)[0].ends_with("here:12345  no answer for 0 s"));
     }
 
     #[test]

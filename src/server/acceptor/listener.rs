@@ -30,7 +30,11 @@ pub(super) fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
         }
         Ok(TcpListener::from(fd))
     });
-    bound.map_err(|error| ServerError::Listen { address: address.to_string(), error: error.into() })
+    bound.map_err(|error| ServerError::Listen {
+        address: address.to_string(),
+        settings: "SERVER_IP, SERVER_PORT",
+        error: error.into(),
+    })
 }
 
 /// Accepted sockets inherit it: see `tcp(7)`. A reply is written whole, so there is nothing to wait for before it is

@@ -33,7 +33,8 @@ impl Metrics {
     /// Listens at an address, if there is one.
     pub(super) fn listen(address: Option<&str>) -> Result<Option<Self>, ServerError> {
         let Some(address) = address else { return Ok(None) };
-        let failed = |error| ServerError::Listen { address: address.to_owned(), error };
+        let settings = "METRICS_ADDRESS";
+        let failed = |error| ServerError::Listen { address: address.to_owned(), settings, error };
         let listener = listen(address).map_err(failed)?;
         let at = listener.local_addr().map_err(failed)?;
         info("metrics_listen", Outcome::Success, &[("ip", &at.ip()), ("port", &at.port())]);

@@ -71,6 +71,12 @@ impl<'a> Connection<'a> {
         self.input.is_empty()
     }
 
+    /// The type of the frame that comes next, once its first byte has come.
+    #[must_use]
+    pub fn next_type(&self) -> Option<u8> {
+        self.input.first()
+    }
+
     /// Whether a frame has come whole, or a header that is an error.
     #[must_use]
     pub fn has_frame(&self) -> bool {

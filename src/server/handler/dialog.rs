@@ -233,7 +233,7 @@ impl<'a> Dialog<'a> {
     fn ask_winners(&mut self, agency: AgencyId, wait: bool) -> io::Result<()> {
         let before_draw = self.view.finished.all_finished(self.view.agencies) == Finished::No;
         if before_draw && !wait {
-            log_result(agency, Outcome::InProgress);
+            self.log_in_progress(agency);
             self.owed.push_back(Owed::InProgress);
             return Ok(());
         }
@@ -379,7 +379,7 @@ impl<'a> Dialog<'a> {
                         self.refuse_and_end("the result is too long for a message");
                         return Ok(());
                     };
-                    log_result(agency, Outcome::Success);
+                    info("result_request", Outcome::Success, &[("agency_id", &agency)]);
                     connection
                         .send_with(|output| output.extend_from_slice(&header(FrameType::Result, length)));
                 }
@@ -400,7 +400,7 @@ impl<'a> Dialog<'a> {
                 Ok(())
             }
             Reply::NotDrawn => {
-                log_result(agency, Outcome::InProgress);
+                self.log_in_progress(agency);
                 connection.send(&ServerMessage::InProgress);
                 Ok(())
             }
@@ -411,6 +411,12 @@ impl<'a> Dialog<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// A session may ask as often as it likes; a classic client connects for it, which is told anyway.
+    fn log_in_progress(&self, agency: AgencyId) {
+        let level = if matches!(self.mode, Mode::Session(_)) { Level::Debug } else { Level::Info };
+        event(level, "result_request", Outcome::InProgress, &[("agency_id", &agency)]);
     }
 
     fn answer_status(
@@ -458,8 +464,4 @@ fn refusal(reply: &Reply) -> Option<String> {
 /// The line about a message that is none.
 pub fn log_protocol(ip: IpAddr, error: &dyn std::fmt::Display) {
     info("protocol", Outcome::Fail, &[("ip", &ip), ("error", error)]);
-}
-
-fn log_result(agency: AgencyId, outcome: Outcome) {
-    info("result_request", outcome, &[("agency_id", &agency)]);
 }

@@ -26,7 +26,8 @@ use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::reply_pipe::{PipeState, ReplyReader};
 use crate::ipc::shared_counters::SharedCounters;
 use crate::ipc::storage_client::StorageClient;
-use crate::logging::{self, Outcome, info};
+use crate::logging::{self, Level, Outcome, event, info};
+use crate::protocol::frame::FrameType;
 use crate::system::confinement::Confinement;
 use crate::system::mqueue::QueueSender;
 use crate::system::signal::{Signals, is_termination};
@@ -97,15 +98,21 @@ pub fn run(client: &Client, view: &ServerView<'_>, queue: &QueueSender, signals:
             probe("handler");
             Ok(handler)
         });
-    info("accept_connections", Outcome::Success, &[("ip", ip)]);
     match handler {
         Ok(mut handler) => {
             let end = handler.serve();
             handler.say_goodbye(&end);
         }
-        Err(error) => info("client", Outcome::Fail, &[("ip", ip), ("error", &error)]),
+        Err(error) => {
+            log_accepted(Level::Info, *ip);
+            info("client", Outcome::Fail, &[("ip", ip), ("error", &error)]);
+        }
     }
     0
+}
+
+fn log_accepted(level: Level, ip: IpAddr) {
+    event(level, "accept_connections", Outcome::Success, &[("ip", &ip)]);
 }
 
 /// Finds out, before any handler is forked, what each of them would else find out for itself: which instructions this
@@ -153,6 +160,8 @@ struct Handler<'a> {
     signals: &'a Signals,
     epoll: Epoll,
     started: Instant,
+    /// The log says that the client came.
+    announced: bool,
     /// What the socket is waited for at present; none once it is broken.
     interest: Option<EpollFlags>,
     waits_for_queue: bool,
@@ -174,6 +183,7 @@ impl<'a> Handler<'a> {
             signals,
             epoll,
             started: Instant::now(),
+            announced: false,
             interest: Some(interest),
             waits_for_queue: false,
             broken: None,
@@ -215,9 +225,22 @@ impl<'a> Handler<'a> {
             && self.dialog.takes_frames()
     }
 
+    /// Says in the log that the client came. Health checks would bury the story of the contest, so they are DEBUG, and who
+    /// came is told once it has shown what it is.
+    fn announce(&mut self, first: Option<u8>) {
+        if !self.announced {
+            let is_check = first == Some(FrameType::StatusRequest as u8);
+            log_accepted(if is_check { Level::Debug } else { Level::Info }, self.dialog.ip);
+            self.announced = true;
+        }
+    }
+
     /// Takes the frames that have come, as far as they may be taken. False if there was none.
     fn take_frames(&mut self) -> io::Result<bool> {
         let mut any = false;
+        if let first @ Some(_) = self.connection.next_type() {
+            self.announce(first);
+        }
         while self.takes_frames() {
             match self.connection.next_frame() {
                 Ok(Some(frame)) => self.dialog.take(frame)?,
@@ -403,6 +426,7 @@ impl<'a> Handler<'a> {
 
     /// Logs how it ended, and closes so that the client gets what was sent.
     fn say_goodbye(&mut self, end: &End) {
+        self.announce(None);
         let failure = format!("{end}");
         let outcome =
             if matches!(end, End::Done(_) | End::Stopped) { Outcome::Success } else { Outcome::Fail };
