@@ -286,21 +286,22 @@ fn a_crowd_does_not_have_to_knock_twice_because_forking_takes_time() {
 
 #[test]
 fn a_crowd_that_came_while_storage_did_not_move_is_served_once_it_does() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 400).with("SERVER_LISTEN_BACKLOG", 500).start();
-    let storage = server.storage();
-    // All are there before the first of them is told of: no event comes once the socket to storage is full.
-    for process in [storage, server.pid()] {
-        processes::send(process, Signal::SIGSTOP);
-    }
-    let mut crowd: Vec<Client> = (0..400).map(|_| server.connect()).collect();
+    // A write that takes long, as a signal that stops storage would also wake the acceptor.
+    let server = Setup::new()
+        .with("FAILPOINTS", "bets_written=1*sleep(1500)")
+        .with("CLIENTS_AMOUNT", 400)
+        .with("SERVER_LISTEN_BACKLOG", 500)
+        .start();
+    let (mut writer, _) = server.session(400);
+    writer.send_bets(0, &bets(400, 0..1));
+    sleep(A_WHILE);
+    // All are there before storage is told of the first: no event comes once the socket to it is full.
+    processes::send(server.pid(), Signal::SIGSTOP);
+    let mut crowd: Vec<Client> = (0..399).map(|_| server.connect()).collect();
     for (client, agency) in crowd.iter_mut().zip(1..) {
         client.send(&open_frame(1, agency));
     }
     processes::send(server.pid(), Signal::SIGCONT);
-    // About 278 descriptors fit.
-    until("the socket to storage is full", || server.handlers().len() > 250);
-    sleep(A_WHILE);
-    processes::send(storage, Signal::SIGCONT);
     for client in &mut crowd {
         assert_eq!(client.read_frame().0, kind::SESSION_OPENED);
     }
