@@ -303,7 +303,9 @@ fn a_missing_file_and_a_bad_configuration_are_told_in_one_line() {
     for what in ["winners", "check"] {
         let missing = audit(&setup, &[what]);
         assert_eq!((missing.code, &*missing.out), (Some(1), ""));
-        assert_eq!(missing.error, "loteria: ./bets.csv: No such file or directory (os error 2)\n");
+        let error = "loteria: ./bets.csv: No such file or directory (os error 2); that is STORAGE_FILEPATH of the \
+                     configuration, --file names another file\n";
+        assert_eq!(missing.error, error);
         let folder = setup.clone().write("config.ini", "[DEFAULT]\nCLIENTS_AMOUNT = 0\n");
         let configured = audit(&folder, &[what]);
         assert!(configured.code == Some(2) && configured.error.contains("CLIENTS_AMOUNT"), "{configured:?}");
@@ -366,4 +368,24 @@ fn memory_does_not_grow_with_the_file() {
     let output = shell.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("800000"));
+}
+
+#[test]
+fn who_names_no_file_is_told_where_the_name_comes_from() {
+    for command in ["winners", "check"] {
+        let unnamed = audit(&Setup::new(), &[command]);
+        assert_eq!(unnamed.code, Some(1));
+        assert!(unnamed.error.contains("./bets.csv: No such file"), "{}", unnamed.error);
+        assert!(
+            unnamed.error.contains("STORAGE_FILEPATH") && unnamed.error.contains("--file"),
+            "{}",
+            unnamed.error
+        );
+        let named = audit(&Setup::new(), &[command, "--file", "other.csv"]);
+        assert!(
+            named.error.contains("other.csv") && !named.error.contains("STORAGE_FILEPATH"),
+            "{}",
+            named.error
+        );
+    }
 }

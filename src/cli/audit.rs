@@ -77,6 +77,7 @@ fn audit(file: Option<PathBuf>, look: impl FnOnce(&Files, Rules) -> Result<Verdi
         }
     };
     let configured = Rules { clients_amount: config.clients_amount, winner_number: config.winner_number };
+    let is_named = file.is_some();
     let path = file.unwrap_or(config.storage_filepath);
     match Files::open(&path).and_then(|files| look(&files, configured)) {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
@@ -84,6 +85,9 @@ fn audit(file: Option<PathBuf>, look: impl FnOnce(&Files, Rules) -> Result<Verdi
         Err(AuditError::Write(error)) if error.kind() == ErrorKind::BrokenPipe => {
             ExitCode::from(NOBODY_READS)
         }
+        Err(error @ AuditError::Read { .. }) if !is_named => fail(&format_args!(
+            "{error}; that is STORAGE_FILEPATH of the configuration, --file names another file"
+        )),
         Err(error) => fail(&error),
     }
 }

@@ -55,11 +55,10 @@ fn has_moved(before: &Status, after: &Status) -> bool {
 
 fn contest(model: &Model, status: &Status) -> String {
     let history = &model.history;
-    let noun = plural(status.agencies.into(), "agency", "agencies");
     let mut parts = vec![
         format!("{} {}", grouped(status.bets), plural(status.bets, "bet", "bets")),
         format!("{}/s", rate(history.rate().unwrap_or(0.0))),
-        format!("{} of {} {noun} ended", grouped(status.ended.into()), grouped(status.agencies.into())),
+        format!("{} of {} agencies ended", grouped(status.ended.into()), grouped(status.agencies.into())),
         format!("{} of {} handlers", grouped(status.handlers.into()), grouped(status.max_clients.into())),
         format!("{} groups/s", rate(history.groups().unwrap_or(0.0))),
     ];
