@@ -46,7 +46,7 @@ pub fn count_records(payload: &[u8]) -> usize {
 pub fn for_each_bet<'a>(
     payload: &'a [u8],
     mut take: impl FnMut(&Bet<'a>, &'a [u8]),
-) -> Result<u64, RecordError> {
+) -> Result<usize, RecordError> {
     if payload.is_empty() {
         return Err(RecordError::Empty);
     }
@@ -62,7 +62,7 @@ pub fn for_each_bet<'a>(
         take(&bet, payload.get(start..bets.start - 1).unwrap_or_default());
         index += 1;
         if last {
-            return Ok(index as u64);
+            return Ok(index);
         }
     }
 }
@@ -127,7 +127,7 @@ mod tests {
     fn bets(payload: &[u8]) -> Result<Vec<(String, u32)>, RecordError> {
         let mut all = Vec::new();
         for_each_bet(payload, |bet, _| all.push((bet.document.to_owned(), bet.number))).map(|count| {
-            assert_eq!(count, all.len() as u64);
+            assert_eq!(count, all.len());
             all
         })
     }

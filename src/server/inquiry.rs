@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::handler::ServerView;
+use super::view::ServerView;
 use crate::ipc::message::{AgencyCount, Reply, Request, decode};
 use crate::ipc::shared_counters::{Counter, SharedCounters};
 use crate::ipc::statistics::{REASONS, Statistics};

@@ -17,7 +17,7 @@ use crate::ipc::reply_pipe::reply_pipe;
 use crate::ipc::shared_counters::Counter;
 use crate::logging::{Level, Outcome, event};
 use crate::protocol::message::ServerMessage;
-use crate::server::handler::{self, Client};
+use crate::server::handler::{self, AcceptedClient};
 use crate::system::fd_passing::Sent;
 use crate::system::process::fork_child;
 use crate::system::secret_page::SecretPage;
@@ -27,7 +27,7 @@ const TELL_AGAIN: Duration = Duration::from_millis(20);
 
 /// A client that was accepted, and of whom storage has not been told yet.
 pub(super) struct Newcomer {
-    client: Client,
+    client: AcceptedClient,
     serial: ClientSerial,
     /// The end of its reply pipe that storage gets.
     pipe: OwnedFd,
@@ -117,7 +117,7 @@ impl Acceptor<'_> {
         match pipes {
             Ok((replies, pipe)) => {
                 self.clients += 1;
-                let client = Client { socket, ip, replies };
+                let client = AcceptedClient { socket, ip, replies };
                 self.newcomer = Some(Newcomer { client, serial: self.clients, pipe });
                 self.introduce();
             }

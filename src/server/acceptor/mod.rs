@@ -2,6 +2,7 @@
 //!
 //! It never waits on a client or on storage, never locks the shared mutex, and never touches the bets.
 
+mod children;
 mod clients;
 mod listener;
 mod metrics;
@@ -17,12 +18,13 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::getpid;
 
+use self::children::{Deaths, Handlers, StorageProcess};
 use self::clients::Newcomer;
 use self::metrics::Metrics;
 use self::stop::Stopping;
 use super::ServerError;
-use super::children::{Deaths, Handlers, StorageProcess};
-use super::handler::{self, ServerView};
+use super::handler;
+use super::view::ServerView;
 use crate::config::ServerConfig;
 use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::message::ClientSerial;

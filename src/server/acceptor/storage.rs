@@ -8,12 +8,12 @@ use nix::libc;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::socket::{Backlog, listen};
 
+use super::children::StorageProcess;
 use super::{Acceptor, CONTROL, PAUSE};
 use crate::ipc::control::control_pair;
 use crate::ipc::message::{FromStorage, ToStorage};
 use crate::logging::{Level, Outcome, event, info};
 use crate::server::ServerError;
-use crate::server::children::StorageProcess;
 use crate::server::storage::recovery::Rules;
 use crate::server::storage::{self, StorageConfig};
 use crate::system::fd_passing::Sent;

@@ -2,11 +2,13 @@
 
 use std::io;
 
-use super::dialog::{Deferred, Dialog, Question};
+use super::connection::Connection;
+use super::dialog::{Dialog, Later, Question, acknowledge, refusal};
+use super::log_lines::{log_bet, log_bets, log_end, log_result_refused};
 use super::rows::push_rows;
-use crate::ipc::message::{Refusal, Request};
+use crate::ipc::message::{Refusal, Reply, Request};
 use crate::ipc::shared_counters::Counter;
-use crate::logging::{Field, Level, Outcome, event, info};
+use crate::logging::Level;
 use crate::lottery::AgencyId;
 use crate::protocol::message::{ClientMessage, MessageError};
 use crate::protocol::record::count_records;
@@ -17,26 +19,22 @@ use crate::protocol::record::count_records;
 /// The storage service can't be asked.
 pub fn take(dialog: &mut Dialog<'_>, message: Result<ClientMessage<'_>, MessageError>) -> io::Result<()> {
     match message {
-        Ok(ClientMessage::Bet(record)) => bet(dialog, record),
-        Ok(ClientMessage::MultipleBets(records)) => bets(dialog, records),
-        Ok(ClientMessage::End(Some(agency))) => end(dialog, agency),
+        Ok(ClientMessage::Bet(record)) => return bet(dialog, record),
+        Ok(ClientMessage::MultipleBets(records)) => return bets(dialog, records),
+        Ok(ClientMessage::End(Some(agency))) => return end(dialog, agency),
         Ok(ClientMessage::ResultRequest(Some(agency))) => result(dialog, agency),
-        Ok(ClientMessage::StatusRequest) => dialog.defer(Deferred::Status),
+        Ok(ClientMessage::StatusRequest) => dialog.ask_later(Later::Status),
         Ok(ClientMessage::End(None) | ClientMessage::ResultRequest(None)) => {
             dialog.refuse_and_end("outside of a session the agency must be named, in 1 byte");
-            Ok(())
         }
         Ok(ClientMessage::SessionBets { .. } | ClientMessage::AwaitResult) => {
             dialog.refuse_and_end("there is no session: send OPEN_SESSION first");
-            Ok(())
         }
         // A session's first message never comes here.
-        Ok(ClientMessage::OpenSession { .. }) => Ok(()),
-        Err(error) => {
-            dialog.refuse_and_end(error.to_string());
-            Ok(())
-        }
+        Ok(ClientMessage::OpenSession { .. }) => {}
+        Err(error) => dialog.refuse_and_end(error.to_string()),
     }
+    Ok(())
 }
 
 fn bet(dialog: &mut Dialog<'_>, record: &[u8]) -> io::Result<()> {
@@ -53,11 +51,9 @@ fn bet(dialog: &mut Dialog<'_>, record: &[u8]) -> io::Result<()> {
             dialog.ask(Request::StoreBets { first: None }, Question::Bet { document, number })
         }
         (checked, bet) => {
-            dialog.view.counters.add(Counter::Bets);
-            dialog.storage.clear_body();
             let error = checked.err().unwrap_or_default();
             log_bet(bet.as_ref().map(|(document, number)| (document.as_str(), *number)), Some(&error));
-            dialog.refuse(error);
+            dialog.refuse_bets(error);
             Ok(())
         }
     }
@@ -65,15 +61,10 @@ fn bet(dialog: &mut Dialog<'_>, record: &[u8]) -> io::Result<()> {
 
 fn bets(dialog: &mut Dialog<'_>, records: &[u8]) -> io::Result<()> {
     match encode_rows(dialog, records, |_, _| ()) {
-        Ok(count) => {
-            let count = usize::try_from(count).unwrap_or(usize::MAX);
-            dialog.ask(Request::StoreBets { first: None }, Question::Bets(count))
-        }
+        Ok(count) => dialog.ask(Request::StoreBets { first: None }, Question::Bets(count)),
         Err(error) => {
-            dialog.view.counters.add(Counter::Bets);
-            dialog.storage.clear_body();
             log_bets(Level::Info, count_records(records), Some(&error));
-            dialog.refuse(error);
+            dialog.refuse_bets(error);
             Ok(())
         }
     }
@@ -84,7 +75,7 @@ fn encode_rows(
     dialog: &mut Dialog<'_>,
     records: &[u8],
     mut seen: impl FnMut(&str, u32),
-) -> Result<u64, String> {
+) -> Result<usize, String> {
     let agencies = dialog.view.agencies;
     let rows = dialog.storage.body();
     let mut unknown = false;
@@ -99,6 +90,20 @@ fn encode_rows(
     }
 }
 
+/// Says what became of a bet.
+pub fn answer_bet(document: &str, number: u32, reply: &Reply, connection: &mut Connection<'_>) {
+    let error = refusal(reply);
+    log_bet(Some((document, number)), error.as_deref());
+    acknowledge(error.as_deref(), connection);
+}
+
+/// Says what became of several bets.
+pub fn answer_bets(count: usize, reply: &Reply, connection: &mut Connection<'_>) {
+    let error = refusal(reply);
+    log_bets(Level::Info, count, error.as_deref());
+    acknowledge(error.as_deref(), connection);
+}
+
 fn end(dialog: &mut Dialog<'_>, number: u8) -> io::Result<()> {
     match known(dialog, number) {
         Ok(agency) => dialog.ask(Request::EndAgency { agency }, Question::End(agency)),
@@ -109,14 +114,13 @@ fn end(dialog: &mut Dialog<'_>, number: u8) -> io::Result<()> {
     }
 }
 
-fn result(dialog: &mut Dialog<'_>, number: u8) -> io::Result<()> {
+fn result(dialog: &mut Dialog<'_>, number: u8) {
     match known(dialog, number) {
-        Ok(agency) => dialog.defer(Deferred::Winners { agency, wait: false }),
+        Ok(agency) => dialog.ask_later(Later::Winners { agency, wait: false }),
         Err(refusal) => {
             let error = refusal.to_string();
             log_result_refused(number.into(), &error);
             dialog.refuse(error);
-            Ok(())
         }
     }
 }
@@ -127,44 +131,4 @@ fn known(dialog: &Dialog<'_>, number: u8) -> Result<AgencyId, Refusal> {
         dialog.view.counters.add(Counter::Agency);
         Refusal::NoSuchAgency { agencies }
     })
-}
-
-/// The line about a classic bet. A record that could not be read has neither document nor number.
-pub fn log_bet(bet: Option<(&str, u32)>, error: Option<&str>) {
-    let mut fields: Vec<Field<'_>> = Vec::new();
-    if let Some((document, number)) = &bet {
-        fields.push(("dni", document));
-        fields.push(("numero", number));
-    }
-    if let Some(error) = &error {
-        fields.push(("error", error));
-    }
-    info("apuesta_almacenada", outcome(error), &fields);
-}
-
-/// The line about several bets.
-pub fn log_bets(level: Level, count: usize, error: Option<&str>) {
-    match &error {
-        None => event(level, "apuesta_recibida", Outcome::Success, &[("cantidad", &count)]),
-        Some(reason) => {
-            event(level, "apuesta_recibida", Outcome::Fail, &[("cantidad", &count), ("error", reason)]);
-        }
-    }
-}
-
-/// The line about an END.
-pub fn log_end(agency: u32, error: Option<&str>) {
-    match &error {
-        None => info("end_message", Outcome::Success, &[("agency_id", &agency)]),
-        Some(reason) => info("end_message", Outcome::Fail, &[("agency_id", &agency), ("error", reason)]),
-    }
-}
-
-/// The line about a request for the result of an agency that does not take part.
-pub fn log_result_refused(agency: u32, error: &str) {
-    info("result_request", Outcome::Fail, &[("agency_id", &agency), ("error", &error)]);
-}
-
-fn outcome(error: Option<&str>) -> Outcome {
-    if error.is_none() { Outcome::Success } else { Outcome::Fail }
 }

@@ -1,28 +1,32 @@
 //! Sessions: many frames over one connection, of one agency, answered in the order in which they came.
 
 use std::io;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::classic::{log_bets, log_end, log_result_refused};
-use super::dialog::{Deferred, Dialog, Mode, Question, log_protocol};
+use super::connection::Connection;
+use super::dialog::{Dialog, Later, Mode, Question, refusal};
+use super::log_lines::{
+    log_bets, log_end, log_protocol, log_result_refused, log_session_closed, log_session_opened,
+    log_session_progress,
+};
 use super::rows::push_rows;
-use crate::ipc::message::{Refusal, Request};
+use crate::ipc::message::{Refusal, Reply, Request};
 use crate::ipc::shared_counters::Counter;
-use crate::logging::{Field, Level, Outcome, info};
+use crate::logging::{Level, Outcome};
 use crate::lottery::AgencyId;
 use crate::protocol::frame::FrameType;
-use crate::protocol::message::{ClientMessage, MessageError, SESSION_VERSION};
+use crate::protocol::message::{ClientMessage, MessageError, SESSION_VERSION, ServerMessage};
 use crate::protocol::record::count_records;
 use crate::system::process::interrupt_nobody;
 
 /// How often a session that goes forward says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
-/// An open session.
+/// A session, and what the log has to say of it.
 #[derive(Debug)]
 pub struct Session {
-    agency: AgencyId,
+    /// Its agency.
+    pub agency: AgencyId,
     stored: u64,
     refused: u64,
     reported: u64,
@@ -30,26 +34,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that has just been opened; says so in the log.
-    #[must_use]
-    pub fn opened(agency: AgencyId, stored: u64, ip: IpAddr) -> Self {
-        let fields: [Field<'_>; 3] = [("agency_id", &agency), ("stored", &stored), ("ip", &ip)];
-        info("session_opened", Outcome::Success, &fields);
-        Self::new(agency, stored)
-    }
-
     fn new(agency: AgencyId, stored: u64) -> Self {
         Self { agency, stored, refused: 0, reported: stored, report_at: Instant::now() + REPORT_EVERY }
-    }
-
-    /// The agency has so many bets on disk.
-    pub fn stored(&mut self, stored: u64) {
-        self.stored = self.stored.max(stored);
-    }
-
-    /// A frame of bets was refused.
-    pub fn refused(&mut self) {
-        self.refused += 1;
     }
 
     /// When there is something to say.
@@ -65,22 +51,12 @@ impl Session {
         }
         self.reported = self.stored;
         self.report_at = now + REPORT_EVERY;
-        info(
-            "session_progress",
-            Outcome::InProgress,
-            &[("agency_id", &self.agency), ("stored", &self.stored)],
-        );
+        log_session_progress(self.agency, self.stored);
     }
 
     /// Says how it ended.
-    pub fn closed(&self, outcome: Outcome, reason: &str) {
-        let fields: [Field<'_>; 4] = [
-            ("agency_id", &self.agency),
-            ("stored", &self.stored),
-            ("refused", &self.refused),
-            ("reason", &reason),
-        ];
-        info("session_closed", outcome, &fields);
+    pub fn log_closed(&self, outcome: Outcome, reason: &str) {
+        log_session_closed(outcome, self.agency, self.stored, self.refused, reason);
     }
 }
 
@@ -108,62 +84,57 @@ pub fn open(dialog: &mut Dialog<'_>, version: u8, agency: u32) -> io::Result<()>
     dialog.ask(Request::OpenSession { agency }, Question::Open(agency))
 }
 
-/// Takes a frame of an open session.
-///
-/// # Errors
-/// The storage service can't be asked.
-pub fn take(dialog: &mut Dialog<'_>, message: Result<ClientMessage<'_>, MessageError>) -> io::Result<()> {
-    let Mode::Session(Session { agency, .. }) = dialog.mode else { return Ok(()) };
-    let others = "this session is of another agency";
-    match message {
-        Ok(ClientMessage::SessionBets { first, records }) => bets(dialog, agency, first, records),
-        Ok(ClientMessage::End(named)) if is_own(agency, named) => {
-            dialog.ask(Request::EndAgency { agency }, Question::End(agency))
+/// Says whether the session is open.
+pub fn answer_open(
+    dialog: &mut Dialog<'_>,
+    agency: AgencyId,
+    reply: &Reply,
+    connection: &mut Connection<'_>,
+) {
+    match *reply {
+        Reply::Opened { stored, state } => {
+            log_session_opened(agency, stored, dialog.ip);
+            dialog.mode = Mode::Session(Session::new(agency, stored));
+            let max_payload = dialog.view.max_payload;
+            connection.send(&ServerMessage::SessionOpened { agency, stored, state, max_payload });
         }
-        Ok(ClientMessage::End(named)) => {
-            log_end(named.unwrap_or(0).into(), Some(others));
-            dialog.view.counters.add(Counter::Agency);
-            dialog.refuse(others);
-            Ok(())
-        }
-        Ok(ClientMessage::ResultRequest(named)) if is_own(agency, named) => {
-            dialog.defer(Deferred::Winners { agency, wait: false })
-        }
-        Ok(ClientMessage::ResultRequest(named)) => {
-            log_result_refused(named.unwrap_or(0).into(), others);
-            dialog.view.counters.add(Counter::Agency);
-            dialog.refuse(others);
-            Ok(())
-        }
-        Ok(ClientMessage::AwaitResult) => dialog.defer(Deferred::Winners { agency, wait: true }),
-        Ok(ClientMessage::OpenSession { .. }) => {
-            dialog.refuse_and_end("the session is open already");
-            Ok(())
-        }
-        Ok(ClientMessage::Bet(_) | ClientMessage::MultipleBets(_) | ClientMessage::StatusRequest) => {
-            dialog.refuse_and_end("this message has no place in a session");
-            Ok(())
-        }
-        Err(error) => {
-            if let MessageError::Payload {
-                kind:
-                    FrameType::SessionBets | FrameType::End | FrameType::ResultRequest | FrameType::AwaitResult,
-                ..
-            } = error
-            {
-                log_protocol(dialog.ip, &error);
-                dialog.view.counters.add(Counter::Protocol);
-                dialog.refuse(error.to_string());
-            } else {
-                dialog.refuse_and_end(error.to_string());
-            }
-            Ok(())
-        }
+        // Storage has counted it.
+        _ => dialog.end_refused(refusal(reply).unwrap_or_default()),
     }
 }
 
-fn is_own(agency: AgencyId, named: Option<u8>) -> bool {
-    named.is_none_or(|named| u16::from(named) == agency.get())
+/// Takes a frame of a session of that agency.
+///
+/// # Errors
+/// The storage service can't be asked.
+pub fn take(
+    dialog: &mut Dialog<'_>,
+    agency: AgencyId,
+    message: Result<ClientMessage<'_>, MessageError>,
+) -> io::Result<()> {
+    match message {
+        Ok(ClientMessage::SessionBets { first, records }) => return bets(dialog, agency, first, records),
+        Ok(ClientMessage::End(named)) => return end(dialog, agency, named),
+        Ok(ClientMessage::ResultRequest(named)) => result(dialog, agency, named),
+        Ok(ClientMessage::AwaitResult) => dialog.ask_later(Later::Winners { agency, wait: true }),
+        Ok(ClientMessage::OpenSession { .. }) => dialog.refuse_and_end("the session is open already"),
+        Ok(ClientMessage::Bet(_) | ClientMessage::MultipleBets(_) | ClientMessage::StatusRequest) => {
+            dialog.refuse_and_end("this message has no place in a session");
+        }
+        Err(error) if is_of_a_session(&error) => {
+            log_protocol(dialog.ip, &error);
+            dialog.view.counters.add(Counter::Protocol);
+            dialog.refuse(error.to_string());
+        }
+        Err(error) => dialog.refuse_and_end(error.to_string()),
+    }
+    Ok(())
+}
+
+/// Whether the message has its place in a session, and only its payload is wrong: the session then stays open.
+fn is_of_a_session(error: &MessageError) -> bool {
+    use FrameType::{AwaitResult, End, ResultRequest, SessionBets};
+    matches!(error, MessageError::Payload { kind: SessionBets | End | ResultRequest | AwaitResult, .. })
 }
 
 fn bets(dialog: &mut Dialog<'_>, agency: AgencyId, first: u64, records: &[u8]) -> io::Result<()> {
@@ -171,18 +142,60 @@ fn bets(dialog: &mut Dialog<'_>, agency: AgencyId, first: u64, records: &[u8]) -
     let checked = push_rows(records, dialog.storage.body(), |bet| others |= bet.agency != agency);
     let error = match checked {
         Ok(count) if !others => {
-            let count = usize::try_from(count).unwrap_or(usize::MAX);
             return dialog.ask(Request::StoreBets { first: Some(first) }, Question::SessionBets(count));
         }
         Ok(_) => Refusal::OtherAgency.to_string(),
         Err(error) => error.to_string(),
     };
-    dialog.view.counters.add(Counter::Bets);
-    dialog.storage.clear_body();
     log_bets(Level::Debug, count_records(records), Some(&error));
     if let Mode::Session(session) = &mut dialog.mode {
-        session.refused();
+        session.refused += 1;
     }
-    dialog.refuse(error);
+    dialog.refuse_bets(error);
     Ok(())
+}
+
+/// Says what became of the bets of a frame.
+pub fn answer_bets(dialog: &mut Dialog<'_>, count: usize, reply: &Reply, connection: &mut Connection<'_>) {
+    let error = refusal(reply);
+    log_bets(Level::Debug, count, error.as_deref());
+    let Mode::Session(session) = &mut dialog.mode else { return };
+    match (reply, error) {
+        (&Reply::Stored { stored }, _) => {
+            session.stored = session.stored.max(stored);
+            connection.send(&ServerMessage::SessionStored { stored });
+        }
+        (_, error) => {
+            session.refused += 1;
+            connection.send(&ServerMessage::Error(&error.unwrap_or_default()));
+        }
+    }
+}
+
+const OTHERS: &str = "this session is of another agency";
+
+fn end(dialog: &mut Dialog<'_>, agency: AgencyId, named: Option<u8>) -> io::Result<()> {
+    if let Some(other) = other_than(agency, named) {
+        log_end(other, Some(OTHERS));
+        refuse_others(dialog);
+        return Ok(());
+    }
+    dialog.ask(Request::EndAgency { agency }, Question::End(agency))
+}
+
+fn result(dialog: &mut Dialog<'_>, agency: AgencyId, named: Option<u8>) {
+    if let Some(other) = other_than(agency, named) {
+        log_result_refused(other, OTHERS);
+        return refuse_others(dialog);
+    }
+    dialog.ask_later(Later::Winners { agency, wait: false });
+}
+
+fn refuse_others(dialog: &mut Dialog<'_>) {
+    dialog.view.counters.add(Counter::Agency);
+    dialog.refuse(OTHERS);
+}
+
+fn other_than(agency: AgencyId, named: Option<u8>) -> Option<u32> {
+    named.map(u32::from).filter(|named| *named != u32::from(agency.get()))
 }

@@ -16,8 +16,8 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use self::scraper::Scraper;
-use super::handler::ServerView;
 use super::inquiry::{Inquiry, Step};
+use super::view::ServerView;
 use crate::ipc::reply_pipe::{PipeState, ReplyReader};
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Level, Outcome, event};
