@@ -1,15 +1,64 @@
 //! The server's socket: its address, and what the sockets accepted from it inherit.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Instant;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::libc;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 
+use super::{Acceptor, LISTENER};
 use crate::config::ServerConfig;
+use crate::logging::{Outcome, info};
 use crate::server::ServerError;
 
 /// How long a client may be silent before its machine is asked whether it still knows the connection.
 const KEEP_ALIVE_SECONDS: u32 = 30;
+
+/// The socket, and whether it is in use.
+pub(super) struct Listener {
+    /// None once the server stops.
+    pub(super) socket: Option<TcpListener>,
+    /// Clients can connect.
+    pub(super) listening: bool,
+    /// The epoll instance waits for connections at present.
+    accepting: bool,
+}
+
+impl From<TcpListener> for Listener {
+    fn from(socket: TcpListener) -> Self {
+        Self { socket: Some(socket), listening: false, accepting: false }
+    }
+}
+
+impl Acceptor<'_> {
+    /// Begins to listen, once storage is ready for the first time.
+    pub(super) fn listen(&mut self) -> io::Result<()> {
+        let Some(listener) = self.listener.socket.as_ref().filter(|_| !self.listener.listening) else {
+            return Ok(());
+        };
+        listen(listener, Backlog::new(i32::from(self.config.listen_backlog).min(libc::SOMAXCONN))?)?;
+        self.listener.listening = true;
+        let address = listener.local_addr()?;
+        info("listen", Outcome::Success, &[("ip", &address.ip()), ("port", &address.port())]);
+        Ok(())
+    }
+
+    /// Waits for connections where one more can be taken.
+    pub(super) fn watch_listener(&mut self, now: Instant) -> io::Result<()> {
+        let accepting = self.can_accept(now);
+        if let Some(listener) = &self.listener.socket
+            && accepting != self.listener.accepting
+        {
+            let flags = if accepting { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+            self.epoll.modify(listener, &mut EpollEvent::new(flags, LISTENER))?;
+            self.listener.accepting = accepting;
+        }
+        Ok(())
+    }
+}
 
 /// Binds the server's socket: now, so that a port in use is found before anything else; listening begins when storage is
 /// ready.

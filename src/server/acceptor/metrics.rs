@@ -57,18 +57,17 @@ fn listen(address: &str) -> io::Result<TcpListener> {
 impl Acceptor<'_> {
     /// When the metrics process is to be started, if it is to be.
     pub(super) fn metrics_due(&self) -> Option<Instant> {
-        let ready = self.storage.as_ref().is_some_and(|storage| storage.ready);
+        let ready = self.storage.process.as_ref().is_some_and(|storage| storage.ready);
         let metrics = self.metrics.as_ref().filter(|metrics| !metrics.is_alive())?;
         // The secret page has room for one token, and a newcomer's may be in it.
-        (ready && self.stopping.is_none() && self.newcomer.is_none()).then_some(metrics.start_at)
+        (ready && self.stopping.is_none() && self.arrivals.newcomer.is_none()).then_some(metrics.start_at)
     }
 
     pub(super) fn start_metrics_if_due(&mut self) {
         if self.metrics_due().is_none_or(|at| Instant::now() < at) {
             return;
         }
-        self.clients += 1;
-        let serial = self.clients;
+        let serial = self.arrivals.next_serial();
         let started = self.start_metrics(serial);
         let Some(metrics) = &mut self.metrics else { return };
         match started {
@@ -83,18 +82,18 @@ impl Acceptor<'_> {
     /// Tells storage of one more client, and then forks the process, as for any other.
     fn start_metrics(&mut self, serial: ClientSerial) -> io::Result<Pid> {
         let (replies, pipe) = reply_pipe()?;
-        draw_token(&mut self.secret, &pipe)?;
-        let (Some(storage), Some(metrics)) = (&self.storage, &self.metrics) else {
+        draw_token(&mut self.arrivals.secret, &pipe)?;
+        let (Some(storage), Some(metrics)) = (&self.storage.process, &self.metrics) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let token = self.secret.get(..ClientToken::LEN).unwrap_or_default();
+        let token = self.arrivals.secret.get(..ClientToken::LEN).unwrap_or_default();
         if storage.control.introduce(serial, token, pipe.as_fd())? != Sent::Done {
             return Err(Error::other("storage could not be told of it"));
         }
         // Only storage has the write end from here on.
         drop(pipe);
         let view = self.view();
-        let (listener, queue, signals) = (&metrics.listener, &self.queue.1, &self.signals);
+        let (listener, queue, signals) = (&metrics.listener, &self.inherited.sender, &self.signals);
         let channels = Channels { listener, queue, replies, signals };
         // With standard input and output in their places no scraper's socket can get their numbers.
         let (input, output) = (io::stdin(), io::stdout());
@@ -109,7 +108,7 @@ impl Acceptor<'_> {
         let keep: Vec<_> = keep.into_iter().chain(view.confinement.descriptor()).collect();
         let forked = fork_child(&keep, || metrics::run(&channels, &view));
         if forked.is_err() {
-            self.gone.push(serial);
+            self.storage.gone.push(serial);
         }
         forked
     }
@@ -125,7 +124,7 @@ impl Acceptor<'_> {
     pub(super) fn metrics_ended(&mut self, pid: Pid, exit: Exit) {
         let Some(metrics) = self.metrics.as_mut() else { return };
         let Some((_, serial)) = metrics.process.take_if(|(own, _)| *own == pid) else { return };
-        self.gone.push(serial);
+        self.storage.gone.push(serial);
         // It ends by itself when storage does.
         if exit != Exit::Status(0) && self.stopping.is_none() {
             metrics.start_at = Instant::now() + PAUSE;

@@ -2,38 +2,36 @@
 //!
 //! It never waits on a client or on storage, never locks the shared mutex, and never touches the bets.
 
-mod children;
 mod clients;
+mod handlers;
+mod inherited;
 mod listener;
 mod metrics;
 mod stop;
 mod storage;
 
-use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::getpid;
 
-use self::children::{Deaths, Handlers, StorageProcess};
-use self::clients::Newcomer;
+use self::clients::Arrivals;
+use self::handlers::Handlers;
+use self::inherited::Inherited;
+use self::listener::Listener;
 use self::metrics::Metrics;
 use self::stop::Stopping;
+use self::storage::Storage;
 use super::ServerError;
 use super::handler;
 use super::view::ServerView;
 use crate::config::ServerConfig;
-use crate::ipc::finished_agencies::FinishedAgencies;
-use crate::ipc::message::ClientSerial;
-use crate::ipc::shared_counters::{Counter, SharedCounters};
+use crate::ipc::shared_counters::Counter;
 use crate::logging::{Level, Outcome, event, info, local_offset};
-use crate::system::confinement::{Confinement, InForce};
-use crate::system::mqueue::{self, QueueReceiver, QueueSender};
 use crate::system::process::{Exit, reap};
-use crate::system::secret_page::SecretPage;
 use crate::system::signal::{Signals, is_termination};
 
 /// How long to wait after the system had no descriptor, memory or process to give.
@@ -51,116 +49,48 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     let signals = Signals::open().map_err(ServerError::of("can't receive signals"))?;
     let listener = listener::bind(config)?;
     let metrics = Metrics::listen(config.metrics_address.as_deref())?;
-    let queue = mqueue::create().map_err(ServerError::Queue)?;
-    warn_of_a_small_queue(&queue.0).map_err(ServerError::Queue)?;
-    let finished = FinishedAgencies::new().map_err(ServerError::of("can't share memory"))?;
-    let counters = SharedCounters::new().map_err(ServerError::of("can't share memory"))?;
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
-        .and_then(|epoll| {
-            epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNAL))?;
-            epoll.add(&listener, EpollEvent::new(EpollFlags::empty(), LISTENER))?;
-            Ok(epoll)
-        })
-        .map_err(|error| ServerError::System { what: "can't wait for events", error: error.into() })?;
-    let secret = SecretPage::new().map_err(ServerError::of("can't get secret memory"))?;
-    let confinement = confinement().map_err(ServerError::of("can't find out how to confine handlers"))?;
-    handler::warm_up();
+    let inherited = Inherited::make()?;
     let acceptor = Acceptor {
         config,
         max_clients,
+        epoll: epoll(&signals, &listener).map_err(ServerError::of("can't wait for events"))?,
         signals,
-        listener: Some(listener),
-        listening: false,
-        accepting: false,
-        control_interest: EpollFlags::empty(),
-        queue,
-        finished,
-        counters,
+        listener: listener.into(),
+        inherited,
         metrics,
-        confinement,
-        epoll,
         started: Instant::now(),
-        storage: None,
-        start_storage_at: None,
-        agencies: 0,
-        deaths: Deaths::default(),
+        storage: Storage::new(),
         handlers: Handlers::default(),
-        gone: Vec::new(),
-        secret,
-        clients: 0,
-        waiting: VecDeque::new(),
-        newcomer: None,
-        tell_again: None,
-        pause_until: None,
+        arrivals: Arrivals::new().map_err(ServerError::of("can't get secret memory"))?,
         stopping: None,
         failure: None,
     };
+    handler::warm_up();
     acceptor.serve()
 }
 
-fn confinement() -> io::Result<Confinement> {
-    let confinement = Confinement::try_out()?;
-    let InForce { identity, limits, landlock, seccomp } = confinement.in_force();
-    info(
-        "confinement",
-        Outcome::Success,
-        &[("identity", &identity), ("limits", &limits), ("landlock", &landlock), ("seccomp", &seccomp)],
-    );
-    Ok(confinement)
-}
-
-/// It works as a full one does, but many small messages take longer.
-fn warn_of_a_small_queue(queue: &QueueReceiver) -> io::Result<()> {
-    if let Some(messages) = queue.small_capacity()? {
-        let reason = "this user's bytes in message queues are nearly used up (ulimit -q)";
-        event(
-            Level::Warning,
-            "request_queue",
-            Outcome::Success,
-            &[("messages", &messages), ("reason", &reason)],
-        );
-    }
-    Ok(())
+fn epoll(signals: &Signals, listener: &TcpListener) -> io::Result<Epoll> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNAL))?;
+    epoll.add(listener, EpollEvent::new(EpollFlags::empty(), LISTENER))?;
+    Ok(epoll)
 }
 
 struct Acceptor<'a> {
     config: &'a ServerConfig,
     max_clients: u32,
     signals: Signals,
-    /// None once the server stops.
-    listener: Option<TcpListener>,
-    listening: bool,
-    /// Whether the epoll instance waits for connections at present.
-    accepting: bool,
-    /// What the socket to storage is waited for at present.
-    control_interest: EpollFlags,
-    queue: (QueueReceiver, QueueSender),
-    finished: FinishedAgencies,
-    counters: SharedCounters,
+    epoll: Epoll,
+    inherited: Inherited,
+    listener: Listener,
+    arrivals: Arrivals,
+    handlers: Handlers,
+    storage: Storage,
     /// None where none are wanted.
     metrics: Option<Metrics>,
-    confinement: Confinement,
-    epoll: Epoll,
     started: Instant,
-    storage: Option<StorageProcess>,
-    /// When to try again to start it, where there was no process for it.
-    start_storage_at: Option<Instant>,
-    /// How many agencies take part, as storage said.
-    agencies: u16,
-    deaths: Deaths,
-    handlers: Handlers,
-    /// Clients that are gone and of whom storage has not been told yet.
-    gone: Vec<ClientSerial>,
-    /// The newcomer's token, at its start.
-    secret: SecretPage,
-    clients: ClientSerial,
-    /// Clients that were accepted and have no handler yet. With the handlers no more than `max_clients`.
-    waiting: VecDeque<(TcpStream, IpAddr)>,
-    newcomer: Option<Newcomer>,
-    /// When what storage has not been told is tried again.
-    tell_again: Option<Instant>,
-    pause_until: Option<Instant>,
     stopping: Option<Stopping>,
+    /// Why the server ends by itself, if it does.
     failure: Option<ServerError>,
 }
 
@@ -170,7 +100,11 @@ impl Acceptor<'_> {
         loop {
             self.advance().map_err(ServerError::of("the acceptor"))?;
             let measured = self.metrics.as_ref().is_some_and(Metrics::is_alive);
-            if self.stopping.is_some() && self.storage.is_none() && self.handlers.count() == 0 && !measured {
+            if self.stopping.is_some()
+                && self.storage.process.is_none()
+                && self.handlers.count() == 0
+                && !measured
+            {
                 break;
             }
         }
@@ -208,15 +142,15 @@ impl Acceptor<'_> {
     }
 
     fn timeout(&self, now: Instant) -> EpollTimeout {
-        let pause = self.pause_until.filter(|until| *until > now);
+        let pause = self.arrivals.pause_until.filter(|until| *until > now);
         let stop = self.stopping.as_ref().map(Stopping::next_step);
         if self.can_welcome(now) {
             return EpollTimeout::ZERO;
         }
         let Some(until) = pause
             .into_iter()
-            .chain(self.tell_again)
-            .chain(self.start_storage_at)
+            .chain(self.storage.tell_again)
+            .chain(self.storage.start_at)
             .chain(self.metrics_due())
             .chain(stop)
             .min()
@@ -231,16 +165,16 @@ impl Acceptor<'_> {
     fn view(&self) -> ServerView<'_> {
         ServerView {
             acceptor: getpid(),
-            confinement: &self.confinement,
+            confinement: &self.inherited.confinement,
             offset: local_offset(),
-            agencies: self.agencies,
-            finished: &self.finished,
+            agencies: self.storage.agencies,
+            finished: &self.inherited.finished,
             max_payload: self.config.max_payload,
             client_timeout: self.config.client_timeout,
-            counters: &self.counters,
+            counters: &self.inherited.counters,
             max_clients: self.max_clients,
             started: self.started,
-            storage_restarts: self.deaths.total(),
+            storage_restarts: self.storage.deaths.total(),
         }
     }
 
@@ -252,11 +186,11 @@ impl Acceptor<'_> {
         }
         // SIGCHLD coalesces: one may stand for many.
         while let Some((pid, exit)) = reap()? {
-            if self.storage.as_ref().is_some_and(|storage| storage.pid == pid) {
+            if self.storage.process.as_ref().is_some_and(|storage| storage.pid == pid) {
                 self.storage_ended(exit);
             } else if let Some(client) = self.handlers.remove(pid) {
-                self.counters.set(Counter::Handlers, self.handlers.count().into());
-                self.gone.push(client);
+                self.inherited.counters.set(Counter::Handlers, self.handlers.count().into());
+                self.storage.gone.push(client);
                 if exit != Exit::Status(0) && self.stopping.is_none() {
                     event(Level::Warning, "handler", Outcome::Fail, &[("pid", &pid), ("error", &exit)]);
                 }

@@ -42,10 +42,10 @@ impl Acceptor<'_> {
             return;
         }
         self.stopping = Some(Stopping { since: Instant::now(), told_storage: false, killed: false });
-        self.listener = None;
-        self.waiting.clear();
-        self.newcomer = None;
-        self.start_storage_at = None;
+        self.listener.socket = None;
+        self.arrivals.waiting.clear();
+        self.arrivals.newcomer = None;
+        self.storage.start_at = None;
         self.handlers.signal_all(Signal::SIGTERM);
         self.signal_metrics(Signal::SIGTERM);
     }
@@ -54,7 +54,7 @@ impl Acceptor<'_> {
     pub(super) fn stop_further(&mut self) -> io::Result<()> {
         let Some(stopping) = &mut self.stopping else { return Ok(()) };
         let elapsed = stopping.since.elapsed();
-        if let Some(storage) = &self.storage {
+        if let Some(storage) = &self.storage.process {
             if !storage.ready && !stopping.killed {
                 // It is still recovering, has nothing of anybody's, and would not listen.
                 signal_child(storage.pid, Signal::SIGKILL);
@@ -67,7 +67,7 @@ impl Acceptor<'_> {
             stopping.killed = true;
             self.handlers.signal_all(Signal::SIGKILL);
             self.signal_metrics(Signal::SIGKILL);
-            if let Some(storage) = &self.storage {
+            if let Some(storage) = &self.storage.process {
                 signal_child(storage.pid, Signal::SIGKILL);
             }
         }

@@ -1,23 +1,65 @@
 //! The acceptor's part in storage: it starts it, keeps it running, and tells it who comes and goes.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use nix::libc;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::sys::socket::{Backlog, listen};
+use nix::unistd::Pid;
 
-use super::children::StorageProcess;
 use super::{Acceptor, CONTROL, PAUSE};
-use crate::ipc::control::control_pair;
-use crate::ipc::message::{FromStorage, ToStorage};
-use crate::logging::{Level, Outcome, event, info};
+use crate::ipc::control::{AcceptorEnd, control_pair};
+use crate::ipc::message::{ClientSerial, FromStorage, ToStorage};
+use crate::logging::{Level, Outcome, event};
 use crate::server::ServerError;
 use crate::server::storage::recovery::Rules;
 use crate::server::storage::{self, StorageConfig};
 use crate::system::fd_passing::Sent;
 use crate::system::process::{Exit, fork_child};
+
+/// Storage, as the acceptor knows it.
+#[derive(Debug)]
+pub(super) struct Storage {
+    /// None while there is none.
+    pub(super) process: Option<StorageProcess>,
+    /// What its socket is waited for at present.
+    interest: EpollFlags,
+    /// When to try again to start it, where there was no process for it.
+    pub(super) start_at: Option<Instant>,
+    /// How many agencies take part, as it said.
+    pub(super) agencies: u16,
+    pub(super) deaths: Deaths,
+    /// Clients that are gone and of whom it has not been told yet.
+    pub(super) gone: Vec<ClientSerial>,
+    /// When what it has not been told is tried again.
+    pub(super) tell_again: Option<Instant>,
+}
+
+impl Storage {
+    /// Not started yet.
+    pub(super) fn new() -> Self {
+        Self {
+            process: None,
+            interest: EpollFlags::empty(),
+            start_at: None,
+            agencies: 0,
+            deaths: Deaths::default(),
+            gone: Vec::new(),
+            tell_again: None,
+        }
+    }
+}
+
+/// A storage process.
+#[derive(Debug)]
+pub(super) struct StorageProcess {
+    pub(super) pid: Pid,
+    /// What is said to it goes here.
+    pub(super) control: AcceptorEnd,
+    /// Whether it has recovered and takes requests.
+    pub(super) ready: bool,
+}
 
 impl Acceptor<'_> {
     pub(super) fn start_storage(&mut self) -> io::Result<()> {
@@ -30,42 +72,42 @@ impl Acceptor<'_> {
             },
             max_payload: self.config.max_payload,
         };
-        let (queue, finished) = (&self.queue.0, &self.finished);
+        let (queue, finished) = (&self.inherited.receiver, &self.inherited.finished);
         // With standard input and output in their places nothing that it opens can get their numbers.
         let (input, output) = (io::stdin(), io::stdout());
         let keep = [input.as_fd(), output.as_fd(), queue.as_fd(), theirs.as_fd()];
         let pid = fork_child(&keep, || storage::run(&config, queue, &theirs, finished))?;
-        self.control_interest = EpollFlags::EPOLLIN;
-        self.epoll.add(&ours, EpollEvent::new(self.control_interest, CONTROL))?;
-        self.storage = Some(StorageProcess { pid, control: ours, ready: false });
+        self.storage.interest = EpollFlags::EPOLLIN;
+        self.epoll.add(&ours, EpollEvent::new(self.storage.interest, CONTROL))?;
+        self.storage.process = Some(StorageProcess { pid, control: ours, ready: false });
         Ok(())
     }
 
     /// Starts it again, or later where the system has no process for it now. That is said once.
     fn restart_storage(&mut self) {
         match self.start_storage() {
-            Ok(()) => self.start_storage_at = None,
+            Ok(()) => self.storage.start_at = None,
             Err(error) => {
-                if self.start_storage_at.is_none() {
+                if self.storage.start_at.is_none() {
                     event(Level::Error, "fork", Outcome::Fail, &[("error", &error)]);
                 }
-                self.start_storage_at = Some(Instant::now() + PAUSE);
+                self.storage.start_at = Some(Instant::now() + PAUSE);
             }
         }
     }
 
     pub(super) fn restart_storage_if_due(&mut self) {
-        if self.start_storage_at.is_some_and(|at| Instant::now() >= at) {
+        if self.storage.start_at.is_some_and(|at| Instant::now() >= at) {
             self.restart_storage();
         }
     }
 
     pub(super) fn listen_to_storage(&mut self) -> io::Result<()> {
-        while let Some(storage) = &mut self.storage {
+        while let Some(storage) = &mut self.storage.process {
             match storage.control.receive()? {
                 Some(FromStorage::Ready { agencies }) => {
                     storage.ready = true;
-                    self.agencies = agencies;
+                    self.storage.agencies = agencies;
                 }
                 // Its death is learned of by SIGCHLD.
                 None => break,
@@ -75,31 +117,21 @@ impl Acceptor<'_> {
         Ok(())
     }
 
-    /// Begins to listen, once storage is ready for the first time.
-    fn listen(&mut self) -> io::Result<()> {
-        let Some(listener) = self.listener.as_ref().filter(|_| !self.listening) else { return Ok(()) };
-        listen(listener, Backlog::new(i32::from(self.config.listen_backlog).min(libc::SOMAXCONN))?)?;
-        self.listening = true;
-        let address = listener.local_addr()?;
-        info("listen", Outcome::Success, &[("ip", &address.ip()), ("port", &address.port())]);
-        Ok(())
-    }
-
     /// Tells storage what it has not been told, as far as its socket takes it.
     pub(super) fn talk_to_storage(&mut self) -> io::Result<()> {
-        if self.tell_again.is_some_and(|at| Instant::now() < at) {
+        if self.storage.tell_again.is_some_and(|at| Instant::now() < at) {
             return self.watch_control();
         }
-        self.tell_again = None;
-        while let (Some(storage), Some(client)) = (&self.storage, self.gone.last()) {
+        self.storage.tell_again = None;
+        while let (Some(storage), Some(client)) = (&self.storage.process, self.storage.gone.last()) {
             let sent = storage.control.send(ToStorage::ClientGone(*client))?;
             if sent != Sent::Done {
                 self.could_not_tell(sent);
                 break;
             }
-            self.gone.pop();
+            self.storage.gone.pop();
         }
-        if self.newcomer.is_some() && self.gone.is_empty() {
+        if self.arrivals.newcomer.is_some() && self.storage.gone.is_empty() {
             self.introduce();
         }
         self.watch_control()
@@ -107,30 +139,30 @@ impl Acceptor<'_> {
 
     /// Waits for room in the control socket where something is left to be said.
     fn watch_control(&mut self) -> io::Result<()> {
-        let Some(storage) = &self.storage else { return Ok(()) };
+        let Some(storage) = &self.storage.process else { return Ok(()) };
         let mut flags = EpollFlags::empty();
         flags.set(EpollFlags::EPOLLIN, !storage.ready);
-        let untold = self.newcomer.is_some() || !self.gone.is_empty();
-        flags.set(EpollFlags::EPOLLOUT, untold && self.tell_again.is_none());
-        if flags != self.control_interest {
+        let untold = self.arrivals.newcomer.is_some() || !self.storage.gone.is_empty();
+        flags.set(EpollFlags::EPOLLOUT, untold && self.storage.tell_again.is_none());
+        if flags != self.storage.interest {
             self.epoll.modify(&storage.control, &mut EpollEvent::new(flags, CONTROL))?;
-            self.control_interest = flags;
+            self.storage.interest = flags;
         }
         Ok(())
     }
 
     pub(super) fn storage_ended(&mut self, exit: Exit) {
-        self.storage = None;
+        self.storage.process = None;
         // Its successor knows none of the clients.
-        self.gone.clear();
+        self.storage.gone.clear();
         let told = self.stopping.as_ref().is_some_and(|stopping| stopping.told_storage || stopping.killed);
         match exit {
             _ if told && exit != Exit::Status(storage::GAVE_UP) => {}
             Exit::Status(storage::GAVE_UP) => self.fail(ServerError::StorageGaveUp),
             _ if self.stopping.is_some() => {}
             _ => {
-                let tolerable = self.deaths.add(Instant::now());
-                let total = self.deaths.total();
+                let tolerable = self.storage.deaths.add(Instant::now());
+                let total = self.storage.deaths.total();
                 event(Level::Error, "storage", Outcome::Fail, &[("error", &exit), ("restarts", &total)]);
                 if tolerable {
                     self.restart_storage();
@@ -139,5 +171,48 @@ impl Acceptor<'_> {
                 }
             }
         }
+    }
+}
+
+/// How often the storage process died lately.
+#[derive(Debug, Default)]
+pub(super) struct Deaths {
+    lately: VecDeque<Instant>,
+    total: u64,
+}
+
+const WINDOW: Duration = Duration::from_secs(10);
+/// More deaths than these within the window are not bad luck.
+const TOLERATED: usize = 5;
+
+impl Deaths {
+    /// It died now. False where that was once too often.
+    fn add(&mut self, now: Instant) -> bool {
+        self.total += 1;
+        self.lately.push_back(now);
+        self.lately.retain(|death| now.duration_since(*death) < WINDOW);
+        self.lately.len() <= TOLERATED
+    }
+
+    /// How often in all.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_deaths_in_ten_seconds_are_tolerated_and_a_sixth_is_not() {
+        let mut deaths = Deaths::default();
+        let start = Instant::now();
+        for second in 0..5 {
+            assert!(deaths.add(start + Duration::from_secs(second)));
+        }
+        assert!(deaths.add(start + Duration::from_millis(10_100)), "the first is forgotten by then");
+        assert!(!deaths.add(start + Duration::from_millis(10_200)));
+        assert_eq!(deaths.total(), 7);
     }
 }
