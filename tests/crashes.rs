@@ -10,14 +10,14 @@
 mod common;
 
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::agencies::RunningAgency;
+use common::agencies::{Agency, bets_of};
 use common::bets::{WINNING, of_agency, parse_rows};
-use common::load::{AGENCIES, BETS, Load, SESSIONS, fixed_port};
+use common::load::{AGENCIES, BETS, Load, SESSIONS};
 use common::oracle::{self, Unanswered, check_all, check_between, check_folder, whole_rows};
-use common::{RunningServer, Setup, bets, kind, processes, queues, rows, until, winner};
+use common::{Running, RunningServer, Setup, bets, free_port, kind, processes, queues, rows, until, winner};
 use nix::sys::signal::Signal;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -45,8 +45,8 @@ fn for_each_seed(few: u64, run: impl Fn(u64, &mut ChaCha8Rng)) {
 }
 
 fn setup() -> Setup {
-    let setup = Setup::new().with("CLIENTS_AMOUNT", AGENCIES).with("LOGGING_LEVEL", "INFO");
-    setup.with("SERVER_PORT", fixed_port())
+    let setup = Setup::of(AGENCIES).with("LOGGING_LEVEL", "INFO");
+    setup.with("SERVER_PORT", free_port())
 }
 
 // Random moments.
@@ -150,7 +150,7 @@ fn look_after(mut server: RunningServer, load: &Load) -> RunningServer {
             if server.try_wait().is_none() {
                 server.signal(Signal::SIGTERM);
             }
-            server.wait(common::PATIENCE).expect("a server that ends");
+            server.wait();
             server = setup.clone().without("FAILPOINTS").start();
         }
     }
@@ -253,8 +253,7 @@ fn even_stopped_children_of_an_acceptor_that_is_killed_are_gone_within_a_second(
     let (_client, _) = server.session(1);
     let children: Vec<i32> = server.handlers().into_iter().chain([server.storage()]).collect();
     // Without a member that has a parent outside, the kernel would itself send SIGHUP to stopped members of the group.
-    let mut member =
-        Command::new("sleep").arg("60").process_group(server.pid()).stderr(Stdio::null()).spawn().unwrap();
+    let _member = Running::start(Command::new("sleep").arg("60").process_group(server.pid()));
     for child in &children {
         processes::send(*child, Signal::SIGSTOP);
     }
@@ -262,8 +261,6 @@ fn even_stopped_children_of_an_acceptor_that_is_killed_are_gone_within_a_second(
     server.stop(Signal::SIGKILL);
     until("no child is left", || children.iter().all(|child| !server.processes().contains(child)));
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    member.kill().unwrap();
-    member.wait().unwrap();
 }
 
 // Real agencies.
@@ -273,10 +270,10 @@ fn agencies_whose_server_is_killed_under_load_bring_each_bet_once_and_learn_thei
     const AMOUNTS: [u64; 3] = [20_000, 15_000, 25_000];
     let setup = setup().with("CLIENTS_AMOUNT", AMOUNTS.len());
     loteria::sample::write(3, &AMOUNTS, 11, &setup.path(".")).unwrap();
-    let all = [1, 2, 3].map(|agency| common::agencies::bets_of(&setup, agency));
+    let all = [1, 2, 3].map(|agency| bets_of(&setup, agency));
     let whole: usize = all.iter().map(|bets| rows(bets).len()).sum();
     let mut server = setup.start();
-    let agencies = [1, 2, 3].map(|agency| RunningAgency::start(&setup, agency));
+    let agencies = [1, 2, 3].map(|agency| Agency::start(&setup.path("."), agency, &server.address(), &[]));
     let mut in_the_middle = 0;
     for share in [20, 8, 3] {
         until("the agencies bring bets", || server.bets_file().len() >= whole / share);
@@ -285,10 +282,11 @@ fn agencies_whose_server_is_killed_under_load_bring_each_bet_once_and_learn_thei
         server = setup.start();
     }
     assert!(in_the_middle > 0, "it was killed when all was over");
-    for (agency, all) in agencies.into_iter().zip(&all) {
+    for (mut agency, all) in agencies.into_iter().zip(&all) {
         let winners = all.iter().filter(|bet| bet.number == WINNING).count();
         assert!(winners > 0);
-        assert_eq!(agency.winners(), winners.to_string());
+        let told = agency.succeed().value("consulta_ganadores", "cant_ganadores");
+        assert_eq!(told, Some(winners.to_string()));
     }
     let stored = parse_rows(&server.bets_file());
     assert_eq!(stored.len() as u64, AMOUNTS.iter().sum::<u64>());

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::client::{bets_frame, open_frame};
-use common::usage::{assert_idle, assert_nothing_left, cpu_time, of_server};
+use common::usage::{assert_idle, assert_nothing_left, await_idle, of_server};
 use common::{
     Bet, Client, Honest, RunningServer, Setup, Usage, assert_at_once, bets, frame, kind, records, status,
     until, winner,
@@ -134,9 +134,10 @@ fn a_length_that_is_announced_takes_no_memory() {
     }
     let most = |count: usize| {
         server.wait_for_handlers(count);
-        // They have read what was sent by now, whatever they then do with it.
-        std::thread::sleep(Duration::from_millis(100));
-        server.handlers().into_iter().map(|pid| Usage::of(pid).resident_kib).max().unwrap()
+        let handlers = server.handlers();
+        // Then they have read what was sent.
+        await_idle(&handlers);
+        handlers.into_iter().map(|pid| Usage::of(pid).resident_kib).max().unwrap()
     };
     let before = most(4);
     let mut large: Vec<Client> = (0..4).map(|_| server.connect()).collect();
@@ -241,7 +242,7 @@ fn more_silent_connections_than_places_are_out_within_five_seconds() {
 
 #[test]
 fn readers_who_never_read_a_large_result() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 2).with("CLIENT_TIMEOUT", 3).start();
+    let server = Setup::of(2).with("CLIENT_TIMEOUT", 3).start();
     let (mut session, _) = server.session(1);
     session.store(0, &vec![winner(1, &"7".repeat(200)); 4000]);
     session.end_agency();
@@ -261,18 +262,13 @@ fn readers_who_never_read_a_large_result() {
         server.connect().classic(kind::RESULT_REQUEST, &[2], kind::RESULT, b"22");
     });
     // Once the sockets are full there is nothing more to do.
-    let storage = server.storage();
-    until("the sockets are full", || {
-        let before = cpu_time(storage);
-        std::thread::sleep(Duration::from_millis(100));
-        for pid in server.handlers() {
-            let resident = Usage::of(pid).resident_kib;
-            assert!(resident < memory[1].resident_kib + 4096, "a handler gathers replies: {resident} KiB");
-        }
-        cpu_time(storage) == before
-    });
-    assert_eq!(server.handlers().len(), 9);
-    assert_idle(&[server.pid(), storage]);
+    await_idle(&server.processes());
+    let handlers = server.handlers();
+    assert_eq!(handlers.len(), 9);
+    for pid in handlers {
+        let resident = Usage::of(pid).resident_kib;
+        assert!(resident < memory[1].resident_kib + 4096, "a handler gathers replies: {resident} KiB");
+    }
     until("those who do not read are out", || server.handlers().len() == 1);
     drop(honest);
     assert_nothing_left(&server, memory);

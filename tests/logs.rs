@@ -13,12 +13,10 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use common::log_table::ROWS;
-use common::{Client, Log, Setup, bets, frame, kind, until, winner};
+use common::{Client, Log, Setup, bets, frame, free_port, kind, loteria, output, text, until, winner};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -171,7 +169,7 @@ fn find<'a>(objects: &'a [Value], action: &str) -> &'a Value {
 
 #[test]
 fn a_server_writes_its_log_in_json_from_the_first_to_the_last_line() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let setup = Setup::new().with("LOG_FORMAT", "json").with("SERVER_PORT", port).with("CLIENTS_AMOUNT", 1);
     let mut server = setup.spawn();
     until("it listens", || Client::try_connect(port).is_ok());
@@ -199,14 +197,9 @@ fn a_server_writes_its_log_in_json_from_the_first_to_the_last_line() {
 fn run(command: &str, file: &str, variables: &[(&str, &str)]) -> (Option<i32>, Log) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.ini"), file).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_loteria"))
-        .arg(command)
-        .current_dir(folder.path())
-        .env_clear()
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    (output.status.code(), Log(String::from_utf8(output.stderr).unwrap()))
+    let mut command = loteria(&[command]);
+    let output = output(command.current_dir(folder.path()).envs(variables.iter().copied()));
+    (output.status.code(), Log(text(&output.stderr)))
 }
 
 #[test]

@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::Log;
+use super::{Log, output, text};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
 /// This checkout: where the Dockerfile and the committed compose file are.
 const CHECKOUT: &str = env!("CARGO_MANIFEST_DIR");
 /// How long containers may take for what they do. Generous: the machine may be busy.
@@ -224,7 +223,7 @@ impl Drop for Contest {
 }
 
 fn loteria(arguments: &[&str]) -> String {
-    let output = Command::new(PROGRAM).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let output = output(&mut super::loteria(arguments));
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
 }

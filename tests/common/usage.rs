@@ -30,7 +30,7 @@ impl Usage {
 }
 
 /// How long that process has run on a processor.
-pub fn cpu_time(pid: i32) -> Duration {
+fn cpu_time(pid: i32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, rest) = stat.rsplit_once(") ").unwrap();
     // The fields from the state on, which is the third; user and system time are the 14th and the 15th.
@@ -44,16 +44,19 @@ const WATCHES: u32 = 4;
 /// Panics if one of those processes works, though there is nothing to do.
 #[track_caller]
 pub fn assert_idle(pids: &[i32]) {
-    let mut used = Vec::new();
-    for _ in 0..WATCHES {
-        let before: Vec<Duration> = pids.iter().map(|pid| cpu_time(*pid)).collect();
-        std::thread::sleep(WATCHED);
-        used = pids.iter().zip(before).map(|(pid, before)| cpu_time(*pid).saturating_sub(before)).collect();
-        if used.iter().all(|time| *time <= HARDLY_ANY) {
-            return;
-        }
-    }
-    panic!("processes {pids:?} ran for {used:?} in {WATCHED:?}");
+    assert!((0..WATCHES).any(|_| are_idle(pids)), "processes {pids:?} work");
+}
+
+/// Waits until those processes have done all that there is to do.
+#[track_caller]
+pub fn await_idle(pids: &[i32]) {
+    until("there is nothing to do", || are_idle(pids));
+}
+
+fn are_idle(pids: &[i32]) -> bool {
+    let before: Vec<Duration> = pids.iter().map(|pid| cpu_time(*pid)).collect();
+    std::thread::sleep(WATCHED);
+    pids.iter().zip(before).all(|(pid, before)| cpu_time(*pid).saturating_sub(before) <= HARDLY_ANY)
 }
 
 /// What acceptor and storage service hold.
