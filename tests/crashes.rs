@@ -17,7 +17,10 @@ use common::agencies::{Agency, bets_of};
 use common::bets::{WINNING, of_agency, parse_rows};
 use common::load::{AGENCIES, BETS, Load, SESSIONS};
 use common::oracle::{self, Unanswered, check_all, check_between, check_folder, whole_rows};
-use common::{Running, RunningServer, Setup, bets, free_port, kind, processes, queues, rows, until, winner};
+use common::{
+    Running, RunningServer, Setup, await_within, bets, free_port, kind, processes, queues, rows, until,
+    winner,
+};
 use nix::sys::signal::Signal;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -105,22 +108,22 @@ fn kill(victim: Victim, mut server: RunningServer, load: &Load, random: &mut Cha
 }
 
 #[test]
-fn handlers_killed_at_random_moments() {
+fn no_bet_is_lost_or_doubled_when_handlers_are_killed_at_random_moments() {
     for_each_seed(2, |seed, random| kill_at_random_moments(seed, random, &[Victim::Handler]));
 }
 
 #[test]
-fn the_storage_service_killed_at_random_moments() {
+fn no_bet_is_lost_or_doubled_when_storage_is_killed_at_random_moments() {
     for_each_seed(2, |seed, random| kill_at_random_moments(seed, random, &[Victim::Storage]));
 }
 
 #[test]
-fn the_acceptor_killed_at_random_moments() {
+fn no_bet_is_lost_or_doubled_when_the_acceptor_is_killed_at_random_moments() {
     for_each_seed(2, |seed, random| kill_at_random_moments(seed, random, &[Victim::Acceptor]));
 }
 
 #[test]
-fn anything_killed_at_random_moments() {
+fn no_bet_is_lost_or_doubled_when_anything_is_killed_at_random_moments() {
     let victims = [Victim::Handler, Victim::Storage, Victim::Acceptor];
     for_each_seed(2, |seed, random| kill_at_random_moments(seed, random, &victims));
 }
@@ -144,8 +147,7 @@ fn kill_at(seed: u64, random: &mut ChaCha8Rng, place: &str, passes: std::ops::Ra
 /// Starts another server, without failpoints, before this one has to give up.
 fn look_after(mut server: RunningServer, load: &Load) -> RunningServer {
     let setup = server.setup();
-    while !load.is_over() {
-        std::thread::sleep(Duration::from_millis(5));
+    let over = await_within(Duration::from_mins(2), || {
         if server.setup().has("FAILPOINTS") && oracle::deaths(&setup).1 >= ENOUGH_DEATHS {
             if server.try_wait().is_none() {
                 server.signal(Signal::SIGTERM);
@@ -153,7 +155,9 @@ fn look_after(mut server: RunningServer, load: &Load) -> RunningServer {
             server.wait();
             server = setup.clone().without("FAILPOINTS").start();
         }
-    }
+        load.is_over().then_some(())
+    });
+    over.expect("a load that ends");
     server
 }
 
@@ -175,12 +179,12 @@ macro_rules! stages {
 }
 
 stages! {
-    handlers_killed_between_two_parts_of_a_request: "request_part_sent" after 0..2;
-    storage_killed_with_the_mutex_held: "storage_has_mutex" after 1..2;
-    storage_killed_after_the_write_and_before_the_sync: "bets_written" after 3..30;
-    storage_killed_after_the_sync_and_before_the_reply: "bets_synced" after 3..30;
-    storage_killed_with_the_next_state_written: "state_written" after 1..2;
-    storage_killed_with_the_next_state_in_its_place: "state_renamed" after 0..2;
+    no_bet_is_lost_or_doubled_when_handlers_are_killed_between_two_parts_of_a_request: "request_part_sent" after 0..2;
+    no_bet_is_lost_or_doubled_when_storage_is_killed_with_the_mutex_held: "storage_has_mutex" after 1..2;
+    no_bet_is_lost_or_doubled_when_storage_is_killed_after_the_write_and_before_the_sync: "bets_written" after 3..30;
+    no_bet_is_lost_or_doubled_when_storage_is_killed_after_the_sync_and_before_the_reply: "bets_synced" after 3..30;
+    no_bet_is_lost_or_doubled_when_storage_is_killed_with_the_next_state_written: "state_written" after 1..2;
+    no_bet_is_lost_or_doubled_when_storage_is_killed_with_the_next_state_in_its_place: "state_renamed" after 0..2;
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn a_storage_service_that_dies_at_each_start_ends_the_server() {
 }
 
 #[test]
-fn a_disk_that_fails_now_and_then_under_load() {
+fn a_disk_that_fails_now_and_then_under_load_loses_and_doubles_no_bet() {
     let Some(setup) = with(
         "disk_append=9*off->2*return(28)->20*off->1*return;disk_sync=15*off->1*return->9*off->2*return;\
         disk_write_state=1*return(28);disk_rename_state=1*off->1*return",

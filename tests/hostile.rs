@@ -80,7 +80,7 @@ fn frames() -> [Vec<u8>; 8] {
 }
 
 #[test]
-fn truncated_garbled_and_oversized_frames() {
+fn truncated_garbled_and_oversized_frames_harm_nobody() {
     let server = Setup::new().start();
     let before = of_server(&server);
     let mut honest = Honest::new(&server, 1);
@@ -153,7 +153,7 @@ fn a_length_that_is_announced_takes_no_memory() {
 }
 
 #[test]
-fn resets_and_closes_at_every_stage() {
+fn resets_and_closes_at_every_stage_harm_nobody() {
     let batch = bets_frame(9, &bets(2, 0..500));
     let bet = frames()[0].clone();
     let stages: [&[&[u8]]; 8] = [
@@ -187,7 +187,7 @@ fn resets_and_closes_at_every_stage() {
 }
 
 #[test]
-fn frames_that_drip_in() {
+fn frames_that_drip_in_are_cut_off_and_harm_nobody() {
     let server = Setup::new().with("CLIENT_TIMEOUT", 1).start();
     let before = of_server(&server);
     let mut honest = Honest::new(&server, 1);
@@ -213,7 +213,7 @@ fn frames_that_drip_in() {
 }
 
 #[test]
-fn five_hundred_silent_connections() {
+fn five_hundred_silent_connections_harm_nobody() {
     let server = Setup::new().start();
     let before = of_server(&server);
     let mut honest = Honest::new(&server, 1);
@@ -241,7 +241,7 @@ fn more_silent_connections_than_places_are_out_within_five_seconds() {
 }
 
 #[test]
-fn readers_who_never_read_a_large_result() {
+fn readers_who_never_read_a_large_result_are_put_out_and_harm_nobody() {
     let server = Setup::of(2).with("CLIENT_TIMEOUT", 3).start();
     let (mut session, _) = server.session(1);
     session.store(0, &vec![winner(1, &"7".repeat(200)); 4000]);
@@ -281,7 +281,7 @@ fn refusals(server: &RunningServer) -> u64 {
 }
 
 #[test]
-fn floods_of_malformed_frames_in_a_session() {
+fn floods_of_malformed_frames_in_a_session_harm_nobody() {
     let server = Setup::new().start();
     let before = of_server(&server);
     let mut honest = Honest::new(&server, 1);

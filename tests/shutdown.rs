@@ -26,7 +26,7 @@ fn end(mut server: RunningServer, signal: Signal) {
 }
 
 #[test]
-fn with_a_silent_client() {
+fn a_silent_client_does_not_hold_up_the_end() {
     for signal in SIGNALS {
         let server = Setup::new().start();
         let mut client = server.connect();
@@ -37,7 +37,7 @@ fn with_a_silent_client() {
 }
 
 #[test]
-fn with_half_a_frame() {
+fn half_a_frame_does_not_hold_up_the_end_and_is_not_stored() {
     for signal in SIGNALS {
         let server = Setup::new().start();
         let setup = server.setup();
@@ -52,7 +52,7 @@ fn with_half_a_frame() {
 }
 
 #[test]
-fn with_an_idle_and_an_awaiting_session() {
+fn idle_and_awaiting_sessions_do_not_hold_up_the_end() {
     for signal in SIGNALS {
         let server = Setup::new().start();
         let (mut idle, _) = server.session(1);
@@ -65,7 +65,7 @@ fn with_an_idle_and_an_awaiting_session() {
 }
 
 #[test]
-fn with_a_client_that_takes_no_replies() {
+fn a_client_that_takes_no_replies_does_not_hold_up_the_end() {
     let server = server_of(1);
     let (mut client, _) = server.session(1);
     client.store(0, &vec![common::winner(1, &"7".repeat(200)); 2000]);
@@ -76,7 +76,7 @@ fn with_a_client_that_takes_no_replies() {
 }
 
 #[test]
-fn with_two_hundred_clients() {
+fn two_hundred_clients_do_not_hold_up_the_end() {
     let server = server_of(200);
     let clients: Vec<_> = (1..=200).map(|agency| server.session(agency)).collect();
     end(server, Signal::SIGTERM);
@@ -84,7 +84,7 @@ fn with_two_hundred_clients() {
 }
 
 #[test]
-fn with_many_batches_in_flight_what_was_acknowledged_is_stored_and_no_batch_by_halves() {
+fn of_many_batches_in_flight_what_was_acknowledged_is_stored_and_none_by_halves() {
     const AGENCIES: u32 = 6;
     const BATCH: usize = 25;
     for signal in SIGNALS {
@@ -131,7 +131,7 @@ fn what_storage_has_received_is_stored_and_answered() {
 }
 
 #[test]
-fn with_a_stopped_handler_or_storage_service() {
+fn a_stopped_handler_or_storage_service_does_not_hold_up_the_end() {
     for stop_storage in [true, false] {
         let server = Setup::new().start();
         let (client, _) = server.session(1);
@@ -143,7 +143,7 @@ fn with_a_stopped_handler_or_storage_service() {
 }
 
 #[test]
-fn at_a_hundred_moments_of_the_start() {
+fn a_signal_ends_it_at_each_of_a_hundred_moments_of_its_start() {
     // From the blocking of the signals, which is the first act of main, until well after the server listens.
     let moment = |index: u32| {
         let server = Setup::new().spawn();
@@ -160,7 +160,7 @@ fn at_a_hundred_moments_of_the_start() {
 }
 
 #[test]
-fn while_it_recovers_a_large_file() {
+fn a_signal_ends_it_while_it_recovers_a_large_file() {
     let setup = Setup::new().write("bets.csv", rows(&bets(1, 0..100_000)).repeat(5));
     let server = setup.spawn();
     until("storage is at it", || server.processes().len() == 2);
@@ -198,7 +198,7 @@ fn no_queue_keeps_a_name() {
 }
 
 #[test]
-fn with_a_log_that_nobody_reads() {
+fn a_log_that_nobody_reads_does_not_hold_up_the_end() {
     use std::io::{BufRead as _, BufReader};
     let setup = Setup::new();
     let mut command = loteria(&["server"]);

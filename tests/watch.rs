@@ -166,7 +166,7 @@ fn it_fits_itself_to_a_terminal_that_changes_its_size() {
 }
 
 #[test]
-fn without_colours_where_they_are_not_wanted() {
+fn there_are_no_colours_where_they_are_not_wanted() {
     let server = Setup::new().start();
     for (variables, coloured) in [(&[][..], true), (&[("NO_COLOR", "1")], false), (&[("NO_COLOR", "")], true)]
     {

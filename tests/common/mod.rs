@@ -55,13 +55,19 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Waits until there is what is looked for.
 #[track_caller]
-pub fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn await_some<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    let Some(found) = await_within(PATIENCE, look) else { panic!("it did not come to this: {what}") };
+    found
+}
+
+/// Waits until there is what is looked for, or that time has passed.
+pub fn await_within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + patience;
     loop {
-        if let Some(found) = look() {
+        let found = look();
+        if found.is_some() || Instant::now() > deadline {
             return found;
         }
-        assert!(Instant::now() < deadline, "it did not come to this: {what}");
         std::thread::sleep(PAUSE);
     }
 }

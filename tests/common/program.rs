@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::time::Instant;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{PATIENCE, PAUSE, processes};
+use super::{PATIENCE, await_within, processes};
 
 /// The program that is tested.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
@@ -22,11 +22,18 @@ pub fn loteria(arguments: &[&str]) -> Command {
 /// Runs a command to its end, which must come soon.
 #[track_caller]
 pub fn output(command: &mut Command) -> Output {
+    output_within(PATIENCE, command).unwrap()
+}
+
+/// Runs a command, if there is one, to its end, which must come within that time.
+#[track_caller]
+pub fn output_within(patience: Duration, command: &mut Command) -> io::Result<Output> {
     // Files, not pipes: who is killed because it does not end may have children that keep a pipe open.
     let [out, error] = [(); 2].map(|()| tempfile::tempfile().unwrap());
     command.stdout(out.try_clone().unwrap()).stderr(error.try_clone().unwrap());
-    let status = Running::start(command).end();
-    Output { status, stdout: content(out), stderr: content(error) }
+    let mut process = Running::try_start(command)?;
+    let status = await_within(patience, || process.try_wait()).expect("a command that ends");
+    Ok(Output { status, stdout: content(out), stderr: content(error) })
 }
 
 fn content(mut file: File) -> Vec<u8> {
@@ -89,14 +96,7 @@ impl Running {
 
     /// Waits for its end, but not for ever.
     pub fn wait(&mut self) -> Option<ExitStatus> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let ended = self.try_wait();
-            if ended.is_some() || Instant::now() > deadline {
-                return ended;
-            }
-            std::thread::sleep(PAUSE);
-        }
+        await_within(PATIENCE, || self.try_wait())
     }
 
     /// Waits for its end, which must come soon.
