@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use common::log::check_line;
 use common::log_table::ROWS;
 use common::{Client, Log, Setup, bets, frame, free_port, kind, loteria, output, text, until, winner};
 use nix::sys::signal::Signal;
@@ -234,4 +235,30 @@ fn an_agency_has_its_form_from_the_environment_or_the_file() {
     let text = run("agency", "[AGENCY]\nLOG_FORMAT = json\n", &[("CLI_ID", "1"), ("LOG_FORMAT", "text")]).1;
     text.assert_well_formed();
     assert!(text.0.contains("action: agency | result: fail"), "{}", text.0);
+}
+
+#[test]
+fn the_grammar_of_the_log_takes_good_lines_and_no_others() {
+    let time = "2024-02-29 23:59:59";
+    for good in [
+        "INFO     action: sorteo | result: success",
+        "CRITICAL action: x | result: fail | error: a: b \\x7c c",
+        "DEBUG    action: x | result: in_progress | dni:  | numero: 7",
+    ] {
+        assert_eq!(check_line(&format!("{time} {good}")), Ok(()), "{good}");
+    }
+    for bad in [
+        "INFO    action: sorteo | result: success",
+        "INFO     sorteo | result: success",
+        "INFO     action: sorteo",
+        "INFO     action: sorteo | result: ok",
+        "INFO     action: a | result: fail | text",
+        "INFO     action: a | result: fail | k: a|b: c",
+        "INFO     action: a | result: fail | action: b",
+        "INFO     action: a | result: fail | k: \u{1b}[31m",
+        "INFO     action: a | result: fail | k: v\r",
+    ] {
+        assert!(check_line(&format!("{time} {bad}")).is_err(), "{bad}");
+    }
+    assert!(check_line("[2024-02-29T23:59:59Z INFO loteria] action: a | result: fail").is_err());
 }
