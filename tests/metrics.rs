@@ -393,10 +393,3 @@ fn the_server_ends_in_time_whatever_its_metrics_process_does() {
         drop(begun);
     }
 }
-
-#[test]
-fn its_process_ends_with_the_acceptor() {
-    let mut server = setup().start();
-    scrape(&server);
-    server.kill9();
-}
