@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::client::{bets_frame, open_frame};
-use common::usage::{assert_idle, assert_nothing_left, await_idle, of_server};
+use common::usage::{are_idle, assert_idle, assert_nothing_left, of_server};
 use common::{
     Bet, Client, Honest, RunningServer, Setup, Usage, assert_at_once, bets, frame, kind, records, status,
     until, winner,
@@ -136,7 +136,7 @@ fn a_length_that_is_announced_takes_no_memory() {
         server.wait_for_handlers(count);
         let handlers = server.handlers();
         // Then they have read what was sent.
-        await_idle(&handlers);
+        until("all is read", || are_idle(&handlers));
         handlers.into_iter().map(|pid| Usage::of(pid).resident_kib).max().unwrap()
     };
     let before = most(4);
@@ -262,13 +262,14 @@ fn readers_who_never_read_a_large_result_are_put_out_and_harm_nobody() {
         server.connect().classic(kind::RESULT_REQUEST, &[2], kind::RESULT, b"22");
     });
     // Once the sockets are full there is nothing more to do.
-    await_idle(&server.processes());
-    let handlers = server.handlers();
-    assert_eq!(handlers.len(), 9);
-    for pid in handlers {
-        let resident = Usage::of(pid).resident_kib;
-        assert!(resident < memory[1].resident_kib + 4096, "a handler gathers replies: {resident} KiB");
-    }
+    until("the sockets are full", || {
+        for pid in server.handlers() {
+            let resident = Usage::of(pid).resident_kib;
+            assert!(resident < memory[1].resident_kib + 4096, "a handler gathers replies: {resident} KiB");
+        }
+        are_idle(&server.processes())
+    });
+    assert_eq!(server.handlers().len(), 9);
     until("those who do not read are out", || server.handlers().len() == 1);
     drop(honest);
     assert_nothing_left(&server, memory);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::bets::{of_agency, parse_rows};
-use common::usage::await_idle;
+use common::usage::are_idle;
 use common::{
     Bet, Setup, assert_at_once, bets, frame, kind, processes, server_of, status, until, upload, winner,
 };
@@ -63,7 +63,7 @@ fn what_came_while_storage_was_stopped_is_stored_with_one_sync() {
         session.send_bets(0, &bets(*agency, 0..3));
     }
     sessions[0].1.expect_silence();
-    await_idle(&server.handlers());
+    until("all is sent", || are_idle(&server.handlers()));
     processes::send(storage, Signal::SIGCONT);
     for (_, session) in &mut sessions {
         session.expect_stored(3);
@@ -91,7 +91,7 @@ fn a_handler_with_a_large_result_unread_keeps_nobody_waiting() {
     // It is somewhere in the middle: the socket is full, or a page is in its pipe.
     for is_full in [false, true] {
         if is_full {
-            await_idle(&server.processes());
+            until("the socket is full", || are_idle(&server.processes()));
         }
         processes::send(handler, Signal::SIGSTOP);
         assert_at_once(|| {

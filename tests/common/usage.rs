@@ -47,13 +47,8 @@ pub fn assert_idle(pids: &[i32]) {
     assert!((0..WATCHES).any(|_| are_idle(pids)), "processes {pids:?} work");
 }
 
-/// Waits until those processes have done all that there is to do.
-#[track_caller]
-pub fn await_idle(pids: &[i32]) {
-    until("there is nothing to do", || are_idle(pids));
-}
-
-fn are_idle(pids: &[i32]) -> bool {
+/// Looks for a while whether those processes have done all that there is to do.
+pub fn are_idle(pids: &[i32]) -> bool {
     let before: Vec<Duration> = pids.iter().map(|pid| cpu_time(*pid)).collect();
     std::thread::sleep(WATCHED);
     pids.iter().zip(before).all(|(pid, before)| cpu_time(*pid).saturating_sub(before) <= HARDLY_ANY)
