@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use crate::protocol::status::Status;
 
 /// The status for people.
-#[must_use]
 pub fn table(status: &Status) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -28,7 +27,6 @@ pub fn table(status: &Status) -> String {
 }
 
 /// The draw for people.
-#[must_use]
 pub fn draw_of(status: &Status) -> String {
     match &status.draw {
         Some(draw) => format!("{} won, {}", draw.winning_number, draw.at),
