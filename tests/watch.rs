@@ -278,7 +278,7 @@ fn without_a_terminal_there_are_lines() {
     let server = Setup::new().with("CLIENTS_AMOUNT", 1).start();
     let (text, status) = lines(
         &address(&server),
-        |text| text.contains("1 of 1 agencies ended"),
+        |text| text.contains("1 of 1 agency ended"),
         || {
             let (mut session, _) = server.session(1);
             session.store(0, &bets(1, 0..7));

@@ -66,13 +66,18 @@ fn contest(history: &History, status: &Status) -> String {
     let mut parts = vec![
         format!("{} {}", grouped(status.bets), plural(status.bets, "bet", "bets")),
         format!("{}/s", rate(history.rate().unwrap_or(0.0))),
-        format!("{} of {} agencies ended", grouped(status.ended.into()), grouped(status.agencies.into())),
-        format!("{} of {} handlers", grouped(status.handlers.into()), grouped(status.max_clients.into())),
+        part_of(status.ended, status.agencies, "agency ended", "agencies ended"),
+        part_of(status.handlers, status.max_clients, "handler", "handlers"),
         format!("{} groups/s", rate(history.groups().unwrap_or(0.0))),
     ];
     parts.extend(history.sync_seconds().mean().map(|mean| format!("sync {}", short_time(mean))));
     parts.push(format!("draw {}", draw_of(status)));
     parts.join(", ")
+}
+
+fn part_of(part: impl Into<u64>, whole: impl Into<u64>, one: &str, several: &str) -> String {
+    let (part, whole) = (part.into(), whole.into());
+    format!("{} of {} {}", grouped(part), grouped(whole), plural(whole, one, several))
 }
 
 #[cfg(test)]
