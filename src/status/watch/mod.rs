@@ -38,7 +38,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// The clock of the view goes on without answers too.
 const REDRAW: Duration = Duration::from_secs(1);
 
-type Answer = Result<Status, String>;
+/// What a look at the server gave: its status, or why there is none.
+type Look = Result<Status, String>;
 
 /// Watches the server at `HOST:PORT`. SIGTERM and SIGINT must be blocked.
 ///
@@ -60,7 +61,7 @@ pub fn run(address: &str) -> io::Result<()> {
     }
 }
 
-fn ask_on_and_on(address: String) -> io::Result<Receiver<Answer>> {
+fn ask_on_and_on(address: String) -> io::Result<Receiver<Look>> {
     let (sender, receiver) = channel();
     thread::Builder::new().spawn(move || {
         loop {
@@ -92,7 +93,7 @@ fn wait(signals: &Signals, others: &[BorrowedFd<'_>]) -> io::Result<bool> {
     Ok(false)
 }
 
-fn next_answer(answers: &Receiver<Answer>) -> io::Result<Option<Answer>> {
+fn next_answer(answers: &Receiver<Look>) -> io::Result<Option<Look>> {
     match answers.try_recv() {
         Ok(answer) => Ok(Some(answer)),
         Err(TryRecvError::Empty) => Ok(None),
@@ -100,7 +101,7 @@ fn next_answer(answers: &Receiver<Answer>) -> io::Result<Option<Answer>> {
     }
 }
 
-fn write_lines(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) -> io::Result<()> {
+fn write_lines(history: &mut History, answers: &Receiver<Look>, signals: &Signals) -> io::Result<()> {
     let mut lines = Lines::default();
     while !wait(signals, &[])? {
         let now = Local::now();
@@ -139,7 +140,7 @@ fn give_back() {
     ratatui::try_restore().unwrap_or_default();
 }
 
-fn show(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) -> io::Result<()> {
+fn show(history: &mut History, answers: &Receiver<Look>, signals: &Signals) -> io::Result<()> {
     let theme = Theme { colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) };
     let mut screen = Screen::take_over()?;
     let mut drawn: Option<Instant> = None;
