@@ -156,6 +156,15 @@ fn a_server_that_is_busy_is_asked_again() {
 }
 
 #[test]
+fn a_server_that_lets_it_wait_is_told_of_once() {
+    let stage = Stage::new(&rows(10));
+    let mut agency = stage.agency(&[]);
+    agency.await_log("INFO     action: connect | result: in_progress | waited_s: 3\n");
+    stage.accept_session(0, 0, 1 << 20).finish(0, 10, b"");
+    assert_eq!(agency.succeed().matches("result: in_progress").count(), 1);
+}
+
+#[test]
 fn what_has_ended_is_only_waited_for() {
     for state in [1, 2] {
         let stage = Stage::new(&rows(10));

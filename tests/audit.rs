@@ -336,10 +336,12 @@ fn on_a_terminal_a_bar_shows_how_far_it_is_and_leaves_only_the_report() {
     let good = "1,Santiago Lionel,Lorca,30904465,1999-03-17,7574\r\n".repeat(60_000);
     let setup = setup.write("bets.csv", ["x\r\n", &good].concat());
     let report = audit(&setup, &["check"]).out;
-    let left = OnTerminal::start(command(&setup, &["check"]), (300, 200)).end();
-    assert_eq!(left.code, Some(1));
-    assert!(left.written.contains(" MiB of 2.86 MiB"), "no bar");
-    assert_eq!(left.screen.trim_end(), report.trim_end());
+    for columns in [200, 40, 9] {
+        let left = OnTerminal::start(command(&setup, &["check"]), (1000, columns)).end();
+        assert_eq!(left.code, Some(1));
+        assert!(left.written.contains(" MiB of 2.86 MiB"), "no bar in {columns} columns");
+        assert_eq!(left.screen.trim_end(), report.trim_end(), "{columns} columns");
+    }
 }
 
 #[test]

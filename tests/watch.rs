@@ -206,7 +206,7 @@ fn lines(address: &str, enough: &str, act: impl FnOnce()) -> String {
 #[test]
 fn without_a_terminal_there_are_lines() {
     let server = server_of(1);
-    let text = lines(&server.address(), "1 of 1 agencies ended", || {
+    let text = lines(&server.address(), "1 of 1 agency ended", || {
         let (mut session, _) = server.session(1);
         session.store(0, &bets(1, 0..7));
         session.end_agency();
