@@ -41,7 +41,7 @@ pub struct Left {
 }
 
 /// Large enough for every test, so that nothing leaves the screen at the top.
-const LARGEST: (u16, u16) = (400, 200);
+const LARGEST: (u16, u16) = (1000, 200);
 
 impl OnTerminal {
     /// Starts it on a terminal with so many rows and columns.
