@@ -15,7 +15,7 @@ use std::fmt::{self, Display};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 
 use chrono::{FixedOffset, Local, Utc};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -94,7 +94,7 @@ static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Info as u8);
 /// The offset of local time that this process stays at, in seconds.
 static OFFSET: AtomicI32 = AtomicI32::new(UNKNOWN);
 const UNKNOWN: i32 = i32::MIN;
-static FORMAT: AtomicU8 = AtomicU8::new(Format::Text as u8);
+static IS_JSON: AtomicBool = AtomicBool::new(false);
 static BETWEEN: OnceLock<Box<Between>> = OnceLock::new();
 
 /// Starts the log of this process, at level INFO, and makes a panic one line of it. To be called once, before the
@@ -133,17 +133,11 @@ pub fn set_level(level: Level) {
 
 /// Writes lines of that form, from now on.
 pub fn set_format(format: Format) {
-    FORMAT.store(format as u8, Ordering::Relaxed);
+    IS_JSON.store(format == Format::Json, Ordering::Relaxed);
 }
 
 fn format() -> Format {
-    if FORMAT.load(Ordering::Relaxed) == Format::Json as u8 { Format::Json } else { Format::Text }
-}
-
-/// Whether an event of that level would be written: for callers that have to work for its values.
-#[must_use]
-pub fn enabled(level: Level) -> bool {
-    level as u8 >= THRESHOLD.load(Ordering::Relaxed)
+    if IS_JSON.load(Ordering::Relaxed) { Format::Json } else { Format::Text }
 }
 
 /// The present offset of local time.
@@ -160,7 +154,7 @@ pub fn freeze_offset(offset: FixedOffset) {
 
 /// Writes one event.
 pub fn event(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>]) {
-    if !enabled(level) {
+    if (level as u8) < THRESHOLD.load(Ordering::Relaxed) {
         return;
     }
     let severity = match level {

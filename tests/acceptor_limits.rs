@@ -11,16 +11,16 @@ mod common;
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use common::client::open_frame;
 use common::usage::{assert_idle, assert_nothing_left, of_server};
-use common::{Bet, Client, RunningServer, Setup, Usage, bets, kind, processes, status, until};
+use common::{
+    Bet, Client, Running, RunningServer, Setup, Usage, bets, kind, output, processes, status, until,
+};
 use nix::sys::signal::Signal;
-
-const A_WHILE: Duration = Duration::from_millis(300);
 
 /// Tries until a client is served: stored, and not "busy".
 fn serve_one(server: &RunningServer, agency: u32) {
@@ -36,16 +36,13 @@ fn leave_descriptors(pid: i32, spare: Option<usize>) {
     // It may have inherited some with high numbers, so what it has is not simply the first few.
     let mut free = (0_u32..).filter(|number| !Path::new(&format!("/proc/{pid}/fd/{number}")).is_symlink());
     let limit = spare.map_or(4096, |spare| free.nth(spare).unwrap());
-    let done = Command::new("prlimit").args([format!("--pid={pid}"), format!("--nofile={limit}:")]).status();
-    assert!(done.unwrap().success());
+    let limits = [format!("--pid={pid}"), format!("--nofile={limit}:")];
+    assert!(output(Command::new("prlimit").args(limits)).status.success());
 }
 
 /// Another process of that user, which does nothing.
-fn occupy(user: u32) -> Child {
-    let mut command = Command::new("sleep");
-    command.arg("60").uid(user).gid(user).stdin(Stdio::null());
-    loteria::system::process::die_with_parent(&mut command);
-    command.spawn().unwrap()
+fn occupy(user: u32) -> Running {
+    Running::start(Command::new("sleep").arg("60").uid(user).gid(user))
 }
 
 #[test]
@@ -56,7 +53,7 @@ fn where_no_process_is_to_be_had_clients_are_told_that_the_server_is_busy() {
     let server = setup.start();
     let before = of_server(&server);
     let (mut session, _) = server.session(1);
-    let mut others = vec![occupy(user)];
+    let other = occupy(user);
     for _ in 0..5 {
         let mut client = server.connect();
         client.send_frame(kind::BET, &Bet::made_up(2, 0).record());
@@ -70,10 +67,7 @@ fn where_no_process_is_to_be_had_clients_are_told_that_the_server_is_busy() {
     assert_eq!(log.lines_with("result: fail").len(), 1, "{}", log.0);
     // Those who are in are served as before.
     session.store(0, &bets(1, 0..3));
-    for other in &mut others {
-        other.kill().unwrap();
-        other.wait().unwrap();
-    }
+    drop(other);
     serve_one(&server, 2);
     server.wait_for_handlers(1);
     session.store(3, &bets(1, 3..4));
@@ -101,15 +95,12 @@ fn a_storage_service_that_dies_where_no_process_is_to_be_had_is_replaced_once_th
     let storage = server.storage();
     processes::send(server.pid(), Signal::SIGSTOP);
     processes::send(storage, Signal::SIGKILL);
-    let mut others = [occupy(user), occupy(user)];
+    let others = [occupy(user), occupy(user)];
     processes::send(server.pid(), Signal::SIGCONT);
     until("no process is to be had", || !server.log().lines_of("ERROR").is_empty());
     assert_idle(&[server.pid()]);
     assert!(processes::living().iter().any(|process| process.pid == server.pid()), "the acceptor ended");
-    for other in &mut others {
-        other.kill().unwrap();
-        other.wait().unwrap();
-    }
+    drop(others);
     serve_one(&server, 1);
     server.wait_for_handlers(0);
     assert_eq!(status(server.port())["storage_restarts"], 1);
@@ -126,7 +117,7 @@ fn a_low_limit_of_descriptors_lowers_max_clients_and_one_line_says_so() {
     let mut sessions: Vec<Client> = (0..16).map(|_| server.session(1).0).collect();
     let mut waiting = server.connect();
     waiting.send_frame(kind::BET, &Bet::made_up(2, 0).record());
-    waiting.expect_silence(A_WHILE);
+    waiting.expect_silence();
     assert_idle(&[server.pid(), server.storage()]);
     sessions.pop();
     waiting.expect(kind::BET_ACK, b"OK");
@@ -181,7 +172,7 @@ fn with_all_places_taken_and_many_waiting_the_acceptor_is_idle() {
     }
     assert_idle(&[server.pid(), server.storage()]);
     assert_eq!(server.handlers().len(), 3);
-    waiting[0].expect_silence(Duration::from_millis(1));
+    waiting[0].expect_silence();
     sessions[0].store(0, &bets(1, 0..3));
     sessions.remove(1);
     for client in &mut waiting {
@@ -202,7 +193,7 @@ fn while_storage_does_not_move_the_acceptor_is_idle() {
     for (index, client) in (0..).zip(&mut clients) {
         client.send_frame(kind::BET, &Bet::made_up(1, index).record());
     }
-    clients[0].expect_silence(A_WHILE);
+    clients[0].expect_silence();
     assert_idle(&[server.pid()]);
     processes::send(storage, Signal::SIGCONT);
     for client in &mut clients {
@@ -226,7 +217,7 @@ fn while_no_more_descriptors_may_be_sent_the_acceptor_is_idle() {
     }
     let mut client = server.connect();
     client.send_frame(kind::BET, &Bet::made_up(1, 0).record());
-    client.expect_silence(A_WHILE);
+    client.expect_silence();
     assert_idle(&[server.pid()]);
     processes::send(storage, Signal::SIGCONT);
     client.expect(kind::BET_ACK, b"OK");
@@ -255,7 +246,7 @@ fn clients_that_come_and_go_while_storage_does_not_move_take_no_place_from_other
     for (index, client) in (0..).zip(&mut clients) {
         client.send_frame(kind::BET, &Bet::made_up(1, index).record());
     }
-    clients[0].expect_silence(A_WHILE);
+    clients[0].expect_silence();
     processes::send(storage, Signal::SIGCONT);
     for client in &mut clients {
         client.expect(kind::BET_ACK, b"OK");
@@ -294,7 +285,7 @@ fn a_crowd_that_came_while_storage_did_not_move_is_served_once_it_does() {
         .start();
     let (mut writer, _) = server.session(400);
     writer.send_bets(0, &bets(400, 0..1));
-    sleep(A_WHILE);
+    until("storage is at it", || !server.bets_file().is_empty());
     // All are there before storage is told of the first: no event comes once the socket to it is full.
     processes::send(server.pid(), Signal::SIGSTOP);
     let mut crowd: Vec<Client> = (0..399).map(|_| server.connect()).collect();

@@ -6,8 +6,9 @@ mod common;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use common::stage::{Agency, Stage, documents, rows};
-use common::{PATIENCE, await_some, kind};
+use common::agencies::Agency;
+use common::stage::{Stage, documents, rows};
+use common::{PATIENCE, kind};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -16,9 +17,18 @@ fn all_bets_are_sent_in_order_and_the_winners_counted() {
     let mut agency = stage.agency(&[]);
     stage.accept_session(0, 0, 1 << 20).finish(0, 95, b"1\x1e2\x1e3");
     let log = agency.succeed();
-    assert_eq!(log.matches("action: apuesta_enviada | result: success | cantidad: 10\n").count(), 9, "{log}");
-    assert!(log.contains("action: apuesta_enviada | result: success | cantidad: 5\n"), "{log}");
-    assert!(log.contains("action: consulta_ganadores | result: success | cant_ganadores: 3\n"), "{log}");
+    assert_eq!(
+        log.0.matches("action: apuesta_enviada | result: success | cantidad: 10\n").count(),
+        9,
+        "{}",
+        log.0
+    );
+    assert!(log.0.contains("action: apuesta_enviada | result: success | cantidad: 5\n"), "{}", log.0);
+    assert!(
+        log.0.contains("action: consulta_ganadores | result: success | cant_ganadores: 3\n"),
+        "{}",
+        log.0
+    );
 }
 
 #[test]
@@ -26,7 +36,7 @@ fn an_empty_file_and_an_empty_result_are_fine() {
     let stage = Stage::new("");
     let mut agency = stage.agency(&[]);
     stage.accept_session(0, 0, 1 << 20).finish(0, 0, b"");
-    assert!(agency.succeed().contains("cant_ganadores: 0\n"));
+    assert!(agency.succeed().0.contains("cant_ganadores: 0\n"));
 }
 
 #[test]
@@ -42,7 +52,7 @@ fn after_a_break_it_goes_on_from_what_is_stored() {
     drop(peer);
     stage.accept_session(73, 0, 1 << 20).finish(73, 1000, b"");
     let log = agency.succeed();
-    assert!(log.contains("WARNING  action: connect | result: fail"), "{log}");
+    assert!(log.0.contains("WARNING  action: connect | result: fail"), "{}", log.0);
 }
 
 #[test]
@@ -98,7 +108,7 @@ fn a_bad_row_ends_it_and_nothing_of_its_batch_is_sent() {
     assert_eq!(peer.frame(), None);
     let line = agency.fail();
     assert!(line.contains("agency-3.csv | line: 16 | error: the birthdate"), "{line}");
-    assert!(agency.log().contains("apuesta_enviada | result: success | cantidad: 10\n"));
+    assert!(agency.log().0.contains("apuesta_enviada | result: success | cantidad: 10\n"));
 }
 
 #[test]
@@ -146,12 +156,21 @@ fn a_server_that_is_busy_is_asked_again() {
 }
 
 #[test]
+fn a_server_that_lets_it_wait_is_told_of_once() {
+    let stage = Stage::new(&rows(10));
+    let mut agency = stage.agency(&[]);
+    agency.await_log("INFO     action: connect | result: in_progress | waited_s: 3", 1);
+    stage.accept_session(0, 0, 1 << 20).finish(0, 10, b"");
+    assert_eq!(agency.succeed().0.matches("result: in_progress").count(), 1);
+}
+
+#[test]
 fn what_has_ended_is_only_waited_for() {
     for state in [1, 2] {
         let stage = Stage::new(&rows(10));
         let mut agency = stage.agency(&[]);
         stage.accept_session(10, state, 1 << 20).give_result(b"4");
-        assert!(agency.succeed().contains("cant_ganadores: 1\n"));
+        assert!(agency.succeed().0.contains("cant_ganadores: 1\n"));
     }
 }
 
@@ -205,7 +224,7 @@ fn a_signal_ends_it_while_it_waits_for_an_answer() {
     let stage = Stage::new(&rows(10));
     let mut agency = stage.agency(&[]);
     stage.accept().frame().unwrap();
-    agency.await_log("action: config");
+    agency.await_log("action: config", 1);
     agency.terminate(Signal::SIGTERM);
 }
 
@@ -215,8 +234,8 @@ fn a_signal_ends_it_between_two_tries() {
     let address = stage.listener.local_addr().unwrap().to_string();
     let Stage { listener, folder } = stage;
     drop(listener);
-    let mut agency = Agency::start(folder.path(), &address, &[]);
-    await_some("a third try", || (agency.log().matches("retry_in_ms").count() > 2).then_some(()));
+    let mut agency = Agency::start(folder.path(), 3, &address, &[]);
+    agency.await_log("retry_in_ms", 3);
     agency.terminate(Signal::SIGTERM);
 }
 
@@ -226,10 +245,11 @@ fn a_bad_setting_ends_it_with_code_2_and_one_line() {
     let mut agency = stage.agency(&[("CLI_LOOP_PERIOD", "soon")]);
     assert_eq!(agency.end().code(), Some(2));
     let log = agency.log();
-    assert_eq!(log.lines().count(), 1, "{log}");
+    assert_eq!(log.0.lines().count(), 1, "{}", log.0);
     assert!(
-        log.contains("CRITICAL action: config | result: fail | key: CLI_LOOP_PERIOD | value: soon"),
-        "{log}"
+        log.0.contains("CRITICAL action: config | result: fail | key: CLI_LOOP_PERIOD | value: soon"),
+        "{}",
+        log.0
     );
-    assert!(log.contains("environment variable CLI_LOOP_PERIOD | allowed: a duration"), "{log}");
+    assert!(log.0.contains("environment variable CLI_LOOP_PERIOD | allowed: a duration"), "{}", log.0);
 }

@@ -10,11 +10,11 @@ mod common;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::num::NonZero;
 use std::process::{Command, Stdio};
 
-use common::{Bet, Setup, bets, kind, rows, winner};
-use nix::pty::{Winsize, openpty};
+use common::program::PROGRAM;
+use common::terminal::OnTerminal;
+use common::{Bet, Running, Setup, bets, kind, loteria, output, rows, server_of, text, winner};
 
 /// How an audit ended.
 #[derive(Debug)]
@@ -42,15 +42,14 @@ impl Audit {
 }
 
 fn command(setup: &Setup, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_loteria"));
-    command.args(arguments).current_dir(setup.path(".")).env_clear();
+    let mut command = loteria(arguments);
+    command.current_dir(setup.path("."));
     command
 }
 
 fn audit(setup: &Setup, arguments: &[&str]) -> Audit {
-    let output = command(setup, arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Audit { code: output.status.code(), out: text(output.stdout), error: text(output.stderr) }
+    let output = output(&mut command(setup, arguments));
+    Audit { code: output.status.code(), out: text(&output.stdout), error: text(&output.stderr) }
 }
 
 /// A folder with those bets, and with that state file.
@@ -72,7 +71,7 @@ fn contest() -> Vec<Bet> {
 
 #[test]
 fn a_contest_is_recounted_while_its_server_runs() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 2).start();
+    let server = server_of(2);
     let setup = server.setup();
     for bet in contest() {
         server.connect().classic(kind::BET, &bet.record(), kind::BET_ACK, b"OK");
@@ -306,6 +305,8 @@ fn a_missing_file_and_a_bad_configuration_are_told_in_one_line() {
         let error = "loteria: ./bets.csv: No such file or directory (os error 2); that is STORAGE_FILEPATH of the \
                      configuration, --file names another file\n";
         assert_eq!(missing.error, error);
+        let named = audit(&setup, &[what, "--file", "other.csv"]);
+        assert_eq!(named.error, "loteria: other.csv: No such file or directory (os error 2)\n");
         let folder = setup.clone().write("config.ini", "[DEFAULT]\nCLIENTS_AMOUNT = 0\n");
         let configured = audit(&folder, &[what]);
         assert!(configured.code == Some(2) && configured.error.contains("CLIENTS_AMOUNT"), "{configured:?}");
@@ -319,12 +320,13 @@ fn who_reads_only_the_first_line_ends_it_without_a_word() {
     let winners: Vec<Bet> = (0..50_000).map(|index| winner(1, &index.to_string())).collect();
     let setup = folder(&winners, DRAWN);
     for arguments in [&["winners", "--csv"][..], &["winners", "--agency", "1"]] {
-        let mut child =
-            command(&setup, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::with_capacity(16, child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert_eq!((output.status.code(), &*output.stderr), (Some(141), &b""[..]), "{line}");
+        let mut process =
+            Running::start(command(&setup, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let (mut line, mut error) = (String::new(), String::new());
+        BufReader::with_capacity(16, process.stdout()).read_line(&mut line).unwrap();
+        let code = process.end().code();
+        process.stderr().read_to_string(&mut error).unwrap();
+        assert_eq!((code, &*error), (Some(141), ""), "{line}");
     }
 }
 
@@ -334,21 +336,12 @@ fn on_a_terminal_a_bar_shows_how_far_it_is_and_leaves_only_the_report() {
     let good = "1,Santiago Lionel,Lorca,30904465,1999-03-17,7574\r\n".repeat(60_000);
     let setup = setup.write("bets.csv", ["x\r\n", &good].concat());
     let report = audit(&setup, &["check"]).out;
-    let size = Winsize { ws_row: 300, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
-    let pty = openpty(&size, None).unwrap();
-    let mut check = command(&setup, &["check"]);
-    check.env("TERM", "xterm").stdout(pty.slave.try_clone().unwrap()).stderr(pty.slave);
-    let mut child = check.spawn().unwrap();
-    drop(check);
-    let (mut terminal, mut shown) = (File::from(pty.master), Vec::new());
-    // When the other side is closed, the terminal gives an error in place of an end.
-    terminal.read_to_end(&mut shown).ok();
-    assert_eq!(child.wait().unwrap().code(), Some(1));
-    assert!(String::from_utf8_lossy(&shown).contains(" MiB of 2.86 MiB"), "no bar");
-    let [rows, columns] = [size.ws_row, size.ws_col].map(|side| NonZero::new(side).unwrap());
-    let mut screen = vt100::Parser::new(rows, columns, 0);
-    screen.process(&shown);
-    assert_eq!(screen.screen().contents().trim_end(), report.trim_end());
+    for columns in [200, 40, 9] {
+        let left = OnTerminal::start(command(&setup, &["check"]), (1000, columns)).end();
+        assert_eq!(left.code, Some(1));
+        assert!(left.written.contains(" MiB of 2.86 MiB"), "no bar in {columns} columns");
+        assert_eq!(left.screen.trim_end(), report.trim_end(), "{columns} columns");
+    }
 }
 
 #[test]
@@ -357,35 +350,14 @@ fn memory_does_not_grow_with_the_file() {
     let block = "1,Santiago Lionel,Lorca,30904465,1999-03-17,7574\r\n2,Ana,Paz,30111222,1980-01-02,1\r\n"
         .repeat(10_000);
     let mut file = File::create(setup.bets_path()).unwrap();
-    for _ in 0..40 {
+    for _ in 0..20 {
         file.write_all(block.as_bytes()).unwrap();
     }
     drop(file);
-    // In KiB, the program itself and its libraries included. The file has 35 MB.
+    // In KiB, the program itself and its libraries included. The file has 17 MB.
     let limited = "ulimit -v 24000 && exec \"$0\" winners";
     let mut shell = Command::new("sh");
-    shell.args(["-c", limited, env!("CARGO_BIN_EXE_loteria")]).current_dir(setup.path(".")).env_clear();
-    let output = shell.output().unwrap();
+    let output = output(shell.args(["-c", limited, PROGRAM]).current_dir(setup.path(".")).env_clear());
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("800000"));
-}
-
-#[test]
-fn who_names_no_file_is_told_where_the_name_comes_from() {
-    for command in ["winners", "check"] {
-        let unnamed = audit(&Setup::new(), &[command]);
-        assert_eq!(unnamed.code, Some(1));
-        assert!(unnamed.error.contains("./bets.csv: No such file"), "{}", unnamed.error);
-        assert!(
-            unnamed.error.contains("STORAGE_FILEPATH") && unnamed.error.contains("--file"),
-            "{}",
-            unnamed.error
-        );
-        let named = audit(&Setup::new(), &[command, "--file", "other.csv"]);
-        assert!(
-            named.error.contains("other.csv") && !named.error.contains("STORAGE_FILEPATH"),
-            "{}",
-            named.error
-        );
-    }
+    assert!(String::from_utf8_lossy(&output.stdout).contains("400000"));
 }

@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::thread::scope;
 
-use common::{Log, Setup, frame, kind};
+use common::{Log, Running, Setup, frame, free_port, kind, loteria, output, server_of, text};
 
 const FLAGS: [&str; 12] = [
     "--agency",
@@ -35,19 +35,18 @@ const VARIABLES: [(&str, &str); 6] = [
 const RECORD: &[u8] = b"3\x1fAna \"Nita\"\x1fPaz, hija\x1f30111222\x1f1980-01-02\x1f7";
 
 fn command(address: &str, flags: &[&str], variables: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_loteria"));
-    command.arg("bet").args(flags).env_clear().envs(variables.iter().copied());
-    command.env("CLI_SERVER_ADDRESS", address).stdin(Stdio::null());
+    let mut command = loteria(&[&["bet"], flags].concat());
+    command.envs(variables.iter().copied()).env("CLI_SERVER_ADDRESS", address);
     command
 }
 
 fn bet(address: &str, flags: &[&str], variables: &[(&str, &str)]) -> Output {
-    command(address, flags, variables).output().unwrap()
+    output(&mut command(address, flags, variables))
 }
 
 /// The lines that it wrote, which keep to the log's grammar.
 fn log_of(output: &Output) -> Log {
-    let log = Log(String::from_utf8(output.stderr.clone()).unwrap());
+    let log = Log(text(&output.stderr));
     assert!(output.stdout.is_empty());
     log.assert_well_formed();
     log
@@ -78,7 +77,7 @@ fn against(answers: &[Vec<u8>]) -> Output {
 #[test]
 fn a_bet_by_flags_or_by_the_originals_variables_is_stored_and_logged() {
     let server = Setup::new().start();
-    let address = format!("127.0.0.1:{}", server.port());
+    let address = server.address();
     for output in [bet(&address, &FLAGS, &[]), bet(&address, &[], &VARIABLES)] {
         let log = log_of(&output);
         assert_eq!(output.status.code(), Some(0), "{}", log.0);
@@ -86,21 +85,20 @@ fn a_bet_by_flags_or_by_the_originals_variables_is_stored_and_logged() {
         assert_eq!(log.0.lines().count(), 1, "{}", log.0);
     }
     let row = "3,\"Ana \"\"Nita\"\"\",\"Paz, hija\",30111222,1980-01-02,7\r\n";
-    assert_eq!(String::from_utf8(server.bets_file()).unwrap(), row.repeat(2));
+    assert_eq!(text(&server.bets_file()), row.repeat(2));
 }
 
 #[test]
 fn a_flag_goes_before_its_variable() {
     let server = Setup::new().start();
-    let output =
-        bet(&format!("127.0.0.1:{}", server.port()), &["--number", "8", "--document", "x|y\n"], &VARIABLES);
+    let output = bet(&server.address(), &["--number", "8", "--document", "x|y\n"], &VARIABLES);
     assert!(log_of(&output).has("apuesta_enviada | result: success | dni: x\\x7cy\\x0a | numero: 8"));
 }
 
 #[test]
 fn a_refusal_is_told_with_its_reason() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 2).start();
-    let output = bet(&format!("127.0.0.1:{}", server.port()), &FLAGS, &[]);
+    let server = server_of(2);
+    let output = bet(&server.address(), &FLAGS, &[]);
     let log = log_of(&output);
     assert_eq!(output.status.code(), Some(1), "{}", log.0);
     let line = "CRITICAL action: apuesta_enviada | result: fail | dni: 30111222 | numero: 7 | error: the server refused";
@@ -130,15 +128,15 @@ fn a_server_that_is_busy_is_asked_again() {
 
 #[test]
 fn a_server_that_is_not_there_is_waited_for() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut command = command(&format!("127.0.0.1:{port}"), &FLAGS, &[]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut process = Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
+    let mut lines = BufReader::new(process.stderr()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("retry_in_ms")), "it ended");
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     answer(&mut listener.accept().unwrap().0, &frame(kind::BET_ACK, b"OK"));
     let rest: Vec<String> = lines.collect();
-    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest:?}");
+    assert_eq!(process.end().code(), Some(0), "{rest:?}");
 }
 
 #[test]
@@ -157,13 +155,13 @@ fn what_is_no_bet_is_not_sent() {
     ] {
         // Nobody listens on port 9: a bet that was sent after all would be tried for ever.
         let output = bet("127.0.0.1:9", &[name, value], &VARIABLES);
-        let error = String::from_utf8(output.stderr).unwrap();
+        let error = text(&output.stderr);
         assert!(output.status.code() == Some(2) && error.contains(name), "{name} {value:?}: {error}");
     }
     for (missing, flag) in VARIABLES.iter().zip(FLAGS.iter().step_by(2)) {
         let rest: Vec<_> = VARIABLES.into_iter().filter(|variable| variable != missing).collect();
         let output = bet("127.0.0.1:9", &[], &rest);
-        let error = String::from_utf8(output.stderr).unwrap();
+        let error = text(&output.stderr);
         assert!(output.status.code() == Some(2) && error.contains(flag), "{error}");
     }
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::client::store_each;
-use common::{Bet, Client, Setup, bets, frame, kind, records, rows, status, until};
+use common::{Bet, Setup, bets, frame, kind, records, rows, status, until};
 
 const OK: &[u8] = b"OK";
 
@@ -283,17 +283,6 @@ fn one_connection_is_one_message() {
     client.expect(kind::BET_ACK, OK);
     client.expect_closed();
     assert_eq!(server.bets_file(), rows(&bets(1, 0..1)));
-}
-
-#[test]
-fn every_message_has_a_connection_and_a_line_of_its_own() {
-    let server = Setup::new().start();
-    for client in (0..20).map(|_| Client::connect(server.port())) {
-        client.classic(kind::BET, &bets(1, 0..1)[0].record(), kind::BET_ACK, OK);
-    }
-    let log = server.log();
-    assert_eq!(log.count("INFO", "accept_connections | result: success | ip: 127.0.0.1"), 20);
-    assert_eq!(log.lines_with("action: apuesta_almacenada | result: success").len(), 20);
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod common;
 
 use common::bets::WINNING;
 use common::client::store_each;
-use common::{Bet, Setup, bets, kind, records, rows, status, winner};
+use common::{Bet, Setup, bets, kind, records, rows, server_of, status, winner};
 
 const OK: &[u8] = b"OK";
 
@@ -22,7 +22,7 @@ fn end_is_logged_and_not_answered_and_may_be_repeated() {
 
 #[test]
 fn end_of_an_agency_that_does_not_exist_changes_nothing() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 2).start();
+    let server = server_of(2);
     for agency in [0, 3, 255] {
         server.connect().classic_end(agency);
     }
@@ -35,7 +35,7 @@ fn end_of_an_agency_that_does_not_exist_changes_nothing() {
 
 #[test]
 fn end_of_a_wrong_length_changes_nothing() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 1).start();
+    let server = server_of(1);
     for payload in [&b""[..], b"\x01\x01", b"\0\0\0\x01"] {
         let mut client = server.connect();
         client.send_frame(kind::END, payload);
@@ -47,7 +47,7 @@ fn end_of_a_wrong_length_changes_nothing() {
 
 #[test]
 fn a_bet_after_its_agencys_end_is_refused() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 2).start();
+    let server = server_of(2);
     store_each(server.port(), &bets(1, 0..1));
     server.connect().classic_end(1);
     server.connect().refused(kind::BET, &bets(1, 1..2)[0].record());
@@ -59,7 +59,7 @@ fn a_bet_after_its_agencys_end_is_refused() {
 
 #[test]
 fn a_bet_after_the_draw_is_refused() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 1).start();
+    let server = server_of(1);
     server.connect().classic_end(1);
     assert!(server.log().has("sorteo | result: success"));
     server.connect().refused(kind::BET, &bets(1, 0..1)[0].record());
@@ -76,7 +76,7 @@ fn a_result_before_the_draw_is_in_progress() {
 
 #[test]
 fn a_result_is_the_agencys_winners_in_stored_order_one_that_won_twice_stands_twice() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 3).start();
+    let server = server_of(3);
     let stored = [
         winner(1, "30"),
         Bet::made_up(1, 1),
@@ -101,7 +101,7 @@ fn a_result_is_the_agencys_winners_in_stored_order_one_that_won_twice_stands_twi
 
 #[test]
 fn the_result_of_an_agency_that_does_not_exist_is_refused() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 1).start();
+    let server = server_of(1);
     for _ in 0..2 {
         for agency in [0, 2, 255] {
             server.connect().refused(kind::RESULT_REQUEST, &[agency]);

@@ -1,6 +1,8 @@
 //! The commands for people, as black boxes: help, sample files, and the status of a server that the test plays.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod common;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -8,6 +10,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::thread::scope;
 use std::time::{Duration, Instant};
+
+use common::program::PROGRAM;
+use common::{frame, output, text};
 
 const STATUS: &str = r#"{"agencies":2,"ended":1,"bets":30,"drawn":false,"draw":null,"handlers":1,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"full","seccomp":"full"},"per_agency":[{"agency":1,"bets":10,"ended":true},{"agency":2,"bets":20,"ended":false}]}"#;
 
@@ -26,11 +31,7 @@ const COMMANDS: [&str; 11] = [
 ];
 
 fn loteria(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_loteria")).args(arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+    output(&mut common::loteria(arguments))
 }
 
 /// Runs `loteria status` against a server that gives this answer.
@@ -49,13 +50,6 @@ fn status(answer: &[u8], more: &[&str]) -> Output {
         });
         loteria(&[&["status", "--address", &address], more].concat())
     })
-}
-
-fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![kind];
-    frame.extend(u32::try_from(payload.len()).unwrap().to_be_bytes());
-    frame.extend(payload);
-    frame
 }
 
 #[test]
@@ -151,7 +145,7 @@ fn an_address_that_is_none_is_a_wrong_command_line() {
 #[test]
 fn who_reads_only_the_beginning_gets_no_error() {
     let script = r#"{ "$0" compose --agencies 1000; echo "exit code $?" >&2; } | head -n 1"#;
-    let output = Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_loteria")]).output().unwrap();
+    let output = output(Command::new("bash").args(["-c", script, PROGRAM]));
     assert_eq!(text(&output.stderr), "exit code 141\n");
 }
 
@@ -182,9 +176,7 @@ fn every_shell_gets_completions_of_every_command() {
 fn bash_completes_with_the_script() {
     let script = r#"source <("$0" completions bash) && COMP_WORDS=(loteria win) && COMP_CWORD=1 &&
         _loteria loteria win loteria && echo "${COMPREPLY[@]}""#;
-    let Ok(output) = Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_loteria")]).output() else {
-        return;
-    };
+    let output = output(Command::new("bash").args(["-c", script, PROGRAM]));
     assert_eq!(text(&output.stdout), "winners\n", "{}", text(&output.stderr));
 }
 

@@ -6,7 +6,7 @@ mod common;
 use std::net::TcpListener;
 
 use common::server::Ended;
-use common::{Client, Setup, bets, kind, rows};
+use common::{Client, Setup, bets, free_port, kind, loteria, output, rows, text};
 
 /// The one line that a start with a bad configuration writes.
 #[track_caller]
@@ -179,15 +179,9 @@ fn levels_below_the_configured_one_are_not_logged() {
 
 /// Runs `loteria server --check` in the setup's folder, with its settings: the exit code, and both outputs.
 fn check(setup: &Setup, variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_loteria"))
-        .args(["server", "--check"])
-        .current_dir(setup.path("."))
-        .env_clear()
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    let mut command = loteria(&["server", "--check"]);
+    let output = output(command.current_dir(setup.path(".")).envs(variables.iter().copied()));
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
 #[test]
@@ -223,9 +217,4 @@ fn a_check_tells_what_is_wrong_as_the_server_does() {
     assert_eq!(line.get(20..), only_line(&ended).get(20..).map(|rest| format!("{rest}\n")).as_deref());
     let (code, _, line) = check(&Setup::new().write("config.ini", "[DEFAULT]\nNO = 1\n"), &[]);
     assert!(code == Some(2) && line.contains("there is no such setting"), "{line}");
-}
-
-/// A port that was free a moment ago: for a server whose log does not say which it took.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

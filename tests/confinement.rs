@@ -12,7 +12,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 
-use common::{Setup, bets, kind, processes, status, until};
+use common::{Setup, bets, kind, status};
 use nix::unistd::geteuid;
 
 /// What must not be possible.
@@ -123,17 +123,6 @@ fn a_handler_is_nobody_and_the_server_says_what_is_in_force() {
         assert_ne!(seen[0]["Uid"], seen[1]["Uid"]);
         assert!(seen.iter().all(|status| !status["Uid"].split_whitespace().any(|uid| uid == "0")));
     }
-}
-
-#[test]
-fn a_confined_handler_still_ends_with_its_acceptor() {
-    let mut server = Setup::new().start();
-    let (_client, _) = server.session(1);
-    let handlers = server.handlers();
-    server.kill9();
-    until("the handlers are gone", || {
-        processes::living().iter().all(|process| !handlers.contains(&process.pid))
-    });
 }
 
 fn status_of(pid: i32) -> BTreeMap<String, String> {

@@ -10,14 +10,17 @@
 mod common;
 
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::agencies::RunningAgency;
+use common::agencies::{Agency, bets_of};
 use common::bets::{WINNING, of_agency, parse_rows};
-use common::load::{AGENCIES, BETS, Load, SESSIONS, fixed_port};
+use common::load::{AGENCIES, BETS, Load, SESSIONS};
 use common::oracle::{self, Unanswered, check_all, check_between, check_folder, whole_rows};
-use common::{RunningServer, Setup, bets, kind, processes, queues, rows, until, winner};
+use common::{
+    Running, RunningServer, Setup, await_within, bets, free_port, kind, processes, queues, rows, until,
+    winner,
+};
 use nix::sys::signal::Signal;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -45,8 +48,8 @@ fn for_each_seed(few: u64, run: impl Fn(u64, &mut ChaCha8Rng)) {
 }
 
 fn setup() -> Setup {
-    let setup = Setup::new().with("CLIENTS_AMOUNT", AGENCIES).with("LOGGING_LEVEL", "INFO");
-    setup.with("SERVER_PORT", fixed_port())
+    let setup = Setup::of(AGENCIES).with("LOGGING_LEVEL", "INFO");
+    setup.with("SERVER_PORT", free_port())
 }
 
 // Random moments.
@@ -105,22 +108,22 @@ fn kill(victim: Victim, mut server: RunningServer, load: &Load, random: &mut Cha
 }
 
 #[test]
-fn handlers_killed_at_random_moments() {
+fn no_bet_is_lost_or_doubled_when_handlers_are_killed_at_random_moments() {
     for_each_seed(2, |seed, random| kill_at_random_moments(seed, random, &[Victim::Handler]));
 }
 
 #[test]
-fn the_storage_service_killed_at_random_moments() {
+fn no_bet_is_lost_or_doubled_when_storage_is_killed_at_random_moments() {
     for_each_seed(2, |seed, random| kill_at_random_moments(seed, random, &[Victim::Storage]));
 }
 
 #[test]
-fn the_acceptor_killed_at_random_moments() {
+fn no_bet_is_lost_or_doubled_when_the_acceptor_is_killed_at_random_moments() {
     for_each_seed(2, |seed, random| kill_at_random_moments(seed, random, &[Victim::Acceptor]));
 }
 
 #[test]
-fn anything_killed_at_random_moments() {
+fn no_bet_is_lost_or_doubled_when_anything_is_killed_at_random_moments() {
     let victims = [Victim::Handler, Victim::Storage, Victim::Acceptor];
     for_each_seed(2, |seed, random| kill_at_random_moments(seed, random, &victims));
 }
@@ -144,16 +147,17 @@ fn kill_at(seed: u64, random: &mut ChaCha8Rng, place: &str, passes: std::ops::Ra
 /// Starts another server, without failpoints, before this one has to give up.
 fn look_after(mut server: RunningServer, load: &Load) -> RunningServer {
     let setup = server.setup();
-    while !load.is_over() {
-        std::thread::sleep(Duration::from_millis(5));
+    let over = await_within(Duration::from_mins(2), || {
         if server.setup().has("FAILPOINTS") && oracle::deaths(&setup).1 >= ENOUGH_DEATHS {
             if server.try_wait().is_none() {
                 server.signal(Signal::SIGTERM);
             }
-            server.wait(common::PATIENCE).expect("a server that ends");
+            server.wait();
             server = setup.clone().without("FAILPOINTS").start();
         }
-    }
+        load.is_over().then_some(())
+    });
+    over.expect("a load that ends");
     server
 }
 
@@ -175,12 +179,12 @@ macro_rules! stages {
 }
 
 stages! {
-    handlers_killed_between_two_parts_of_a_request: "request_part_sent" after 0..2;
-    storage_killed_with_the_mutex_held: "storage_has_mutex" after 1..2;
-    storage_killed_after_the_write_and_before_the_sync: "bets_written" after 3..30;
-    storage_killed_after_the_sync_and_before_the_reply: "bets_synced" after 3..30;
-    storage_killed_with_the_next_state_written: "state_written" after 1..2;
-    storage_killed_with_the_next_state_in_its_place: "state_renamed" after 0..2;
+    no_bet_is_lost_or_doubled_when_handlers_are_killed_between_two_parts_of_a_request: "request_part_sent" after 0..2;
+    no_bet_is_lost_or_doubled_when_storage_is_killed_with_the_mutex_held: "storage_has_mutex" after 1..2;
+    no_bet_is_lost_or_doubled_when_storage_is_killed_after_the_write_and_before_the_sync: "bets_written" after 3..30;
+    no_bet_is_lost_or_doubled_when_storage_is_killed_after_the_sync_and_before_the_reply: "bets_synced" after 3..30;
+    no_bet_is_lost_or_doubled_when_storage_is_killed_with_the_next_state_written: "state_written" after 1..2;
+    no_bet_is_lost_or_doubled_when_storage_is_killed_with_the_next_state_in_its_place: "state_renamed" after 0..2;
 }
 
 #[test]
@@ -249,12 +253,12 @@ fn a_draw_whose_storage_service_dies_before_anybody_is_told_is_known_to_all() {
 
 #[test]
 fn even_stopped_children_of_an_acceptor_that_is_killed_are_gone_within_a_second() {
-    let mut server = setup().start();
+    let mut server = setup().with("METRICS_ADDRESS", "127.0.0.1:0").start();
     let (_client, _) = server.session(1);
+    server.wait_for_handlers(2);
     let children: Vec<i32> = server.handlers().into_iter().chain([server.storage()]).collect();
     // Without a member that has a parent outside, the kernel would itself send SIGHUP to stopped members of the group.
-    let mut member =
-        Command::new("sleep").arg("60").process_group(server.pid()).stderr(Stdio::null()).spawn().unwrap();
+    let _member = Running::start(Command::new("sleep").arg("60").process_group(server.pid()));
     for child in &children {
         processes::send(*child, Signal::SIGSTOP);
     }
@@ -262,8 +266,6 @@ fn even_stopped_children_of_an_acceptor_that_is_killed_are_gone_within_a_second(
     server.stop(Signal::SIGKILL);
     until("no child is left", || children.iter().all(|child| !server.processes().contains(child)));
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    member.kill().unwrap();
-    member.wait().unwrap();
 }
 
 // Real agencies.
@@ -273,10 +275,10 @@ fn agencies_whose_server_is_killed_under_load_bring_each_bet_once_and_learn_thei
     const AMOUNTS: [u64; 3] = [20_000, 15_000, 25_000];
     let setup = setup().with("CLIENTS_AMOUNT", AMOUNTS.len());
     loteria::sample::write(3, &AMOUNTS, 11, &setup.path(".")).unwrap();
-    let all = [1, 2, 3].map(|agency| common::agencies::bets_of(&setup, agency));
+    let all = [1, 2, 3].map(|agency| bets_of(&setup, agency));
     let whole: usize = all.iter().map(|bets| rows(bets).len()).sum();
     let mut server = setup.start();
-    let agencies = [1, 2, 3].map(|agency| RunningAgency::start(&setup, agency));
+    let agencies = [1, 2, 3].map(|agency| Agency::start(&setup.path("."), agency, &server.address(), &[]));
     let mut in_the_middle = 0;
     for share in [20, 8, 3] {
         until("the agencies bring bets", || server.bets_file().len() >= whole / share);
@@ -285,10 +287,11 @@ fn agencies_whose_server_is_killed_under_load_bring_each_bet_once_and_learn_thei
         server = setup.start();
     }
     assert!(in_the_middle > 0, "it was killed when all was over");
-    for (agency, all) in agencies.into_iter().zip(&all) {
+    for (mut agency, all) in agencies.into_iter().zip(&all) {
         let winners = all.iter().filter(|bet| bet.number == WINNING).count();
         assert!(winners > 0);
-        assert_eq!(agency.winners(), winners.to_string());
+        let told = agency.succeed().value("consulta_ganadores", "cant_ganadores");
+        assert_eq!(told, Some(winners.to_string()));
     }
     let stored = parse_rows(&server.bets_file());
     assert_eq!(stored.len() as u64, AMOUNTS.iter().sum::<u64>());

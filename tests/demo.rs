@@ -7,16 +7,15 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, ExitStatus, Stdio};
 
-use common::until;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use common::{Running, loteria, output, processes, text, until};
+use nix::sys::signal::Signal;
 
-/// A running demo in a folder of its own, killed when it is dropped.
+/// A running demo in a folder of its own.
 struct Demo {
     folder: tempfile::TempDir,
-    child: Child,
+    process: Running,
     output: BufReader<ChildStdout>,
 }
 
@@ -25,34 +24,26 @@ impl Demo {
         let folder = tempfile::tempdir().unwrap();
         // Of another contest: it must not disturb this one.
         fs::write(folder.path().join("config.ini"), "[DEFAULT]\nNONSENSE = 1\n").unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_loteria"))
-            .args([
-                "demo",
-                "--agencies",
-                &agencies.to_string(),
-                "--bets",
-                &bets.to_string(),
-                "--dir",
-                "contest",
-            ])
-            .current_dir(folder.path())
-            .envs([("CLIENTS_AMOUNT", "99"), ("CLI_ID", "77"), ("LOGGING_LEVEL", "CRITICAL")])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Self { folder, child, output }
+        let [agencies, bets] = [agencies, bets].map(|count| count.to_string());
+        let mut command = loteria(&["demo", "--agencies", &agencies, "--bets", &bets, "--dir", "contest"]);
+        command.current_dir(folder.path()).envs([
+            ("CLIENTS_AMOUNT", "99"),
+            ("CLI_ID", "77"),
+            ("LOGGING_LEVEL", "CRITICAL"),
+        ]);
+        let mut process = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let output = BufReader::new(process.stdout());
+        Self { folder, process, output }
     }
 
     /// Reads its output up to the line that says where the server is, and gives the server's process id.
-    fn server(&mut self) -> Pid {
+    fn server(&mut self) -> i32 {
         let mut line = String::new();
         while self.output.read_line(&mut line).unwrap() > 0 {
             if let Some((id, _)) =
                 line.strip_prefix("server: pid ").and_then(|rest| rest.split_once(", port "))
             {
-                return Pid::from_raw(id.parse().unwrap());
+                return id.parse().unwrap();
             }
             line.clear();
         }
@@ -71,8 +62,8 @@ impl Demo {
     fn end(&mut self) -> (ExitStatus, String, String) {
         let (mut out, mut error) = (String::new(), String::new());
         self.output.read_to_string(&mut out).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
-        let status = self.child.wait().unwrap();
+        self.process.stderr().read_to_string(&mut error).unwrap();
+        let status = self.process.end();
         assert_eq!(processes_in(self.folder.path()), [], "{error}");
         (status, out, error)
     }
@@ -97,15 +88,8 @@ impl Demo {
     }
 }
 
-impl Drop for Demo {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
 /// The processes whose current folder is below `folder`, but the demo itself.
-fn processes_in(folder: &Path) -> Vec<(Pid, String)> {
+fn processes_in(folder: &Path) -> Vec<(i32, String)> {
     let contest = folder.join("contest");
     let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let found = entries.filter_map(|entry| {
@@ -113,7 +97,7 @@ fn processes_in(folder: &Path) -> Vec<(Pid, String)> {
         let inside = fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == contest);
         let command = fs::read_to_string(entry.path().join("cmdline")).ok()?;
         // What has ended and is not yet reaped has no command line any more.
-        (inside && !command.is_empty()).then(|| (Pid::from_raw(id), command.replace('\0', " ")))
+        (inside && !command.is_empty()).then(|| (id, command.replace('\0', " ")))
     });
     found.collect()
 }
@@ -129,22 +113,22 @@ fn its_table_agrees_with_the_file_and_nothing_is_left_running() {
 
 #[test]
 fn a_server_that_is_killed_in_mid_load_is_started_again_and_no_bet_is_lost_or_doubled() {
-    let mut demo = Demo::start(4, 50_000);
+    let mut demo = Demo::start(4, 40_000);
     let server = demo.server();
     demo.await_bets();
-    kill(server, Signal::SIGKILL).unwrap();
+    processes::send(server, Signal::SIGKILL);
     let second = demo.server();
     assert_ne!(server, second);
-    demo.succeed(4, 50_000);
+    demo.succeed(4, 40_000);
 }
 
 #[test]
 fn a_signal_stops_everything() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let mut demo = Demo::start(3, 100_000);
+        let mut demo = Demo::start(3, 40_000);
         demo.server();
         demo.await_bets();
-        kill(Pid::from_raw(demo.child.id().cast_signed()), signal).unwrap();
+        demo.process.signal(signal);
         let (status, _, error) = demo.end();
         assert_eq!((status.code(), &*error), (Some(1), "loteria: interrupted\n"));
     }
@@ -152,21 +136,21 @@ fn a_signal_stops_everything() {
 
 #[test]
 fn nothing_outlives_a_demo_that_is_killed() {
-    let mut demo = Demo::start(3, 100_000);
+    let mut demo = Demo::start(3, 40_000);
     demo.server();
     demo.await_bets();
-    demo.child.kill().unwrap();
+    demo.process.signal(Signal::SIGKILL);
     until("all are gone", || processes_in(demo.folder.path()).is_empty());
 }
 
 #[test]
 fn an_agency_that_fails_is_named() {
-    let mut demo = Demo::start(3, 100_000);
+    let mut demo = Demo::start(3, 40_000);
     demo.server();
     demo.await_bets();
     let processes = processes_in(demo.folder.path());
     let (agency, _) = processes.iter().find(|(_, command)| command.contains(" agency")).unwrap();
-    kill(*agency, Signal::SIGKILL).unwrap();
+    processes::send(*agency, Signal::SIGKILL);
     let (status, _, error) = demo.end();
     assert_eq!(status.code(), Some(1));
     assert!(error.starts_with("loteria: agency ") && error.contains(".log"), "{error}");
@@ -176,11 +160,7 @@ fn an_agency_that_fails_is_named() {
 fn a_folder_with_bets_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("bets.csv"), "").unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_loteria"))
-        .args(["demo", "--dir"])
-        .arg(folder.path())
-        .output()
-        .unwrap();
+    let output = output(&mut loteria(&["demo", "--dir", folder.path().to_str().unwrap()]));
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("bets.csv"));
+    assert!(text(&output.stderr).contains("bets.csv"));
 }

@@ -3,13 +3,10 @@
 
 mod common;
 
-use common::{Bet, RunningServer, Setup, bets, kind, rows, status, winner};
+use common::{Bet, RunningServer, Setup, bets, kind, processes, server_of, status, winner};
+use nix::sys::signal::Signal;
 
 const DRAWN: &str = "sorteo | result: success";
-
-fn agencies(amount: u32) -> Setup {
-    Setup::new().with("CLIENTS_AMOUNT", amount)
-}
 
 #[track_caller]
 fn expect_result(server: &RunningServer, agency: u8, documents: &str) {
@@ -18,7 +15,7 @@ fn expect_result(server: &RunningServer, agency: u8, documents: &str) {
 
 /// A contest of two agencies up to its draw.
 fn drawn() -> RunningServer {
-    let server = agencies(2).start();
+    let server = server_of(2);
     server
         .session(1)
         .0
@@ -31,7 +28,7 @@ fn drawn() -> RunningServer {
 
 #[test]
 fn the_draw_is_made_when_the_last_agency_ends_and_logged_once() {
-    let server = agencies(3).start();
+    let server = server_of(3);
     for agency in [2, 1, 2, 1] {
         server.connect().classic_end(agency);
         server.connect().classic(kind::RESULT_REQUEST, &[agency], kind::IN_PROGRESS, b"");
@@ -48,7 +45,7 @@ fn the_draw_is_made_when_the_last_agency_ends_and_logged_once() {
 
 #[test]
 fn the_configured_number_wins() {
-    let server = agencies(1).with("LOTTERY_WINNER_NUMBER", 0).start();
+    let server = Setup::of(1).with("LOTTERY_WINNER_NUMBER", 0).start();
     let zero = Bet { number: 0, ..Bet::made_up(1, 5) };
     let (mut client, _) = server.session(1);
     client.store(0, &[winner(1, "1"), zero.clone()]);
@@ -58,7 +55,7 @@ fn the_configured_number_wins() {
 
 #[test]
 fn agencies_without_bets_take_part() {
-    let server = agencies(2).start();
+    let server = server_of(2);
     server.session(2).0.end_agency();
     server.session(1).0.end_agency();
     server.wait_for(DRAWN);
@@ -94,7 +91,7 @@ fn the_state_file_is_readable_json() {
 
 #[test]
 fn ends_survive_a_restart_before_the_draw() {
-    let mut server = agencies(2).start();
+    let mut server = server_of(2);
     server.session(1).0.store(0, &bets(1, 0..2));
     server.connect().classic_end(1);
     server.terminate();
@@ -130,7 +127,7 @@ fn after_the_draw_its_own_amount_and_number_hold_with_one_warning() {
 
 #[test]
 fn before_the_draw_another_number_may_be_configured() {
-    let mut server = agencies(1).start();
+    let mut server = server_of(1);
     server.session(1).0.store(0, &[winner(1, "1"), Bet { number: 5, ..Bet::made_up(1, 1) }]);
     server.terminate();
     let again = server.setup().with("LOTTERY_WINNER_NUMBER", 5).start();
@@ -141,7 +138,7 @@ fn before_the_draw_another_number_may_be_configured() {
 
 #[test]
 fn before_the_draw_more_agencies_may_be_configured() {
-    let mut server = agencies(2).start();
+    let mut server = server_of(2);
     server.connect().classic_end(1);
     server.terminate();
     let again = server.setup().with("CLIENTS_AMOUNT", 3).start();
@@ -153,7 +150,7 @@ fn before_the_draw_more_agencies_may_be_configured() {
 
 #[test]
 fn where_all_have_ended_the_draw_is_made_at_the_start() {
-    let mut server = agencies(3).start();
+    let mut server = server_of(3);
     server.session(1).0.store(0, &[winner(1, "1")]);
     server.connect().classic_end(1);
     server.connect().classic_end(2);
@@ -167,7 +164,7 @@ fn where_all_have_ended_the_draw_is_made_at_the_start() {
 #[test]
 fn an_amount_that_excludes_an_agency_with_bets_or_an_end_is_refused() {
     for with_bets in [true, false] {
-        let mut server = agencies(3).start();
+        let mut server = server_of(3);
         if with_bets {
             server.session(3).0.store(0, &bets(3, 0..2));
         } else {
@@ -188,7 +185,7 @@ fn an_amount_that_excludes_an_agency_with_bets_or_an_end_is_refused() {
 
 #[test]
 fn ends_that_come_at_the_same_time_make_one_draw() {
-    let server = agencies(20).start();
+    let server = server_of(20);
     std::thread::scope(|scope| {
         for agency in 1..=20 {
             let server = &server;
@@ -205,17 +202,23 @@ fn ends_that_come_at_the_same_time_make_one_draw() {
     assert_eq!(server.log().count("INFO", DRAWN), 1);
 }
 
+#[cfg(debug_assertions)]
 #[test]
-fn winners_are_those_that_a_count_over_the_file_finds() {
-    let server = agencies(1).with("LOTTERY_WINNER_NUMBER", 77).start();
-    let all = bets(1, 0..5000);
-    let (mut client, _) = server.session(1);
-    client.store(0, &all);
-    client.end_agency();
-    let stored = common::bets::parse_rows(&server.bets_file());
-    let winners: Vec<String> =
-        stored.into_iter().filter(|bet| bet.number == 77).map(|bet| bet.document).collect();
-    assert_eq!(winners.len(), 5);
-    expect_result(&server, 1, &winners.join("\x1e"));
-    assert_eq!(server.bets_file(), rows(&all));
+fn ends_that_come_together_and_the_draw_are_written_in_one_state_file() {
+    // A second one would not get into its place.
+    let server = Setup::of(4).with("FAILPOINTS", "disk_rename_state=1*off->return").start();
+    let mut sessions: Vec<_> = (1..=4).map(|agency| server.session(agency).0).collect();
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    for session in &mut sessions {
+        session.send_frame(kind::END, b"");
+    }
+    sessions[0].expect_silence();
+    processes::send(storage, Signal::SIGCONT);
+    for session in &mut sessions {
+        session.expect(kind::BET_ACK, b"OK");
+    }
+    expect_result(&server, 4, "");
+    assert!(server.log().lines_with("action: state_write").is_empty());
+    assert!(server.setup().state()["draw"].is_object());
 }

@@ -16,10 +16,10 @@ use std::path::Path;
 
 use common::bets::{of_agency, parse_rows};
 use common::client::bets_frame;
-use common::load::{AGENCIES, Load, fixed_port};
+use common::load::{AGENCIES, Load};
 use common::oracle::{Unanswered, check_all, check_folder, logs};
 use common::queues::Mount;
-use common::{Bet, RunningServer, Setup, bets, kind, records, rows, status, winner};
+use common::{Bet, RunningServer, Setup, bets, free_port, kind, records, rows, status, winner};
 
 /// A server of two agencies with these failpoints; none in a release, which has no failpoints.
 fn with(failpoints: &str) -> Option<Setup> {
@@ -27,13 +27,13 @@ fn with(failpoints: &str) -> Option<Setup> {
         eprintln!("left out: failpoints are compiled into debug builds alone");
         return None;
     }
-    Some(Setup::new().with("CLIENTS_AMOUNT", 2).with("FAILPOINTS", failpoints))
+    Some(Setup::of(2).with("FAILPOINTS", failpoints))
 }
 
 /// The server has ended with an error, and one line says why.
 #[track_caller]
 fn gave_up(server: &mut RunningServer) {
-    let status = server.wait(common::PATIENCE).expect("a server that ends by itself");
+    let status = server.wait();
     assert_eq!(status.code(), Some(1));
     assert_eq!(server.log().lines_of("CRITICAL").len(), 1, "one line says why");
 }
@@ -152,7 +152,7 @@ fn without_its_state_file_no_draw_is_made() {
     let (mut last, _) = server.session(2);
     last.send_frame(kind::END, b"");
     last.expect_error();
-    awaiting.expect_silence(std::time::Duration::from_millis(100));
+    awaiting.expect_silence();
     assert!(!server.log().has("sorteo | result: success"));
     last.end_agency();
     awaiting.expect(kind::RESULT, b"11");
@@ -210,7 +210,7 @@ fn a_storage_service_that_dies_at_each_start_ends_the_server() {
 }
 
 #[test]
-fn a_disk_that_fails_now_and_then_under_load() {
+fn a_disk_that_fails_now_and_then_under_load_loses_and_doubles_no_bet() {
     let Some(setup) = with(
         "disk_append=9*off->2*return(28)->20*off->1*return;disk_sync=15*off->1*return->9*off->2*return;\
         disk_write_state=1*return(28);disk_rename_state=1*off->1*return",
@@ -218,7 +218,7 @@ fn a_disk_that_fails_now_and_then_under_load() {
         return;
     };
     let setup = setup.with("CLIENTS_AMOUNT", AGENCIES).with("LOGGING_LEVEL", "INFO");
-    let server = setup.with("SERVER_PORT", fixed_port()).start();
+    let server = setup.with("SERVER_PORT", free_port()).start();
     let setup = server.setup();
     let load = Load::new(server.port(), 7, true);
     load.run(|| ());
@@ -237,7 +237,7 @@ fn fill(path: &Path) {
 
 #[test]
 fn a_full_disk_is_a_refusal_until_there_is_room_again() {
-    let setup = Setup::new().with("CLIENTS_AMOUNT", 2).with("STORAGE_FILEPATH", "disk/bets.csv");
+    let setup = Setup::of(2).with("STORAGE_FILEPATH", "disk/bets.csv");
     let (disk, ballast) = (setup.path("disk"), setup.path("disk/ballast"));
     fs::create_dir(&disk).unwrap();
     let Some(_mount) = Mount::new("tmpfs", "size=256k", &disk) else {

@@ -3,15 +3,10 @@
 
 mod common;
 
-use std::io::Write as _;
-use std::net::Shutdown;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::client::bets_frame;
-use common::{Bet, Client, Setup, bets, frame, kind, processes, queues, records, rows, status, winner};
-use nix::sys::signal::Signal;
-
-const A_WHILE: Duration = Duration::from_millis(300);
+use common::{Bet, Client, Setup, bets, kind, queues, records, rows, status};
 
 /// How long it takes until the server closes the connection.
 fn time_to_close(client: &mut Client) -> f64 {
@@ -37,13 +32,6 @@ fn a_client_without_a_first_frame_is_closed_after_the_client_timeout() {
 }
 
 #[test]
-fn a_client_without_a_first_frame_is_closed_after_five_seconds_at_the_latest() {
-    let server = Setup::new().with("CLIENT_TIMEOUT", 30).start();
-    let time = time_to_close(&mut server.connect());
-    assert!((4.5..7.0).contains(&time), "{time} s");
-}
-
-#[test]
 fn a_frame_that_a_session_begins_and_does_not_finish_ends_it_after_the_client_timeout() {
     let server = Setup::new().with("CLIENT_TIMEOUT", 0.6).start();
     let (mut client, _) = server.session(1);
@@ -51,96 +39,6 @@ fn a_frame_that_a_session_begins_and_does_not_finish_ends_it_after_the_client_ti
     let time = time_to_close(&mut client);
     assert!((0.5..2.0).contains(&time), "{time} s");
     assert_eq!(server.bets_file(), b"");
-}
-
-#[test]
-fn a_client_that_takes_no_replies_is_closed_after_the_client_timeout() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 1).with("CLIENT_TIMEOUT", 0.6).start();
-    let (mut client, _) = server.session(1);
-    client.store(0, &vec![winner(1, &"7".repeat(200)); 4000]);
-    client.end_agency();
-    client.send(&frame(kind::RESULT_REQUEST, b"").repeat(100));
-    server.wait_for_handlers(0);
-    server.connect().classic(
-        kind::RESULT_REQUEST,
-        &[1],
-        kind::RESULT,
-        vec!["7".repeat(200); 4000].join("\x1e").as_bytes(),
-    );
-}
-
-#[test]
-fn a_slow_reader_of_a_large_result_gets_all_of_it() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 1).start();
-    let (mut client, _) = server.session(1);
-    client.store(0, &vec![winner(1, &"7".repeat(200)); 4000]);
-    client.end_agency();
-    client.send(&frame(kind::RESULT_REQUEST, b"").repeat(10));
-    let expected = vec!["7".repeat(200); 4000].join("\x1e");
-    for _ in 0..10 {
-        std::thread::sleep(Duration::from_millis(20));
-        client.expect(kind::RESULT, expected.as_bytes());
-    }
-}
-
-#[test]
-fn clients_above_max_clients_wait_until_one_leaves() {
-    let server = Setup::new().with("MAX_CLIENTS", 2).start();
-    let (first, _) = server.session(1);
-    let (_second, _) = server.session(2);
-    let mut third = server.connect();
-    third.send_frame(kind::BET, &Bet::made_up(3, 0).record());
-    third.expect_silence(A_WHILE);
-    assert_eq!(server.handlers().len(), 2);
-    drop(first);
-    third.expect(kind::BET_ACK, b"OK");
-    third.expect_eof();
-    assert_eq!(server.bets_file(), rows(&bets(3, 0..1)));
-}
-
-#[test]
-fn with_one_client_at_a_time_all_get_their_turn() {
-    let server = Setup::new().with("MAX_CLIENTS", 1).start();
-    let mut clients: Vec<Client> = (0..30).map(|_| server.connect()).collect();
-    for (index, client) in (0..).zip(&mut clients) {
-        client.send_frame(kind::BET, &Bet::made_up(1, index).record());
-    }
-    for client in &mut clients {
-        client.expect(kind::BET_ACK, b"OK");
-        client.expect_eof();
-    }
-    assert_eq!(server.bets_file().split(|byte| *byte == b'\n').count(), 31);
-}
-
-#[test]
-fn garbage_harms_nobody() {
-    let server = Setup::new().start();
-    let mut random = 0x2545_F491_4F6C_DD1D_u64;
-    let mut next = || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random.to_le_bytes()[3]
-    };
-    for round in 0..100_usize {
-        let mut garbage: Vec<u8> = (0..round * 7).map(|_| next()).collect();
-        // Every other time a frame that begins well: a known type, and a length that fits.
-        if round % 2 == 0 && garbage.len() > 10 {
-            let length = u16::try_from(garbage.len() - 5).unwrap().to_be_bytes();
-            let kind = next() % 0x10;
-            garbage[..5].copy_from_slice(&[kind, 0, 0, length[0], length[1]]);
-        }
-        let mut client = server.connect();
-        // The server may have closed already.
-        client.stream.write_all(&garbage).ok();
-        client.stream.shutdown(Shutdown::Write).ok();
-        while let Ok((got, _)) = client.try_read_frame() {
-            assert_eq!(got, kind::ERROR);
-        }
-    }
-    assert_eq!(server.bets_file(), b"");
-    assert_eq!(status(server.port())["storage_restarts"], 0);
-    server.connect().classic(kind::BET, &Bet::made_up(1, 0).record(), kind::BET_ACK, b"OK");
 }
 
 #[test]
@@ -180,27 +78,6 @@ fn no_text_of_a_client_breaks_a_line_of_the_log() {
     assert!(log.has("apuesta_almacenada | result: success | dni: a\\x7cb | numero: 0"));
     assert!(log.lines().all(|line| !line.contains("action: sorteo | result: success")));
     assert!(log.0.lines().all(|line| line.len() <= 4096));
-}
-
-#[test]
-fn clients_that_come_while_storage_does_not_move_are_served_once_it_does() {
-    let server = Setup::new().start();
-    let storage = server.storage();
-    processes::send(storage, Signal::SIGSTOP);
-    // More than what the way to the storage service holds, be it requests or pipes.
-    let mut clients: Vec<Client> = (0..100).map(|_| server.connect()).collect();
-    for (index, client) in (0..).zip(&mut clients) {
-        client.send_frame(kind::BET, &Bet::made_up(1, index).record());
-    }
-    let silent: Vec<Client> = (0..300).map(|_| server.connect()).collect();
-    clients[0].expect_silence(A_WHILE);
-    processes::send(storage, Signal::SIGCONT);
-    for client in &mut clients {
-        client.expect(kind::BET_ACK, b"OK");
-        client.expect_eof();
-    }
-    drop(silent);
-    assert_eq!(status(server.port())["bets"], 100);
 }
 
 #[test]

@@ -13,12 +13,11 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use common::log::check_line;
 use common::log_table::ROWS;
-use common::{Client, Log, Setup, bets, frame, kind, until, winner};
+use common::{Client, Log, Setup, bets, frame, free_port, kind, loteria, output, text, until, winner};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -171,7 +170,7 @@ fn find<'a>(objects: &'a [Value], action: &str) -> &'a Value {
 
 #[test]
 fn a_server_writes_its_log_in_json_from_the_first_to_the_last_line() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let setup = Setup::new().with("LOG_FORMAT", "json").with("SERVER_PORT", port).with("CLIENTS_AMOUNT", 1);
     let mut server = setup.spawn();
     until("it listens", || Client::try_connect(port).is_ok());
@@ -199,14 +198,9 @@ fn a_server_writes_its_log_in_json_from_the_first_to_the_last_line() {
 fn run(command: &str, file: &str, variables: &[(&str, &str)]) -> (Option<i32>, Log) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.ini"), file).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_loteria"))
-        .arg(command)
-        .current_dir(folder.path())
-        .env_clear()
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    (output.status.code(), Log(String::from_utf8(output.stderr).unwrap()))
+    let mut command = loteria(&[command]);
+    let output = output(command.current_dir(folder.path()).envs(variables.iter().copied()));
+    (output.status.code(), Log(text(&output.stderr)))
 }
 
 #[test]
@@ -241,4 +235,30 @@ fn an_agency_has_its_form_from_the_environment_or_the_file() {
     let text = run("agency", "[AGENCY]\nLOG_FORMAT = json\n", &[("CLI_ID", "1"), ("LOG_FORMAT", "text")]).1;
     text.assert_well_formed();
     assert!(text.0.contains("action: agency | result: fail"), "{}", text.0);
+}
+
+#[test]
+fn the_grammar_of_the_log_takes_good_lines_and_no_others() {
+    let time = "2024-02-29 23:59:59";
+    for good in [
+        "INFO     action: sorteo | result: success",
+        "CRITICAL action: x | result: fail | error: a: b \\x7c c",
+        "DEBUG    action: x | result: in_progress | dni:  | numero: 7",
+    ] {
+        assert_eq!(check_line(&format!("{time} {good}")), Ok(()), "{good}");
+    }
+    for bad in [
+        "INFO    action: sorteo | result: success",
+        "INFO     sorteo | result: success",
+        "INFO     action: sorteo",
+        "INFO     action: sorteo | result: ok",
+        "INFO     action: a | result: fail | text",
+        "INFO     action: a | result: fail | k: a|b: c",
+        "INFO     action: a | result: fail | action: b",
+        "INFO     action: a | result: fail | k: \u{1b}[31m",
+        "INFO     action: a | result: fail | k: v\r",
+    ] {
+        assert!(check_line(&format!("{time} {bad}")).is_err(), "{bad}");
+    }
+    assert!(check_line("[2024-02-29T23:59:59Z INFO loteria] action: a | result: fail").is_err());
 }

@@ -16,7 +16,10 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, RunningServer, Setup, bets, frame, kind, processes, records, until, winner};
+use common::{
+    PATIENCE, PAUSE, Running, RunningServer, Setup, bets, frame, kind, loteria, output, processes, records,
+    text, until, winner,
+};
 use nix::sys::signal::Signal;
 
 fn setup() -> Setup {
@@ -97,15 +100,15 @@ fn metrics_process(server: &RunningServer) -> i32 {
 
 fn check_with_promtool(text: &str) {
     let mut command = Command::new("promtool");
-    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut promtool = match command.spawn() {
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut promtool = match Running::try_start(&mut command) {
         Ok(promtool) => promtool,
         Err(error) => return eprintln!("skipped: promtool: {error}"),
     };
-    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = promtool.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success() && said.is_empty(), "{}\n{text}", String::from_utf8_lossy(&said));
+    promtool.stdin().write_all(text.as_bytes()).unwrap();
+    let mut said = String::new();
+    promtool.stdout().read_to_string(&mut said).unwrap();
+    assert!(promtool.end().success() && said.is_empty(), "{said}\n{text}");
 }
 
 #[test]
@@ -187,13 +190,9 @@ fn the_rules_of_prometheus_are_kept() {
     let (mut session, _) = server.session(1);
     session.store(0, &bets(1, 0..2000));
     check_with_promtool(&scrape(&server));
-    let address = format!("127.0.0.1:{}", server.port());
-    let asked = Command::new(env!("CARGO_BIN_EXE_loteria"))
-        .args(["status", "--prometheus", "--address", &address])
-        .output()
-        .unwrap();
+    let asked = output(&mut loteria(&["status", "--prometheus", "--address", &server.address()]));
     assert_eq!(asked.status.code(), Some(0));
-    let text = String::from_utf8(asked.stdout).unwrap();
+    let text = text(&asked.stdout);
     check_with_promtool(&text);
     let names = |text: &str| samples(text).into_keys().collect::<Vec<_>>();
     assert_eq!(names(&text), names(&scrape(&server)));
@@ -252,7 +251,8 @@ fn a_request_that_comes_byte_by_byte_is_answered() {
     stream.set_nodelay(true).unwrap();
     for byte in GET {
         stream.write_all(&[*byte]).unwrap();
-        std::thread::sleep(Duration::from_millis(2));
+        // Each shall come by itself.
+        std::thread::sleep(PAUSE);
     }
     assert!(answer(stream).starts_with("HTTP/1.1 200 OK\r\n"));
 }
@@ -392,11 +392,4 @@ fn the_server_ends_in_time_whatever_its_metrics_process_does() {
         assert!(server.processes().is_empty());
         drop(begun);
     }
-}
-
-#[test]
-fn its_process_ends_with_the_acceptor() {
-    let mut server = setup().start();
-    scrape(&server);
-    server.kill9();
 }

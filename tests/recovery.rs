@@ -3,11 +3,7 @@
 
 mod common;
 
-use common::{Bet, Setup, bets, kind, rows, winner};
-
-fn agencies(amount: u32) -> Setup {
-    Setup::new().with("CLIENTS_AMOUNT", amount)
-}
+use common::{Bet, Setup, bets, kind, rows, server_of, winner};
 
 /// A row in which all that can be quoted is.
 fn quoted() -> Bet {
@@ -25,7 +21,7 @@ fn a_file_that_the_original_wrote_is_taken_up_as_it_is() {
         2,\"Pérez, hija\",\"O\"\"Neil\",30,1980-01-01,7574\r\n\
         1,Ana,Paz,5,2000-02-29,1\r\n\
         1,Eva,Gil,6,2000-02-29,7574\r\n";
-    let server = agencies(2).write("bets.csv", file).start();
+    let server = Setup::of(2).write("bets.csv", file).start();
     assert_eq!(server.session(1).1.stored, 3);
     let (mut client, opened) = server.session(2);
     assert_eq!((opened.stored, opened.state), (1, 0));
@@ -39,7 +35,7 @@ fn a_file_that_the_original_wrote_is_taken_up_as_it_is() {
 
 #[test]
 fn an_empty_file_is_an_empty_contest() {
-    let server = agencies(2).write("bets.csv", "").start();
+    let server = Setup::of(2).write("bets.csv", "").start();
     assert_eq!(server.session(1).1.stored, 0);
 }
 
@@ -52,7 +48,7 @@ fn a_torn_last_row_is_cut_wherever_it_was_torn() {
         [1, 2, 3, 6, line_break_in_quotes, 15, last.len() / 2, last.len() - 5, last.len() - 2, last.len() - 1]
     {
         let file = [&whole, &last[..cut]].concat();
-        let server = agencies(2).write("bets.csv", &file).start();
+        let server = Setup::of(2).write("bets.csv", &file).start();
         assert_eq!(server.bets_file(), whole, "cut after {cut} bytes");
         let (mut client, opened) = server.session(1);
         assert_eq!(opened.stored, 3, "cut after {cut} bytes");
@@ -63,7 +59,7 @@ fn a_torn_last_row_is_cut_wherever_it_was_torn() {
 
 #[test]
 fn a_torn_only_row_is_cut() {
-    let server = agencies(2).write("bets.csv", "1,Ana,\"Paz\r\n").start();
+    let server = Setup::of(2).write("bets.csv", "1,Ana,\"Paz\r\n").start();
     assert_eq!(server.bets_file(), b"");
     assert_eq!(server.session(1).1.stored, 0);
 }
@@ -84,7 +80,7 @@ fn a_damaged_row_in_the_middle_is_refused_and_the_file_left_as_it_is() {
         b"\r\n",
     ] {
         let file = [&good, damaged, &other].concat();
-        let setup = agencies(2).write("bets.csv", &file);
+        let setup = Setup::of(2).write("bets.csv", &file);
         let ended = setup.run();
         assert_eq!(ended.code, Some(1), "{}", String::from_utf8_lossy(damaged));
         let line = ended.failure();
@@ -98,7 +94,7 @@ fn a_damaged_row_in_the_middle_is_refused_and_the_file_left_as_it_is() {
 fn a_quote_that_is_never_closed_does_not_swallow_the_rows_behind_it() {
     let plain = "1,Ana,Paz,5,2000-02-29,1\r\n";
     let file = [plain, "1,\"Eva,Gil,6,2000-02-29,2\r\n", plain, plain].concat();
-    let setup = agencies(2).write("bets.csv", &file);
+    let setup = Setup::of(2).write("bets.csv", &file);
     let ended = setup.run();
     assert_eq!(ended.code, Some(1));
     assert!(ended.failure().contains(" | line: 2"), "{}", ended.log.0);
@@ -107,7 +103,7 @@ fn a_quote_that_is_never_closed_does_not_swallow_the_rows_behind_it() {
 
 #[test]
 fn a_state_file_that_is_none_is_refused_and_left_as_it_is() {
-    let mut server = agencies(2).start();
+    let mut server = server_of(2);
     server.connect().classic_end(1);
     server.terminate();
     for damaged in ["", "{", "[]", "{\"version\": 999}"] {
@@ -121,7 +117,7 @@ fn a_state_file_that_is_none_is_refused_and_left_as_it_is() {
 
 #[test]
 fn a_second_server_on_the_same_file_is_refused_and_names_the_holder() {
-    let server = agencies(2).start();
+    let server = server_of(2);
     server.session(1).0.store(0, &bets(1, 0..3));
     let holder = server.storage();
     let ended = server.setup().run();
@@ -136,7 +132,7 @@ fn a_second_server_on_the_same_file_is_refused_and_names_the_holder() {
 /// The text is chosen so that its torn remains look like a stray quote before whole rows.
 #[test]
 fn a_torn_row_whose_text_looks_like_rows_is_cut_where_it_was_being_written_and_only_there() {
-    let mut server = agencies(1).start();
+    let mut server = server_of(1);
     let deceptive =
         Bet { first_name: "x\r\n1,Ana,Paz,5,2000-02-29,1\r\n".to_owned(), ..bets(1, 1..2)[0].clone() };
     let all = [bets(1, 0..1), vec![deceptive]].concat();

@@ -174,15 +174,6 @@ fn what_a_session_does_is_logged_before_it_is_answered() {
 }
 
 #[test]
-fn closing_an_idle_session_ends_its_handler() {
-    let server = server_of(2);
-    let (client, _) = server.session(1);
-    server.wait_for_handlers(1);
-    drop(client);
-    server.wait_for_handlers(0);
-}
-
-#[test]
 fn what_has_no_place_in_a_session_is_refused_and_ends_it() {
     let server = server_of(2);
     let bet = bets(1, 0..1)[0].record();

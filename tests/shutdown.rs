@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::bets::{of_agency, parse_rows};
-use common::uploader::one_connection;
-use common::{Bet, Client, RunningServer, Setup, bets, frame, kind, processes, queues, rows, until};
+use common::{
+    Bet, Client, Running, RunningServer, Setup, bets, frame, kind, loteria, processes, queues, rows,
+    server_of, until, upload,
+};
 use nix::sys::signal::Signal;
 
 const SIGNALS: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
@@ -24,14 +26,7 @@ fn end(mut server: RunningServer, signal: Signal) {
 }
 
 #[test]
-fn without_a_client() {
-    for signal in SIGNALS {
-        end(Setup::new().start(), signal);
-    }
-}
-
-#[test]
-fn with_a_silent_client() {
+fn a_silent_client_does_not_hold_up_the_end() {
     for signal in SIGNALS {
         let server = Setup::new().start();
         let mut client = server.connect();
@@ -42,7 +37,7 @@ fn with_a_silent_client() {
 }
 
 #[test]
-fn with_half_a_frame() {
+fn half_a_frame_does_not_hold_up_the_end_and_is_not_stored() {
     for signal in SIGNALS {
         let server = Setup::new().start();
         let setup = server.setup();
@@ -57,7 +52,7 @@ fn with_half_a_frame() {
 }
 
 #[test]
-fn with_an_idle_and_an_awaiting_session() {
+fn idle_and_awaiting_sessions_do_not_hold_up_the_end() {
     for signal in SIGNALS {
         let server = Setup::new().start();
         let (mut idle, _) = server.session(1);
@@ -70,8 +65,8 @@ fn with_an_idle_and_an_awaiting_session() {
 }
 
 #[test]
-fn with_a_client_that_takes_no_replies() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 1).start();
+fn a_client_that_takes_no_replies_does_not_hold_up_the_end() {
+    let server = server_of(1);
     let (mut client, _) = server.session(1);
     client.store(0, &vec![common::winner(1, &"7".repeat(200)); 2000]);
     client.end_agency();
@@ -81,19 +76,19 @@ fn with_a_client_that_takes_no_replies() {
 }
 
 #[test]
-fn with_two_hundred_clients() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 200).start();
+fn two_hundred_clients_do_not_hold_up_the_end() {
+    let server = server_of(200);
     let clients: Vec<_> = (1..=200).map(|agency| server.session(agency)).collect();
     end(server, Signal::SIGTERM);
     drop(clients);
 }
 
 #[test]
-fn with_many_batches_in_flight_what_was_acknowledged_is_stored_and_no_batch_by_halves() {
+fn of_many_batches_in_flight_what_was_acknowledged_is_stored_and_none_by_halves() {
     const AGENCIES: u32 = 6;
     const BATCH: usize = 25;
     for signal in SIGNALS {
-        let server = Setup::new().with("CLIENTS_AMOUNT", AGENCIES).start();
+        let server = server_of(AGENCIES);
         let setup = server.setup();
         let port = server.port();
         let acknowledged: Vec<AtomicU64> = (0..AGENCIES).map(|_| AtomicU64::new(0)).collect();
@@ -101,7 +96,7 @@ fn with_many_batches_in_flight_what_was_acknowledged_is_stored_and_no_batch_by_h
             for (agency, acknowledged) in (1..).zip(&acknowledged) {
                 scope.spawn(move || {
                     let all = bets(agency, 0..50_000);
-                    one_connection(port, agency, &all, BATCH, acknowledged).ok();
+                    upload(port, agency, &all, BATCH, acknowledged).ok();
                 });
             }
             until("all are under way", || {
@@ -127,7 +122,7 @@ fn what_storage_has_received_is_stored_and_answered() {
     let storage = server.storage();
     processes::send(storage, Signal::SIGSTOP);
     client.send_bets(0, &bets(1, 0..10));
-    client.expect_silence(Duration::from_millis(200));
+    client.expect_silence();
     server.signal(Signal::SIGTERM);
     processes::send(storage, Signal::SIGCONT);
     client.expect_stored(10);
@@ -136,7 +131,7 @@ fn what_storage_has_received_is_stored_and_answered() {
 }
 
 #[test]
-fn with_a_stopped_handler_or_storage_service() {
+fn a_stopped_handler_or_storage_service_does_not_hold_up_the_end() {
     for stop_storage in [true, false] {
         let server = Setup::new().start();
         let (client, _) = server.session(1);
@@ -148,7 +143,7 @@ fn with_a_stopped_handler_or_storage_service() {
 }
 
 #[test]
-fn at_a_hundred_moments_of_the_start() {
+fn a_signal_ends_it_at_each_of_a_hundred_moments_of_its_start() {
     // From the blocking of the signals, which is the first act of main, until well after the server listens.
     let moment = |index: u32| {
         let server = Setup::new().spawn();
@@ -165,7 +160,7 @@ fn at_a_hundred_moments_of_the_start() {
 }
 
 #[test]
-fn while_it_recovers_a_large_file() {
+fn a_signal_ends_it_while_it_recovers_a_large_file() {
     let setup = Setup::new().write("bets.csv", rows(&bets(1, 0..100_000)).repeat(5));
     let server = setup.spawn();
     until("storage is at it", || server.processes().len() == 2);
@@ -203,15 +198,13 @@ fn no_queue_keeps_a_name() {
 }
 
 #[test]
-fn with_a_log_that_nobody_reads() {
+fn a_log_that_nobody_reads_does_not_hold_up_the_end() {
     use std::io::{BufRead as _, BufReader};
     let setup = Setup::new();
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_loteria"));
-    command.arg("server").current_dir(setup.path(".")).stderr(std::process::Stdio::piped());
-    command.env("SERVER_IP", "127.0.0.1").env("SERVER_PORT", "0").env_remove("FAILPOINTS");
-    loteria::system::process::die_with_parent(&mut command);
-    let mut server = command.spawn().unwrap();
-    let mut log = BufReader::new(server.stderr.take().unwrap());
+    let mut command = loteria(&["server"]);
+    command.current_dir(setup.path(".")).env("SERVER_IP", "127.0.0.1").env("SERVER_PORT", "0");
+    let mut server = Running::start(command.stderr(std::process::Stdio::piped()));
+    let mut log = BufReader::new(server.stderr());
     let mut line = String::new();
     while !line.contains("action: listen") {
         line.clear();
@@ -224,16 +217,10 @@ fn with_a_log_that_nobody_reads() {
     for client in &mut clients {
         client.send(b"\x77");
     }
-    until("handlers wait for room in the log", || {
-        processes::children_of(server.id().cast_signed()).len() > 5
-    });
+    until("handlers wait for room in the log", || processes::children_of(server.pid()).len() > 5);
     let start = Instant::now();
-    processes::send(server.id().cast_signed(), Signal::SIGTERM);
-    while server.try_wait().unwrap().is_none() && start.elapsed() < common::PATIENCE {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.end().code(), Some(0));
     let time = start.elapsed();
-    server.kill().unwrap();
-    assert_eq!(server.wait().unwrap().code(), Some(0));
     assert!(time < Duration::from_secs(1), "{time:?}");
 }

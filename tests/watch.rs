@@ -10,143 +10,84 @@
 mod common;
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::num::NonZeroU16;
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::Read as _;
+use std::ops::{Deref, DerefMut};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, RunningServer, Setup, bets, until};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::pty::{Winsize, openpty};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
-use nix::unistd::Pid;
+use common::terminal::{Left, OnTerminal};
+use common::{Running, RunningServer, Setup, bets, loteria, processes, server_of, until};
+use nix::sys::signal::Signal;
+use nix::sys::termios::LocalFlags;
 
 const ENTERS: &str = "\x1b[?1049h";
 const LEAVES: &str = "\x1b[?1049l";
 const HIDES: &str = "\x1b[?25l";
 const SHOWS: &str = "\x1b[?25h";
 
-/// The program on a terminal of its own.
-struct Watched {
-    child: Child,
-    master: File,
-    /// The terminal itself, kept open so that its mode can be looked at when the program has ended.
-    terminal: OwnedFd,
-    before: Termios,
-    seen: Vec<u8>,
-}
+/// A watcher on a terminal.
+struct Watched(OnTerminal);
 
 impl Watched {
     fn start(address: &str, variables: &[(&str, &str)]) -> Self {
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(&size, None).unwrap();
-        let before = tcgetattr(&pty.slave).unwrap();
-        let end = || Stdio::from(pty.slave.try_clone().unwrap());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_loteria"));
-        command.args(["status", "--watch", "--address", address]);
-        command.env_remove("NO_COLOR").env_remove("FAILPOINTS").envs(variables.iter().copied());
-        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        fcntl(&pty.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-        Self { child, master: File::from(pty.master), terminal: pty.slave, before, seen: Vec::new() }
+        let mut command = loteria(&["status", "--watch", "--address", address]);
+        command.envs(variables.iter().copied());
+        Self(OnTerminal::start(command, (24, 80)))
     }
 
-    /// All that it has written so far.
-    fn seen(&mut self) -> String {
-        let mut chunk = [0; 4096];
-        loop {
-            match self.master.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(count) => self.seen.extend(&chunk[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        String::from_utf8_lossy(&self.seen).into_owned()
+    /// One that has taken the terminal over and shows a contest.
+    fn of(server: &RunningServer) -> Self {
+        let watched = Self::start(&server.address(), &[]);
+        watched.wait_for("stored");
+        assert!(!watched.mode().local_flags.contains(LocalFlags::ICANON), "it reads single keys");
+        watched
     }
 
-    /// What stands on the terminal now.
-    fn screen(&mut self) -> String {
-        let size = |length| NonZeroU16::new(length).unwrap();
-        let mut screen = vt100::Parser::new(size(50), size(160), 0);
-        screen.process(self.seen().as_bytes());
-        screen.screen().contents()
-    }
-
-    fn wait_for(&mut self, text: &str) {
-        until(&format!("the terminal shows {text}"), || self.screen().contains(text));
-    }
-
-    fn type_in(&mut self, keys: &[u8]) {
-        self.master.write_all(keys).unwrap();
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
-    }
-
-    fn mode(&self) -> Termios {
-        tcgetattr(self.terminal.as_fd()).unwrap()
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            // A terminal that nobody reads from takes no more.
-            self.seen();
-            match self.child.try_wait().unwrap() {
-                Some(status) => return status,
-                None if Instant::now() >= deadline => panic!("it does not end: {}", self.seen()),
-                None => std::thread::sleep(Duration::from_millis(2)),
-            }
-        }
-    }
-
-    /// It must end, and leave the terminal as it found it.
+    /// Leaves it with a key.
     #[track_caller]
-    fn expect_end(mut self, code: i32) -> String {
-        assert_eq!(self.wait().code(), Some(code));
-        assert_eq!(self.mode(), self.before, "the mode of the terminal");
-        let seen = self.seen();
-        assert_eq!([ENTERS, LEAVES].map(|sequence| seen.matches(sequence).count()), [1, 1]);
+    fn leave(mut self) -> String {
+        self.type_in(b"q");
+        self.expect_end(0)
+    }
+
+    /// It must end, and leave the terminal as it found it. All that it wrote.
+    #[track_caller]
+    fn expect_end(self, code: i32) -> String {
+        let Left { code: got, written, mode_is_as_before, .. } = self.0.end();
+        assert_eq!((got, mode_is_as_before), (Some(code), true));
+        assert_eq!([ENTERS, LEAVES].map(|sequence| written.matches(sequence).count()), [1, 1]);
         for (first, then) in [(ENTERS, LEAVES), (HIDES, SHOWS)] {
-            assert!(seen.rfind(first) < seen.rfind(then), "{then:?} is missing");
+            assert!(written.rfind(first) < written.rfind(then), "{then:?} is missing");
         }
-        seen
+        written
     }
 }
 
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+impl Deref for Watched {
+    type Target = OnTerminal;
+
+    fn deref(&self) -> &OnTerminal {
+        &self.0
     }
 }
 
-fn address(server: &RunningServer) -> String {
-    format!("127.0.0.1:{}", server.port())
-}
-
-/// A watcher that has taken the terminal over and shows a contest.
-fn watching(server: &RunningServer) -> Watched {
-    let mut watched = Watched::start(&address(server), &[]);
-    watched.wait_for("stored");
-    assert!(!watched.mode().local_flags.contains(LocalFlags::ICANON), "it reads single keys");
-    watched
+impl DerefMut for Watched {
+    fn deref_mut(&mut self) -> &mut OnTerminal {
+        &mut self.0
+    }
 }
 
 #[test]
 fn q_ctrl_c_and_signals_leave_the_terminal_as_it_was() {
     let server = Setup::new().start();
     for keys in [&b"q"[..], b"Q", b"\x03", b"xq"] {
-        let mut watched = watching(&server);
+        let mut watched = Watched::of(&server);
         watched.type_in(keys);
         watched.expect_end(0);
     }
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let watched = watching(&server);
-        watched.signal(signal);
+        let watched = Watched::of(&server);
+        watched.process.signal(signal);
         watched.expect_end(0);
     }
 }
@@ -154,12 +95,12 @@ fn q_ctrl_c_and_signals_leave_the_terminal_as_it_was() {
 #[test]
 fn other_keys_do_nothing() {
     let server = Setup::new().start();
-    let mut watched = watching(&server);
+    let mut watched = Watched::of(&server);
     watched.type_in(b"x \x1b[A\x1b[B\r");
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(watched.child.try_wait().unwrap(), None);
-    watched.type_in(b"q");
-    watched.expect_end(0);
+    server.session(1).0.store(0, &bets(1, 0..7));
+    // It has read the keys by the time that it shows what came after them.
+    watched.wait_for("7 stored");
+    watched.leave();
 }
 
 #[cfg(debug_assertions)]
@@ -167,7 +108,7 @@ fn other_keys_do_nothing() {
 fn a_panic_leaves_the_terminal_as_it_was() {
     let server = Setup::new().start();
     let watched =
-        Watched::start(&address(&server), &[("FAILPOINTS", "watch_draws=1*off->panic(on purpose)")]);
+        Watched::start(&server.address(), &[("FAILPOINTS", "watch_draws=1*off->panic(on purpose)")]);
     let seen = watched.expect_end(101);
     let (_, after) = seen.rsplit_once(LEAVES).unwrap();
     assert!(after.contains("on purpose"), "said where it can be read: {after}");
@@ -175,8 +116,8 @@ fn a_panic_leaves_the_terminal_as_it_was() {
 
 #[test]
 fn it_shows_the_contest_and_what_happens() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 2).start();
-    let mut watched = watching(&server);
+    let server = server_of(2);
+    let watched = Watched::of(&server);
     let (mut session, _) = server.session(1);
     session.store(0, &bets(1, 0..7));
     watched.wait_for("7 stored");
@@ -184,61 +125,54 @@ fn it_shows_the_contest_and_what_happens() {
     watched.wait_for("agency 1 has ended");
     server.session(2).0.end_agency();
     watched.wait_for("the draw was made: 7574 won");
-    watched.type_in(b"q");
-    watched.expect_end(0);
+    watched.leave();
 }
 
 #[test]
 fn a_server_that_goes_is_waited_for() {
     let mut server = Setup::new().start();
-    let mut watched = watching(&server);
+    let watched = Watched::of(&server);
     let port = server.port();
     server.terminate();
     watched.wait_for("no answer for");
     watched.wait_for("Connection refused");
     let again = server.setup().with("SERVER_PORT", port).start();
     watched.wait_for("the server answers again");
-    watched.type_in(b"q");
-    watched.expect_end(0);
+    watched.leave();
     drop(again);
 }
 
 #[test]
 fn it_leaves_while_the_server_does_not_answer() {
     let server = Setup::new().start();
-    let mut watched = watching(&server);
+    let watched = Watched::of(&server);
     let storage = server.storage();
-    common::processes::send(storage, Signal::SIGSTOP);
+    processes::send(storage, Signal::SIGSTOP);
     watched.wait_for("no answer within 2 s");
     let asked = Instant::now();
-    watched.type_in(b"q");
-    watched.expect_end(0);
+    watched.leave();
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-    common::processes::send(storage, Signal::SIGCONT);
+    processes::send(storage, Signal::SIGCONT);
 }
 
 #[test]
 fn it_fits_itself_to_a_terminal_that_changes_its_size() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 500).start();
-    let mut watched = watching(&server);
+    let server = server_of(500);
+    let watched = Watched::of(&server);
     watched.wait_for("and 484 more");
-    let terminal = watched.terminal.try_clone().unwrap();
-    let resized = Command::new("stty").args(["rows", "50", "cols", "160"]).stdin(terminal).status();
-    assert!(resized.unwrap().success());
+    watched.resize((50, 160));
     watched.wait_for("and 364 more");
-    watched.type_in(b"q");
-    watched.expect_end(0);
+    watched.leave();
 }
 
 #[test]
-fn without_colours_where_they_are_not_wanted() {
+fn there_are_no_colours_where_they_are_not_wanted() {
     let server = Setup::new().start();
     for (variables, coloured) in [(&[][..], true), (&[("NO_COLOR", "1")], false), (&[("NO_COLOR", "")], true)]
     {
-        let mut watched = Watched::start(&address(&server), variables);
+        let watched = Watched::start(&server.address(), variables);
         watched.wait_for("stored");
-        watched.type_in(b"q");
-        let seen = watched.expect_end(0);
+        let seen = watched.leave();
         assert_eq!(has_colours(&seen), coloured, "{variables:?} {seen:?}");
     }
 }
@@ -254,38 +188,29 @@ fn has_colours(seen: &str) -> bool {
     numbers.any(|number| matches!(number, 30..=38 | 90..=97))
 }
 
-/// What it writes where there is no terminal, until it is told to end.
-fn lines(address: &str, enough: impl Fn(&str) -> bool, act: impl FnOnce()) -> (String, ExitStatus) {
+/// What it writes where there is no terminal, until it is told to end. It must end well.
+fn lines(address: &str, enough: &str, act: impl FnOnce()) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_loteria"))
-        .args(["status", "--watch", "--address", address])
-        .stdin(Stdio::null())
-        .stdout(File::create(&path).unwrap())
-        .spawn()
-        .unwrap();
+    let mut command = loteria(&["status", "--watch", "--address", address]);
+    let mut process = Running::start(command.stdout(File::create(&path).unwrap()));
     let written = || std::fs::read_to_string(&path).unwrap();
     until("the first line", || !written().is_empty());
     act();
-    until("enough lines", || enough(&written()));
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
-    let status = child.wait().unwrap();
-    (written(), status)
+    until(enough, || written().contains(enough));
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.end().code(), Some(0));
+    written()
 }
 
 #[test]
 fn without_a_terminal_there_are_lines() {
-    let server = Setup::new().with("CLIENTS_AMOUNT", 1).start();
-    let (text, status) = lines(
-        &address(&server),
-        |text| text.contains("1 of 1 agencies ended"),
-        || {
-            let (mut session, _) = server.session(1);
-            session.store(0, &bets(1, 0..7));
-            session.end_agency();
-        },
-    );
-    assert_eq!(status.code(), Some(0));
+    let server = server_of(1);
+    let text = lines(&server.address(), "1 of 1 agency ended", || {
+        let (mut session, _) = server.session(1);
+        session.store(0, &bets(1, 0..7));
+        session.end_agency();
+    });
     assert!(!text.contains('\x1b'), "{text}");
     for part in ["the server answers\n", " 0 bets, ", " 7 bets, ", "agency 1 has ended\n", "7574 won"] {
         assert!(text.contains(part), "{part}\n{text}");
@@ -299,8 +224,7 @@ fn without_a_terminal_there_are_lines() {
 
 #[test]
 fn a_server_that_is_not_there_is_a_line() {
-    let (text, status) = lines("127.0.0.1:1", |text| !text.is_empty(), || ());
-    assert_eq!(status.code(), Some(0));
+    let text = lines("127.0.0.1:1", "\n", || ());
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("the server does not answer: Connection refused"), "{text}");
 }
@@ -308,15 +232,11 @@ fn a_server_that_is_not_there_is_a_line() {
 #[test]
 fn who_has_seen_enough_ends_it() {
     let server = Setup::new().start();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_loteria"))
-        .args(["status", "--watch", "--address", &address(&server)])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    until("it has ended", || child.try_wait().unwrap().is_some());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    let mut command = loteria(&["status", "--watch", "--address", &server.address()]);
+    let mut process = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    drop(process.stdout());
+    let code = process.end().code();
+    let mut error = String::new();
+    process.stderr().read_to_string(&mut error).unwrap();
+    assert_eq!((code, &*error), (Some(0), ""));
 }

@@ -2,29 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
-
-/// The children of a process that live.
-pub fn children_of(parent: i32) -> io::Result<Vec<i32>> {
-    let processes = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    Ok(processes.filter(|pid| parent_of(*pid) == Some(parent)).collect())
-}
-
-/// `pid (name) state ppid ..`; the name may hold anything. None for one that has ended.
-fn parent_of(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let mut fields = rest.split(' ');
-    let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(parent)
-}
-
-/// Whether the process has that file open.
-pub fn has_open(pid: i32, file: &Path) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors.filter_map(Result::ok).any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == file))
-}
 
 /// What is in memory now.
 pub fn resident(pid: i32) -> io::Result<f64> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder, StringRecord};
 use memchr::{memchr_iter, memchr2};
 
-use super::error::{AgencyError, RowError};
+use super::error::{AgencyError, BadRow};
 use crate::lottery::{AgencyId, Bet};
 use crate::protocol::record::{FIELD_SEPARATOR, RECORD_SEPARATOR, push_fields};
 
@@ -40,7 +40,6 @@ pub struct Batch {
 
 impl Batch {
     /// Where they stand, for people.
-    #[must_use]
     pub fn name(&self, path: &Path) -> String {
         let line = |byte| line_at(path, byte).map_or_else(|_| "?".to_owned(), |line| line.to_string());
         let (first, last) = (line(self.first_byte), line(self.last_byte));
@@ -112,7 +111,6 @@ impl BetsFile {
     }
 
     /// About how many rows the file has, if those to come are as long as the `read` ones so far.
-    #[must_use]
     pub fn expected_rows(&self, read: u64) -> u64 {
         let rows =
             u128::from(read) * u128::from(self.length) / u128::from(self.rows.position().byte().max(1));
@@ -163,7 +161,7 @@ impl BetsFile {
                 self.pending = batch.is_some();
                 return match batch {
                     Some(_) => Ok(batch),
-                    None => Err(self.bad_row(RowError::TooLong { len, max: limits.bytes })),
+                    None => Err(self.bad_row(BadRow::TooLong { len, max: limits.bytes })),
                 };
             }
             let byte = self.byte();
@@ -189,13 +187,13 @@ impl BetsFile {
         let mut columns = self.row.iter();
         let mut fields = [&*self.agency, "", "", "", "", ""];
         for field in fields.iter_mut().skip(1) {
-            *field = columns.next().ok_or_else(|| self.bad_row(RowError::Columns(self.row.len())))?;
+            *field = columns.next().ok_or_else(|| self.bad_row(BadRow::Columns(self.row.len())))?;
         }
         if columns.next().is_some() {
-            return Err(self.bad_row(RowError::Columns(self.row.len())));
+            return Err(self.bad_row(BadRow::Columns(self.row.len())));
         }
         if memchr2(FIELD_SEPARATOR, RECORD_SEPARATOR, self.row.as_slice().as_bytes()).is_some() {
-            return Err(self.bad_row(RowError::Separator));
+            return Err(self.bad_row(BadRow::Separator));
         }
         Bet::from_fields(fields).map_err(|error| self.bad_row(error.into()))?;
         push_fields(fields, out);
@@ -207,7 +205,7 @@ impl BetsFile {
         self.row.position().map_or(0, csv::Position::byte)
     }
 
-    fn bad_row(&self, error: RowError) -> AgencyError {
+    fn bad_row(&self, error: BadRow) -> AgencyError {
         match line_at(&self.path, self.byte()) {
             Ok(line) => AgencyError::Row { file: self.path.clone(), line, error },
             Err(error) => self.unreadable(error),
@@ -220,9 +218,9 @@ impl BetsFile {
 
     fn explain(&self, error: &csv::Error) -> AgencyError {
         match error.kind() {
-            ErrorKind::Utf8 { .. } => self.bad_row(RowError::Utf8),
+            ErrorKind::Utf8 { .. } => self.bad_row(BadRow::Utf8),
             ErrorKind::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-                self.bad_row(RowError::Endless(MAX_ROW))
+                self.bad_row(BadRow::Endless(MAX_ROW))
             }
             ErrorKind::Io(error) => self.unreadable(io::Error::new(error.kind(), error.to_string())),
             _ => self.unreadable(io::Error::other(error.to_string())),
@@ -255,35 +253,15 @@ mod tests {
 
     const LIMITS: Limits = Limits { bets: 136, bytes: 8192 };
 
-    /// An open file of bets, and what removes it.
-    struct TestFile {
-        bets: BetsFile,
-        _file: tempfile::NamedTempFile,
-    }
-
-    impl std::ops::Deref for TestFile {
-        type Target = BetsFile;
-
-        fn deref(&self) -> &BetsFile {
-            &self.bets
-        }
-    }
-
-    impl std::ops::DerefMut for TestFile {
-        fn deref_mut(&mut self) -> &mut BetsFile {
-            &mut self.bets
-        }
-    }
-
-    fn file_of(bytes: &[u8]) -> TestFile {
+    /// A file of bets that stays as long as what is returned beside it.
+    fn file_of(bytes: &[u8]) -> (BetsFile, tempfile::NamedTempFile) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
-        let bets = BetsFile::open(file.path(), AgencyId::new(7_u16).unwrap()).unwrap();
-        TestFile { bets, _file: file }
+        (BetsFile::open(file.path(), AgencyId::new(7_u16).unwrap()).unwrap(), file)
     }
 
     fn batches(bytes: &[u8], limits: Limits) -> Vec<(u64, String)> {
-        let mut file = file_of(bytes);
+        let (mut file, _kept) = file_of(bytes);
         let mut all = Vec::new();
         let mut out = Vec::new();
         while let Some(batch) = file.fill(limits, &mut out).unwrap() {
@@ -292,8 +270,9 @@ mod tests {
         all
     }
 
-    fn bad_row(bytes: &[u8]) -> (u64, RowError) {
-        match file_of(bytes).fill(LIMITS, &mut Vec::new()) {
+    fn bad_row(bytes: &[u8]) -> (u64, BadRow) {
+        let (mut file, _kept) = file_of(bytes);
+        match file.fill(LIMITS, &mut Vec::new()) {
             Err(AgencyError::Row { line, error, .. }) => (line, error),
             other => panic!("{other:?}"),
         }
@@ -318,23 +297,17 @@ mod tests {
         let file = b"a,b,1,2000-01-01,1\nc,d,2,2000-01-01,2\ne,f,3,2000-01-01,3\n";
         let counts = |bets, bytes| {
             let all = batches(file, Limits { bets, bytes });
-            (all.iter().map(|batch| batch.0).collect::<Vec<_>>(), all.concat_text())
+            (all.iter().map(|batch| batch.0).collect::<Vec<_>>(), text_of(&all))
         };
-        let whole = batches(file, LIMITS).concat_text();
+        let whole = text_of(&batches(file, LIMITS));
         let record = whole.len() / 3;
         assert_eq!(counts(2, 1000), (vec![2, 1], whole.clone()));
         assert_eq!(counts(10, record), (vec![1, 1, 1], whole.clone()));
         assert_eq!(counts(10, record * 2 + 1), (vec![2, 1], whole));
     }
 
-    trait ConcatText {
-        fn concat_text(&self) -> String;
-    }
-
-    impl ConcatText for Vec<(u64, String)> {
-        fn concat_text(&self) -> String {
-            self.iter().map(|batch| batch.1.as_str()).collect::<Vec<_>>().join("\x1e")
-        }
+    fn text_of(batches: &[(u64, String)]) -> String {
+        batches.iter().map(|batch| batch.1.as_str()).collect::<Vec<_>>().join("\x1e")
     }
 
     #[test]
@@ -342,40 +315,40 @@ mod tests {
         for end in ["\n", "\r\n"] {
             let with =
                 |row: &str| bad_row(format!("\"a\n\nb\",c,1,2000-01-01,1{end}{row}{end}x{end}").as_bytes());
-            assert_eq!(with("a,b,1,2000-01-01"), (4, RowError::Columns(4)));
-            assert_eq!(with("a,b,1,2000-01-01,1,1"), (4, RowError::Columns(6)));
-            assert_eq!(with("a\x1f,b,1,2000-01-01,1"), (4, RowError::Separator));
-            assert!(matches!(with("a,b,1,2000-13-01,1"), (4, RowError::Bet(_))));
-            assert!(matches!(with("\"a\n\",b,1,2000-01-01,x"), (4, RowError::Bet(_))));
+            assert_eq!(with("a,b,1,2000-01-01"), (4, BadRow::Columns(4)));
+            assert_eq!(with("a,b,1,2000-01-01,1,1"), (4, BadRow::Columns(6)));
+            assert_eq!(with("a\x1f,b,1,2000-01-01,1"), (4, BadRow::Separator));
+            assert!(matches!(with("a,b,1,2000-13-01,1"), (4, BadRow::Bet(_))));
+            assert!(matches!(with("\"a\n\",b,1,2000-01-01,x"), (4, BadRow::Bet(_))));
         }
-        assert_eq!(bad_row(b"a,b,1,2000-01-01,1\r\n\xff,b,1,2000-01-01,1\r\n"), (2, RowError::Utf8));
+        assert_eq!(bad_row(b"a,b,1,2000-01-01,1\r\n\xff,b,1,2000-01-01,1\r\n"), (2, BadRow::Utf8));
         assert!(matches!(
             bad_row(b"a,b,1,2000-01-01,1\r\n\r\n\nx,b,1,2000-01-01,x\r\n"),
-            (4, RowError::Bet(_))
+            (4, BadRow::Bet(_))
         ));
     }
 
     #[test]
     fn a_bet_that_fits_into_no_message_is_refused() {
         let row = format!("{},b,1,2000-01-01,1\n", "x".repeat(9000));
-        let mut file = file_of(format!("a,b,1,2000-01-01,1\n{row}").as_bytes());
+        let (mut file, _kept) = file_of(format!("a,b,1,2000-01-01,1\n{row}").as_bytes());
         assert_eq!(file.fill(LIMITS, &mut Vec::new()).unwrap().unwrap().bets, 1);
         assert!(matches!(
             file.fill(LIMITS, &mut Vec::new()),
-            Err(AgencyError::Row { line: 2, error: RowError::TooLong { .. }, .. })
+            Err(AgencyError::Row { line: 2, error: BadRow::TooLong { .. }, .. })
         ));
     }
 
     #[test]
     fn a_quote_that_is_not_closed_does_not_swallow_the_file() {
         let file = format!("a,b,1,2000-01-01,1\n\"{}", "x\n".repeat(2 * MAX_ROW));
-        assert_eq!(bad_row(file.as_bytes()), (2, RowError::Endless(MAX_ROW)));
+        assert_eq!(bad_row(file.as_bytes()), (2, BadRow::Endless(MAX_ROW)));
     }
 
     #[test]
     fn how_many_rows_there_are_is_guessed_from_those_that_were_read() {
         let row = b"a,b,1,2000-01-01,1\n";
-        let mut file = file_of(&row.repeat(1000));
+        let (mut file, _kept) = file_of(&row.repeat(1000));
         assert_eq!(file.expected_rows(0), 0);
         file.fill(Limits { bets: 10, bytes: 8192 }, &mut Vec::new()).unwrap();
         let expected = file.expected_rows(10);
@@ -387,14 +360,14 @@ mod tests {
     #[test]
     fn what_is_stored_is_skipped() {
         let rows = b"a,b,1,2000-01-01,1\nbad\nc,d,2,2000-01-01,2\n";
-        let mut file = file_of(rows);
+        let (mut file, _kept) = file_of(rows);
         file.skip(2).unwrap();
         assert_eq!(file.fill(LIMITS, &mut Vec::new()).unwrap().unwrap().bets, 1);
         assert!(!file.has_more().unwrap());
         assert!(matches!(
-            file_of(rows).skip(4),
+            file_of(rows).0.skip(4),
             Err(AgencyError::FileTooShort { stored: 4, in_file: 3, .. })
         ));
-        file_of(rows).skip(3).unwrap();
+        file_of(rows).0.skip(3).unwrap();
     }
 }

@@ -3,11 +3,10 @@
 use std::thread;
 
 use super::bets_file::{BetsFile, Limits};
-use super::connection::{Connection, is_busy, refused};
+use super::connection::{ServerConnection, finish_frame, unwanted};
 use super::error::{AgencyError, Lost, Trouble};
 use super::pauses::Pauses;
 use super::progress::Progress;
-use super::session::finish_frame;
 use crate::config::AgencyConfig;
 use crate::logging::{self, Level, Outcome};
 use crate::protocol::frame::{FrameType, HEADER_LEN};
@@ -83,13 +82,11 @@ impl Classic<'_> {
 /// # Errors
 /// They were refused, may be sent again, or it is not known whether they are stored.
 pub fn deliver(address: &str, packet: &[u8], name: impl Fn() -> String) -> Result<(), Trouble> {
-    let mut connection = Connection::open(address)?;
+    let mut connection = ServerConnection::open(address)?;
     connection.send(packet)?;
     match connection.receive() {
         Ok(ServerMessage::BetAck) => Ok(()),
-        Ok(ServerMessage::Error(reason)) if is_busy(reason) => Err(Lost::Busy(reason.to_owned()).into()),
-        Ok(ServerMessage::Error(reason)) => Err(refused(&name(), reason).into()),
-        Ok(_) => Err(AgencyError::WrongAnswer("a bet").into()),
+        Ok(other) => Err(unwanted(&other, &name())),
         Err(Trouble::Lost(lost)) => Err(AgencyError::UnknownOutcome { bets: name(), lost }.into()),
         Err(fatal) => Err(fatal),
     }
@@ -97,25 +94,17 @@ pub fn deliver(address: &str, packet: &[u8], name: impl Fn() -> String) -> Resul
 
 /// An END has no answer: the server closes the connection when it has taken it.
 fn send_end(config: &AgencyConfig, agency: u8) -> Result<(), Trouble> {
-    let mut connection = Connection::open(&config.server_address)?;
-    connection.send(&encoded(&ClientMessage::End(Some(agency))))?;
+    let mut connection = ServerConnection::open(&config.server_address)?;
+    connection.send_message(&ClientMessage::End(Some(agency)))?;
     match connection.receive() {
         Err(Trouble::Lost(Lost::Closed)) | Ok(ServerMessage::BetAck) => Ok(()),
-        Ok(ServerMessage::Error(reason)) if is_busy(reason) => Err(Lost::Busy(reason.to_owned()).into()),
-        Ok(ServerMessage::Error(reason)) => Err(refused("the end of the bets", reason).into()),
-        Ok(_) => Err(AgencyError::WrongAnswer("the end of the bets").into()),
+        Ok(other) => Err(unwanted(&other, "the end of the bets")),
         Err(trouble) => Err(trouble),
     }
 }
 
 fn ask_for_winners(config: &AgencyConfig, agency: u8) -> Result<Option<u64>, Trouble> {
-    let mut connection = Connection::open(&config.server_address)?;
-    connection.send(&encoded(&ClientMessage::ResultRequest(Some(agency))))?;
+    let mut connection = ServerConnection::open(&config.server_address)?;
+    connection.send_message(&ClientMessage::ResultRequest(Some(agency)))?;
     connection.receive_winners()
-}
-
-fn encoded(message: &ClientMessage<'_>) -> Vec<u8> {
-    let mut frame = Vec::new();
-    message.encode(&mut frame);
-    frame
 }

@@ -2,20 +2,25 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use memchr::memchr_iter;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::error::{AgencyError, Lost, Trouble};
-use crate::protocol::frame::{Frame, FrameBuffer, FrameType, HEADER_LEN};
-use crate::protocol::message::{NotAnAnswer, ServerMessage};
+use crate::logging::{self, Outcome};
+use crate::protocol::frame::{Frame, FrameBuffer, FrameType, HEADER_LEN, header};
+use crate::protocol::message::{ClientMessage, NotAnAnswer, ServerMessage};
 use crate::protocol::record::RECORD_SEPARATOR;
 
 /// How long one address may take to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the server may take to read or to answer, unless it is the draw that is waited for.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+/// After so many seconds without an answer, the log says that one is waited for.
+const QUIET_S: u16 = 3;
 
 // A network that was cut, or a server that lost its power, says nothing: it is noticed by these.
 const KEEPALIVE_IDLE_S: u32 = 10;
@@ -29,13 +34,12 @@ const MAX_ANSWER: u32 = 64 * 1024;
 const RESULT_CHUNK: usize = 16 * 1024;
 
 /// A connection that stands.
-#[derive(Debug)]
-pub struct Connection {
+pub struct ServerConnection {
     stream: TcpStream,
     incoming: FrameBuffer,
 }
 
-impl Connection {
+impl ServerConnection {
     /// Connects to `HOST:PORT`, to the first address of it that answers.
     ///
     /// # Errors
@@ -57,8 +61,17 @@ impl Connection {
         self.stream.write_all(frames).map_err(lost)
     }
 
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// As of [`Self::send`].
+    pub fn send_message(&mut self, message: &ClientMessage<'_>) -> Result<(), Lost> {
+        let mut frame = Vec::new();
+        message.encode(&mut frame);
+        self.send(&frame)
+    }
+
     /// Whether an answer is there to be received without waiting.
-    #[must_use]
     pub fn has_answer(&self) -> bool {
         self.incoming.has_frame()
     }
@@ -68,11 +81,22 @@ impl Connection {
     /// # Errors
     /// None came, or it is none that a server gives.
     pub fn receive(&mut self) -> Result<ServerMessage<'_>, Trouble> {
+        if !self.incoming.has_frame() {
+            self.tell_of_a_wait();
+        }
         while !self.incoming.has_frame() {
             self.receive_more()?;
         }
         let frame = self.incoming.next_frame().map_err(AgencyError::from)?.ok_or(Lost::Closed)?;
         Ok(ServerMessage::decode(frame).map_err(AgencyError::from)?)
+    }
+
+    /// A server that is full takes connections and lets them wait: somebody may ask why nothing happens.
+    fn tell_of_a_wait(&self) {
+        let mut answer = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut answer, PollTimeout::from(QUIET_S * 1000)) == Ok(0) {
+            logging::info("connect", Outcome::InProgress, &[("waited_s", &QUIET_S)]);
+        }
     }
 
     fn receive_more(&mut self) -> Result<(), Lost> {
@@ -102,7 +126,7 @@ impl Connection {
     /// No such answer came, or a refusal.
     pub fn receive_winners(&mut self) -> Result<Option<u64>, Trouble> {
         if !self.incoming.is_empty() {
-            return Err(AgencyError::WrongAnswer("what was asked before").into());
+            return Err(AgencyError::WrongAnswer.into());
         }
         let mut header = [0; HEADER_LEN];
         self.stream.read_exact(&mut header).map_err(lost)?;
@@ -112,9 +136,9 @@ impl Connection {
         match FrameType::from_byte(kind) {
             Some(FrameType::Result) => Ok(Some(self.count_winners(len)?)),
             Some(FrameType::InProgress) => Ok(None),
-            Some(FrameType::Error) => Err(self.refusal(len)?.into()),
+            Some(FrameType::Error) => Err(self.refusal(len)?),
             Some(kind) => Err(AgencyError::from(NotAnAnswer(kind)).into()),
-            None => Err(AgencyError::WrongAnswer("a question for the winners").into()),
+            None => Err(AgencyError::WrongAnswer.into()),
         }
     }
 
@@ -133,28 +157,36 @@ impl Connection {
         Ok(if len == 0 { 0 } else { separators + 1 })
     }
 
-    fn refusal(&mut self, len: u32) -> Result<AgencyError, Trouble> {
+    fn refusal(&mut self, len: u32) -> Result<Trouble, Lost> {
         let mut payload = vec![0; len.min(MAX_ANSWER) as usize];
         self.stream.read_exact(&mut payload).map_err(lost)?;
-        let frame = Frame { kind: FrameType::Error, payload: &payload };
-        match ServerMessage::decode(frame).map_err(AgencyError::from)? {
-            ServerMessage::Error(reason) if is_busy(reason) => Err(Lost::Busy(reason.to_owned()).into()),
-            ServerMessage::Error(reason) => Ok(refused("to say who won", reason)),
-            _ => Ok(AgencyError::WrongAnswer("a question for the winners")),
-        }
+        let answer = ServerMessage::decode(Frame { kind: FrameType::Error, payload: &payload });
+        Ok(answer.map_or_else(
+            |error| AgencyError::from(error).into(),
+            |answer| unwanted(&answer, "to say who won"),
+        ))
     }
 }
 
-/// Whether a refusal only says that the server has no room now.
-#[must_use]
-pub fn is_busy(reason: &str) -> bool {
-    reason.starts_with("busy")
+/// What an answer means that is not the one that was hoped for: that there is no room now, that `what` is refused, or
+/// nothing.
+pub fn unwanted(answer: &ServerMessage<'_>, what: &str) -> Trouble {
+    match *answer {
+        ServerMessage::Error(reason) if reason.starts_with("busy") => Lost::Busy(reason.to_owned()).into(),
+        ServerMessage::Error(reason) => {
+            AgencyError::Refused { what: what.to_owned(), reason: reason.to_owned() }.into()
+        }
+        _ => AgencyError::WrongAnswer.into(),
+    }
 }
 
-/// The refusal of something.
-#[must_use]
-pub fn refused(what: &str, reason: &str) -> AgencyError {
-    AgencyError::Refused { what: what.to_owned(), reason: reason.to_owned() }
+/// Writes the header of the frame that begins at `start` and goes on to the end of `out`.
+pub fn finish_frame(kind: FrameType, start: usize, out: &mut [u8]) {
+    let Some(frame) = out.get_mut(start..) else { return };
+    let len = frame.len().saturating_sub(HEADER_LEN);
+    if let Some(place) = frame.first_chunk_mut() {
+        *place = header(kind, u32::try_from(len).unwrap_or(u32::MAX));
+    }
 }
 
 fn connect(address: &str) -> Result<TcpStream, Lost> {

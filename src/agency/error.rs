@@ -29,7 +29,7 @@ pub enum AgencyError {
         /// The line on which the row begins.
         line: u64,
         /// What is wrong with it.
-        error: RowError,
+        error: BadRow,
     },
     /// The server has bets of this agency that the file has not.
     #[error("the server has {stored} bets of this agency, but {} has only {in_file}", .file.display())]
@@ -78,8 +78,8 @@ pub enum AgencyError {
     #[error("{0}")]
     NoAnswer(#[from] NotAnAnswer),
     /// The server answers something else than what it was asked.
-    #[error("the server's answer does not fit to {0}")]
-    WrongAnswer(&'static str),
+    #[error("the server's answer does not fit to what was asked")]
+    WrongAnswer,
     /// The signals can't be waited for.
     #[error("can't wait for signals: {0}")]
     Signals(io::Error),
@@ -102,7 +102,7 @@ impl AgencyError {
 
 /// Why a row of the file can't be sent as a bet.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum RowError {
+pub enum BadRow {
     /// It has not the columns of a bet.
     #[error("5 columns are needed (first name, last name, document, birthdate, number), not {0}")]
     Columns(usize),

@@ -1,15 +1,15 @@
 //! `loteria agency`: reads its file of bets, brings them to the server and waits for the result.
 //!
-//! [`session`] is how it talks to a server of ours, [`classic`] to one that knows only the original's messages. Both
-//! read the bets from a [`bets_file`] straight into frames, over a [`connection`]. On a terminal [`progress`] shows how far
-//! it is. [`single_bet`] is `loteria bet`.
+//! [`session`] is how it talks to a server of ours, `classic` to one that knows only the original's messages. Both read
+//! the bets from a `bets_file` straight into frames, over a `connection`. On a terminal `progress` shows how far it is.
+//! [`single_bet`] is `loteria bet`.
 
-pub mod bets_file;
-pub mod classic;
-pub mod connection;
-pub mod error;
-pub mod pauses;
-pub mod progress;
+mod bets_file;
+mod classic;
+mod connection;
+mod error;
+mod pauses;
+mod progress;
 pub mod session;
 pub mod single_bet;
 

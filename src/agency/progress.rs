@@ -25,7 +25,6 @@ pub struct Progress {
 
 impl Progress {
     /// Shows it if standard error is a terminal, and from then on has the log write above it.
-    #[must_use]
     pub fn start() -> Self {
         let lost = Cell::new(0);
         if !std::io::stderr().is_terminal() {
@@ -46,7 +45,6 @@ impl Progress {
     }
 
     /// Whether somebody may see it: for callers that have to work for its values.
-    #[must_use]
     pub fn is_shown(&self) -> bool {
         !self.bar.is_hidden()
     }

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::bets_file::{Batch, BetsFile, Limits};
-use super::connection::{Connection, is_busy, refused};
-use super::error::{AgencyError, Lost, Trouble};
+use super::connection::{ServerConnection, finish_frame, unwanted};
+use super::error::{AgencyError, Trouble};
 use super::pauses::{LONGEST, Pauses};
 use super::progress::Progress;
 use crate::config::AgencyConfig;
 use crate::logging::{self, Outcome};
 use crate::lottery::AgencyId;
-use crate::protocol::frame::{FrameType, HEADER_LEN, header};
+use crate::protocol::frame::{FrameType, HEADER_LEN};
 use crate::protocol::message::{AgencyState, ClientMessage, SESSION_VERSION, ServerMessage};
 
 /// The most batches that are sent and not yet acknowledged.
@@ -49,7 +49,7 @@ pub fn run(config: &AgencyConfig, progress: &Progress) -> Result<u64, AgencyErro
 
 /// One session, from wherever the server is.
 fn attend(config: &AgencyConfig, pauses: &mut Pauses<'_>, progress: &Progress) -> Result<u64, Trouble> {
-    let mut connection = Connection::open(&config.server_address)?;
+    let mut connection = ServerConnection::open(&config.server_address)?;
     let opened = open(&mut connection, config.id)?;
     let mut file = BetsFile::open(&config.bets_file, config.id)?;
     file.skip(opened.stored)?;
@@ -73,46 +73,38 @@ struct Opened {
     max_payload: u32,
 }
 
-fn open(connection: &mut Connection, agency: AgencyId) -> Result<Opened, Trouble> {
+fn open(connection: &mut ServerConnection, agency: AgencyId) -> Result<Opened, Trouble> {
     let message = ClientMessage::OpenSession { version: SESSION_VERSION, agency: agency.get().into() };
     match ask(connection, &message)? {
         ServerMessage::SessionOpened { agency: of, stored, state, max_payload } if of == agency => {
             logging::info("open_session", Outcome::Success, &[("agency_id", &agency), ("stored", &stored)]);
             Ok(Opened { stored, state, max_payload })
         }
-        ServerMessage::Error(reason) if is_busy(reason) => Err(Lost::Busy(reason.to_owned()).into()),
-        ServerMessage::Error(reason) => Err(refused("to open a session", reason).into()),
-        _ => Err(AgencyError::WrongAnswer("the opening of a session").into()),
+        other => Err(unwanted(&other, "to open a session")),
     }
 }
 
-fn end(connection: &mut Connection, agency: AgencyId) -> Result<(), Trouble> {
+fn end(connection: &mut ServerConnection, agency: AgencyId) -> Result<(), Trouble> {
     match ask(connection, &ClientMessage::End(None))? {
         ServerMessage::BetAck => {
             logging::info("end_message", Outcome::Success, &[("agency_id", &agency)]);
             Ok(())
         }
-        ServerMessage::Error(reason) => Err(refused("the end of the bets", reason).into()),
-        _ => Err(AgencyError::WrongAnswer("the end of the bets").into()),
+        other => Err(unwanted(&other, "the end of the bets")),
     }
 }
 
-fn await_result(connection: &mut Connection) -> Result<u64, Trouble> {
-    let mut frame = Vec::new();
-    ClientMessage::AwaitResult.encode(&mut frame);
+fn await_result(connection: &mut ServerConnection) -> Result<u64, Trouble> {
     connection.wait_for_the_draw()?;
-    connection.send(&frame)?;
-    let winners = connection.receive_winners()?;
-    Ok(winners.ok_or(AgencyError::WrongAnswer("the wait for the draw"))?)
+    connection.send_message(&ClientMessage::AwaitResult)?;
+    Ok(connection.receive_winners()?.ok_or(AgencyError::WrongAnswer)?)
 }
 
 fn ask<'a>(
-    connection: &'a mut Connection,
+    connection: &'a mut ServerConnection,
     message: &ClientMessage<'_>,
 ) -> Result<ServerMessage<'a>, Trouble> {
-    let mut frame = Vec::new();
-    message.encode(&mut frame);
-    connection.send(&frame)?;
+    connection.send_message(message)?;
     connection.receive()
 }
 
@@ -131,7 +123,7 @@ enum Rest {
 
 /// Bets on their way.
 struct Upload<'a> {
-    connection: &'a mut Connection,
+    connection: &'a mut ServerConnection,
     file: BetsFile,
     path: &'a Path,
     limits: Limits,
@@ -147,7 +139,7 @@ struct Upload<'a> {
 
 impl<'a> Upload<'a> {
     fn new(
-        connection: &'a mut Connection,
+        connection: &'a mut ServerConnection,
         file: BetsFile,
         config: &'a AgencyConfig,
         opened: &Opened,
@@ -246,17 +238,7 @@ impl<'a> Upload<'a> {
                 self.show(reached);
                 Ok(())
             }
-            ServerMessage::Error(reason) => Err(refused(&batch.name(self.path), reason).into()),
-            _ => Err(AgencyError::WrongAnswer("a batch of bets").into()),
+            other => Err(unwanted(&other, &batch.name(self.path))),
         }
-    }
-}
-
-/// Writes the header of the frame that begins at `start` and goes on to the end of `out`.
-pub(super) fn finish_frame(kind: FrameType, start: usize, out: &mut [u8]) {
-    let Some(frame) = out.get_mut(start..) else { return };
-    let len = frame.len().saturating_sub(HEADER_LEN);
-    if let Some(place) = frame.first_chunk_mut() {
-        *place = header(kind, u32::try_from(len).unwrap_or(u32::MAX));
     }
 }

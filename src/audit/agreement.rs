@@ -1,26 +1,21 @@
 //! What the state file says, against the bets and against itself.
 
-use std::fmt;
-
 use super::tally::Tally;
 use crate::lottery::{AgencyId, Draw};
 use crate::server::storage::state_file::State;
 
 /// The agencies that have bets and do not take part, if there are any.
-#[must_use]
 pub fn outside(tally: &Tally, agencies: u16) -> Option<String> {
-    let outside: Vec<AgencyId> = tally.with_bets().map(|(agency, _)| agency).collect();
-    let outside = Names::of(outside.into_iter().filter(|agency| agency.get() > agencies));
-    outside.map(|names| {
+    let with_bets = tally.with_bets().map(|(agency, _)| agency);
+    names(with_bets.filter(|agency| agency.get() > agencies)).map(|names| {
         format!("there are bets of agencies that do not take part (1 to {agencies} do): {names}")
     })
 }
 
 /// All that contradicts itself in a state file beside a bets file of that length in bytes, in a contest of agencies 1 to
 /// `agencies`.
-#[must_use]
 pub fn contradictions(state: &State, agencies: u16, length: u64) -> Vec<String> {
-    let outside = Names::of(state.ended.iter().copied().filter(|agency| agency.get() > agencies));
+    let outside = names(state.ended.iter().copied().filter(|agency| agency.get() > agencies));
     let outside = outside
         .map(|names| format!("it has ENDs of agencies that do not take part (1 to {agencies} do): {names}"));
     let missing = state.draw.as_ref().and_then(|draw| not_ended(state, draw));
@@ -39,7 +34,7 @@ fn repeated(state: &State) -> Option<String> {
     let mut repeated: Vec<AgencyId> =
         ended.array_windows().filter(|[one, next]| one == next).map(|[one, _]| *one).collect();
     repeated.dedup();
-    Names::of(repeated.into_iter()).map(|names| format!("it has several ENDs of these agencies: {names}"))
+    names(repeated.into_iter()).map(|names| format!("it has several ENDs of these agencies: {names}"))
 }
 
 fn not_ended(state: &State, draw: &Draw) -> Option<String> {
@@ -51,31 +46,19 @@ fn not_ended(state: &State, draw: &Draw) -> Option<String> {
     }
     let numbered = (1..=draw.agencies).zip(ended);
     let missing = numbered.filter(|(_, ended)| !ended).filter_map(|(number, _)| AgencyId::new(number));
-    Names::of(missing).map(|names| format!("it has a draw, but no END of these agencies: {names}"))
+    names(missing).map(|names| format!("it has a draw, but no END of these agencies: {names}"))
 }
 
 /// How many agencies are named.
 const NAMED: usize = 5;
 
-/// Some agencies, for people.
-struct Names {
-    named: Vec<AgencyId>,
-    more: usize,
-}
-
-impl Names {
-    /// None of none.
-    fn of(mut agencies: impl Iterator<Item = AgencyId>) -> Option<Self> {
-        let named: Vec<AgencyId> = agencies.by_ref().take(NAMED).collect();
-        (!named.is_empty()).then(|| Self { named, more: agencies.count() })
-    }
-}
-
-impl fmt::Display for Names {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<String> = self.named.iter().map(ToString::to_string).collect();
-        f.write_str(&names.join(", "))?;
-        if self.more > 0 { write!(f, " and {} more", self.more) } else { Ok(()) }
+/// Some agencies, for people; none of none.
+fn names(mut agencies: impl Iterator<Item = AgencyId>) -> Option<String> {
+    let named: Vec<String> = agencies.by_ref().take(NAMED).map(|agency| agency.to_string()).collect();
+    let named = (!named.is_empty()).then(|| named.join(", "))?;
+    match agencies.count() {
+        0 => Some(named),
+        more => Some(format!("{named} and {more} more")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `loteria check`: is every row valid, does one stand there twice, and is the state file consistent with the bets?
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::agreement::contradictions;
 use super::duplicates::{Duplicate, Hashes};
 use super::files::Files;
-use super::rows::{Rows, Step};
+use super::rows::{Found, Rows};
 use super::tally::Tally;
 use super::winners::TORN;
 use super::{AuditError, Verdict};
@@ -19,7 +19,7 @@ use crate::server::storage::state_file::State;
 use crate::status::text::plural;
 
 /// How many findings of a kind are listed; the others are counted.
-pub const LISTED: usize = 100;
+const LISTED: usize = 100;
 
 /// Reads the files, and writes what it finds to `out`.
 ///
@@ -85,7 +85,7 @@ impl<'a> Check<'a> {
         let mut rows = Rows::of(self.files);
         loop {
             let mut stranger = None;
-            let step = rows.next(|line, row, bytes| {
+            let found = rows.next(|line, row, bytes| {
                 self.tally.add(row.agency, false);
                 self.hashes.add(bytes);
                 stranger = (row.agency.get() > self.agencies).then_some((line, row.agency));
@@ -93,11 +93,11 @@ impl<'a> Check<'a> {
             if let Some((line, agency)) = stranger {
                 self.stranger_in(line, agency);
             }
-            match step {
-                Step::Row => {}
-                Step::Damaged(line, damage) => self.error_in(line, damage),
-                Step::End(0) => break,
-                Step::End(torn) => {
+            match found {
+                Found::Row => {}
+                Found::Damaged(line, damage) => self.error_in(line, damage),
+                Found::End(0) => break,
+                Found::End(torn) => {
                     self.notices.add(
                         format_args!("{}: notice", self.path),
                         format_args!("the last {torn} bytes are no whole row: {TORN}"),
@@ -114,8 +114,11 @@ impl<'a> Check<'a> {
     /// One that has no part may have many rows, and would hide what else is wrong: its first one is listed.
     fn stranger_in(&mut self, line: u64, agency: AgencyId) {
         if self.tally.of(agency).bets == 1 {
-            let drawn = self.files.draw().is_some();
-            self.error_in(line, NoPart { agency, agencies: self.agencies, drawn });
+            let origin = if self.files.draw().is_some() { "the draw" } else { "CLIENTS_AMOUNT" };
+            let last = self.agencies;
+            let error =
+                format_args!("agency {agency} does not take part: only 1 to {last} do, says {origin}");
+            self.error_in(line, error);
         } else {
             self.errors.count += 1;
         }
@@ -218,22 +221,6 @@ fn remarks(state: &State, configured: Rules) -> Vec<String> {
         ));
     }
     remarks
-}
-
-/// A row is whole, but its agency has no place in the contest.
-struct NoPart {
-    agency: AgencyId,
-    agencies: u16,
-    /// Whether it is a draw that tells who takes part, or else the configuration.
-    drawn: bool,
-}
-
-impl fmt::Display for NoPart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { agency, agencies, drawn } = self;
-        let origin = if *drawn { "the draw" } else { "CLIENTS_AMOUNT" };
-        write!(f, "agency {agency} does not take part: only 1 to {agencies} do, says {origin}")
-    }
 }
 
 /// How much is read before the bar moves, in bytes.

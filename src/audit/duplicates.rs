@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hasher as _};
 
 use super::AuditError;
 use super::files::Files;
-use super::rows::{Rows, Step};
+use super::rows::{Found, Rows};
 
 /// The hashes of all rows.
 #[derive(Debug, Default)]
@@ -30,7 +30,6 @@ impl Hashes {
     }
 
     /// The rows that may stand in the file more than once.
-    #[must_use]
     pub fn repeated(mut self) -> Repeated {
         self.0.sort_unstable();
         let mut repeated = Repeated { hashes: Vec::new(), again: 0 };
@@ -55,7 +54,6 @@ pub struct Repeated {
 
 impl Repeated {
     /// How many rows there are that stood in the file before, if rows with the same hash are the same.
-    #[must_use]
     pub fn count(&self) -> u64 {
         self.again
     }
@@ -76,7 +74,7 @@ impl Repeated {
         let mut firsts: HashMap<u64, (u64, Box<[u8]>)> = HashMap::new();
         let mut rows = Rows::of(files);
         while !self.hashes.is_empty() && rows.offset() < up_to {
-            let step = rows.next(|line, _, row| {
+            let found = rows.next(|line, _, row| {
                 let hash = hash(row);
                 if self.hashes.binary_search(&hash).is_err() {
                     return;
@@ -86,7 +84,7 @@ impl Repeated {
                     found(Duplicate { line, first: *first });
                 }
             })?;
-            if matches!(step, Step::End(_)) {
+            if matches!(found, Found::End(_)) {
                 break;
             }
         }

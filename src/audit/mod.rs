@@ -6,18 +6,18 @@
 //! | file | what |
 //! |---|---|
 //! | [`files`] | the files, opened to be read |
-//! | [`rows`] | the rows of the bets file, each with its line |
-//! | [`tally`] | how many bets and winners each agency has |
-//! | [`agreement`] | what state file and bets say against each other |
+//! | `rows` | the rows of the bets file, each with its line |
+//! | `tally` | how many bets and winners each agency has |
+//! | `agreement` | what state file and bets say against each other |
 //! | [`winners`], [`check`] | the two commands |
-//! | [`duplicates`] | which rows stand in the file more than once |
+//! | `duplicates` | which rows stand in the file more than once |
 
-pub mod agreement;
+mod agreement;
 pub mod check;
-pub mod duplicates;
+mod duplicates;
 pub mod files;
-pub mod rows;
-pub mod tally;
+mod rows;
+mod tally;
 pub mod winners;
 
 use std::io;

@@ -31,7 +31,7 @@ pub enum Damage {
 
 /// What came next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum Found {
     /// A row, which was handed on.
     Row,
     /// Something else, from the beginning of that line to its end. It is passed over.
@@ -51,7 +51,6 @@ pub struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// The rows of that file, from its beginning.
-    #[must_use]
     pub fn of(files: &'a Files) -> Self {
         let read: ReadAt<'a> = Box::new(|buffer, at| {
             loop {
@@ -65,7 +64,6 @@ impl<'a> Rows<'a> {
     }
 
     /// How much of the file is behind, in bytes.
-    #[must_use]
     pub fn offset(&self) -> u64 {
         self.reader.offset()
     }
@@ -74,7 +72,7 @@ impl<'a> Rows<'a> {
     ///
     /// # Errors
     /// The file can't be read.
-    pub fn next(&mut self, mut take: impl FnMut(u64, &Row<'_>, &[u8])) -> Result<Step, AuditError> {
+    pub fn next(&mut self, mut take: impl FnMut(u64, &Row<'_>, &[u8])) -> Result<Found, AuditError> {
         let line = self.line;
         let mut lines = 1;
         let next = self.reader.next_row(|row, bytes| {
@@ -86,14 +84,14 @@ impl<'a> Rows<'a> {
         match next.map_err(|error| self.files.unreadable(error))? {
             Ok(()) => {
                 self.line += lines;
-                Ok(Step::Row)
+                Ok(Found::Row)
             }
             Err(error) => self.pass(error),
         }
     }
 
     /// Passes over what is no row.
-    fn pass(&mut self, error: RowError) -> Result<Step, AuditError> {
+    fn pass(&mut self, error: RowError) -> Result<Found, AuditError> {
         let damage = match error {
             RowError::Unfinished | RowError::UnfinishedQuotes if !self.reader.at_end() => Damage::Endless,
             RowError::Unfinished => return Ok(self.end()),
@@ -103,11 +101,11 @@ impl<'a> Rows<'a> {
         };
         self.reader.skip_line().map_err(|error| self.files.unreadable(error))?;
         self.line += 1;
-        Ok(Step::Damaged(self.line - 1, damage))
+        Ok(Found::Damaged(self.line - 1, damage))
     }
 
-    fn end(&self) -> Step {
-        Step::End(self.reader.waiting().len() as u64)
+    fn end(&self) -> Found {
+        Found::End(self.reader.waiting().len() as u64)
     }
 
     /// As recovery would see it. A server that runs may have noted meanwhile what it writes.

@@ -1,6 +1,7 @@
 //! How many bets and winners each agency has.
 
-use std::fmt;
+use std::fmt::Display;
+use std::io::{self, Write};
 
 use crate::lottery::AgencyId;
 
@@ -32,13 +33,11 @@ impl Tally {
     }
 
     /// What an agency has.
-    #[must_use]
     pub fn of(&self, agency: AgencyId) -> Count {
         self.counts.get(agency.index()).copied().unwrap_or_default()
     }
 
     /// What all have together.
-    #[must_use]
     pub fn all(&self) -> Count {
         self.counts.iter().fold(Count::default(), |all, count| Count {
             bets: all.bets + count.bets,
@@ -54,36 +53,32 @@ impl Tally {
             .filter_map(|(index, count)| Some((AgencyId::new(index + 1)?, *count)))
     }
 
-    /// As a table for people, with a line for each agency that takes part or has bets.
-    #[must_use]
-    pub fn table(&self, agencies: u16) -> Table<'_> {
-        Table { tally: self, agencies }
-    }
-}
-
-/// A table for people.
-#[derive(Debug)]
-pub struct Table<'a> {
-    tally: &'a Tally,
-    agencies: u16,
-}
-
-impl fmt::Display for Table<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  agency         bets      winners")?;
-        let last = usize::from(self.agencies).max(self.tally.counts.len());
-        let taking_part =
-            |agency: &AgencyId| agency.get() <= self.agencies || self.tally.of(*agency).bets > 0;
-        for agency in (1..=last).filter_map(AgencyId::new).filter(taking_part) {
-            line(f, &agency, self.tally.of(agency))?;
+    /// Writes a table for people, with a line for each agency that takes part or has bets.
+    ///
+    /// # Errors
+    /// What `out` says.
+    pub fn write_table(&self, agencies: u16, out: &mut dyn Write) -> io::Result<()> {
+        write_row(out, "agency", "bets", "winners")?;
+        let last = usize::from(agencies).max(self.counts.len());
+        for agency in (1..=last).filter_map(AgencyId::new) {
+            let Count { bets, winners } = self.of(agency);
+            if agency.get() <= agencies || bets > 0 {
+                write_row(out, agency, bets, winners)?;
+            }
         }
-        line(f, &"all", self.tally.all())
+        let Count { bets, winners } = self.all();
+        write_row(out, "all", bets, winners)
     }
 }
 
-fn line(f: &mut fmt::Formatter<'_>, agency: &dyn fmt::Display, count: Count) -> fmt::Result {
+fn write_row(
+    out: &mut dyn Write,
+    agency: impl Display,
+    bets: impl Display,
+    winners: impl Display,
+) -> io::Result<()> {
     // Formatted first: the width is for the text, whatever it is the text of.
-    writeln!(f, "{:>8} {:>12} {:>12}", agency.to_string(), count.bets, count.winners)
+    writeln!(out, "{:>8} {bets:>12} {winners:>12}", agency.to_string())
 }
 
 #[cfg(test)]
@@ -97,7 +92,9 @@ mod tests {
         tally.add(agency(1), true);
         tally.add(agency(1), false);
         tally.add(agency(4), true);
-        let text = tally.table(2).to_string();
+        let mut text = Vec::new();
+        tally.write_table(2, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         let expected = [
             ["agency", "bets", "winners"],

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::agreement::{contradictions, outside};
 use super::files::Files;
-use super::rows::{Rows, Step};
+use super::rows::{Found, Rows};
 use super::tally::Tally;
 use super::{AuditError, Verdict};
 use crate::logging::one_line;
@@ -92,7 +92,7 @@ impl<'a> Recount<'a> {
         let mut rows = Rows::of(self.files);
         let mut written = Ok(());
         loop {
-            let step = rows.next(|_, row, _| {
+            let found = rows.next(|_, row, _| {
                 let won = draw::wins(row.number, self.number);
                 tally.add(row.agency, won);
                 if won && written.is_ok() {
@@ -100,10 +100,10 @@ impl<'a> Recount<'a> {
                 }
             })?;
             written.as_ref().map_err(|error: &io::Error| AuditError::Write(error.kind().into()))?;
-            match step {
-                Step::Row => {}
-                Step::End(torn) => return Ok((tally, torn)),
-                Step::Damaged(line, error) => {
+            match found {
+                Found::Row => {}
+                Found::End(torn) => return Ok((tally, torn)),
+                Found::Damaged(line, error) => {
                     return Err(AuditError::Row { path: self.files.path.clone(), line, error });
                 }
             }
@@ -162,7 +162,9 @@ impl<'a> Recount<'a> {
             }
             None => {
                 let agencies = self.files.draw().map_or(0, |draw| draw.agencies);
-                write!(out, "\n{}\n", tally.table(agencies))?;
+                writeln!(out)?;
+                tally.write_table(agencies, out)?;
+                writeln!(out)?;
             }
         }
         if torn > 0 {

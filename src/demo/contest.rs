@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::DemoError;
-use super::display::Display;
+use super::output::Output;
 use super::process::{Process, Variable};
 use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, Setting};
 use crate::lottery::AgencyId;
@@ -36,8 +36,7 @@ const MAX_RESTARTS: u32 = 5;
 const SPARE_CLIENTS: u16 = 64;
 
 /// What server and agencies said at the end.
-#[derive(Debug)]
-pub struct Told {
+pub struct Claims {
     /// The server's last status.
     pub status: Status,
     /// How many of its bets won, agency by agency.
@@ -47,11 +46,11 @@ pub struct Told {
 }
 
 /// The processes of a contest.
-pub struct Contest<'a> {
+pub struct LiveContest<'a> {
     folder: &'a Path,
     size: u16,
     signals: &'a Signals,
-    display: &'a Display,
+    output: &'a Output,
     server: Process,
     /// 0 until the first server has said which one it took; the next ones get the same.
     port: u16,
@@ -59,7 +58,7 @@ pub struct Contest<'a> {
     agencies: Vec<(AgencyId, Process)>,
 }
 
-impl<'a> Contest<'a> {
+impl<'a> LiveContest<'a> {
     /// Starts the server.
     ///
     /// # Errors
@@ -68,17 +67,17 @@ impl<'a> Contest<'a> {
         folder: &'a Path,
         size: u16,
         signals: &'a Signals,
-        display: &'a Display,
+        output: &'a Output,
     ) -> Result<Self, DemoError> {
         let server = start_server(folder, size, 0)?;
-        Ok(Self { folder, size, signals, display, server, port: 0, restarts: 0, agencies: Vec::new() })
+        Ok(Self { folder, size, signals, output, server, port: 0, restarts: 0, agencies: Vec::new() })
     }
 
     /// Runs the agencies until all of them have their results.
     ///
     /// # Errors
     /// A process failed, or a signal came.
-    pub fn run(&mut self) -> Result<Told, DemoError> {
+    pub fn run(&mut self) -> Result<Claims, DemoError> {
         self.await_listening()?;
         let begun = Instant::now();
         self.start_agencies()?;
@@ -86,11 +85,11 @@ impl<'a> Contest<'a> {
             self.wait(TICK)?;
             self.keep_server_alive()?;
             if let Ok(status) = status::ask(self.address(), Instant::now() + PEEK_LIMIT) {
-                self.display.stored(status.bets);
+                self.output.stored(status.bets);
             }
         }
         let duration = begun.elapsed();
-        Ok(Told { status: self.last_status()?, winners: self.winners()?, duration })
+        Ok(Claims { status: self.last_status()?, winners: self.winners()?, duration })
     }
 
     /// Asks all processes to end, and kills those that do not.
@@ -143,7 +142,7 @@ impl<'a> Contest<'a> {
         while Instant::now() < limit {
             if let Some(port) = self.server.logged("listen", "port")? {
                 self.port = port.parse().map_err(io::Error::other)?;
-                return Ok(self.display.say(&format!("server: pid {}, port {port}", self.server.id()))?);
+                return Ok(self.output.say(&format!("server: pid {}, port {port}", self.server.id()))?);
             }
             if let Some(status) = self.server.ended()? {
                 let killed = status.signal().is_some() && self.port != 0;
@@ -161,7 +160,7 @@ impl<'a> Contest<'a> {
                 return Err(self.server_ended(status));
             };
             self.restarts += 1;
-            self.display.say(&format!("server: killed by signal {signal}, starting it again"))?;
+            self.output.say(&format!("server: killed by signal {signal}, starting it again"))?;
             self.server = start_server(self.folder, self.size, self.port)?;
             self.await_listening()?;
         }
@@ -173,7 +172,7 @@ impl<'a> Contest<'a> {
     }
 
     fn start_agencies(&mut self) -> Result<(), DemoError> {
-        self.display.say(&format!("agencies: {}", self.size))?;
+        self.output.say(&format!("agencies: {}", self.size))?;
         for agency in (1..=self.size).filter_map(AgencyId::new) {
             let process = start_agency(self.folder, agency, self.address())?;
             self.agencies.push((agency, process));

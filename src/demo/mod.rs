@@ -2,7 +2,7 @@
 //! made-up bets; at the end a table, checked against the file of bets.
 
 mod contest;
-mod display;
+mod output;
 mod process;
 mod report;
 
@@ -17,8 +17,8 @@ use crate::lottery::AgencyId;
 use crate::sample::{self, SampleError};
 use crate::status::StatusError;
 use crate::system::signal::Signals;
-use contest::Contest;
-use display::Display;
+use contest::LiveContest;
+use output::Output;
 
 /// The most agencies that one machine is asked to run.
 pub const MAX_AGENCIES: i64 = 1000;
@@ -31,10 +31,10 @@ pub enum DemoError {
     /// The folder holds the bets of another contest.
     #[error("{} holds a {BETS_FILE} already: give another --dir", .0.display())]
     FolderInUse(PathBuf),
-    /// The folder can't be used.
+    /// The folder, or the file of bets in it, can't be used.
     #[error("{}: {error}", .path.display())]
-    Folder {
-        /// The folder, or a file in it.
+    File {
+        /// Which of them.
         path: PathBuf,
         /// Why not.
         error: io::Error,
@@ -78,23 +78,15 @@ pub enum DemoError {
     /// An agency ended well, and did not say how many of its bets won.
     #[error("the log of agency {0} does not say how many of its bets won")]
     NoWinners(AgencyId),
-    /// The file of bets can't be counted.
-    #[error("{}: {error}", .path.display())]
-    Count {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        error: csv::Error,
-    },
     /// What the processes said and what is in the file differ.
     #[error("agency {agency}: {BETS_FILE} has {counted}, but should have {told}")]
     Disagreement {
         /// Which.
         agency: AgencyId,
         /// What is in the file.
-        counted: report::Tally,
+        counted: report::BetCount,
         /// What server and agency said.
-        told: report::Tally,
+        told: report::BetCount,
     },
 }
 
@@ -105,21 +97,21 @@ pub enum DemoError {
 pub fn run(agencies: u16, bets: u64, folder: Option<PathBuf>) -> Result<(), DemoError> {
     let signals = Signals::open()?;
     let folder = prepare(folder)?;
-    let display = Display::new(u64::from(agencies) * bets);
-    display.say(&format!("folder: {}", folder.display()))?;
+    let output = Output::new(u64::from(agencies) * bets);
+    output.say(&format!("folder: {}", folder.display()))?;
     sample::write(agencies, &[bets], sample::DEFAULT_SEED, &folder)?;
-    let mut contest = Contest::new(&folder, agencies, &signals, &display)?;
-    let told = contest.run();
+    let mut contest = LiveContest::new(&folder, agencies, &signals, &output)?;
+    let claims = contest.run();
     let stopped = contest.stop();
-    let told = told?;
+    let claims = claims?;
     stopped?;
-    display.finish();
-    report::check(&told, bets, &folder.join(BETS_FILE), &display)
+    output.finish();
+    report::check(&claims, bets, &folder.join(BETS_FILE), &output)
 }
 
 /// Makes the folder and says its full path.
 fn prepare(folder: Option<PathBuf>) -> Result<PathBuf, DemoError> {
-    let at = |path: &Path, error| DemoError::Folder { path: path.to_owned(), error };
+    let at = |path: &Path, error| DemoError::File { path: path.to_owned(), error };
     let folder = match folder {
         Some(folder) => {
             fs::create_dir_all(&folder).map_err(|error| at(&folder, error))?;

@@ -6,7 +6,6 @@ use super::{Field, Level, Outcome};
 
 /// The form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Format {
     /// `LEVEL    action: NAME | result: .. | key: value`, behind the time.
     Text,

@@ -56,7 +56,7 @@ pub fn ask_by_name(address: &str) -> Result<Vec<u8>, StatusError> {
     let (sender, receiver) = channel();
     thread::Builder::new().spawn(move || {
         // The receiver is gone only when the process is about to end.
-        sender.send(resolve_and_ask(&address, deadline)).ok();
+        sender.send(ask_for_json(&address, deadline)).ok();
     })?;
     receiver.recv_timeout(DEADLINE).unwrap_or_else(|error| match error {
         RecvTimeoutError::Timeout => Err(StatusError::Late),
@@ -64,14 +64,18 @@ pub fn ask_by_name(address: &str) -> Result<Vec<u8>, StatusError> {
     })
 }
 
-/// Asks the server at `HOST:PORT`, until `deadline`; returns the JSON that it sent. Looking up the name may take longer.
+/// Asks the server at that address or `HOST:PORT`, until `deadline`. Looking up a name may take longer.
 ///
 /// # Errors
 /// No status came in time.
-pub fn resolve_and_ask(address: &str, deadline: Instant) -> Result<Vec<u8>, StatusError> {
+pub fn ask(address: impl ToSocketAddrs, deadline: Instant) -> Result<Status, StatusError> {
+    Ok(serde_json::from_slice(&ask_for_json(address, deadline)?)?)
+}
+
+fn ask_for_json(address: impl ToSocketAddrs, deadline: Instant) -> Result<Vec<u8>, StatusError> {
     let mut last = StatusError::NoAddress;
     for candidate in address.to_socket_addrs()? {
-        match ask_for_json(candidate, deadline) {
+        match ask_at(candidate, deadline) {
             Ok(answer) => return Ok(answer),
             Err(error) => last = error,
         }
@@ -79,15 +83,7 @@ pub fn resolve_and_ask(address: &str, deadline: Instant) -> Result<Vec<u8>, Stat
     Err(last)
 }
 
-/// Asks the server at that address, until `deadline`.
-///
-/// # Errors
-/// No status came in time.
-pub fn ask(address: SocketAddr, deadline: Instant) -> Result<Status, StatusError> {
-    Ok(serde_json::from_slice(&ask_for_json(address, deadline)?)?)
-}
-
-fn ask_for_json(address: SocketAddr, deadline: Instant) -> Result<Vec<u8>, StatusError> {
+fn ask_at(address: SocketAddr, deadline: Instant) -> Result<Vec<u8>, StatusError> {
     let mut stream = TcpStream::connect_timeout(&address, left(deadline)?).map_err(late)?;
     let mut question = Vec::new();
     ClientMessage::StatusRequest.encode(&mut question);

@@ -1,20 +1,15 @@
 //! `loteria status`: asks a running server how the contest is going. The server's health check, and its live view.
 
-pub mod agencies_view;
 mod ask;
-pub mod events;
-pub mod history;
-pub mod lines;
-pub mod model;
 pub mod prometheus;
 #[cfg(test)]
 mod samples;
-pub mod table;
+mod table;
 pub mod text;
-pub mod view;
 pub mod watch;
 
-pub use self::ask::{DEADLINE, StatusError, ask, ask_by_name};
+use self::ask::ask_by_name;
+pub use self::ask::{DEADLINE, StatusError, ask};
 use crate::protocol::status::Status;
 
 /// How a status is shown.

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use crate::protocol::status::Status;
+use super::text::plural;
+use crate::protocol::status::{AgencyStatus, Status};
+
+/// How many agencies have a line each.
+const LISTED: usize = 100;
 
 /// The status for people.
-#[must_use]
 pub fn table(status: &Status) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -19,16 +22,31 @@ pub fn table(status: &Status) -> String {
     line("uptime", format!("{:.1} s", status.uptime_seconds));
     line("storage restarts", status.storage_restarts.to_string());
     line("confinement", status.confinement.to_string());
-    text.push_str("\nagency         bets  ended\n");
-    for agency in &status.per_agency {
-        let ended = if agency.ended { "yes" } else { "no" };
-        writeln!(text, "{:>6} {:>12}  {ended}", agency.agency, agency.bets).ok();
-    }
+    push_agencies(&mut text, &status.per_agency);
     text
 }
 
+fn push_agencies(text: &mut String, agencies: &[AgencyStatus]) {
+    text.push_str("\nagency         bets  ended\n");
+    let mut agencies: Vec<&AgencyStatus> = agencies.iter().collect();
+    if agencies.len() > LISTED {
+        // Those that the draw waits for are the ones that are looked for.
+        agencies.sort_by_key(|agency| agency.ended);
+    }
+    for agency in agencies.iter().take(LISTED) {
+        let ended = if agency.ended { "yes" } else { "no" };
+        writeln!(text, "{:>6} {:>12}  {ended}", agency.agency, agency.bets).ok();
+    }
+    let others = agencies.get(LISTED..).unwrap_or_default();
+    if !others.is_empty() {
+        let bets = others.iter().fold(0_u64, |sum, agency| sum.saturating_add(agency.bets));
+        let ended = others.iter().filter(|agency| agency.ended).count();
+        let noun = plural(bets, "bet", "bets");
+        writeln!(text, "and {} more: {bets} {noun}, {ended} ended", others.len()).ok();
+    }
+}
+
 /// The draw for people.
-#[must_use]
 pub fn draw_of(status: &Status) -> String {
     match &status.draw {
         Some(draw) => format!("{} won, {}", draw.winning_number, draw.at),
@@ -55,5 +73,23 @@ mod tests {
         );
         let draw = Some(Draw { at: "2026-01-01T00:00:00-03:00".into(), agencies: 5, winning_number: 7574 });
         assert!(table(&Status { drawn: true, draw, ..status }).contains("7574 won, 2026-01-01"));
+    }
+    #[test]
+    fn of_many_agencies_those_that_the_draw_waits_for_are_listed_and_the_others_summed_up() {
+        let few: Vec<(u64, bool)> = (0..100).map(|number| (1, number % 2 == 0)).collect();
+        let agencies = |count: usize| {
+            let table = table(&samples::status(&few.repeat(2)[..count]));
+            let (_, agencies) = table.split_once("  ended\n").unwrap();
+            agencies.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let whole = agencies(100);
+        assert_eq!(
+            (whole.len(), &*whole[0], &*whole[99]),
+            (100, "     1            1  yes", "   100            1  no")
+        );
+        let cut = agencies(102);
+        assert_eq!(cut.len(), 101);
+        assert_eq!((&*cut[0], &*cut[50]), ("     2            1  no", "   102            1  no"));
+        assert_eq!((&*cut[51], &*cut[100]), ("     1            1  yes", "and 2 more: 2 bets, 2 ended"));
     }
 }

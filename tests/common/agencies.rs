@@ -1,12 +1,16 @@
-//! Agencies of this program, as processes, with files of made-up bets in the server's folder.
+//! Agencies of this program, as processes with files of bets.
 
-use std::fs::File;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
+use super::program::{Running, loteria};
 use super::{Bet, Log, Setup, until};
 
-/// The bets of an agency's file.
+/// The bets of an agency's file in the setup's folder.
 pub fn bets_of(setup: &Setup, agency: u32) -> Vec<Bet> {
     let path = setup.path(&format!("agency-{agency}.csv"));
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_path(path).unwrap();
@@ -22,46 +26,73 @@ pub fn bets_of(setup: &Setup, agency: u32) -> Vec<Bet> {
     bets.collect()
 }
 
-/// An agency in session mode. It is killed when it goes out of scope.
+/// A running agency.
 #[derive(Debug)]
-pub struct RunningAgency {
-    child: Child,
+pub struct Agency {
+    process: Running,
     log: PathBuf,
 }
 
-impl RunningAgency {
-    /// Starts it, against the server on the setup's port.
-    pub fn start(setup: &Setup, agency: u32) -> Self {
-        let log = setup.path(&format!("agency-log-{agency}"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_loteria"));
-        command.arg("agency").current_dir(setup.path("."));
-        for setting in loteria::config::AGENCY_SETTINGS {
-            command.env_remove(format!("CLI_{}", setting.key));
-        }
-        command.env("CLI_ID", agency.to_string());
-        command.env("CLI_SERVER_ADDRESS", format!("127.0.0.1:{}", setup.setting("SERVER_PORT")));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
-        loteria::system::process::die_with_parent(&mut command);
-        Self { child: command.spawn().unwrap(), log }
+impl Agency {
+    /// Starts it, with its files in that folder and those settings in the environment.
+    pub fn start(folder: &Path, number: u32, address: &str, variables: &[(&str, &str)]) -> Self {
+        let log = folder.join(format!("agency-log-{number}"));
+        let mut command = Self::command(folder, number, address, variables);
+        let process = Running::start(command.stderr(File::create(&log).unwrap()));
+        Self { process, log }
     }
 
-    /// Waits for its end, which must be a good one; how many of its bets won, as it says.
-    pub fn winners(mut self) -> String {
-        let mut status = None;
-        until("the agency ends", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        let log = Log(std::fs::read_to_string(&self.log).unwrap());
-        assert_eq!(status.unwrap().code(), Some(0), "{}", log.0);
-        log.assert_well_formed();
-        log.value("consulta_ganadores", "cant_ganadores").expect("a result")
+    /// The command that runs it.
+    pub fn command(folder: &Path, number: u32, address: &str, variables: &[(&str, &str)]) -> Command {
+        let mut command = loteria(&["agency"]);
+        command.current_dir(folder).env("CLI_ID", number.to_string()).env("CLI_SERVER_ADDRESS", address);
+        command.envs(variables.iter().copied());
+        command
     }
-}
 
-impl Drop for RunningAgency {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+    /// What it has logged.
+    pub fn log(&self) -> Log {
+        Log(fs::read_to_string(&self.log).unwrap())
+    }
+
+    /// Waits until it has logged that so many times.
+    pub fn await_log(&self, text: &str, times: usize) {
+        until(text, || self.log().0.matches(text).count() >= times);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn end(&mut self) -> ExitStatus {
+        let status = self.process.end();
+        self.log().assert_well_formed();
+        status
+    }
+
+    /// Waits for its end with exit code 0.
+    #[track_caller]
+    pub fn succeed(&mut self) -> Log {
+        let status = self.end();
+        assert_eq!(status.code(), Some(0), "{}", self.log().0);
+        self.log()
+    }
+
+    /// Waits for its end with exit code 1, and gives the last line of its log.
+    #[track_caller]
+    pub fn fail(&mut self) -> String {
+        let status = self.end();
+        let log = self.log();
+        assert_eq!(status.code(), Some(1), "{}", log.0);
+        let last = log.lines().last().unwrap().to_owned();
+        assert!(last.starts_with("CRITICAL action: agency | result: fail"), "{}", log.0);
+        last
+    }
+
+    /// Ends it by a signal, which must end it well and within a second.
+    #[track_caller]
+    pub fn terminate(&mut self, signal: Signal) {
+        let begun = Instant::now();
+        self.process.signal(signal);
+        self.succeed();
+        assert!(begun.elapsed() < Duration::from_secs(1));
     }
 }

@@ -2,9 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
 
-use super::{Bet, PATIENCE, records};
+use super::{A_WHILE, Bet, PATIENCE, records};
 
 /// The types of frames.
 pub mod kind {
@@ -149,10 +148,10 @@ impl Client {
         }
     }
 
-    /// Nothing must come for that long.
+    /// Nothing must come for a while.
     #[track_caller]
-    pub fn expect_silence(&mut self, duration: Duration) {
-        self.stream.set_read_timeout(Some(duration)).unwrap();
+    pub fn expect_silence(&mut self) {
+        self.stream.set_read_timeout(Some(A_WHILE)).unwrap();
         let mut byte = [0];
         let got = self.stream.read(&mut byte).map_err(|error| error.kind());
         assert_eq!(got, Err(ErrorKind::WouldBlock), "{byte:?}");

@@ -9,13 +9,16 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::Log;
+use super::program::output_within;
+use super::{Log, output, text};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
 /// This checkout: where the Dockerfile and the committed compose file are.
 const CHECKOUT: &str = env!("CARGO_MANIFEST_DIR");
 /// How long containers may take for what they do. Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_mins(2);
+
+/// How long a command of the engine may take; the longest builds the image.
+const LONGEST: Duration = Duration::from_mins(20);
 
 /// The right to use the engine: one contest at a time, with the image of this checkout. None where no engine answers.
 pub fn engine() -> Option<MutexGuard<'static, ()>> {
@@ -36,7 +39,7 @@ pub fn engine() -> Option<MutexGuard<'static, ()>> {
 }
 
 fn run(arguments: &[&str]) -> io::Result<Output> {
-    Command::new("docker").args(arguments).output()
+    output_within(LONGEST, Command::new("docker").args(arguments))
 }
 
 fn succeeds(arguments: &[&str]) -> bool {
@@ -224,7 +227,7 @@ impl Drop for Contest {
 }
 
 fn loteria(arguments: &[&str]) -> String {
-    let output = Command::new(PROGRAM).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let output = output(&mut super::loteria(arguments));
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
 }

@@ -324,19 +324,3 @@ impl Load {
         self.results.lock().unwrap().push((agency, winners));
     }
 }
-
-/// A port that stays free while the server on it is down: no connection gets it as its own, as it is below the range
-/// that the kernel gives these from.
-pub fn fixed_port() -> u16 {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
-    let lowest: usize = range.split_whitespace().next().unwrap().parse().unwrap();
-    let process = usize::try_from(std::process::id()).unwrap();
-    loop {
-        let offset = process * 37 + NEXT.fetch_add(1, Ordering::SeqCst);
-        let port = u16::try_from(2000 + offset % (lowest - 2000)).unwrap();
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}

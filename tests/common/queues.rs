@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
+
+use super::program::output;
+use super::until;
 
 /// Whether a user may have as many bytes in queues as the kernel lets everybody have.
 pub fn limit_is_the_usual_one() -> bool {
@@ -24,8 +26,8 @@ pub struct Mount<'a>(&'a Path);
 impl<'a> Mount<'a> {
     /// Mounts it, if one is allowed to.
     pub fn new(kind: &str, options: &str, at: &'a Path) -> Option<Self> {
-        let mounted = Command::new("mount").args(["-t", kind, "-o", options, "none"]).arg(at).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(at))
+        let mounted = output(Command::new("mount").args(["-t", kind, "-o", options, "none"]).arg(at));
+        mounted.status.success().then_some(Self(at))
     }
 }
 
@@ -41,14 +43,10 @@ pub fn assert_no_names() -> bool {
     let Some(_mount) = Mount::new("mqueue", "rw", folder.path()) else { return false };
     // A server that starts beside this one has a name for a moment: only one that stays is ours.
     let mut staying = names(folder.path());
-    for _ in 0..20 {
-        if staying.is_empty() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(5));
+    until("no queue keeps its name", || {
         staying = &staying & &names(folder.path());
-    }
-    assert!(staying.is_empty(), "queues keep their names: {staying:?}");
+        staying.is_empty()
+    });
     true
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,9 +14,9 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use super::client::{Client, Opened};
-use super::{Log, PATIENCE, processes, until};
+use super::program::{PROGRAM, Running, loteria, output};
+use super::{Log, processes, until};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
 /// What bash calls `ulimit -u`, the number of a user's processes, dash calls `ulimit -p`.
 const LIMIT: &str = r#"limit() { ulimit "-$1" "$2" 2>/dev/null || { [ "$1" = u ] && ulimit -p "$2"; }; };"#;
 
@@ -35,6 +35,11 @@ impl Setup {
         let folder = Arc::new(tempfile::Builder::new().prefix("loteria-test-").tempdir().unwrap());
         let setup = Self { folder, settings: BTreeMap::new(), limits: Vec::new(), user: None };
         setup.with("SERVER_IP", "127.0.0.1").with("SERVER_PORT", 0).with("LOGGING_LEVEL", "DEBUG")
+    }
+
+    /// The same for so many agencies.
+    pub fn of(agencies: u32) -> Self {
+        Self::new().with("CLIENTS_AMOUNT", agencies)
     }
 
     /// With this setting in the environment.
@@ -95,7 +100,7 @@ impl Setup {
         std::os::unix::fs::chown(self.folder.path(), Some(user), Some(user)).unwrap();
         // The way to the program may be closed to that user. Copied by another process: a file that this one has open for
         // writing, or a process that another thread of it forks just then, could not be executed.
-        assert!(Command::new("cp").arg(PROGRAM).arg(self.path("loteria")).status().unwrap().success());
+        assert!(output(Command::new("cp").arg(PROGRAM).arg(self.path("loteria"))).status.success());
         self.user = Some(user);
     }
 
@@ -144,7 +149,7 @@ impl Setup {
     /// Starts a server that is expected to end by itself, and waits for it.
     pub fn run(&self) -> Ended {
         let mut server = self.spawn();
-        let status = server.wait(PATIENCE).expect("a server that ends by itself");
+        let status = server.wait();
         Ended { code: status.code(), log: server.log() }
     }
 
@@ -154,32 +159,21 @@ impl Setup {
         let log_path =
             (1..1000).map(|run| self.path(&format!("log-{run}"))).find(|path| !path.exists()).unwrap();
         let log = File::options().create(true).append(true).open(&log_path).unwrap();
-        let mut command = self.command();
-        let child = command.stderr(log).spawn().unwrap();
-        RunningServer { setup: self.clone(), child, log_path, port: 0, ended: None, slot }
+        let process = Running::start(self.command().stderr(log));
+        RunningServer { setup: self.clone(), process, log_path, port: 0, slot }
     }
 
     fn command(&self) -> Command {
         let program = self.user.map_or(PathBuf::from(PROGRAM), |_| self.path("loteria"));
-        let mut command = if self.limits.is_empty() {
-            Command::new(program)
-        } else {
-            let limits: Vec<String> =
-                self.limits.iter().map(|(option, limit)| format!("limit {option} {limit} && ")).collect();
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &format!("{LIMIT} {}exec \"$@\"", limits.concat()), "sh"]).arg(program);
-            shell
-        };
+        let limits = self.limits.iter().map(|(option, limit)| format!("limit {option} {limit} && "));
+        let script = format!("{LIMIT} {}exec \"$@\"", limits.collect::<String>());
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "sh"]).arg(program).arg("server").env_clear().envs(&self.settings);
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }
-        for setting in loteria::config::SERVER_SETTINGS {
-            command.env_remove(setting.key);
-        }
-        command.env_remove("FAILPOINTS");
-        command.arg("server").envs(&self.settings).current_dir(self.folder.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
-        loteria::system::process::die_with_parent(&mut command);
+        command.current_dir(self.folder.path()).process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
 }
@@ -205,10 +199,9 @@ impl Ended {
 #[derive(Debug)]
 pub struct RunningServer {
     setup: Setup,
-    child: Child,
+    process: Running,
     log_path: PathBuf,
     port: u16,
-    ended: Option<ExitStatus>,
     slot: Option<Slot>,
 }
 
@@ -223,9 +216,14 @@ impl RunningServer {
         self.port
     }
 
+    /// The same with the host, as an argument of the program.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// The acceptor's process.
     pub fn pid(&self) -> i32 {
-        self.child.id().cast_signed()
+        self.process.pid()
     }
 
     /// All that it has logged so far.
@@ -285,34 +283,27 @@ impl RunningServer {
 
     /// Sends a signal to the acceptor.
     pub fn signal(&self, signal: Signal) {
-        processes::send(self.pid(), signal);
+        self.process.signal(signal);
     }
 
     /// How it ended, if it has.
     pub fn try_wait(&mut self) -> Option<ExitStatus> {
-        if self.ended.is_none() {
-            self.ended = self.child.try_wait().unwrap();
-        }
-        if self.ended.is_some() {
-            self.slot = None;
-        }
-        self.ended
+        self.process.try_wait()
     }
 
-    /// Waits for its end.
-    pub fn wait(&mut self, timeout: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + timeout;
-        while self.try_wait().is_none() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        self.ended
+    /// Waits for its end, which must come soon.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let status = self.process.end();
+        self.slot = None;
+        status
     }
 
     /// Ends it as a user does, with a signal, and waits for it.
     pub fn stop(&mut self, signal: Signal) -> (ExitStatus, Duration) {
         let start = Instant::now();
         self.signal(signal);
-        (self.wait(PATIENCE).expect("a server that ends"), start.elapsed())
+        (self.wait(), start.elapsed())
     }
 
     /// Ends it as a user does. It must end well.
@@ -329,7 +320,7 @@ impl RunningServer {
 
     fn show(&self) {
         eprintln!("--- {PROGRAM} server {:?}", self.setup.settings);
-        eprintln!("{}--- end of its log, {:?}", self.log().0, self.ended);
+        eprintln!("{}--- end of its log", self.log().0);
     }
 }
 
@@ -339,23 +330,42 @@ impl Drop for RunningServer {
             self.show();
         } else if self.try_wait().is_none() {
             self.signal(Signal::SIGTERM);
-            self.wait(PATIENCE);
+            self.process.wait();
         }
-        let left = if self.ended.is_some() { self.processes() } else { Vec::new() };
+        let has_ended = self.try_wait().is_some();
+        let left = if has_ended { self.processes() } else { Vec::new() };
         processes::kill_group(self.pid());
-        if self.try_wait().is_none() {
-            self.child.wait().ok();
-        }
         if !std::thread::panicking() {
             let check = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                assert_ne!(self.ended, None, "the server did not end on SIGTERM");
+                assert!(has_ended, "the server did not end on SIGTERM");
                 assert!(left.is_empty(), "processes were left: {left:?}");
                 self.log().assert_well_formed();
+                let on_purpose =
+                    self.setup.settings.get("FAILPOINTS").is_some_and(|points| points.contains("panic"));
+                assert!(
+                    on_purpose || self.log().lines_with("action: panic").is_empty(),
+                    "a process panicked"
+                );
             }));
             if let Err(reason) = check {
                 self.show();
                 std::panic::resume_unwind(reason);
             }
+        }
+    }
+}
+
+/// A port that stays free while the server on it is down: no connection gets it as its own, as it is below the range
+/// that the kernel gives these from.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let lowest: u32 = range.split_whitespace().next().unwrap().parse().unwrap();
+    loop {
+        let offset = std::process::id() * 37 + NEXT.fetch_add(1, Ordering::SeqCst);
+        let port = u16::try_from(2000 + offset % (lowest - 2000)).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
         }
     }
 }

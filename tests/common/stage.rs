@@ -1,15 +1,12 @@
-//! The stage of an agency's tests: the agency as a process, and its server, which the test plays frame by frame.
+//! The stage of an agency's tests: agency 3, and its server, which the test plays frame by frame.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
-use super::{PATIENCE, await_some, frame, kind, processes};
+use super::agencies::Agency;
+use super::terminal::OnTerminal;
+use super::{PATIENCE, await_some, frame, kind};
 
 /// The server's side, and the agency that is going to talk to it.
 #[derive(Debug)]
@@ -28,10 +25,25 @@ impl Stage {
         Self { listener, folder }
     }
 
-    /// Starts the agency, with those environment variables.
+    /// Starts the agency, with those settings in the environment.
     pub fn agency(&self, variables: &[(&str, &str)]) -> Agency {
-        let address = self.listener.local_addr().unwrap().to_string();
-        Agency::start(self.folder.path(), &address, variables)
+        Agency::start(self.folder.path(), 3, &self.address(), &Self::settings(variables))
+    }
+
+    /// The same on a terminal.
+    pub fn agency_on_terminal(&self, variables: &[(&str, &str)]) -> OnTerminal {
+        let variables = Self::settings(variables);
+        let command = Agency::command(self.folder.path(), 3, &self.address(), &variables);
+        OnTerminal::start(command, (400, 200))
+    }
+
+    fn address(&self) -> String {
+        self.listener.local_addr().unwrap().to_string()
+    }
+
+    /// Small batches, and what the test wants besides.
+    fn settings<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        [&[("CLI_BATCH_MAXAMOUNT", "10")], variables].concat()
     }
 
     /// Accepts its next connection.
@@ -137,87 +149,4 @@ pub fn documents(records: &[u8]) -> Vec<String> {
 pub fn rows(count: usize) -> String {
     let row = |index| format!("\"Ana, \"\"Nita\"\"\",Núñez,{index},1990-02-28,7574\r\n");
     (0..count).map(row).collect::<Vec<_>>().concat()
-}
-
-/// A running agency of number 3, killed when it is dropped.
-#[derive(Debug)]
-pub struct Agency {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Agency {
-    /// Starts it, with its files in that folder.
-    pub fn start(folder: &Path, address: &str, variables: &[(&str, &str)]) -> Self {
-        let log = folder.join("agency.log");
-        let mut command = Self::command(folder, address, variables);
-        let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
-        Self { child, log }
-    }
-
-    /// The command that runs it.
-    pub fn command(folder: &Path, address: &str, variables: &[(&str, &str)]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_loteria"));
-        command
-            .arg("agency")
-            .current_dir(folder)
-            .env_clear()
-            .envs([("CLI_ID", "3"), ("CLI_SERVER_ADDRESS", address), ("CLI_BATCH_MAXAMOUNT", "10")])
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// What it has logged.
-    pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    /// Waits until it has logged that.
-    pub fn await_log(&self, text: &str) {
-        await_some(text, || self.log().contains(text).then_some(()));
-    }
-
-    /// Waits for its end. All that it logged must be lines of the log.
-    pub fn end(&mut self) -> ExitStatus {
-        let child = &mut self.child;
-        let status = await_some("the end of the agency", || child.try_wait().unwrap());
-        for line in self.log().lines() {
-            assert!(line.contains(" action: ") && line.contains(" | result: "), "{line}");
-            assert!(!line.contains(char::is_control), "{line:?}");
-        }
-        status
-    }
-
-    /// Waits for its end with exit code 0.
-    pub fn succeed(&mut self) -> String {
-        let status = self.end();
-        assert_eq!(status.code(), Some(0), "{}", self.log());
-        self.log()
-    }
-
-    /// Waits for its end with exit code 1, and gives the last line of its log.
-    pub fn fail(&mut self) -> String {
-        let status = self.end();
-        let log = self.log();
-        assert_eq!(status.code(), Some(1), "{log}");
-        let last = log.lines().next_back().unwrap().to_owned();
-        assert!(last.contains("CRITICAL action: agency | result: fail"), "{log}");
-        last
-    }
-
-    /// Ends it by a signal, which must end it well and within a second.
-    pub fn terminate(&mut self, signal: Signal) {
-        let begun = Instant::now();
-        processes::send(self.child.id().cast_signed(), signal);
-        self.succeed();
-        assert!(begun.elapsed() < Duration::from_secs(1));
-    }
-}
-
-impl Drop for Agency {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
 }

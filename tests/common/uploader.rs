@@ -1,37 +1,16 @@
-//! An agency that brings all its bets, whatever happens to the server meanwhile.
+//! An agency that brings its bets in a session, with several batches in flight.
 
 use std::io::{Error, Result, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use super::client::{Client, bets_frame};
 use super::{Bet, kind};
 
 /// How many batches are in flight.
 const WINDOW: usize = 4;
-/// How long it goes on.
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// Brings the bets in batches, several in flight, and comes back as often as the connection breaks. Keeps `acknowledged`
-/// at the number of bets that the server has called stored.
-pub fn upload(port: u16, agency: u32, bets: &[Bet], batch: usize, acknowledged: &AtomicU64) {
-    let deadline = Instant::now() + LIMIT;
-    while acknowledged.load(Ordering::SeqCst) < bets.len() as u64 {
-        assert!(Instant::now() < deadline, "agency {agency} could not bring its bets");
-        if one_connection(port, agency, bets, batch, acknowledged).is_err() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-/// Brings what it can until the connection breaks, then returns.
-pub fn one_connection(
-    port: u16,
-    agency: u32,
-    bets: &[Bet],
-    batch: usize,
-    acknowledged: &AtomicU64,
-) -> Result<()> {
+/// Brings the bets in batches, several in flight, until all are there or the connection breaks. Keeps `acknowledged` at the
+/// number of bets that the server has called stored.
+pub fn upload(port: u16, agency: u32, bets: &[Bet], batch: usize, acknowledged: &AtomicU64) -> Result<()> {
     let mut client = Client::try_connect(port)?;
     let stored = client.try_open_session(agency)?.stored;
     let known = acknowledged.fetch_max(stored, Ordering::SeqCst);

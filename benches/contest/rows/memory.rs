@@ -10,8 +10,9 @@ use super::{AGENCIES, Bench};
 use crate::load::session::{draw, open, upload};
 use crate::load::stream::{Stream, agencies};
 use crate::measure::Series;
-use crate::memory::{children_of, has_open, peak, private_dirty, resident};
+use crate::memory::{peak, private_dirty, resident};
 use crate::process::{Agency, SERVER, Server};
+use crate::processes::{children_of, has_open};
 use crate::report::{Goal, Row, Unit};
 
 /// KiB.
@@ -73,7 +74,7 @@ fn bring_and_look(server: &Server, folder: &Path, streams: &[Stream]) -> io::Res
 
 fn look(server: &Server, bets: &Path) -> io::Result<Held> {
     let mut held = Held { process: resident(server.pid())?, handler: 0.0 };
-    let children = children_of(server.pid())?;
+    let children = children_of(server.pid());
     if children.len() != usize::from(AGENCIES) + 1 {
         return Err(io::Error::other(format!("the server has {} children", children.len())));
     }

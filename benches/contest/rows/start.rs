@@ -4,8 +4,9 @@ use std::io;
 
 use super::{AGENCIES, Bench};
 use crate::measure::Series;
-use crate::memory::{children_of, has_open, peak};
+use crate::memory::peak;
 use crate::process::Server;
+use crate::processes::{children_of, has_open};
 use crate::report::{Goal, Row, Unit};
 
 /// Seconds for a bet, where there are many.
@@ -48,9 +49,7 @@ fn measure(bench: &Bench, bets: u64) -> io::Result<(f64, f64)> {
     let folder = bench.folder_with(AGENCIES, bets / u64::from(AGENCIES))?;
     let (server, time) = Server::start_timed(&folder, AGENCIES)?;
     let file = folder.join("bets.csv").canonicalize()?;
-    let memory = children_of(server.pid()).and_then(|children| {
-        let storage = children.into_iter().find(|child| has_open(*child, &file));
-        storage.ok_or_else(|| io::Error::other("there is no storage")).and_then(peak)
-    });
+    let storage = children_of(server.pid()).into_iter().find(|child| has_open(*child, &file));
+    let memory = storage.ok_or_else(|| io::Error::other("there is no storage")).and_then(peak);
     Ok((time.as_secs_f64(), server.finish(memory)?))
 }

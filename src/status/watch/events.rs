@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use super::history::is_another;
-use super::text::{grouped, plural};
 use crate::lottery::{AgencyId, Draw};
 use crate::protocol::status::Status;
+use crate::status::text::{grouped, plural};
 
 /// Something to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +33,6 @@ pub enum Event {
 
 impl Event {
     /// Whether it is one to worry about.
-    #[must_use]
     pub fn is_bad(&self) -> bool {
         matches!(
             self,
@@ -78,7 +76,6 @@ fn write_ended(f: &mut fmt::Formatter<'_>, agencies: &[AgencyId]) -> fmt::Result
 }
 
 /// What happened between two statuses.
-#[must_use]
 pub fn between(before: &Status, after: &Status) -> Vec<Event> {
     let mut events = Vec::new();
     let another = is_another(before, after);
@@ -106,6 +103,11 @@ pub fn between(before: &Status, after: &Status) -> Vec<Event> {
     events
 }
 
+/// Whether another server answers than the one before: it was started later, or has another contest.
+pub fn is_another(before: &Status, after: &Status) -> bool {
+    after.uptime_seconds < before.uptime_seconds || after.bets < before.bets
+}
+
 fn newly_ended(before: &Status, after: &Status) -> Vec<AgencyId> {
     let had = |place: usize| before.per_agency.get(place).is_some_and(|agency| agency.ended);
     let agencies = after.per_agency.iter().enumerate();
@@ -113,7 +115,6 @@ fn newly_ended(before: &Status, after: &Status) -> Vec<AgencyId> {
 }
 
 /// Whether the server serves as many as it can.
-#[must_use]
 pub fn is_full(status: &Status) -> bool {
     status.handlers >= status.max_clients
 }

@@ -6,10 +6,10 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
+use super::drawing::{STRONG, Theme, bar_of, draw_lines};
 use super::history::History;
-use super::text::{brief_time, grouped, plural, rate};
-use super::view::{Theme, draw_lines};
 use crate::protocol::status::{AgencyStatus, Status};
+use crate::status::text::{brief_time, grouped, plural, rate};
 
 /// The least width of an agency.
 const NARROW: u16 = 38;
@@ -27,7 +27,6 @@ fn columns_in(width: u16) -> u16 {
 }
 
 /// How many lines so many agencies need at that width, with their title.
-#[must_use]
 pub fn rows_needed(agencies: usize, width: u16) -> u16 {
     let columns = usize::from(columns_in(width));
     // A few agencies look better one below the other.
@@ -79,14 +78,14 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, status: &Status, history: &Histor
     frame.render_widget(Line::styled(title, theme.faint()), Rect { height: 1, ..area });
     let width = (list.width + GAP) / plan.columns - GAP;
     let most = most_bets(status);
-    let rows = Rows { width, most, digits: grouped(most).len() + 2, status, history, theme };
+    let bars = Bars { width, most, digits: grouped(most).len() + 2, status, history, theme };
     for (column, places) in (0..plan.columns).zip(shown.chunks(plan.in_column.max(1))) {
-        let lines: Vec<Line<'_>> = places.iter().filter_map(|place| rows.line(*place)).collect();
+        let lines: Vec<Line<'_>> = places.iter().filter_map(|place| bars.line(*place)).collect();
         draw_lines(frame, Rect { x: list.x + column * (width + GAP), width, ..list }, &lines);
     }
     if !others.is_empty() {
         let below = Rect { y: list.bottom() - 1, height: 1, ..list };
-        frame.render_widget(sum_line(others, status, history, theme), below);
+        frame.render_widget(sum_line(others, status, history), below);
     }
 }
 
@@ -107,7 +106,7 @@ fn worst_first(status: &Status, history: &History) -> Vec<usize> {
 }
 
 /// What the lines of all agencies have in common.
-struct Rows<'a> {
+struct Bars<'a> {
     width: u16,
     /// The bets of a whole bar.
     most: u64,
@@ -118,7 +117,7 @@ struct Rows<'a> {
     theme: Theme,
 }
 
-impl Rows<'_> {
+impl Bars<'_> {
     fn line(&self, place: usize) -> Option<Line<'static>> {
         let agency = self.status.per_agency.get(place)?;
         let (note, style) = self.note(agency, place);
@@ -145,19 +144,7 @@ impl Rows<'_> {
     }
 }
 
-/// A bar of `width` columns, half a column precise: what is full of it, and what is not.
-#[must_use]
-pub fn bar_of(part: u64, whole: u64, width: usize) -> (String, String) {
-    let whole = u128::from(whole.max(1));
-    let halves = usize::try_from(u128::from(part) * width as u128 * 2 / whole).unwrap_or(0).min(width * 2);
-    // Whoever has brought anything is seen to have.
-    let halves = if part > 0 { halves.max(width.min(1)) } else { 0 };
-    let mut full = "━".repeat(halves / 2);
-    full.push_str(if halves % 2 == 1 { "╸" } else { "" });
-    (full, "─".repeat(width - halves.div_ceil(2)))
-}
-
-fn sum_line(others: &[usize], status: &Status, history: &History, theme: Theme) -> Line<'static> {
+fn sum_line(others: &[usize], status: &Status, history: &History) -> Line<'static> {
     let (mut bets, mut ended, mut per_second) = (0_u64, 0, 0.0);
     for place in others {
         let Some(agency) = status.per_agency.get(*place) else { continue };
@@ -173,5 +160,5 @@ fn sum_line(others: &[usize], status: &Status, history: &History, theme: Theme) 
         rate(per_second),
         grouped(ended)
     );
-    Line::styled(text, theme.strong())
+    Line::styled(text, STRONG)
 }

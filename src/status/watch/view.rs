@@ -3,70 +3,16 @@
 use chrono::{DateTime, Local};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
-use super::agencies_view::{self, bar_of, rows_needed};
+use super::agencies::{self, rows_needed};
+use super::drawing::{STRONG, Theme, bar_of, draw_lines};
 use super::events::is_full;
 use super::history::History;
-use super::model::Model;
-use super::text::{grouped, long_time, plural, rate, short_time};
 use crate::protocol::status::Status;
-
-/// The styles: without colours where `NO_COLOR` asks for that.
-#[derive(Debug, Clone, Copy)]
-pub struct Theme {
-    /// Whether there are colours.
-    pub colours: bool,
-}
-
-impl Theme {
-    fn coloured(self, colour: Color) -> Style {
-        if self.colours { Style::new().fg(colour) } else { Style::new() }
-    }
-
-    /// What stands beside the matter.
-    #[must_use]
-    pub fn faint(self) -> Style {
-        if self.colours { Style::new().fg(Color::Gray) } else { Style::new().add_modifier(Modifier::DIM) }
-    }
-
-    /// What is left of a bar.
-    #[must_use]
-    pub fn empty(self) -> Style {
-        if self.colours { Style::new().fg(Color::DarkGray) } else { self.faint() }
-    }
-
-    /// What matters.
-    #[must_use]
-    pub fn strong(self) -> Style {
-        Style::new().add_modifier(Modifier::BOLD)
-    }
-
-    /// What goes forward.
-    #[must_use]
-    pub fn busy(self) -> Style {
-        self.coloured(Color::Cyan)
-    }
-
-    /// What is done.
-    #[must_use]
-    pub fn done(self) -> Style {
-        self.coloured(Color::Green)
-    }
-
-    /// What may need a look.
-    #[must_use]
-    pub fn idle(self) -> Style {
-        self.coloured(Color::Yellow)
-    }
-
-    /// What is wrong.
-    #[must_use]
-    pub fn bad(self) -> Style {
-        self.coloured(Color::Red).add_modifier(Modifier::BOLD)
-    }
-}
+use crate::status::table::draw_of;
+use crate::status::text::{grouped, long_time, plural, rate, short_time};
 
 /// Lines of the part that sums the contest up.
 const SUMMARY: u16 = 5;
@@ -78,9 +24,9 @@ const ENDED_BAR: usize = 20;
 const NAMES: usize = 10;
 
 /// Draws all of it.
-pub fn draw(frame: &mut Frame<'_>, model: &Model, now: DateTime<Local>, theme: Theme) {
+pub fn draw(frame: &mut Frame<'_>, history: &History, now: DateTime<Local>, theme: Theme) {
     let area = frame.area();
-    let agencies = model.history.latest().map_or(0, |status| status.per_agency.len());
+    let agencies = history.latest().map_or(0, |status| status.per_agency.len());
     let needed = rows_needed(agencies, area.width);
     // Blank lines are for those who have room for them.
     let gap = u16::from(area.height >= 20);
@@ -96,14 +42,14 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, now: DateTime<Local>, theme: T
         Constraint::Min(0),
     ])
     .areas(area);
-    draw_head(frame, head, model, now, theme);
-    let Some(status) = model.history.latest() else {
-        draw_events(frame, area_below(area, head, gap), model, theme);
+    draw_head(frame, head, history, now, theme);
+    let Some(status) = history.latest() else {
+        draw_events(frame, area_below(area, head, gap), history, theme);
         return;
     };
-    draw_lines(frame, summary, &summary_lines(status, &model.history, theme));
-    agencies_view::draw(frame, agencies, status, &model.history, theme);
-    draw_events(frame, events, model, theme);
+    draw_lines(frame, summary, &summary_lines(status, history, theme));
+    agencies::draw(frame, agencies, status, history, theme);
+    draw_events(frame, events, history, theme);
 }
 
 fn area_below(area: Rect, head: Rect, gap: u16) -> Rect {
@@ -111,16 +57,9 @@ fn area_below(area: Rect, head: Rect, gap: u16) -> Rect {
     Rect { y: top, height: area.bottom() - top, ..area }
 }
 
-/// Draws lines from the top of an area on, as many as fit.
-pub(super) fn draw_lines(frame: &mut Frame<'_>, area: Rect, lines: &[Line<'_>]) {
-    for (line, row) in lines.iter().zip(area.rows()) {
-        frame.render_widget(line, row);
-    }
-}
-
-fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model, now: DateTime<Local>, theme: Theme) {
-    let mut spans = vec![Span::styled(" loteria ", theme.strong()), Span::raw(model.address.clone())];
-    match (&model.silent, model.history.latest()) {
+fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History, now: DateTime<Local>, theme: Theme) {
+    let mut spans = vec![Span::styled(" loteria ", STRONG), Span::raw(history.address.clone())];
+    match (&history.silent, history.latest()) {
         (Some((since, _)), _) => {
             let seconds = (now - *since).num_milliseconds().max(0);
             #[expect(clippy::cast_precision_loss, reason = "milliseconds of a time that is looked at")]
@@ -173,7 +112,7 @@ fn bets_line(status: &Status, history: &History, theme: Theme) -> Line<'static> 
     let per_second = history.rate().map_or_else(|| "-".to_owned(), rate);
     let goes = history.rate().is_some_and(|rate| rate > 0.0);
     let spans = [
-        Span::styled(format!("{} stored", grouped(status.bets)), theme.strong()),
+        Span::styled(format!("{} stored", grouped(status.bets)), STRONG),
         next(&format!("{per_second}/s"), if goes { theme.busy() } else { theme.faint() }),
         next(&counted(status.batches, "message"), theme.faint()),
     ];
@@ -190,14 +129,8 @@ fn agencies_line(status: &Status, theme: Theme) -> Line<'static> {
 }
 
 fn draw_line(status: &Status, theme: Theme) -> Line<'static> {
-    let span = match &status.draw {
-        Some(draw) => Span::styled(
-            format!("{} won, {}", draw.winning_number, draw.at),
-            theme.done().add_modifier(Modifier::BOLD),
-        ),
-        None => Span::raw("not made"),
-    };
-    named("draw", theme, [span])
+    let style = if status.drawn { theme.done().add_modifier(Modifier::BOLD) } else { Style::new() };
+    named("draw", theme, [Span::styled(draw_of(status), style)])
 }
 
 fn connections_line(status: &Status, theme: Theme) -> Line<'static> {
@@ -235,9 +168,9 @@ fn short_bound(seconds: f64) -> String {
     if seconds >= 1.0 { format!("{seconds} s") } else { format!("{} ms", (seconds * 1e5).round() / 100.0) }
 }
 
-fn draw_events(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
+fn draw_events(frame: &mut Frame<'_>, area: Rect, history: &History, theme: Theme) {
     let title = Line::from(vec![Span::styled(" events", theme.faint())]);
-    let events = model.events().map(|(when, event)| {
+    let events = history.events().map(|(when, event)| {
         let style = if event.is_bad() { theme.bad() } else { Style::new() };
         Line::from(vec![
             Span::styled(format!(" {}   ", when.format("%H:%M:%S")), theme.faint()),
@@ -260,20 +193,20 @@ mod tests {
     const PLAIN: Theme = Theme { colours: false };
 
     /// What stands on a terminal of that size, line by line.
-    fn screen(model: &Model, now: DateTime<Local>, width: u16, height: u16) -> Vec<String> {
+    fn screen(history: &History, now: DateTime<Local>, width: u16, height: u16) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| draw(frame, model, now, PLAIN)).unwrap();
+        terminal.draw(|frame| draw(frame, history, now, PLAIN)).unwrap();
         let buffer = terminal.backend().buffer();
         let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
         (0..height).map(row).collect()
     }
 
-    fn model(statuses: impl IntoIterator<Item = Status>) -> Model {
-        let mut model = Model::new("here:12345");
+    fn history(statuses: impl IntoIterator<Item = Status>) -> History {
+        let mut history = History::new("here:12345");
         for status in statuses {
-            model.take(Local::now(), Ok(status));
+            history.take(Local::now(), Ok(status));
         }
-        model
+        history
     }
 
     fn at(uptime_seconds: f64, agencies: &[(u64, bool)]) -> Status {
@@ -297,12 +230,12 @@ mod tests {
 
     #[test]
     fn a_small_contest_stands_whole_in_the_order_of_its_agencies() {
-        let model = model([
+        let history = history([
             at(10.0, &[(1000, false), (500, false), (0, true)]),
             at(12.0, &[(1500, false), (500, false), (0, true)]),
             at(16.0, &[(2000, false), (500, false), (0, true)]),
         ]);
-        let screen = screen(&model, Local::now(), 80, 24);
+        let screen = screen(&history, Local::now(), 80, 24);
         let has = |text: &str| assert!(screen.iter().any(|line| line.contains(text)), "{text}\n{screen:#?}");
         assert_eq!(numbers(&screen), [1, 2, 3]);
         has("loteria here:12345  up 16 s");
@@ -327,8 +260,8 @@ mod tests {
             };
             (1..=500).map(each).collect()
         };
-        let model = model([at(10.0, &agencies(0)), at(11.0, &agencies(1))]);
-        let screen = screen(&model, Local::now(), 80, 24);
+        let history = history([at(10.0, &agencies(0)), at(11.0, &agencies(1))]);
+        let screen = screen(&history, Local::now(), 80, 24);
         let mut shown = numbers(&screen);
         shown.sort_unstable();
         assert_eq!(shown, (11..27).map(|tens| tens * 10).collect::<Vec<u16>>(), "{screen:#?}");
@@ -342,10 +275,10 @@ mod tests {
 
     #[test]
     fn a_server_that_is_not_there_is_seen_at_once_and_what_was_known_stays() {
-        let mut model = model([at(10.0, &[(1000, false)])]);
+        let mut history = history([at(10.0, &[(1000, false)])]);
         let now = Local::now();
-        model.take(now, Err("Connection refused".to_owned()));
-        let screen = screen(&model, now + TimeDelta::seconds(7), 80, 24);
+        history.take(now, Err("Connection refused".to_owned()));
+        let screen = screen(&history, now + TimeDelta::seconds(7), 80, 24);
         assert!(screen[0].contains("no answer for 7 s"), "{screen:#?}");
         assert!(screen.iter().any(|line| line.contains("1,000 stored")));
         assert!(screen.iter().any(|line| line.contains("the server does not answer: Connection refused")));
@@ -353,21 +286,21 @@ mod tests {
 
     #[test]
     fn the_clock_stands_where_it_hides_nothing() {
-        let mut model = model([at(10.0, &[(1000, false)])]);
+        let mut history = history([at(10.0, &[(1000, false)])]);
         let now = Local::now();
-        let has_clock = |model: &Model, width| screen(model, now, width, 24)[0].contains("q leaves");
+        let has_clock = |history: &History, width| screen(history, now, width, 24)[0].contains("q leaves");
         // ` loteria here:12345  up 10 s` has 28 columns, the clock 21.
-        assert!(has_clock(&model, 49) && !has_clock(&model, 48));
-        assert!(screen(&model, now, 40, 24)[0].ends_with("here:12345  up 10 s"));
-        model.take(now, Err("Connection refused".to_owned()));
-        assert!(screen(&model, now, 40, 24)[0].ends_with("here:12345  no answer for 0 s"));
+        assert!(has_clock(&history, 49) && !has_clock(&history, 48));
+        assert!(screen(&history, now, 40, 24)[0].ends_with("here:12345  up 10 s"));
+        history.take(now, Err("Connection refused".to_owned()));
+        assert!(screen(&history, now, 40, 24)[0].ends_with("here:12345  no answer for 0 s"));
     }
 
     #[test]
     fn the_draw_is_told() {
         let draw = Some(Draw { at: "2026-01-01T00:00:00-03:00".into(), agencies: 1, winning_number: 7574 });
-        let model = model([Status { drawn: true, draw, ..at(10.0, &[(1000, true)]) }]);
-        let screen = screen(&model, Local::now(), 80, 24);
+        let history = history([Status { drawn: true, draw, ..at(10.0, &[(1000, true)]) }]);
+        let screen = screen(&history, Local::now(), 80, 24);
         assert!(
             screen.iter().any(|line| line.contains("7574 won, 2026-01-01T00:00:00-03:00")),
             "{screen:#?}"
@@ -377,11 +310,12 @@ mod tests {
     #[test]
     fn no_size_of_a_terminal_and_no_status_is_a_panic() {
         let huge = Status { handlers: u32::MAX, ..samples::status(&[(u64::MAX / 2, false), (1, true)]) };
-        let models = [model([]), model([at(1.0, &[])]), model([huge]), model([at(1.0, &[(1, false); 900])])];
-        for model in &models {
+        let histories =
+            [history([]), history([at(1.0, &[])]), history([huge]), history([at(1.0, &[(1, false); 900])])];
+        for history in &histories {
             for width in [1, 2, 9, 37, 38, 39, 79, 80, 200, 500] {
                 for height in [1, 2, 5, 6, 7, 8, 11, 12, 13, 19, 20, 24, 70] {
-                    screen(model, Local::now(), width, height);
+                    screen(history, Local::now(), width, height);
                 }
             }
         }

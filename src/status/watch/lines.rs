@@ -6,18 +6,18 @@ use std::io::{self, Write};
 use chrono::{DateTime, Local, TimeDelta};
 
 use super::events::Event;
-use super::model::Model;
-use super::table::draw_of;
-use super::text::{grouped, plural, rate, short_time};
+use super::history::History;
 use crate::protocol::status::Status;
+use crate::status::table::draw_of;
+use crate::status::text::{grouped, plural, rate, short_time};
 
 /// The time between two lines about the contest.
 const EVERY: TimeDelta = TimeDelta::milliseconds(950);
 
-/// What was written last, and when.
-#[derive(Debug, Default)]
+/// When a line about the contest was written last, and how far it was.
+#[derive(Default)]
 pub struct Lines {
-    last: Option<(DateTime<Local>, Status)>,
+    last: Option<(DateTime<Local>, Reached)>,
 }
 
 impl Lines {
@@ -28,7 +28,7 @@ impl Lines {
     pub fn write(
         &mut self,
         out: &mut impl Write,
-        model: &Model,
+        history: &History,
         events: &[Event],
         now: DateTime<Local>,
     ) -> io::Result<()> {
@@ -36,35 +36,48 @@ impl Lines {
         for event in events {
             writeln!(out, "{time} {event}")?;
         }
-        let Some(status) = model.history.latest().filter(|_| model.silent.is_none()) else { return Ok(()) };
-        let is_due =
-            self.last.as_ref().is_none_or(|(at, last)| now - *at >= EVERY && has_moved(last, status));
-        if is_due {
-            writeln!(out, "{time} {}", contest(model, status))?;
-            self.last = Some((now, status.clone()));
+        let Some(status) = history.latest().filter(|_| history.silent.is_none()) else { return Ok(()) };
+        let reached = Reached::by(status);
+        if self.last.as_ref().is_none_or(|(at, last)| now - *at >= EVERY && *last != reached) {
+            writeln!(out, "{time} {}", contest(history, status))?;
+            self.last = Some((now, reached));
         }
         Ok(())
     }
 }
 
-/// Whether the contest has, or only the time.
-fn has_moved(before: &Status, after: &Status) -> bool {
-    let what = |status: &Status| (status.bets, status.ended, status.drawn, status.storage_restarts);
-    what(before) != what(after)
+/// How far a contest is; the time alone does not move it.
+#[derive(PartialEq, Eq)]
+struct Reached {
+    bets: u64,
+    ended: u16,
+    drawn: bool,
+    storage_restarts: u64,
 }
 
-fn contest(model: &Model, status: &Status) -> String {
-    let history = &model.history;
+impl Reached {
+    fn by(status: &Status) -> Self {
+        let &Status { bets, ended, drawn, storage_restarts, .. } = status;
+        Self { bets, ended, drawn, storage_restarts }
+    }
+}
+
+fn contest(history: &History, status: &Status) -> String {
     let mut parts = vec![
         format!("{} {}", grouped(status.bets), plural(status.bets, "bet", "bets")),
         format!("{}/s", rate(history.rate().unwrap_or(0.0))),
-        format!("{} of {} agencies ended", grouped(status.ended.into()), grouped(status.agencies.into())),
-        format!("{} of {} handlers", grouped(status.handlers.into()), grouped(status.max_clients.into())),
+        part_of(status.ended, status.agencies, "agency ended", "agencies ended"),
+        part_of(status.handlers, status.max_clients, "handler", "handlers"),
         format!("{} groups/s", rate(history.groups().unwrap_or(0.0))),
     ];
     parts.extend(history.sync_seconds().mean().map(|mean| format!("sync {}", short_time(mean))));
     parts.push(format!("draw {}", draw_of(status)));
     parts.join(", ")
+}
+
+fn part_of(part: impl Into<u64>, whole: impl Into<u64>, one: &str, several: &str) -> String {
+    let (part, whole) = (part.into(), whole.into());
+    format!("{} of {} {}", grouped(part), grouped(whole), plural(whole, one, several))
 }
 
 #[cfg(test)]
@@ -74,7 +87,7 @@ mod tests {
 
     #[test]
     fn events_are_written_at_once_and_the_contest_when_it_has_moved() {
-        let (mut lines, mut model, mut out) = (Lines::default(), Model::new("here:1"), Vec::new());
+        let (mut lines, mut history, mut out) = (Lines::default(), History::new("here:1"), Vec::new());
         let start = Local::now();
         let answers = [
             (0, Ok(samples::status(&[(7, false), (3, false)]))),
@@ -85,8 +98,8 @@ mod tests {
         ];
         for (millis, answer) in answers {
             let now = start + TimeDelta::milliseconds(millis);
-            let events = model.take(now, answer);
-            lines.write(&mut out, &model, &events, now).unwrap();
+            let events = history.take(now, answer);
+            lines.write(&mut out, &history, &events, now).unwrap();
         }
         let text = String::from_utf8(out).unwrap();
         let without_time: Vec<&str> = text.lines().map(|line| &line[20..]).collect();

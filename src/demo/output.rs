@@ -5,14 +5,13 @@ use std::io::{self, Write};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// The place where the demo says how it is going.
-#[derive(Debug)]
-pub struct Display {
+pub struct Output {
     /// Draws nothing where standard error is no terminal.
     bar: ProgressBar,
 }
 
-impl Display {
-    /// A display for that many bets.
+impl Output {
+    /// For a contest of that many bets.
     pub fn new(bets: u64) -> Self {
         let bar = ProgressBar::new(bets);
         if let Ok(style) =

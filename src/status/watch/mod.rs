@@ -3,6 +3,13 @@
 //! A thread of its own asks the server, so that a key or a signal is never kept waiting by it. On a terminal there is
 //! a live view; elsewhere there are lines. The terminal is left as it was found: on q, Ctrl-C, SIGTERM, and a panic.
 
+mod agencies;
+mod drawing;
+mod events;
+mod history;
+mod lines;
+mod view;
+
 use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,10 +23,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self as keys, KeyCode, KeyEventKind, KeyModifiers};
 
-use super::ask::{DEADLINE, resolve_and_ask};
-use super::lines::Lines;
-use super::model::Model;
-use super::view::{self, Theme};
+use self::drawing::Theme;
+use self::history::History;
+use self::lines::Lines;
+use super::{DEADLINE, ask};
 use crate::failpoint::error_point;
 use crate::protocol::status::Status;
 use crate::system::signal::{Signals, is_termination};
@@ -31,7 +38,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// The clock of the view goes on without answers too.
 const REDRAW: Duration = Duration::from_secs(1);
 
-type Answer = Result<Status, String>;
+/// What a look at the server gave: its status, or why there is none.
+type Look = Result<Status, String>;
 
 /// Watches the server at `HOST:PORT`. SIGTERM and SIGINT must be blocked.
 ///
@@ -41,11 +49,11 @@ pub fn run(address: &str) -> io::Result<()> {
     // Before the thread is made, which is then not in the way of the signals.
     let signals = Signals::open()?;
     let answers = ask_on_and_on(address.to_owned())?;
-    let mut model = Model::new(address);
+    let mut history = History::new(address);
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
-        show(&mut model, &answers, &signals)
+        show(&mut history, &answers, &signals)
     } else {
-        match write_lines(&mut model, &answers, &signals) {
+        match write_lines(&mut history, &answers, &signals) {
             // Whoever read the lines has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,
@@ -53,14 +61,13 @@ pub fn run(address: &str) -> io::Result<()> {
     }
 }
 
-fn ask_on_and_on(address: String) -> io::Result<Receiver<Answer>> {
+fn ask_on_and_on(address: String) -> io::Result<Receiver<Look>> {
     let (sender, receiver) = channel();
     thread::Builder::new().spawn(move || {
         loop {
             let begun = Instant::now();
-            let answer = resolve_and_ask(&address, begun + DEADLINE);
-            let status = answer.and_then(|json| Ok(serde_json::from_slice(&json)?));
-            if sender.send(status.map_err(|error| error.to_string())).is_err() {
+            let answer = ask(&address, begun + DEADLINE);
+            if sender.send(answer.map_err(|error| error.to_string())).is_err() {
                 return;
             }
             let took = begun.elapsed();
@@ -86,7 +93,7 @@ fn wait(signals: &Signals, others: &[BorrowedFd<'_>]) -> io::Result<bool> {
     Ok(false)
 }
 
-fn next_answer(answers: &Receiver<Answer>) -> io::Result<Option<Answer>> {
+fn next_answer(answers: &Receiver<Look>) -> io::Result<Option<Look>> {
     match answers.try_recv() {
         Ok(answer) => Ok(Some(answer)),
         Err(TryRecvError::Empty) => Ok(None),
@@ -94,14 +101,14 @@ fn next_answer(answers: &Receiver<Answer>) -> io::Result<Option<Answer>> {
     }
 }
 
-fn write_lines(model: &mut Model, answers: &Receiver<Answer>, signals: &Signals) -> io::Result<()> {
+fn write_lines(history: &mut History, answers: &Receiver<Look>, signals: &Signals) -> io::Result<()> {
     let mut lines = Lines::default();
     while !wait(signals, &[])? {
         let now = Local::now();
         while let Some(answer) = next_answer(answers)? {
-            let events = model.take(now, answer);
+            let events = history.take(now, answer);
             let mut out = io::stdout().lock();
-            lines.write(&mut out, model, &events, now)?;
+            lines.write(&mut out, history, &events, now)?;
             out.flush()?;
         }
     }
@@ -133,19 +140,19 @@ fn give_back() {
     ratatui::try_restore().unwrap_or_default();
 }
 
-fn show(model: &mut Model, answers: &Receiver<Answer>, signals: &Signals) -> io::Result<()> {
+fn show(history: &mut History, answers: &Receiver<Look>, signals: &Signals) -> io::Result<()> {
     let theme = Theme { colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) };
     let mut screen = Screen::take_over()?;
     let mut drawn: Option<Instant> = None;
     loop {
         let mut changed = drawn.is_none_or(|at| at.elapsed() >= REDRAW);
         while let Some(answer) = next_answer(answers)? {
-            model.take(Local::now(), answer);
+            history.take(Local::now(), answer);
             changed = true;
         }
         if changed {
             error_point!("watch_draws");
-            screen.0.draw(|frame| view::draw(frame, model, Local::now(), theme))?;
+            screen.0.draw(|frame| view::draw(frame, history, Local::now(), theme))?;
             drawn = Some(Instant::now());
         }
         if wait(signals, &[io::stdin().as_fd()])? {

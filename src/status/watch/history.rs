@@ -1,0 +1,237 @@
+//! What a watcher knows of a server: what was seen of it lately, whether it answers, and what happened. Pure: how it is
+//! shown is the view's affair.
+//!
+//! Time is the server's own, its uptime, so that no delay on the way changes a rate.
+
+use std::collections::VecDeque;
+
+use chrono::{DateTime, Local};
+
+use super::events::{Event, between, is_another};
+use crate::protocol::histogram::Histogram;
+use crate::protocol::status::Status;
+
+/// Rates are those of so many seconds.
+const WINDOW: f64 = 5.0;
+/// As many events as are kept.
+const KEPT: usize = 100;
+
+/// What is known of a server.
+pub struct History {
+    /// Where it is, as it was asked for.
+    pub address: String,
+    /// Since when it does not answer, and why, if it does not.
+    pub silent: Option<(DateTime<Local>, String)>,
+    /// The statuses of the window, the latest one last.
+    statuses: VecDeque<Status>,
+    /// The uptime at which each agency's count was first seen as it is.
+    changed: Vec<f64>,
+    /// The newest first.
+    events: VecDeque<(DateTime<Local>, Event)>,
+}
+
+impl History {
+    /// Nothing is known yet of the server at that address.
+    pub fn new(address: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            silent: None,
+            statuses: VecDeque::new(),
+            changed: Vec::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The server was asked: its status, or why there is none. Returns what is new.
+    pub fn take(&mut self, when: DateTime<Local>, answer: Result<Status, String>) -> Vec<Event> {
+        let events = match answer {
+            Ok(status) => self.answered(status),
+            Err(error) => self.lost(when, error),
+        };
+        for event in &events {
+            self.events.push_front((when, event.clone()));
+        }
+        self.events.truncate(KEPT);
+        events
+    }
+
+    fn answered(&mut self, status: Status) -> Vec<Event> {
+        let mut events = Vec::new();
+        let was_silent = self.silent.take().is_some();
+        match self.latest() {
+            None => events.push(Event::Found),
+            Some(before) => {
+                events.extend(was_silent.then_some(Event::Back));
+                events.extend(between(before, &status));
+            }
+        }
+        self.keep(status);
+        events
+    }
+
+    fn lost(&mut self, when: DateTime<Local>, error: String) -> Vec<Event> {
+        if let Some((_, reason)) = &mut self.silent {
+            *reason = error;
+            return Vec::new();
+        }
+        self.silent = Some((when, error.clone()));
+        vec![Event::Lost(error)]
+    }
+
+    fn keep(&mut self, status: Status) {
+        if self.latest().is_some_and(|before| is_another(before, &status)) {
+            self.statuses.clear();
+            self.changed.clear();
+        }
+        let now = status.uptime_seconds;
+        self.changed.resize(status.per_agency.len(), now);
+        if let Some(before) = self.statuses.back() {
+            let counts = status.per_agency.iter().zip(&before.per_agency);
+            for (changed, _) in
+                self.changed.iter_mut().zip(counts).filter(|(_, (now, then))| now.bets != then.bets)
+            {
+                *changed = now;
+            }
+        }
+        self.statuses.push_back(status);
+        while self.statuses.get(1).is_some_and(|second| now - second.uptime_seconds >= WINDOW) {
+            self.statuses.pop_front();
+        }
+    }
+
+    /// The last status.
+    pub fn latest(&self) -> Option<&Status> {
+        self.statuses.back()
+    }
+
+    /// The events, each with its time, the newest first.
+    pub fn events(&self) -> impl Iterator<Item = &(DateTime<Local>, Event)> {
+        self.events.iter()
+    }
+
+    /// Bets a second.
+    pub fn rate(&self) -> Option<f64> {
+        self.per_second(|first, last| last.bets.saturating_sub(first.bets))
+    }
+
+    /// Bets a second of the agency at that place.
+    pub fn rate_of(&self, place: usize) -> Option<f64> {
+        let bets = |status: &Status| status.per_agency.get(place).map_or(0, |agency| agency.bets);
+        self.per_second(|first, last| bets(last).saturating_sub(bets(first)))
+    }
+
+    /// For how many seconds the agency at that place has brought nothing.
+    pub fn idle(&self, place: usize) -> f64 {
+        let changed = self.changed.get(place);
+        self.latest().zip(changed).map_or(0.0, |(last, changed)| last.uptime_seconds - changed)
+    }
+
+    /// Groups a second.
+    pub fn groups(&self) -> Option<f64> {
+        self.per_second(|first, last| last.group_bets.since(&first.group_bets).count())
+    }
+
+    /// The groups of the window, by their bets.
+    pub fn group_bets(&self) -> Histogram {
+        self.in_window(|status| &status.group_bets)
+    }
+
+    /// The syncs of the window, by their seconds.
+    pub fn sync_seconds(&self) -> Histogram {
+        self.in_window(|status| &status.sync_seconds)
+    }
+
+    fn in_window(&self, of: impl Fn(&Status) -> &Histogram) -> Histogram {
+        let ends = self.statuses.front().zip(self.statuses.back());
+        ends.map_or_else(Histogram::default, |(first, last)| of(last).since(of(first)))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a rate is not that precise")]
+    fn per_second(&self, count: impl Fn(&Status, &Status) -> u64) -> Option<f64> {
+        let (first, last) = self.statuses.front().zip(self.statuses.back())?;
+        let seconds = last.uptime_seconds - first.uptime_seconds;
+        (seconds > 0.0).then(|| count(first, last) as f64 / seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::samples;
+
+    fn at(uptime_seconds: f64, agencies: &[(u64, bool)]) -> Status {
+        Status { uptime_seconds, ..samples::status(agencies) }
+    }
+
+    fn history(statuses: impl IntoIterator<Item = Status>) -> History {
+        let mut history = History::new("here:1");
+        for status in statuses {
+            history.take(Local::now(), Ok(status));
+        }
+        history
+    }
+
+    #[test]
+    fn rates_are_those_of_the_last_seconds() {
+        let mut history = history([at(1.0, &[(0, false), (0, false)])]);
+        assert_eq!((history.rate(), history.rate_of(0)), (None, None));
+        for second in 2..=20_u32 {
+            let bets = u64::from(second.min(15)) * 10;
+            history.take(Local::now(), Ok(at(second.into(), &[(bets, false), (7, false)])));
+        }
+        assert_eq!(
+            (history.rate(), history.rate_of(0), history.rate_of(1)),
+            (Some(0.0), Some(0.0), Some(0.0))
+        );
+        assert_eq!((history.idle(0), history.idle(1)), (5.0, 18.0));
+        history.take(Local::now(), Ok(at(20.5, &[(205, false), (7, false)])));
+        assert_eq!((history.rate_of(0), history.idle(0)), (Some(10.0), 0.0));
+    }
+
+    #[test]
+    fn another_server_begins_another_history() {
+        let mut history = history([at(100.0, &[(50, false)]), at(101.0, &[(60, false)])]);
+        assert_eq!(history.rate(), Some(10.0));
+        assert_eq!(history.take(Local::now(), Ok(at(1.0, &[(60, false)]))), [Event::Restarted]);
+        assert_eq!((history.rate(), history.idle(0)), (None, 0.0));
+        assert_eq!(history.events().count(), 2);
+    }
+
+    #[test]
+    fn groups_and_syncs_are_those_since_the_window_began() {
+        let first = at(1.0, &[(8, false)]);
+        let mut second = at(2.0, &[(13, false)]);
+        second.group_bets.observe(5.0);
+        second.sync_seconds.observe(0.004);
+        let history = history([first, second]);
+        assert_eq!((history.groups(), history.group_bets().mean()), (Some(1.0), Some(5.0)));
+        assert_eq!(history.sync_seconds().bound_of(99), Some(0.01));
+    }
+
+    #[test]
+    fn a_server_that_goes_and_comes_back_is_told_of_once_each() {
+        let mut history = history([]);
+        let now = Local::now();
+        let mut take = |answer: Result<Status, String>| history.take(now, answer);
+        let status = || Ok(samples::status(&[(1, false)]));
+        let refused = || Err("refused".to_owned());
+        assert_eq!(take(refused()), [Event::Lost("refused".to_owned())]);
+        assert_eq!(take(refused()), []);
+        assert_eq!(take(status()), [Event::Found]);
+        assert_eq!(take(status()), []);
+        assert_eq!(take(Err("late".to_owned())), [Event::Lost("late".to_owned())]);
+        assert_eq!(take(status()), [Event::Back]);
+        let kept: Vec<&Event> = history.events().map(|(_, event)| event).collect();
+        assert_eq!((kept.len(), kept[0]), (4, &Event::Back));
+    }
+
+    #[test]
+    fn only_the_newest_events_are_kept() {
+        let mut history = history([]);
+        for _ in 0..KEPT {
+            history.take(Local::now(), Err("refused".to_owned()));
+            history.take(Local::now(), Ok(samples::status(&[])));
+        }
+        assert_eq!(history.events().count(), KEPT);
+    }
+}

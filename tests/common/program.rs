@@ -1,0 +1,114 @@
+//! Processes that tests start. None of them outlives its test, however that ends.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::{PATIENCE, await_within, processes};
+
+/// The program that is tested.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
+
+/// The program with those arguments. It has nothing of this process's environment, and no input.
+pub fn loteria(arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end, which must come soon.
+#[track_caller]
+pub fn output(command: &mut Command) -> Output {
+    output_within(PATIENCE, command).unwrap()
+}
+
+/// Runs a command, if there is one, to its end, which must come within that time.
+#[track_caller]
+pub fn output_within(patience: Duration, command: &mut Command) -> io::Result<Output> {
+    // Files, not pipes: who is killed because it does not end may have children that keep a pipe open.
+    let [out, error] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+    command.stdout(out.try_clone().unwrap()).stderr(error.try_clone().unwrap());
+    let mut process = Running::try_start(command)?;
+    let status = await_within(patience, || process.try_wait()).expect("a command that ends");
+    Ok(Output { status, stdout: content(out), stderr: content(error) })
+}
+
+fn content(mut file: File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// Bytes that must be text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A process, killed when it goes out of scope; by the kernel, where the tests themselves are killed.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// Starts it.
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Self {
+        Self::try_start(command).unwrap()
+    }
+
+    /// Starts it, if there is such a program.
+    pub fn try_start(command: &mut Command) -> io::Result<Self> {
+        loteria::system::process::die_with_parent(command);
+        command.spawn().map(Self)
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.0.id().cast_signed()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        processes::send(self.pid(), signal);
+    }
+
+    /// The other end of its standard input, if that is a pipe; to be asked for once, as those below.
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.0.stdin.take().unwrap()
+    }
+
+    /// The other end of its standard output.
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.0.stdout.take().unwrap()
+    }
+
+    /// The other end of its standard error.
+    pub fn stderr(&mut self) -> ChildStderr {
+        self.0.stderr.take().unwrap()
+    }
+
+    /// How it ended, if it has.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+
+    /// Waits for its end, but not for ever.
+    pub fn wait(&mut self) -> Option<ExitStatus> {
+        await_within(PATIENCE, || self.try_wait())
+    }
+
+    /// Waits for its end, which must come soon.
+    #[track_caller]
+    pub fn end(&mut self) -> ExitStatus {
+        self.wait().expect("a process that ends")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
