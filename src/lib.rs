@@ -24,7 +24,7 @@
 //! |---|---|
 //! | [`agency::session`] | a row of the agency's file becomes a record of a frame |
 //! | [`server::acceptor`] | accepts the connection, tells storage of it, forks the handler |
-//! | [`server::handler`] | waits for bytes; [`protocol::frame`] cuts them into frames |
+//! | [`server::handler::service`] | waits for bytes; [`protocol::frame`] cuts them into frames |
 //! | [`protocol::message`], [`protocol::record`], [`lottery::bet`] | the frame becomes a message, its records become bets |
 //! | [`server::handler::session`] or [`classic`](server::handler::classic) | the bets become rows ([`lottery::row`]) of a request |
 //! | [`ipc::storage_client`], [`ipc::request_queue`], [`system::mqueue`] | the request goes into the queue, in parts |
@@ -32,7 +32,7 @@
 //! | [`server::storage::ledger`], [`contest`](server::storage::contest) | the request is decided, its rows join the group |
 //! | [`server::storage::bet_log`], [`disk`](server::storage::disk) | the group is written and synced |
 //! | [`ipc::reply_pipe`] | the reply goes back to the handler |
-//! | [`server::handler::dialog`] | it is logged, and becomes a message to the client |
+//! | [`server::handler::dialog`], then `session` or `classic` again | it is logged, and becomes a message to the client |
 
 pub mod agency;
 pub mod audit;
