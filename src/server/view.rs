@@ -6,7 +6,9 @@ use chrono::FixedOffset;
 use nix::unistd::Pid;
 
 use crate::ipc::finished_agencies::FinishedAgencies;
+use crate::ipc::message::Refusal;
 use crate::ipc::shared_counters::SharedCounters;
+use crate::lottery::AgencyId;
 use crate::system::confinement::Confinement;
 
 /// The server as a handler or the metrics process knows it.
@@ -34,4 +36,17 @@ pub struct ServerView<'a> {
     pub started: Instant,
     /// How often the storage service was started again.
     pub storage_restarts: u64,
+}
+
+impl ServerView<'_> {
+    /// The agency of that number.
+    ///
+    /// # Errors
+    /// It does not take part.
+    pub fn agency(&self, number: u32) -> Result<AgencyId, Refusal> {
+        let agencies = self.agencies;
+        AgencyId::new(number)
+            .filter(|agency| agency.get() <= agencies)
+            .ok_or(Refusal::NoSuchAgency { agencies })
+    }
 }

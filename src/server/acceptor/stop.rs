@@ -19,9 +19,9 @@ const ALL_HAVE: Duration = Duration::from_millis(700);
 
 /// How far the stop is.
 pub(super) struct Stopping {
-    pub(super) since: Instant,
-    pub(super) told_storage: bool,
-    pub(super) killed: bool,
+    since: Instant,
+    told_storage: bool,
+    killed: bool,
 }
 
 impl Stopping {

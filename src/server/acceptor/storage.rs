@@ -155,9 +155,7 @@ impl Acceptor<'_> {
         self.storage.process = None;
         // Its successor knows none of the clients.
         self.storage.gone.clear();
-        let told = self.stopping.as_ref().is_some_and(|stopping| stopping.told_storage || stopping.killed);
         match exit {
-            _ if told && exit != Exit::Status(storage::GAVE_UP) => {}
             Exit::Status(storage::GAVE_UP) => self.fail(ServerError::StorageGaveUp),
             _ if self.stopping.is_some() => {}
             _ => {

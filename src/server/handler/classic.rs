@@ -77,9 +77,8 @@ fn encode_rows(
     mut seen: impl FnMut(&str, u32),
 ) -> Result<usize, String> {
     let agencies = dialog.view.agencies;
-    let rows = dialog.storage.body();
     let mut unknown = false;
-    let count = push_rows(records, rows, |bet| {
+    let count = push_rows(records, dialog.storage.body(), |bet| {
         seen(bet.document, bet.number);
         unknown |= bet.agency.get() > agencies;
     });
@@ -114,6 +113,11 @@ fn end(dialog: &mut Dialog<'_>, number: u8) -> io::Result<()> {
     }
 }
 
+/// Logs what became of an END: the client is not told.
+pub fn answer_end(agency: AgencyId, reply: &Reply) {
+    log_end(agency.get().into(), refusal(reply).as_deref());
+}
+
 fn result(dialog: &mut Dialog<'_>, number: u8) {
     match known(dialog, number) {
         Ok(agency) => dialog.ask_later(Later::Winners { agency, wait: false }),
@@ -126,9 +130,5 @@ fn result(dialog: &mut Dialog<'_>, number: u8) {
 }
 
 fn known(dialog: &Dialog<'_>, number: u8) -> Result<AgencyId, Refusal> {
-    let agencies = dialog.view.agencies;
-    AgencyId::new(number).filter(|agency| agency.get() <= agencies).ok_or_else(|| {
-        dialog.view.counters.add(Counter::Agency);
-        Refusal::NoSuchAgency { agencies }
-    })
+    dialog.view.agency(number.into()).inspect_err(|_| dialog.view.counters.add(Counter::Agency))
 }

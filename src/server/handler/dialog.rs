@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::connection::Connection;
-use super::log_lines::{log_end, log_protocol, log_status};
+use super::log_lines::{log_protocol, log_status};
 use super::session::Session;
 use super::winners::{self, Stage};
 use super::{classic, session};
@@ -41,8 +41,6 @@ pub enum Owed {
     Later(Later),
     /// A refusal.
     Error(String),
-    /// That the draw has not been made.
-    InProgress,
 }
 
 /// What was asked of the storage service, for when it answers.
@@ -61,8 +59,10 @@ pub enum Question {
     SessionBets(usize),
     /// May this agency open a session?
     Open(AgencyId),
-    /// Has this agency ended? A session is told, a classic client is not.
+    /// The END of a classic client, which is not told what became of it.
     End(AgencyId),
+    /// The END of a session.
+    SessionEnd(AgencyId),
     /// The winners of an agency.
     Winners(AgencyId, Stage),
     /// How the contest goes.
@@ -194,11 +194,6 @@ impl<'a> Dialog<'a> {
         self.owed.push_back(Owed::Later(later));
     }
 
-    /// Owes the word that the draw has not been made.
-    pub fn owe_in_progress(&mut self) {
-        self.owed.push_back(Owed::InProgress);
-    }
-
     /// Owes a refusal.
     pub fn refuse(&mut self, reason: impl Into<String>) {
         self.owed.push_back(Owed::Error(reason.into()));
@@ -211,10 +206,18 @@ impl<'a> Dialog<'a> {
         self.refuse(reason);
     }
 
+    /// Owes a refusal of what the protocol does not allow.
+    pub fn refuse_message(&mut self, reason: String) {
+        self.view.counters.add(Counter::Protocol);
+        log_protocol(self.ip, &reason);
+        self.refuse(reason);
+    }
+
     /// Owes a refusal of what the protocol does not allow, and then the end.
     pub fn refuse_and_end(&mut self, reason: impl Into<String>) {
-        self.view.counters.add(Counter::Protocol);
-        self.end_refused(reason.into());
+        let reason = reason.into();
+        self.refuse_message(reason.clone());
+        self.end(reason);
     }
 
     /// Owes a refusal that has been counted, and then the end.
@@ -232,12 +235,11 @@ impl<'a> Dialog<'a> {
         while let Some(owed) = self.owed.pop_front() {
             match owed {
                 Owed::Error(reason) => connection.send(&ServerMessage::Error(&reason)),
-                Owed::InProgress => connection.send(&ServerMessage::InProgress),
                 Owed::Later(Later::Page { .. }) if connection.is_backed_up() => {
                     self.owed.push_front(owed);
                     break;
                 }
-                Owed::Later(later) => self.ask_now(later)?,
+                Owed::Later(later) => self.ask_now(later, connection)?,
                 Owed::Reply(id, question) => match self.storage.next_reply()? {
                     Some((head, bulk)) if head.id == id => {
                         let bulk = bulk.to_vec();
@@ -262,9 +264,9 @@ impl<'a> Dialog<'a> {
         matches!(self.owed.front(), Some(Owed::Later(Later::Page { .. }))) && !connection.is_backed_up()
     }
 
-    fn ask_now(&mut self, later: Later) -> io::Result<()> {
+    fn ask_now(&mut self, later: Later, connection: &mut Connection<'_>) -> io::Result<()> {
         match later {
-            Later::Winners { agency, wait } => winners::ask(self, agency, wait),
+            Later::Winners { agency, wait } => winners::ask(self, agency, wait, connection),
             Later::Page { agency, offset } => winners::ask_page(self, agency, offset),
             Later::Status => {
                 let (inquiry, request) = Inquiry::of_all();
@@ -285,21 +287,14 @@ impl<'a> Dialog<'a> {
             Question::Bets(count) => classic::answer_bets(count, &reply, connection),
             Question::SessionBets(count) => session::answer_bets(self, count, &reply, connection),
             Question::Open(agency) => session::answer_open(self, agency, &reply, connection),
-            Question::End(agency) => self.answer_end(agency, &reply, connection),
+            Question::End(agency) => classic::answer_end(agency, &reply),
+            Question::SessionEnd(agency) => session::answer_end(agency, &reply, connection),
             Question::Winners(agency, stage) => {
                 return winners::answer(self, agency, stage, &reply, bulk, connection);
             }
             Question::Status(inquiry) => return self.answer_status(inquiry, reply, bulk, connection),
         }
         Ok(())
-    }
-
-    fn answer_end(&mut self, agency: AgencyId, reply: &Reply, connection: &mut Connection<'_>) {
-        let error = refusal(reply);
-        log_end(agency.get().into(), error.as_deref());
-        if matches!(self.mode, Mode::Session(_)) {
-            acknowledge(error.as_deref(), connection);
-        }
     }
 
     fn answer_status(

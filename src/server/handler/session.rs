@@ -4,10 +4,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::dialog::{Dialog, Later, Mode, Question, refusal};
+use super::dialog::{Dialog, Later, Mode, Question, acknowledge, refusal};
 use super::log_lines::{
-    log_bets, log_end, log_protocol, log_result_refused, log_session_closed, log_session_opened,
-    log_session_progress,
+    log_bets, log_end, log_result_refused, log_session_closed, log_session_opened, log_session_progress,
 };
 use super::rows::push_rows;
 use crate::ipc::message::{Refusal, Reply, Request};
@@ -70,11 +69,13 @@ pub fn open(dialog: &mut Dialog<'_>, version: u8, agency: u32) -> io::Result<()>
             .refuse_and_end(format!("session version {version} is not spoken here, only {SESSION_VERSION}"));
         return Ok(());
     }
-    let agencies = dialog.view.agencies;
-    let Some(agency) = AgencyId::new(agency).filter(|agency| agency.get() <= agencies) else {
-        dialog.view.counters.add(Counter::Agency);
-        dialog.end_refused(Refusal::NoSuchAgency { agencies }.to_string());
-        return Ok(());
+    let agency = match dialog.view.agency(agency) {
+        Ok(agency) => agency,
+        Err(refusal) => {
+            dialog.view.counters.add(Counter::Agency);
+            dialog.end_refused(refusal.to_string());
+            return Ok(());
+        }
     };
     interrupt_nobody();
     dialog.view.confinement.enter_session()?;
@@ -121,11 +122,7 @@ pub fn take(
         Ok(ClientMessage::Bet(_) | ClientMessage::MultipleBets(_) | ClientMessage::StatusRequest) => {
             dialog.refuse_and_end("this message has no place in a session");
         }
-        Err(error) if is_of_a_session(&error) => {
-            log_protocol(dialog.ip, &error);
-            dialog.view.counters.add(Counter::Protocol);
-            dialog.refuse(error.to_string());
-        }
+        Err(error) if is_of_a_session(&error) => dialog.refuse_message(error.to_string()),
         Err(error) => dialog.refuse_and_end(error.to_string()),
     }
     Ok(())
@@ -180,7 +177,14 @@ fn end(dialog: &mut Dialog<'_>, agency: AgencyId, named: Option<u8>) -> io::Resu
         refuse_others(dialog);
         return Ok(());
     }
-    dialog.ask(Request::EndAgency { agency }, Question::End(agency))
+    dialog.ask(Request::EndAgency { agency }, Question::SessionEnd(agency))
+}
+
+/// Says what became of an END.
+pub fn answer_end(agency: AgencyId, reply: &Reply, connection: &mut Connection<'_>) {
+    let error = refusal(reply);
+    log_end(agency.get().into(), error.as_deref());
+    acknowledge(error.as_deref(), connection);
 }
 
 fn result(dialog: &mut Dialog<'_>, agency: AgencyId, named: Option<u8>) {

@@ -32,21 +32,32 @@ pub enum Stage {
     },
 }
 
-/// Asks for the winners of an agency.
+impl Stage {
+    /// Where the page begins that the storage service sends, in bytes.
+    fn offset(self) -> u64 {
+        if let Self::Paging { offset } = self { offset } else { 0 }
+    }
+}
+
+/// Asks for the winners of an agency; before the draw a client that does not wait for it is told at once.
 ///
 /// # Errors
 /// The storage service can't be asked.
-pub fn ask(dialog: &mut Dialog<'_>, agency: AgencyId, wait: bool) -> io::Result<()> {
+pub fn ask(
+    dialog: &mut Dialog<'_>,
+    agency: AgencyId,
+    wait: bool,
+    connection: &mut Connection<'_>,
+) -> io::Result<()> {
     // Without the array's word that it is too early the storage service is asked at once: who half-closes after the draw
     // is still answered, who does so before it is not.
     match dialog.view.finished.all_finished(dialog.view.agencies) {
-        Finished::No if wait => ask_storage(dialog, agency, 0, Stage::Awaited),
+        Finished::No if wait => ask_storage(dialog, agency, Stage::Awaited),
         Finished::No => {
-            log_in_progress(dialog, agency);
-            dialog.owe_in_progress();
+            say_in_progress(dialog, agency, connection);
             Ok(())
         }
-        Finished::Yes | Finished::Perhaps => ask_storage(dialog, agency, 0, Stage::Asked { wait }),
+        Finished::Yes | Finished::Perhaps => ask_storage(dialog, agency, Stage::Asked { wait }),
     }
 }
 
@@ -55,11 +66,11 @@ pub fn ask(dialog: &mut Dialog<'_>, agency: AgencyId, wait: bool) -> io::Result<
 /// # Errors
 /// The storage service can't be asked.
 pub fn ask_page(dialog: &mut Dialog<'_>, agency: AgencyId, offset: u64) -> io::Result<()> {
-    ask_storage(dialog, agency, offset, Stage::Paging { offset })
+    ask_storage(dialog, agency, Stage::Paging { offset })
 }
 
-fn ask_storage(dialog: &mut Dialog<'_>, agency: AgencyId, offset: u64, stage: Stage) -> io::Result<()> {
-    let request = Request::Result { agency, offset, wait: stage == Stage::Awaited };
+fn ask_storage(dialog: &mut Dialog<'_>, agency: AgencyId, stage: Stage) -> io::Result<()> {
+    let request = Request::Result { agency, offset: stage.offset(), wait: stage == Stage::Awaited };
     dialog.ask(request, Question::Winners(agency, stage))
 }
 
@@ -76,15 +87,16 @@ pub fn answer(
     connection: &mut Connection<'_>,
 ) -> io::Result<()> {
     match (reply, stage) {
-        (Reply::ResultPage { total }, _) => send_page(dialog, agency, stage, *total, bulk, connection),
+        (Reply::ResultPage { total }, _) => {
+            send_page(dialog, agency, stage.offset(), *total, bulk, connection);
+        }
         (Reply::NotDrawn, Stage::Asked { wait: false }) => {
-            log_in_progress(dialog, agency);
-            connection.send(&ServerMessage::InProgress);
+            say_in_progress(dialog, agency, connection);
         }
         (Reply::NotDrawn, _) if connection.half_closed => {
             dialog.end("closed by the client while it awaited the draw");
         }
-        (Reply::NotDrawn, _) => return ask_storage(dialog, agency, 0, Stage::Awaited),
+        (Reply::NotDrawn, _) => return ask_storage(dialog, agency, Stage::Awaited),
         (other, _) => {
             let error = refusal(other).unwrap_or_default();
             log_result_refused(agency.get().into(), &error);
@@ -97,12 +109,11 @@ pub fn answer(
 fn send_page(
     dialog: &mut Dialog<'_>,
     agency: AgencyId,
-    stage: Stage,
+    offset: u64,
     total: u64,
     page: &[u8],
     connection: &mut Connection<'_>,
 ) {
-    let offset = if let Stage::Paging { offset } = stage { offset } else { 0 };
     if offset == 0 {
         let Ok(length) = u32::try_from(total) else {
             return dialog.refuse_and_end("the result is too long for a message");
@@ -118,7 +129,8 @@ fn send_page(
 }
 
 /// A session may ask as often as it likes; a classic client connects for it, which is told anyway.
-fn log_in_progress(dialog: &Dialog<'_>, agency: AgencyId) {
+fn say_in_progress(dialog: &Dialog<'_>, agency: AgencyId, connection: &mut Connection<'_>) {
     let level = if matches!(dialog.mode, Mode::Session(_)) { Level::Debug } else { Level::Info };
     log_result_in_progress(level, agency);
+    connection.send(&ServerMessage::InProgress);
 }
