@@ -3,7 +3,7 @@
 use std::thread;
 
 use super::bets_file::{BetsFile, Limits};
-use super::connection::{ServerConnection, finish_frame, unwanted};
+use super::connection::{ANSWER_TIMEOUT, ServerConnection, finish_frame, unwanted};
 use super::error::{AgencyError, Lost, Trouble};
 use super::pauses::Pauses;
 use super::progress::Progress;
@@ -106,5 +106,5 @@ fn send_end(config: &AgencyConfig, agency: u8) -> Result<(), Trouble> {
 fn ask_for_winners(config: &AgencyConfig, agency: u8) -> Result<Option<u64>, Trouble> {
     let mut connection = ServerConnection::open(&config.server_address)?;
     connection.send_message(&ClientMessage::ResultRequest(Some(agency)))?;
-    connection.receive_winners()
+    connection.receive_winners(Some(ANSWER_TIMEOUT))
 }

@@ -2,11 +2,9 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use memchr::memchr_iter;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::error::{AgencyError, Lost, Trouble};
@@ -18,9 +16,9 @@ use crate::protocol::record::RECORD_SEPARATOR;
 /// How long one address may take to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the server may take to read or to answer, unless it is the draw that is waited for.
-const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
-/// After so many seconds without an answer, the log says that one is waited for.
-const QUIET_S: u16 = 3;
+pub const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+/// After this much of it without an answer, the log says that one is waited for.
+const QUIET: Duration = Duration::from_secs(3);
 
 // A network that was cut, or a server that lost its power, says nothing: it is noticed by these.
 const KEEPALIVE_IDLE_S: u32 = 10;
@@ -47,7 +45,7 @@ impl ServerConnection {
     pub fn open(address: &str) -> Result<Self, Lost> {
         let stream = connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_read_timeout(Some(QUIET))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         notice_a_cut(&stream).map_err(io::Error::from)?;
         Ok(Self { stream, incoming: FrameBuffer::new(MAX_ANSWER) })
@@ -81,9 +79,6 @@ impl ServerConnection {
     /// # Errors
     /// None came, or it is none that a server gives.
     pub fn receive(&mut self) -> Result<ServerMessage<'_>, Trouble> {
-        if !self.incoming.has_frame() {
-            self.tell_of_a_wait();
-        }
         while !self.incoming.has_frame() {
             self.receive_more()?;
         }
@@ -91,16 +86,12 @@ impl ServerConnection {
         Ok(ServerMessage::decode(frame).map_err(AgencyError::from)?)
     }
 
-    /// A server that is full takes connections and lets them wait: somebody may ask why nothing happens.
-    fn tell_of_a_wait(&self) {
-        let mut answer = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut answer, PollTimeout::from(QUIET_S * 1000)) == Ok(0) {
-            logging::info("connect", Outcome::InProgress, &[("waited_s", &QUIET_S)]);
-        }
-    }
-
     fn receive_more(&mut self) -> Result<(), Lost> {
-        match self.stream.read(self.incoming.space()) {
+        let read = match self.stream.read(self.incoming.space()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.read_late(),
+            other => other,
+        };
+        match read {
             Ok(0) => Err(Lost::Closed),
             Ok(count) => {
                 self.incoming.received(count);
@@ -111,23 +102,26 @@ impl ServerConnection {
         }
     }
 
-    /// Lets [`Self::receive_winners`] wait without a limit until its answer begins.
-    ///
-    /// # Errors
-    /// None that a correct kernel gives.
-    pub fn wait_for_the_draw(&self) -> Result<(), Lost> {
-        Ok(self.stream.set_read_timeout(None)?)
+    /// Reads what has not come while it was quiet, within what is left of the time. A server that is full takes
+    /// connections and lets them wait: somebody may ask why nothing happens.
+    fn read_late(&mut self) -> io::Result<usize> {
+        logging::info("connect", Outcome::InProgress, &[("waited_s", &QUIET.as_secs())]);
+        self.stream.set_read_timeout(Some(ANSWER_TIMEOUT.saturating_sub(QUIET)))?;
+        let read = self.stream.read(self.incoming.space());
+        self.stream.set_read_timeout(Some(QUIET))?;
+        read
     }
 
-    /// Waits for a result and counts the winners in it; none if the draw has not been made. Nothing else may be
-    /// awaited over this connection.
+    /// Waits for a result and counts the winners in it; none if the draw has not been made. It must begin within `limit`,
+    /// if there is one. Nothing else may be awaited over this connection.
     ///
     /// # Errors
     /// No such answer came, or a refusal.
-    pub fn receive_winners(&mut self) -> Result<Option<u64>, Trouble> {
+    pub fn receive_winners(&mut self, limit: Option<Duration>) -> Result<Option<u64>, Trouble> {
         if !self.incoming.is_empty() {
             return Err(AgencyError::WrongAnswer.into());
         }
+        self.stream.set_read_timeout(limit).map_err(lost)?;
         let mut header = [0; HEADER_LEN];
         self.stream.read_exact(&mut header).map_err(lost)?;
         self.stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(lost)?;

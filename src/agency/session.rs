@@ -95,9 +95,8 @@ fn end(connection: &mut ServerConnection, agency: AgencyId) -> Result<(), Troubl
 }
 
 fn await_result(connection: &mut ServerConnection) -> Result<u64, Trouble> {
-    connection.wait_for_the_draw()?;
     connection.send_message(&ClientMessage::AwaitResult)?;
-    Ok(connection.receive_winners()?.ok_or(AgencyError::WrongAnswer)?)
+    Ok(connection.receive_winners(None)?.ok_or(AgencyError::WrongAnswer)?)
 }
 
 fn ask<'a>(
