@@ -1,5 +1,6 @@
-//! The architecture: the modules of `src` stand in layers, and each uses only those below it.
-#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+//! The architecture: the modules of `src` stand in layers, and each uses only those below it. And that the tests which the
+//! README names for its promises are there.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -123,4 +124,37 @@ fn a_use_is_found_however_it_is_written() {
         fn run() { crate::nine::run(); }
     ";
     assert_eq!(used_by(source).into_iter().collect::<Vec<_>>(), ["eight", "five", "four", "nine", "one"]);
+}
+
+/// The text of a test file, or for `--lib` of all sources.
+fn tests_in(file: &str) -> String {
+    if file == "--lib" {
+        let library = fs::read_to_string(source().join("lib.rs")).unwrap();
+        let modules = library.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "));
+        let files = modules.flat_map(|module| files_of(module.trim_end_matches(';')));
+        return files.map(|file| fs::read_to_string(file).unwrap()).collect();
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file).with_extension("rs");
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_test_that_the_readme_names_for_a_promise_is_there() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (_, durability) = readme.split_once("| event | what holds | tests |\n|---|---|---|\n").unwrap();
+    let rows = durability.lines().take_while(|line| line.starts_with('|'));
+    let mut found = 0;
+    for cell in rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next()) {
+        for of_a_file in cell.split("; ") {
+            let mut names = of_a_file.split('`').skip(1).step_by(2);
+            let text = tests_in(names.next().unwrap());
+            for name in names {
+                let is_there =
+                    [format!("fn {name}("), format!("    {name}: ")].iter().any(|form| text.contains(form));
+                assert!(is_there, "the README names `{name}` in {of_a_file}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 40, "{found} tests are named: are they still found?");
 }
