@@ -194,10 +194,7 @@ fn a_handler_killed_with_the_mutex_held_leaves_it_to_the_others() {
     }
     let setup = setup().with("CLIENTS_AMOUNT", 2).with("FAILPOINTS", "handler_has_mutex=1*off->1*return");
     let server = setup.start();
-    let (mut client, _) = server.session(1);
-    client.send_frame(kind::RESULT_REQUEST, b"");
-    client.expect(kind::IN_PROGRESS, b"");
-    client.send_frame(kind::RESULT_REQUEST, b"");
+    let mut client = server.session_at_its_second_look();
     client.expect_closed();
     until("the death is in the log", || oracle::deaths(&setup) == (1, 0));
     // The next to lock it are a handler, storage with each END, and handlers again.

@@ -38,10 +38,7 @@ fn a_handler_that_is_stopped_with_the_mutex_held_stops_nobody_else() {
     // A handler's second look at the array lasts longer than this test.
     let setup = Setup::of(2).with("FAILPOINTS", "handler_has_mutex=1*off->delay(60000)");
     let server = setup.start();
-    let (mut holder, _) = server.session(1);
-    holder.send_frame(kind::RESULT_REQUEST, b"");
-    holder.expect(kind::IN_PROGRESS, b"");
-    holder.send_frame(kind::RESULT_REQUEST, b"");
+    let mut holder = server.session_at_its_second_look();
     holder.expect_silence();
     let (mut other, _) = server.session(2);
     other.store(0, &[winner(2, "22")]);

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
-use super::client::{Client, Opened};
+use super::client::{Client, Opened, kind};
 use super::program::{PROGRAM, Running, loteria, output};
 use super::{Log, processes, until};
 
@@ -251,6 +251,16 @@ impl RunningServer {
         let mut client = self.connect();
         let opened = client.open_session(agency);
         (client, opened)
+    }
+
+    /// A session of agency 1 whose handler looks at the shared array, answers, and is about to look again: that is when
+    /// `handler_has_mutex=1*off->...` strikes.
+    pub fn session_at_its_second_look(&self) -> Client {
+        let (mut client, _) = self.session(1);
+        client.send_frame(kind::RESULT_REQUEST, b"");
+        client.expect(kind::IN_PROGRESS, b"");
+        client.send_frame(kind::RESULT_REQUEST, b"");
+        client
     }
 
     /// All its living processes.

@@ -8,6 +8,7 @@ use super::{Bet, kind};
 
 /// How many batches are in flight.
 const WINDOW: usize = 4;
+
 /// Brings the bets in batches, several in flight, until all are there or the connection breaks. Keeps `acknowledged` at the
 /// number of bets that the server has called stored.
 pub fn upload(port: u16, agency: u32, bets: &[Bet], batch: usize, acknowledged: &AtomicU64) -> Result<()> {
