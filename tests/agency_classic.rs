@@ -3,8 +3,10 @@
 
 mod common;
 
-use common::kind;
+use common::agencies::Agency;
 use common::stage::{Stage, documents, rows};
+use common::{kind, processes, server_of, until};
+use nix::sys::signal::Signal;
 
 #[test]
 fn classic_mode_sends_packets_of_at_most_8_kb_and_polls() {
@@ -69,4 +71,24 @@ fn classic_mode_knows_no_agency_above_255() {
     let stage = Stage::new("");
     let variables = [("CLI_PROTOCOL", "classic"), ("CLI_ID", "256"), ("CLI_BETS_FILE", "agency-3.csv")];
     assert!(stage.agency(&variables).fail().contains("not 256"));
+}
+
+#[test]
+fn an_end_that_storage_took_with_it_is_sent_again() {
+    let server = server_of(1);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("agency-1.csv"), "").unwrap();
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    let address = format!("127.0.0.1:{}", server.port());
+    let variables = [("CLI_PROTOCOL", "classic"), ("CLI_LOOP_PERIOD", "20ms")];
+    let mut agency = Agency::start(folder.path(), 1, &address, &variables);
+    until("the END is on its way", || !server.log().lines_with("action: accept_connections").is_empty());
+    processes::send(storage, Signal::SIGKILL);
+    agency.succeed();
+    assert_eq!(
+        server.log().lines_with("action: end_message | result: success").len(),
+        1,
+        "the first one was lost"
+    );
 }

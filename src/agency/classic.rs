@@ -14,6 +14,9 @@ use crate::protocol::message::{ClientMessage, ServerMessage};
 
 /// The longest packet, in bytes: what the original allows.
 const MAX_PACKET: usize = 8192;
+/// After so many answers that the draw has not been made, END is sent again: nothing says whether it was recorded. A
+/// storage service that was killed, or a full disk, may have lost it, and then all agencies would wait for ever.
+const QUESTIONS_FOR_AN_END: usize = 10;
 
 /// Brings all bets and polls for the result: the number of winners.
 ///
@@ -63,14 +66,19 @@ impl Classic<'_> {
         }
     }
 
+    /// Asks until the draw has been made; returns how many winners there are.
     fn poll(&mut self, agency: u8) -> Result<u64, AgencyError> {
         let config = self.config;
         loop {
-            if let Some(winners) = self.pauses.patiently(|| ask_for_winners(config, agency))? {
-                return Ok(winners);
+            for _ in 0..QUESTIONS_FOR_AN_END {
+                if let Some(winners) = self.pauses.patiently(|| ask_for_winners(config, agency))? {
+                    return Ok(winners);
+                }
+                logging::event(Level::Debug, "consulta_ganadores", Outcome::InProgress, &[]);
+                thread::sleep(config.loop_period);
             }
-            logging::event(Level::Debug, "consulta_ganadores", Outcome::InProgress, &[]);
-            thread::sleep(config.loop_period);
+            self.pauses.patiently(|| send_end(config, agency))?;
+            logging::event(Level::Debug, "end_message", Outcome::Success, &[("agency_id", &config.id)]);
         }
     }
 }
