@@ -4,7 +4,9 @@
 use std::io;
 
 use libfuzzer_sys::fuzz_target;
-use loteria::ipc::message::{ClientToken, Reply, Request};
+use loteria::ipc::client::ClientToken;
+use loteria::ipc::reply_pipe::Reply;
+use loteria::ipc::request_queue::Request;
 use loteria::lottery::AgencyId;
 use loteria::server::storage::disk::Disk;
 use loteria::server::storage::ledger::{Ledger, Role};

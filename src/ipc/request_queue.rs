@@ -4,9 +4,62 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::message::{ClientToken, MAX_HEAD, PartHead, Request, decode, encode};
+use serde::{Deserialize, Serialize};
+
+use super::client::ClientToken;
+use super::codec::{MAX_HEAD, decode, encode};
 use crate::failpoint::kill_point;
+use crate::lottery::AgencyId;
 use crate::system::mqueue::{MESSAGE_LEN, QueueReceiver, QueueSender};
+
+/// What a handler asks of the storage service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Binds the client to an agency; asks how far that is. Answer: `Opened`.
+    OpenSession {
+        /// The agency.
+        agency: AgencyId,
+    },
+    /// Stores the rows that follow. Answer: `Stored`.
+    StoreBets {
+        /// In a session, the index of the first row in the agency's stream of bets.
+        first: Option<u64>,
+    },
+    /// The agency has no more bets. Answer: `Ended`.
+    EndAgency {
+        /// The agency.
+        agency: AgencyId,
+    },
+    /// The winning documents from that byte on. Answer: `ResultPage`, or `NotDrawn`.
+    Result {
+        /// Whose.
+        agency: AgencyId,
+        /// How many bytes of them the handler has already.
+        offset: u64,
+        /// Whether the answer shall wait for the draw.
+        wait: bool,
+    },
+    /// How the contest goes, and the counts of the agencies from that index on. Answer: `StatusPage`.
+    Status {
+        /// How many agencies' counts the handler has already.
+        from: u16,
+    },
+    /// What the storage service counts. Answer: `Statistics`.
+    Statistics,
+}
+
+/// The head of one message in the request queue. A request that is longer than a message goes in parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartHead {
+    /// Who asks.
+    pub client: ClientToken,
+    /// Numbers the client's requests; the reply repeats it.
+    pub id: u32,
+    /// The request, in its first part.
+    pub request: Option<Request>,
+    /// Whether the request is whole with this part.
+    pub last: bool,
+}
 
 /// A handler's end: sends one request after the other, and never waits.
 #[derive(Debug)]
@@ -143,6 +196,20 @@ impl AsFd for RequestReceiver<'_> {
 mod tests {
     use super::*;
     use crate::system::mqueue;
+
+    #[test]
+    fn the_heads_of_requests_are_short() {
+        let agency = AgencyId::new(u16::MAX).unwrap();
+        let client = ClientToken::random();
+        for request in [
+            Request::StoreBets { first: Some(u64::MAX) },
+            Request::Result { agency, offset: u64::MAX, wait: true },
+            Request::Status { from: u16::MAX },
+        ] {
+            let head = PartHead { client, id: u32::MAX, request: Some(request), last: true };
+            assert!(encode(&head, &mut [0; 512]).unwrap() <= MAX_HEAD);
+        }
+    }
 
     #[test]
     fn a_long_request_goes_in_parts_and_waits_for_room() {

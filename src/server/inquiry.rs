@@ -4,9 +4,12 @@
 use std::io;
 
 use super::view::ServerView;
-use crate::ipc::message::{AgencyCount, Reply, Request, decode};
+use crate::ipc::codec::decode;
+use crate::ipc::refusal::REASONS;
+use crate::ipc::reply_pipe::{AgencyCount, Reply};
+use crate::ipc::request_queue::Request;
 use crate::ipc::shared_counters::{Counter, SharedCounters};
-use crate::ipc::statistics::{REASONS, Statistics};
+use crate::ipc::statistics::Statistics;
 use crate::lottery::{AgencyId, Draw};
 use crate::protocol::status::{AgencyStatus, Refusals, Status};
 

@@ -9,7 +9,9 @@ use super::log_lines::{
     log_bets, log_end, log_result_refused, log_session_closed, log_session_opened, log_session_progress,
 };
 use super::rows::push_rows;
-use crate::ipc::message::{Refusal, Reply, Request};
+use crate::ipc::refusal::Refusal;
+use crate::ipc::reply_pipe::Reply;
+use crate::ipc::request_queue::Request;
 use crate::ipc::shared_counters::Counter;
 use crate::logging::{Level, Outcome};
 use crate::lottery::AgencyId;

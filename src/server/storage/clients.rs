@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use super::ledger::Role;
-use crate::ipc::message::{ClientToken, PartHead, ReplyHead, Request};
-use crate::ipc::reply_pipe::{ReplyWriter, Unwritable};
+use crate::ipc::client::ClientToken;
+use crate::ipc::reply_pipe::{ReplyHead, ReplyWriter, Unwritable};
+use crate::ipc::request_queue::{PartHead, Request};
 
 /// All clients. One that does not take its replies gets none any more, and one that sends what no honest handler sends is
 /// dropped: its handler sees the end of its pipe.
@@ -136,7 +137,7 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::message::Reply;
+    use crate::ipc::reply_pipe::Reply;
     use crate::ipc::reply_pipe::{PipeState, ReplyReader, reply_pipe};
     use std::os::fd::AsFd;
 

@@ -3,7 +3,8 @@
 //! A group of changes is made in memory first and then either [kept](Contest::keep_bets), once it is on disk, or
 //! [taken back](Contest::take_back_bets).
 
-use crate::ipc::message::{AgencyCount, Refusal};
+use crate::ipc::refusal::Refusal;
+use crate::ipc::reply_pipe::AgencyCount;
 use crate::lottery::row::{for_each_row, holds_whole_line};
 use crate::lottery::{AgencyId, Draw, draw};
 use crate::protocol::message::AgencyState;

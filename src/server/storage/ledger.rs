@@ -12,8 +12,11 @@ use super::contest::{Batch, Contest};
 use super::disk::Disk;
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
 use super::state_file::{Extent, State};
-use crate::ipc::message::{ClientToken, Refusal, Reply, Request, encode};
-use crate::ipc::reply_pipe::PAGE;
+use crate::ipc::client::ClientToken;
+use crate::ipc::codec::encode;
+use crate::ipc::refusal::Refusal;
+use crate::ipc::reply_pipe::{PAGE, Reply};
+use crate::ipc::request_queue::Request;
 use crate::ipc::statistics::Statistics;
 use crate::lottery::{AgencyId, Draw};
 

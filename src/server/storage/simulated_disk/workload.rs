@@ -11,7 +11,11 @@ use super::super::ledger::{Ledger, LedgerError, Role};
 use super::super::recovery::{RecoveryError, Rules};
 use super::SimulatedDisk;
 use super::image::Image;
-use crate::ipc::message::{AgencyCount, ClientToken, Refusal, Reply, Request, decode};
+use crate::ipc::client::ClientToken;
+use crate::ipc::codec::decode;
+use crate::ipc::refusal::Refusal;
+use crate::ipc::reply_pipe::{AgencyCount, Reply};
+use crate::ipc::request_queue::Request;
 use crate::lottery::AgencyId;
 
 pub const AGENCIES: u16 = 3;
