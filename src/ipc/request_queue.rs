@@ -36,8 +36,11 @@ pub enum Request {
         agency: AgencyId,
         /// How many bytes of them the handler has already.
         offset: u64,
-        /// Whether the answer shall wait for the draw.
-        wait: bool,
+    },
+    /// The winning documents from the first on, once the draw has been made. Answer: `ResultPage`, then.
+    AwaitResult {
+        /// Whose.
+        agency: AgencyId,
     },
     /// How the contest goes, and the counts of the agencies from that index on. Answer: `StatusPage`.
     Status {
@@ -203,7 +206,7 @@ mod tests {
         let client = ClientToken::random();
         for request in [
             Request::StoreBets { first: Some(u64::MAX) },
-            Request::Result { agency, offset: u64::MAX, wait: true },
+            Request::Result { agency, offset: u64::MAX },
             Request::Status { from: u16::MAX },
         ] {
             let head = PartHead { client, id: u32::MAX, request: Some(request), last: true };

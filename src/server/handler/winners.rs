@@ -71,7 +71,10 @@ pub fn ask_page(dialog: &mut Dialog<'_>, agency: AgencyId, offset: u64) -> io::R
 }
 
 fn ask_storage(dialog: &mut Dialog<'_>, agency: AgencyId, stage: Stage) -> io::Result<()> {
-    let request = Request::Result { agency, offset: stage.offset(), wait: stage == Stage::Awaited };
+    let request = match stage {
+        Stage::Awaited => Request::AwaitResult { agency },
+        Stage::Asked { .. } | Stage::Paging { .. } => Request::Result { agency, offset: stage.offset() },
+    };
     dialog.ask(request, Question::Winners(agency, stage))
 }
 

@@ -60,7 +60,7 @@ enum Trouble {
 
 /// The disk. Clones are of the same disk, so that a test can look at it while a ledger has it.
 #[derive(Debug, Clone)]
-struct SimulatedDisk(Rc<RefCell<Inner>>);
+pub struct SimulatedDisk(Rc<RefCell<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -71,6 +71,11 @@ struct Inner {
 }
 
 impl SimulatedDisk {
+    /// A disk without files, on which nothing fails.
+    pub fn empty() -> Self {
+        Self::new(Image::default())
+    }
+
     fn new(image: Image) -> Self {
         Self::with_troubles(image, [])
     }

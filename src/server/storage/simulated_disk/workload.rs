@@ -297,7 +297,7 @@ impl<'a> Service<'a> {
                 (Request::StoreBets { first: None }, bytes)
             }
             Ask::ClassicEnd(agency) => (Request::EndAgency { agency: id(*agency) }, vec![]),
-            Ask::Result(agency) => (Request::Result { agency: id(*agency), offset: 0, wait: false }, vec![]),
+            Ask::Result(agency) => (Request::Result { agency: id(*agency), offset: 0 }, vec![]),
             Ask::Status => (Request::Status { from: 0 }, vec![]),
         };
         match ask {
