@@ -39,9 +39,11 @@ pub enum Reply {
         /// How far it is.
         state: AgencyState,
     },
-    /// To `StoreBets`: they are on disk.
-    Stored {
-        /// How many bets of the session's agency are on disk; 0 outside of a session.
+    /// To `StoreBets` outside of a session: they are on disk.
+    Stored,
+    /// To `StoreBets` of a session: they are on disk.
+    SessionStored {
+        /// How many bets of the session's agency are.
         stored: u64,
     },
     /// To `EndAgency`: it is on disk.

@@ -42,7 +42,7 @@ impl Statistics {
     /// An answer is given.
     pub fn answered(&mut self, reply: &Reply) {
         match reply {
-            Reply::Stored { .. } => self.batches += 1,
+            Reply::Stored | Reply::SessionStored { .. } => self.batches += 1,
             Reply::Refused(refusal) => {
                 if let Some(count) = self.refused.get_mut(refusal.reason()) {
                     *count += 1;
@@ -88,7 +88,7 @@ mod tests {
         ] {
             statistics.answered(&Reply::Refused(refusal));
         }
-        statistics.answered(&Reply::Stored { stored: 1 });
+        statistics.answered(&Reply::SessionStored { stored: 1 });
         statistics.answered(&Reply::Ended);
         statistics.group(17, Duration::from_millis(2));
         assert_eq!((statistics.batches, statistics.refused), (1, [1; REASONS.len()]));

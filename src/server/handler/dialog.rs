@@ -340,7 +340,7 @@ pub fn acknowledge(error: Option<&str>, connection: &mut Connection<'_>) {
 pub fn refusal(reply: &Reply) -> Option<String> {
     match reply {
         Reply::Refused(refusal) => Some(refusal.to_string()),
-        Reply::Stored { .. } | Reply::Ended => None,
+        Reply::Stored | Reply::SessionStored { .. } | Reply::Ended => None,
         // An answer to another question: the storage service is not what it should be.
         _ => Some(Refusal::Malformed.to_string()),
     }

@@ -160,7 +160,7 @@ pub fn answer_bets(dialog: &mut Dialog<'_>, count: usize, reply: &Reply, connect
     log_bets(Level::Debug, count, error.as_deref());
     let Mode::Session(session) = &mut dialog.mode else { return };
     match (reply, error) {
-        (&Reply::Stored { stored }, _) => {
+        (&Reply::SessionStored { stored }, _) => {
             session.stored = session.stored.max(stored);
             connection.send(&ServerMessage::SessionStored { stored });
         }

@@ -13,25 +13,20 @@ use crate::lottery::AgencyId;
 pub enum Answer {
     /// To `OpenSession`.
     Opened(AgencyId),
-    /// To `StoreBets`.
-    Stored(Stored),
+    /// To `StoreBets` outside of a session.
+    Stored,
+    /// To `StoreBets` of a session: its agency, and how many bets that must have for all of these to be there.
+    SessionStored(AgencyId, u64),
     /// To `EndAgency`.
     Ended(AgencyId),
     /// To `Result` and `AwaitResult`: from that byte on.
     Winners(AgencyId, u64),
-    /// To `Status`: the counts from that index on.
-    Status(u16),
+    /// To `Status`: with the counts from that index on, if any.
+    Status(Option<u16>),
     /// To `Statistics`.
     Statistics,
     /// Decided already.
     Refused(Refusal),
-}
-
-/// Bets that are stored if the group is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored {
-    /// In a session: its agency, and how many bets that must have for all of these to be there.
-    pub session: Option<(AgencyId, u64)>,
 }
 
 impl Answer {
@@ -50,16 +45,14 @@ impl Answer {
             Self::Opened(agency) => {
                 Ok(Reply::Opened { stored: contest.stored(agency)?, state: contest.state_of(agency)? })
             }
-            Self::Stored(Stored { session: None }) => committed.bets.map(|()| Reply::Stored { stored: 0 }),
-            Self::Stored(Stored { session: Some((agency, upto)) }) => {
-                stored_in_session(contest.stored(agency)?, upto, committed)
-            }
+            Self::Stored => committed.bets.map(|()| Reply::Stored),
+            Self::SessionStored(agency, upto) => stored_in_session(contest.stored(agency)?, upto, committed),
             Self::Ended(agency) => match committed.ends {
                 Err(refusal) if contest.ended_agencies().all(|ended| ended != agency) => Err(refusal),
                 _ => Ok(Reply::Ended),
             },
             Self::Winners(agency, offset) => Ok(winners(contest.winners(agency)?, offset, bulk)),
-            Self::Status(from) => Ok(status(contest, from, bulk)),
+            Self::Status(counts_from) => Ok(status(contest, counts_from, bulk)),
             Self::Statistics => {
                 bulk.resize(PAGE, 0);
                 let length = encode(statistics, bulk).unwrap_or(0);
@@ -75,7 +68,7 @@ impl Answer {
 fn stored_in_session(stored: u64, upto: u64, committed: &Committed) -> Result<Reply, Refusal> {
     match committed.bets {
         Err(refusal) if stored < upto => Err(refusal),
-        _ => Ok(Reply::Stored { stored }),
+        _ => Ok(Reply::SessionStored { stored }),
     }
 }
 
@@ -87,8 +80,8 @@ fn winners(winners: Option<&[u8]>, offset: u64, bulk: &mut Vec<u8>) -> Reply {
     Reply::ResultPage { total: winners.len() as u64 }
 }
 
-fn status(contest: &Contest, from: u16, bulk: &mut Vec<u8>) -> Reply {
-    for count in contest.counts(from) {
+fn status(contest: &Contest, counts_from: Option<u16>, bulk: &mut Vec<u8>) -> Reply {
+    for count in counts_from.into_iter().flat_map(|from| contest.counts(from)) {
         let mut bytes = [0; 16];
         // A count is short; and a page holds as many as fit, the draw's share left.
         let length = encode(&count, &mut bytes).unwrap_or(0);

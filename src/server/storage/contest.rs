@@ -81,6 +81,14 @@ impl Contest {
         self.agencies.get(agency.index()).ok_or(Refusal::NoSuchAgency { agencies: self.agencies() })
     }
 
+    /// Whether an agency takes part.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check_takes_part(&self, agency: AgencyId) -> Result<(), Refusal> {
+        self.get(agency).map(drop)
+    }
+
     /// How many bets an agency has.
     ///
     /// # Errors
@@ -216,7 +224,7 @@ impl Contest {
     /// # Errors
     /// It does not take part.
     pub fn end(&mut self, agency: AgencyId) -> Result<bool, Refusal> {
-        self.get(agency)?;
+        self.check_takes_part(agency)?;
         let Some(agency) = self.agencies.get_mut(agency.index()) else { return Ok(false) };
         let changes = !agency.ended;
         agency.ended = true;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{Local, SecondsFormat};
 use thiserror::Error;
 
-use super::answer::{Answer, Stored};
+use super::answer::Answer;
 use super::batch::Batch;
 use super::bet_log::{BetLog, WriteError};
 use super::contest::Contest;
@@ -125,7 +125,7 @@ impl<D: Disk> Ledger<D> {
     fn decide(&mut self, role: &mut Role, request: &Request, rows: &[u8]) -> Result<Answer, Refusal> {
         match *request {
             Request::OpenSession { agency } => {
-                self.contest.stored(agency)?;
+                self.contest.check_takes_part(agency)?;
                 if *role != Role::New {
                     return Err(Refusal::Malformed);
                 }
@@ -153,13 +153,13 @@ impl<D: Disk> Ledger<D> {
             }
             Request::Result { agency, offset } => self.winners(agency, offset),
             Request::AwaitResult { agency } => self.winners(agency, 0),
-            Request::Status { from } => Ok(Answer::Status(from)),
+            Request::Status { counts_from } => Ok(Answer::Status(counts_from)),
             Request::Statistics => Ok(Answer::Statistics),
         }
     }
 
     fn winners(&self, agency: AgencyId, offset: u64) -> Result<Answer, Refusal> {
-        self.contest.stored(agency)?;
+        self.contest.check_takes_part(agency)?;
         Ok(Answer::Winners(agency, offset))
     }
 
@@ -167,7 +167,7 @@ impl<D: Disk> Ledger<D> {
         self.batch.check(rows, None, 0, self.contest.winning_number())?;
         self.contest.check_agencies_of(&self.batch)?;
         self.add(rows);
-        Ok(Answer::Stored(Stored { session: None }))
+        Ok(Answer::Stored)
     }
 
     fn store_session(&mut self, agency: AgencyId, first: u64, rows: &[u8]) -> Result<Answer, Refusal> {
@@ -179,7 +179,7 @@ impl<D: Disk> Ledger<D> {
             self.add(rows);
         }
         let upto = first.checked_add(self.batch.rows).ok_or(Refusal::Malformed)?;
-        Ok(Answer::Stored(Stored { session: Some((agency, upto)) }))
+        Ok(Answer::SessionStored(agency, upto))
     }
 
     fn add(&mut self, rows: &[u8]) {

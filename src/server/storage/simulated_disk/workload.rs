@@ -47,14 +47,14 @@ pub fn groups() -> Vec<Vec<(Ask, &'static str)>> {
         vec![(Open('a', 1), "opened with 0"), (Open('b', 2), "opened with 0")],
         vec![(Bets('a', 0..2), "stored 2"), (Bets('b', 0..1), "stored 1"), (Bets('a', 0..1), "stored 2")],
         vec![
-            (Classic(vec![(3, 0..1)]), "stored 0"),
+            (Classic(vec![(3, 0..1)]), "stored"),
             (Bets('a', 1..4), "stored 4"),
             (Bets('a', 6..7), gap),
             (Result(3), "not drawn"),
         ],
         vec![(Open('c', 1), "opened with 4"), (Bets('c', 0..4), "stored 4"), (Bets('a', 2..4), "stored 4")],
         vec![
-            (Classic(vec![(2, 1..2), (3, 1..2), (2, 2..3)]), "stored 0"),
+            (Classic(vec![(2, 1..2), (3, 1..2), (2, 2..3)]), "stored"),
             (Bets('b', 1..4), "stored 4"),
             (Bets('c', 0..4), "stored 4"),
         ],
@@ -298,7 +298,7 @@ impl<'a> Service<'a> {
             }
             Ask::ClassicEnd(agency) => (Request::EndAgency { agency: id(*agency) }, vec![]),
             Ask::Result(agency) => (Request::Result { agency: id(*agency), offset: 0 }, vec![]),
-            Ask::Status => (Request::Status { from: 0 }, vec![]),
+            Ask::Status => (Request::Status { counts_from: Some(0) }, vec![]),
         };
         match ask {
             Ask::Open(name, agency) => {
@@ -328,12 +328,10 @@ impl<'a> Service<'a> {
         };
         let holds = match (reply, ask) {
             (Reply::Opened { stored, .. }, Ask::Open(_, agency)) => *stored == now.count(*agency),
-            (Reply::Stored { stored }, Ask::Bets(..)) => {
+            (Reply::SessionStored { stored }, Ask::Bets(..)) => {
                 bets.iter().all(|(agency, upto)| now.count(*agency) == *stored && stored >= upto)
             }
-            (Reply::Stored { .. }, Ask::Classic(_)) => {
-                bets.iter().all(|(agency, upto)| now.count(*agency) >= *upto)
-            }
+            (Reply::Stored, Ask::Classic(_)) => bets.iter().all(|(agency, upto)| now.count(*agency) >= *upto),
             (Reply::Ended, _) => ends.is_some_and(|agency| now.has_ended(agency)),
             (Reply::Refused(Refusal::Disk { .. }), _) => match ends {
                 Some(agency) => !now.has_ended(agency),
@@ -395,7 +393,8 @@ fn assert_counts(now: &View, mut bulk: &[u8]) {
 pub fn words(reply: &Reply) -> String {
     match reply {
         Reply::Opened { stored, .. } => format!("opened with {stored}"),
-        Reply::Stored { stored } => format!("stored {stored}"),
+        Reply::Stored => "stored".into(),
+        Reply::SessionStored { stored } => format!("stored {stored}"),
         Reply::Ended => "ended".into(),
         Reply::NotDrawn => "not drawn".into(),
         Reply::ResultPage { .. } => "result".into(),
