@@ -84,7 +84,7 @@ pub fn die_with(parent: Pid) -> io::Result<()> {
 
 /// Has this process interrupt no other when it wakes up: see `SCHED_BATCH` in `sched(7)`. Where hundreds of them take turns,
 /// each then does more in its turn. It is as good without.
-pub fn interrupt_nobody() {
+pub fn schedule_as_batch() {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the parameters live through the call, and it changes nothing but when this process runs.
     let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };

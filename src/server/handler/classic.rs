@@ -32,8 +32,9 @@ pub fn take(dialog: &mut Dialog<'_>, message: Result<ClientMessage<'_>, MessageE
         Ok(ClientMessage::SessionBets { .. } | ClientMessage::AwaitResult) => {
             dialog.refuse_and_end("there is no session: send OPEN_SESSION first");
         }
-        // A session's first message never comes here.
-        Ok(ClientMessage::OpenSession { .. }) => {}
+        Ok(ClientMessage::OpenSession { .. }) => {
+            dialog.refuse_and_end("a session is opened by a connection's first message");
+        }
         Err(error) => dialog.refuse_and_end(error.to_string()),
     }
     Ok(())

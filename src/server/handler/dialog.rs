@@ -123,7 +123,7 @@ impl<'a> Dialog<'a> {
 
     /// Whether a frame may be taken now.
     #[must_use]
-    pub fn takes_frames(&self) -> bool {
+    pub fn may_take_frames(&self) -> bool {
         let few = self.owed.len() < MAX_OUTSTANDING && self.storage.has_room();
         self.ending.is_none() && few && !self.owed.back().is_some_and(Owed::is_long)
     }

@@ -18,7 +18,7 @@ use crate::lottery::AgencyId;
 use crate::protocol::frame::FrameType;
 use crate::protocol::message::{ClientMessage, MessageError, SESSION_VERSION, ServerMessage};
 use crate::protocol::record::count_records;
-use crate::system::process::interrupt_nobody;
+use crate::system::process::schedule_as_batch;
 
 /// How often a session that goes forward says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ pub fn open(dialog: &mut Dialog<'_>, version: u8, agency: u32) -> io::Result<()>
             return Ok(());
         }
     };
-    interrupt_nobody();
+    schedule_as_batch();
     dialog.view.confinement.enter_session()?;
     super::probe("session");
     // Frames behind this one are taken already, as the storage service answers in order.

@@ -97,7 +97,7 @@ pub fn answer(
         (Reply::NotDrawn, Stage::Asked { wait: false }) => {
             say_in_progress(dialog, agency, connection);
         }
-        (Reply::NotDrawn, _) if connection.half_closed => {
+        (Reply::NotDrawn, _) if connection.is_half_closed() => {
             dialog.end("closed by the client while it awaited the draw");
         }
         (Reply::NotDrawn, _) => return ask_storage(dialog, agency, Stage::Awaited),
