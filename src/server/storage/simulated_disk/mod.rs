@@ -5,12 +5,14 @@
 //! | this one | the disk, as processes see it: each call, and what goes wrong with it |
 //! | [`image`] | the files, as the page cache shows them and as a loss of power may leave them |
 //! | [`workload`] | what clients ask, what must come of it, and who counts again |
+//! | [`service`] | the ledger, driven group by group, each answer audited |
 //! | [`crashes`] | the process is killed, or the power fails, at every step |
 //! | [`faults`] | every step fails, and the service goes on, or ends |
 
 mod crashes;
 mod faults;
 mod image;
+mod service;
 mod workload;
 
 use std::cell::RefCell;
