@@ -224,7 +224,7 @@ fn print(text: &[u8]) -> ExitCode {
     let mut out = io::stdout();
     match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(NOBODY_READS),
-        result => report(result),
+        result => report(result.map_err(|error| format!("can't write: {error}"))),
     }
 }
 
