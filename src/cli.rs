@@ -14,9 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{
-    AGENCY_SETTINGS, AgencyConfig, ConfigError, InForce, SERVER_SETTINGS, ServerConfig, help_of,
-};
+use crate::config::{AGENCY_SETTINGS, AgencyConfig, ConfigError, SERVER_SETTINGS, ServerConfig, in_force};
 use crate::logging::{self, Level, Outcome};
 use crate::system::signal;
 use crate::{agency, compose, demo, failpoint, sample, server, status};
@@ -37,10 +35,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the central server: takes the agencies' bets, stores them, and draws when all agencies have ended
-    #[command(after_help = help_of(SERVER_SETTINGS, "DEFAULT", "") + SERVER_CODES)]
+    #[command(after_help = SERVER_SETTINGS.help() + SERVER_CODES)]
     Server(ServerArgs),
     /// Runs one agency: brings the bets of its file to the server, and says how many of them won
-    #[command(after_help = help_of(AGENCY_SETTINGS, "AGENCY", "CLI_") + AGENCY_CODES)]
+    #[command(after_help = AGENCY_SETTINGS.help() + AGENCY_CODES)]
     Agency,
     /// Runs a whole contest on this machine: a server, agencies, made-up bets
     #[command(after_help = DEMO_HELP)]
@@ -224,7 +222,7 @@ fn print(text: &[u8]) -> ExitCode {
     let mut out = io::stdout();
     match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(NOBODY_READS),
-        result => report(result),
+        result => report(result.map_err(|error| format!("can't write: {error}"))),
     }
 }
 
@@ -259,8 +257,8 @@ fn run_sample(args: &SampleArgs) -> ExitCode {
 
 /// What is wrong is told as the server would tell it.
 fn check_configuration() -> ExitCode {
-    match InForce::load() {
-        Ok(in_force) => print(in_force.to_string().as_bytes()),
+    match in_force() {
+        Ok(table) => print(table.as_bytes()),
         Err(error) => {
             logging::start();
             log_bad_config(&error)

@@ -39,6 +39,7 @@ pub mod audit;
 pub mod cli;
 pub mod compose;
 pub mod config;
+pub mod confinement;
 pub mod demo;
 mod failpoint;
 pub mod ipc;

@@ -82,7 +82,11 @@ fn a_contest_is_recounted_while_its_server_runs() {
     server.connect().send(&common::frame(kind::END, &[1]));
     server.wait_for("end_message | result: success | agency_id: 1");
     let halfway = audit(&setup, &["winners"]);
-    assert!(halfway.out.contains("has no draw yet: 1 of 5 agencies ended"), "{}", halfway.out);
+    assert!(
+        halfway.out.contains("has no draw yet: 1 of 5 agencies (CLIENTS_AMOUNT) ended, and more"),
+        "{}",
+        halfway.out
+    );
     halfway.good();
     server.connect().send(&common::frame(kind::END, &[2]));
     server.wait_for("sorteo | result: success");
@@ -162,15 +166,42 @@ fn a_state_file_that_does_not_fit_disagrees() {
 }
 
 #[test]
-fn a_last_row_that_is_not_whole_is_no_error_but_is_said() {
-    let setup = folder(&contest(), DRAWN);
+fn a_last_row_that_is_not_whole_is_said_and_after_the_draw_an_error() {
     let torn = [rows(&contest()), b"1,\"Ana".to_vec()].concat();
-    let setup = setup.write("bets.csv", &torn);
+    let setup = folder(&[], "{\"version\":1,\"ended\":[],\"draw\":null}").write("bets.csv", &torn);
     let out = audit(&setup, &["winners"]).good();
-    assert!(out.contains("the last 6 bytes are no whole row"), "{out}");
-    let out = audit(&setup.clone().with("CLIENTS_AMOUNT", 2), &["check"]).good();
+    assert!(out.contains("the last 6 bytes are no whole row") && out.contains("will cut them off"), "{out}");
+    let out = audit(&setup, &["check"]).good();
     assert!(out.contains("bets.csv: notice: the last 6 bytes are no whole row"), "{out}");
-    assert_eq!(setup.bets_file(), torn);
+    let drawn = setup.write("bets.csv.state", DRAWN);
+    for (arguments, said) in [
+        (
+            &["winners"][..],
+            "bets.csv.state disagrees: the draw was made of whole rows, but the last one is not",
+        ),
+        (
+            &["check"],
+            "bets.csv: error: the last 6 bytes are no whole row, and not counted: but nothing is written",
+        ),
+    ] {
+        let damaged = audit(&drawn, arguments);
+        assert!(damaged.code == Some(1) && damaged.out.contains(said), "{damaged:?}");
+    }
+    let machines = audit(&drawn, &["winners", "--csv"]);
+    assert!(
+        machines.code == Some(1) && machines.error.contains("disagrees: the draw was made of"),
+        "{machines:?}"
+    );
+    assert_eq!(drawn.bets_file(), torn);
+}
+
+#[test]
+fn what_is_no_regular_file_and_an_agency_without_a_part_are_told() {
+    let setup = folder(&contest(), DRAWN);
+    let pipe = audit(&setup, &["check", "--file", "/dev/null"]);
+    assert_eq!((pipe.code, &*pipe.error), (Some(1), "loteria: /dev/null: not a regular file\n"));
+    let out = audit(&setup, &["winners", "--agency", "5"]).good();
+    assert!(out.contains("agency 5 had no part in the draw: 1 to 2 had\n"), "{out}");
 }
 
 #[test]
@@ -227,16 +258,16 @@ fn every_error_is_told_with_its_line_and_its_reason() {
     let expected = [
         "other.csv:5: error: the fifth field is not a date YYYY-MM-DD",
         "other.csv:6: error: not a row of 6 CSV fields that ends with CRLF",
-        "other.csv:7: error: the first field is not an agency's number from 1 to 65535",
+        "other.csv:7: error: the first field is not an agency's number from 1 to 65535, without zeros or anything else before it",
         "other.csv:8: error: agency 9 does not take part: only 1 to 5 do, says CLIENTS_AMOUNT",
-        "other.csv:9: error: the last field is not a number from 0 to 4294967295",
+        "other.csv:9: error: the last field is not a number from 0 to 4294967295, without zeros before it",
         "other.csv:10: error: not a row of 6 CSV fields that ends with CRLF",
         "other.csv:12: error: not a row of 6 CSV fields that ends with CRLF",
         "other.csv:16: error: the row is not UTF-8",
         "other.csv:11: notice: the same bet as in line 1",
         "other.csv:13: notice: the same bet as in line 2",
         "other.csv:17: notice: the same bet as in line 1",
-        "other.csv: 6 bets of 3 agencies; no state file, so no agency has ended; errors: 8, notices: 3",
+        "other.csv: 6 bets of 3 agencies; no state file: no agency has ended, or it is missing; errors: 8, notices: 3",
     ];
     assert_eq!((checked.code, &*checked.error), (Some(1), ""));
     assert_eq!(checked.out.lines().collect::<Vec<_>>(), expected);
@@ -264,7 +295,7 @@ fn an_agency_that_has_no_part_does_not_hide_what_else_is_wrong() {
         "./bets.csv:501: error: agency 8 does not take part: only 1 to 5 do, says CLIENTS_AMOUNT",
         "./bets.csv:504: error: not a row of 6 CSV fields that ends with CRLF",
         "and 500 more errors",
-        "./bets.csv: 503 bets of 3 agencies; no state file, so no agency has ended; errors: 503, notices: 0",
+        "./bets.csv: 503 bets of 3 agencies; no state file: no agency has ended, or it is missing; errors: 503, notices: 0",
     ];
     assert_eq!(checked.out.lines().collect::<Vec<_>>(), expected);
     let drawn = "{\"version\":1,\"ended\":[1],\"draw\":{\"at\":\"2026-01-01T00:00:00+00:00\",\"agencies\":1,\
@@ -291,9 +322,23 @@ fn what_the_state_file_says_is_checked_too() {
         "{checked:?}"
     );
     let setup = setup.write("bets.csv.state", "{\"version\":1,\"ended\":[1,2,3,4,5],\"draw\":null}");
-    assert!(audit(&setup, &["check"]).good().contains("notice: all agencies have ended"));
+    assert!(
+        audit(&setup, &["check"])
+            .good()
+            .contains("notice: all agencies from 1 to CLIENTS_AMOUNT, which is 5")
+    );
+    assert!(
+        audit(&setup, &["winners"])
+            .good()
+            .contains("5 of 5 agencies (CLIENTS_AMOUNT) ended, and a server that is started")
+    );
     let setup = setup.write("bets.csv.state", DRAWN);
     assert!(audit(&setup, &["check"]).good().contains("notice: the draw holds, not the configuration's"));
+    let fewer = setup
+        .write("bets.csv.state", "{\"version\":1,\"ended\":[1,2,3,4,5],\"draw\":null}")
+        .write("config.ini", "[DEFAULT]\nCLIENTS_AMOUNT = 4\n");
+    let checked = audit(&fewer, &["check"]);
+    assert!(checked.code == Some(1) && !checked.out.contains("notice:"), "{checked:?}");
 }
 
 #[test]
@@ -302,8 +347,8 @@ fn a_missing_file_and_a_bad_configuration_are_told_in_one_line() {
     for what in ["winners", "check"] {
         let missing = audit(&setup, &[what]);
         assert_eq!((missing.code, &*missing.out), (Some(1), ""));
-        let error = "loteria: ./bets.csv: No such file or directory (os error 2); that is STORAGE_FILEPATH of the \
-                     configuration, --file names another file\n";
+        let error = "loteria: ./bets.csv: No such file or directory (os error 2); the configuration's STORAGE_FILEPATH \
+                     is ./bets.csv, --file names another file\n";
         assert_eq!(missing.error, error);
         let named = audit(&setup, &[what, "--file", "other.csv"]);
         assert_eq!(named.error, "loteria: other.csv: No such file or directory (os error 2)\n");

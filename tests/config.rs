@@ -190,10 +190,10 @@ fn a_check_prints_each_setting_with_its_origin_and_touches_nothing() {
     let setup = Setup::new().write("config.ini", file);
     let (code, table, log) = check(&setup, &[("MAX_CLIENTS", "20"), ("CLIENT_TIMEOUT", "0.5")]);
     assert_eq!((code, &*log), (Some(0), ""));
-    for setting in loteria::config::SERVER_SETTINGS {
+    for setting in loteria::config::SERVER_SETTINGS.rows {
         assert_eq!(table.lines().filter(|line| line.starts_with(setting.key)).count(), 1, "{table}");
     }
-    assert_eq!(table.lines().count(), loteria::config::SERVER_SETTINGS.len(), "{table}");
+    assert_eq!(table.lines().count(), loteria::config::SERVER_SETTINGS.rows.len(), "{table}");
     let row = |key: &str| {
         let line = table.lines().find(|line| line.starts_with(&format!("{key} "))).unwrap();
         line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom to the top. Modules of one layer do not use each other.
 const LAYERS: [&[&str]; 8] = [
-    // The domain, which needs nothing; how a line is logged.
-    &["lottery", "logging"],
-    // What the operating system gives, made safe. It knows nothing of bets.
-    &["system"],
-    // The wire. Of `system` it takes one plain value, which a STATUS tells: what confines the handlers.
-    &["protocol", "failpoint"],
+    // The domain, which needs nothing; how a line is logged; what confines a handler, as a value.
+    &["lottery", "logging", "confinement"],
+    // What the operating system gives, made safe, which knows nothing of bets; the wire, which makes no system call.
+    &["system", "protocol"],
+    // Where a test has a process killed.
+    &["failpoint"],
     // The channels between the server's processes; the settings; files that are made up.
     &["ipc", "config", "sample", "compose"],
     // A server is asked how it is, and how that looks.

@@ -116,6 +116,22 @@ fn a_state_file_that_is_none_is_refused_and_left_as_it_is() {
 }
 
 #[test]
+fn after_the_draw_a_torn_row_is_refused_as_it_was_stored() {
+    let mut server = server_of(1);
+    server.session(1).0.store(0, &bets(1, 0..3));
+    server.connect().classic_end(1);
+    server.terminate();
+    let file = server.bets_file();
+    let torn = &file[..file.len() - 3];
+    let setup = server.setup().write("bets.csv", torn);
+    let ended = setup.run();
+    assert_eq!(ended.code, Some(1));
+    let line = ended.failure();
+    assert!(line.contains(" | line: 3 | error: the row is not whole, but the draw has been made"), "{line}");
+    assert_eq!(setup.bets_file(), torn);
+}
+
+#[test]
 fn a_second_server_on_the_same_file_is_refused_and_names_the_holder() {
     let server = server_of(2);
     server.session(1).0.store(0, &bets(1, 0..3));

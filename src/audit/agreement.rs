@@ -18,14 +18,32 @@ pub fn contradictions(state: &State, agencies: u16, length: u64) -> Vec<String> 
     let outside = names(state.ended.iter().copied().filter(|agency| agency.get() > agencies));
     let outside = outside
         .map(|names| format!("it has ENDs of agencies that do not take part (1 to {agencies} do): {names}"));
-    let missing = state.draw.as_ref().and_then(|draw| not_ended(state, draw));
+    let missing = state.draw.as_ref().and_then(|draw| names(not_ended(state, draw.agencies)));
+    let missing = missing.map(|names| format!("it has a draw, but no END of these agencies: {names}"));
     let cut = state.writing.filter(|writing| writing.from > length).map(|writing| {
         format!(
             "it knows of bets up to byte {}, but the bets end at byte {length}: some are missing",
             writing.from
         )
     });
-    [outside, repeated(state), missing, cut].into_iter().flatten().collect()
+    let nonsense = state.writing.filter(|writing| writing.from >= writing.to).map(|writing| {
+        format!("it notes that bytes {} to {} were being written, which are none", writing.from, writing.to)
+    });
+    [outside, repeated(state), missing, cut, nonsense].into_iter().flatten().collect()
+}
+
+/// Whether exactly the agencies 1 to `agencies` have ended.
+pub fn all_ended(state: &State, agencies: u16) -> bool {
+    state.ended.iter().all(|agency| agency.get() <= agencies) && not_ended(state, agencies).next().is_none()
+}
+
+/// What a last row is that is not whole, of so many bytes.
+pub fn torn(bytes: u64, draw: Option<&Draw>) -> String {
+    let meaning = match draw {
+        None => "a server writes them just now, or was killed and will cut them off when it starts",
+        Some(_) => "but nothing is written after the draw, so a bet was damaged that had been stored",
+    };
+    format!("the last {bytes} bytes are no whole row, and not counted: {meaning}")
 }
 
 fn repeated(state: &State) -> Option<String> {
@@ -37,16 +55,16 @@ fn repeated(state: &State) -> Option<String> {
     names(repeated.into_iter()).map(|names| format!("it has several ENDs of these agencies: {names}"))
 }
 
-fn not_ended(state: &State, draw: &Draw) -> Option<String> {
-    let mut ended = vec![false; draw.agencies.into()];
+/// Those of the agencies 1 to `agencies` that have not ended.
+fn not_ended(state: &State, agencies: u16) -> impl Iterator<Item = AgencyId> {
+    let mut ended = vec![false; agencies.into()];
     for agency in &state.ended {
         if let Some(ended) = ended.get_mut(agency.index()) {
             *ended = true;
         }
     }
-    let numbered = (1..=draw.agencies).zip(ended);
-    let missing = numbered.filter(|(_, ended)| !ended).filter_map(|(number, _)| AgencyId::new(number));
-    names(missing).map(|names| format!("it has a draw, but no END of these agencies: {names}"))
+    let numbered = (1..=agencies).zip(ended);
+    numbered.filter(|(_, ended)| !ended).filter_map(|(number, _)| AgencyId::new(number))
 }
 
 /// How many agencies are named.
@@ -82,6 +100,12 @@ mod tests {
     }
 
     #[test]
+    fn all_have_ended_only_if_these_have_and_no_others() {
+        assert!(all_ended(&state(&[2, 1], None), 2));
+        assert!(!all_ended(&state(&[1, 3], None), 2) && !all_ended(&state(&[1, 2, 3], None), 2));
+    }
+
+    #[test]
     fn each_contradiction_is_named() {
         let text = contradictions(&state(&[1, 3], Some(2)), 2, 0).join("; ");
         assert!(text.contains("(1 to 2 do): 3") && text.contains("no END of these agencies: 2"), "{text}");
@@ -89,6 +113,9 @@ mod tests {
         assert_eq!(text, "it has several ENDs of these agencies: 1, 2");
         let writing = Some(Extent { from: 8, to: 20 });
         assert_eq!(contradictions(&State { writing, ..state(&[], None) }, 2, 7).len(), 1);
+        let writing = Some(Extent { from: 5, to: 5 });
+        let text = contradictions(&State { writing, ..state(&[], None) }, 2, 7).join("; ");
+        assert_eq!(text, "it notes that bytes 5 to 5 were being written, which are none");
         let text = contradictions(&state(&[], Some(9)), 9, 0).join("; ");
         assert!(text.contains("agencies: 1, 2, 3, 4, 5 and 4 more"), "{text}");
         let mut tally = Tally::default();

@@ -5,12 +5,11 @@ use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::agreement::contradictions;
+use super::agreement::{all_ended, contradictions, torn};
 use super::duplicates::{Duplicate, Hashes};
 use super::files::Files;
 use super::rows::{Found, Rows};
 use super::tally::Tally;
-use super::winners::TORN;
 use super::{AuditError, Verdict};
 use crate::logging::one_line;
 use crate::lottery::AgencyId;
@@ -97,11 +96,8 @@ impl<'a> Check<'a> {
                 Found::Row => {}
                 Found::Damaged(line, damage) => self.error_in(line, damage),
                 Found::End(0) => break,
-                Found::End(torn) => {
-                    self.notices.add(
-                        format_args!("{}: notice", self.path),
-                        format_args!("the last {torn} bytes are no whole row: {TORN}"),
-                    );
+                Found::End(bytes) => {
+                    self.torn(bytes);
                     break;
                 }
             }
@@ -109,6 +105,15 @@ impl<'a> Check<'a> {
         }
         self.reached = rows.offset();
         Ok(())
+    }
+
+    /// A last row that is not whole, of so many bytes.
+    fn torn(&mut self, bytes: u64) {
+        let finding = torn(bytes, self.files.draw());
+        match self.files.draw() {
+            Some(_) => self.errors.add(format_args!("{}: error", self.path), finding),
+            None => self.notices.add(format_args!("{}: notice", self.path), finding),
+        }
     }
 
     /// One that has no part may have many rows, and would hide what else is wrong: its first one is listed.
@@ -186,10 +191,10 @@ impl<'a> Check<'a> {
     fn state_in_short(&self) -> String {
         match &self.files.state {
             Err(_) => "the state file can't be used".to_owned(),
-            Ok(None) => "no state file, so no agency has ended".to_owned(),
+            Ok(None) => "no state file: no agency has ended, or it is missing".to_owned(),
             Ok(Some(State { ended, draw: None, .. })) => {
                 let noun = plural(self.agencies.into(), "agency", "agencies");
-                format!("{} of {} {noun} ended", ended.len(), self.agencies)
+                format!("{} of {} {noun} (CLIENTS_AMOUNT) ended", ended.len(), self.agencies)
             }
             Ok(Some(State { draw: Some(draw), .. })) => {
                 let noun = plural(draw.agencies.into(), "agency", "agencies");
@@ -210,8 +215,11 @@ fn remarks(state: &State, configured: Rules) -> Vec<String> {
                 configured.clients_amount, configured.winner_number
             ));
         }
-    } else if state.ended.len() == usize::from(configured.clients_amount) {
-        remarks.push("all agencies have ended; a server makes the draw when it starts".to_owned());
+    } else if all_ended(state, configured.clients_amount) {
+        remarks.push(format!(
+            "all agencies from 1 to CLIENTS_AMOUNT, which is {}, have ended; a server that is started makes the draw",
+            configured.clients_amount
+        ));
     }
     if let Some(writing) = state.writing {
         remarks.push(format!(

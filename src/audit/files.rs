@@ -33,7 +33,11 @@ impl Files {
             .map_err(|error| AuditError::Read { path: state_path.clone(), error })?
             .map(|bytes| State::decode(&bytes))
             .transpose();
-        let bets = File::open(path).map_err(|error| AuditError::Read { path: path.to_owned(), error })?;
+        let unreadable = |error| AuditError::Read { path: path.to_owned(), error };
+        let bets = File::open(path).map_err(unreadable)?;
+        if !bets.metadata().map_err(unreadable)?.is_file() {
+            return Err(AuditError::NotAFile(path.to_owned()));
+        }
         Ok(Self { path: path.to_owned(), state_path, bets, state })
     }
 

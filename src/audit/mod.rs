@@ -36,8 +36,14 @@ pub enum AuditError {
         /// Why not.
         error: io::Error,
     },
+    /// It is none that can be read at any place, such as a pipe.
+    #[error("{}: not a regular file", .0.display())]
+    NotAFile(PathBuf),
     /// A row is damaged, so what is counted would not be what is in the file.
-    #[error("{}, line {line}: {error}; `loteria check` lists all such lines", .path.display())]
+    #[error(
+        "{}, line {line}: {error}; what stands behind it was not counted, `loteria check` lists all such lines",
+        .path.display()
+    )]
     Row {
         /// The file.
         path: PathBuf,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::agreement::{contradictions, outside};
+use super::agreement::{all_ended, contradictions, outside, torn};
 use super::files::Files;
 use super::rows::{Found, Rows};
 use super::tally::Tally;
@@ -39,7 +39,7 @@ pub fn run(
     let recount = Recount { files, question, number: winning_number(files, question) };
     recount.write_head(out).map_err(AuditError::Write)?;
     let (tally, torn) = recount.count(out)?;
-    let verdict = recount.judge(&tally)?;
+    let verdict = recount.judge(&tally, torn)?;
     let said: &mut dyn Write = if question.csv { notes } else { &mut *out };
     recount.write_end(&tally, torn, &verdict, said).map_err(AuditError::Write)?;
     out.flush().map_err(AuditError::Write)?;
@@ -55,7 +55,7 @@ fn winning_number(files: &Files, question: &Question) -> u32 {
 /// What the state file has to say to a recount.
 enum Agreement<'a> {
     NoState,
-    NoDraw { ended: usize, agencies: u16 },
+    NoDraw { ended: usize, agencies: u16, all: bool },
     Agrees(&'a Draw),
     Contradicts(Vec<String>),
 }
@@ -125,7 +125,7 @@ impl<'a> Recount<'a> {
         }
     }
 
-    fn judge(&self, tally: &Tally) -> Result<Agreement<'a>, AuditError> {
+    fn judge(&self, tally: &Tally, torn: u64) -> Result<Agreement<'a>, AuditError> {
         let state = match &self.files.state {
             Ok(Some(state)) => state,
             Ok(None) => return Ok(Agreement::NoState),
@@ -139,18 +139,24 @@ impl<'a> Recount<'a> {
             if draw.winning_number != self.number {
                 found.push(format!("{} was drawn", draw.winning_number));
             }
+            if torn > 0 {
+                found.push("the draw was made of whole rows, but the last one is not".to_owned());
+            }
         }
         Ok(match &state.draw {
             _ if !found.is_empty() => Agreement::Contradicts(found),
             Some(draw) => Agreement::Agrees(draw),
-            None => Agreement::NoDraw { ended: state.ended.len(), agencies },
+            None => {
+                let all = all_ended(state, agencies);
+                Agreement::NoDraw { ended: state.ended.len(), agencies, all }
+            }
         })
     }
 
     fn write_end(
         &self,
         tally: &Tally,
-        torn: u64,
+        torn_bytes: u64,
         verdict: &Agreement<'_>,
         out: &mut dyn Write,
     ) -> io::Result<()> {
@@ -159,6 +165,9 @@ impl<'a> Recount<'a> {
             Some(agency) => {
                 let count = tally.of(agency);
                 writeln!(out, "bets of agency {agency}: {}, winners: {}", count.bets, count.winners)?;
+                if let Some(draw) = self.files.draw().filter(|draw| agency.get() > draw.agencies) {
+                    writeln!(out, "agency {agency} had no part in the draw: 1 to {} had", draw.agencies)?;
+                }
             }
             None => {
                 let agencies = self.files.draw().map_or(0, |draw| draw.agencies);
@@ -167,9 +176,9 @@ impl<'a> Recount<'a> {
                 writeln!(out)?;
             }
         }
-        if torn > 0 {
+        if torn_bytes > 0 {
             let path = one_line(&self.files.path.display());
-            writeln!(out, "{path}: the last {torn} bytes are no whole row, and not counted: {TORN}")?;
+            writeln!(out, "{path}: {}", torn(torn_bytes, self.files.draw()))?;
         }
         self.write_verdict(verdict, out)
     }
@@ -183,11 +192,12 @@ impl<'a> Recount<'a> {
             }
             _ if self.question.csv => Ok(()),
             Agreement::NoState => writeln!(out, "{state} is not there: there is nothing to compare with"),
-            Agreement::NoDraw { ended, agencies } => {
+            Agreement::NoDraw { ended, agencies, all } => {
                 let noun = plural((*agencies).into(), "agency", "agencies");
+                let next = if *all { "a server that is started makes it" } else { "more bets may come" };
                 writeln!(
                     out,
-                    "{state} has no draw yet: {ended} of {agencies} {noun} ended, and more bets may come"
+                    "{state} has no draw yet: {ended} of {agencies} {noun} (CLIENTS_AMOUNT) ended, and {next}"
                 )
             }
             Agreement::Agrees(Draw { agencies, at, .. }) => {
@@ -197,6 +207,3 @@ impl<'a> Recount<'a> {
         }
     }
 }
-
-/// What a last row may be that is not whole.
-pub const TORN: &str = "a server writes them just now, or was killed and will cut them off when it starts";

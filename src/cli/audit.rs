@@ -22,9 +22,9 @@ or a file can't be read or is damaged. 2: command line or configuration. 141: no
 
 /// What the answer of `check` means.
 pub const CHECK_HELP: &str = "Errors are rows that are none, rows of agencies that do not take part (each such agency is \
-listed once), and a state file \
-that is damaged or contradicts the bets. Notices are rows that stand in the file twice (a client may send them so), a \
-last row that is not whole, and what a server will do when it starts. Lines are counted from 1; a row with line breaks \
+listed once), a state file \
+that is damaged or contradicts the bets, and after the draw a last row that is not whole. Notices are rows that stand in the file twice (a client may send them so), a \
+last row that is not whole before the draw, and what a server will do when it starts. Lines are counted from 1; a row with line breaks \
 in quotes has several. Up to 100 errors and 100 notices are listed, and all are counted. Nothing is locked or written: a server may run \
 meanwhile. 8 bytes of memory are needed for each bet.\n\nExit code 0: there are no errors. 1: there are, or a file can't \
 be read. 2: command line or configuration. 141: nobody reads the output any more.";
@@ -32,7 +32,7 @@ be read. 2: command line or configuration. 141: nobody reads the output any more
 /// What to recount.
 #[derive(Debug, Args)]
 pub struct WinnersArgs {
-    /// The file of all bets; the one that the configuration names unless given
+    /// The file of all bets, a regular one; that which the configuration names unless given
     #[arg(long)]
     file: Option<PathBuf>,
     /// Names the documents of that agency that won, in the order in which their bets were stored
@@ -49,7 +49,7 @@ pub struct WinnersArgs {
 /// What to check.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The file of all bets; the one that the configuration names unless given
+    /// The file of all bets, a regular one; that which the configuration names unless given
     #[arg(long)]
     file: Option<PathBuf>,
 }
@@ -86,7 +86,8 @@ fn audit(file: Option<PathBuf>, look: impl FnOnce(&Files, Rules) -> Result<Verdi
             ExitCode::from(NOBODY_READS)
         }
         Err(error @ AuditError::Read { .. }) if !is_named => fail(&format_args!(
-            "{error}; that is STORAGE_FILEPATH of the configuration, --file names another file"
+            "{error}; the configuration's STORAGE_FILEPATH is {}, --file names another file",
+            path.display()
         )),
         Err(error) => fail(&error),
     }

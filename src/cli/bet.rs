@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::log_bad_config;
 use crate::agency::single_bet;
-use crate::config::{host_and_port, log_format};
+use crate::config::{check_log_format, host_and_port};
 use crate::logging;
 use crate::lottery::bet::{is_real_date, parse_decimal};
 use crate::lottery::{AgencyId, Bet, BetError};
@@ -53,7 +53,7 @@ pub struct BetArgs {
 /// Brings the bet to the server.
 pub fn run(args: &BetArgs) -> ExitCode {
     logging::start();
-    if let Err(error) = log_format() {
+    if let Err(error) = check_log_format() {
         return log_bad_config(&error);
     }
     let bet = Bet {

@@ -1,83 +1,48 @@
 //! What is in force, for people: each setting of the server with its value and where that came from.
 
-use std::fmt;
+use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{
-    CONFIG_FILE, ConfigError, LOG_FORMAT, Origin, SERVER_SECTION, SERVER_SETTINGS, ServerConfig, Values,
-    environment,
-};
+use super::settings::{SERVER_SETTINGS, Setting, server};
+use super::source::{Sources, environment};
+use super::value::Host;
+use super::{CONFIG_FILE, ConfigError};
 use crate::logging::one_line;
 
-/// The settings of a server, each with its value and its origin.
-#[derive(Debug)]
-pub struct InForce {
-    rows: Vec<(&'static str, String, String)>,
+/// What a server would run with that is started here and now, a line for each setting.
+///
+/// # Errors
+/// The first thing that is wrong, as [`ServerConfig::load`](super::ServerConfig::load) finds it.
+pub fn in_force() -> Result<String, ConfigError> {
+    let rows = rows(Path::new(CONFIG_FILE), &environment)?;
+    let width = |column: fn(&[String; 3]) -> &String| {
+        rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0)
+    };
+    let (keys, values) = (width(|[key, ..]| key), width(|[_, value, _]| value));
+    let mut text = String::new();
+    for [key, value, origin] in &rows {
+        // Writing to a String cannot fail.
+        writeln!(text, "{key:<keys$}  {value:<values$}  {origin}").unwrap_or_default();
+    }
+    Ok(text)
 }
 
-impl InForce {
-    /// What a server would run with that is started here and now.
-    ///
-    /// # Errors
-    /// The first thing that is wrong, as [`ServerConfig::load`] finds it.
-    pub fn load() -> Result<Self, ConfigError> {
-        Self::load_from(Path::new(CONFIG_FILE), environment)
-    }
-
-    fn load_from(
-        path: &Path,
-        environment: impl Fn(&str) -> Option<String> + Copy,
-    ) -> Result<Self, ConfigError> {
-        let config = ServerConfig::load_from(path, environment)?;
-        let values = Values::load(path, SERVER_SECTION, "", SERVER_SETTINGS, environment)?;
-        let rows = SERVER_SETTINGS.iter().zip(values.found).map(|(setting, (given, origin))| {
-            let given = one_line(&given);
-            let value = config.value_of(setting.key).unwrap_or_else(|| given.clone());
-            (setting.key, value, explain(setting.key, &given, &origin, &config))
-        });
-        Ok(Self { rows: rows.collect() })
-    }
+/// The key of each setting, its value, and where that came from.
+fn rows(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Vec<[String; 3]>, ConfigError> {
+    let sources = Sources::load(SERVER_SETTINGS, path, environment)?;
+    SERVER_SETTINGS.rows.iter().map(|setting| row(&sources, setting)).collect()
 }
 
-impl ServerConfig {
-    /// What a setting means where that need not be the text that it was given as; none where it is.
-    fn value_of(&self, key: &str) -> Option<String> {
-        match key {
-            "SERVER_IP" => Some(self.ip.to_string()),
-            "SERVER_PORT" => Some(self.port.to_string()),
-            "SERVER_LISTEN_BACKLOG" => Some(self.listen_backlog.to_string()),
-            "LOGGING_LEVEL" => Some(self.logging_level.name().to_owned()),
-            LOG_FORMAT => Some(self.log_format.name().to_owned()),
-            "CLIENTS_AMOUNT" => Some(self.clients_amount.to_string()),
-            "LOTTERY_WINNER_NUMBER" => Some(self.winner_number.to_string()),
-            "MAX_CLIENTS" => Some(self.max_clients.to_string()),
-            "CLIENT_TIMEOUT" => Some(self.client_timeout.as_secs_f64().to_string()),
-            "MAX_PAYLOAD" => Some(self.max_payload.to_string()),
-            _ => None,
-        }
-    }
-}
-
-fn explain(key: &str, given: &str, origin: &Origin, config: &ServerConfig) -> String {
-    match (key, &config.ignored_host) {
-        ("SERVER_IP", Some(host)) => format!("{origin}; {host} is a host name, which means all addresses"),
-        _ if matches!(origin, Origin::Default) || config.value_of(key).is_none_or(|value| value == given) => {
-            origin.to_string()
-        }
+fn row(sources: &Sources<'_>, setting: &Setting) -> Result<[String; 3], ConfigError> {
+    let (given, origin) = sources.find(setting);
+    let (given, value) = (one_line(&given), one_line(&sources.shown(setting)?));
+    let is_host = setting.key == server::SERVER_IP.setting.key;
+    let origin = match sources.get(&server::SERVER_IP)? {
+        Host::Name(host) if is_host => format!("{origin}; {host} is a host name, which means all addresses"),
+        _ if value == given => origin.to_string(),
         _ => format!("{origin}, as {given}"),
-    }
-}
-
-impl fmt::Display for InForce {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |column: fn(&(&str, String, String)) -> usize| self.rows.iter().map(column).max();
-        let keys = width(|(key, ..)| key.len()).unwrap_or(0);
-        let values = width(|(_, value, _)| value.chars().count()).unwrap_or(0);
-        for (key, value, origin) in &self.rows {
-            writeln!(f, "{key:<keys$}  {value:<values$}  {origin}")?;
-        }
-        Ok(())
-    }
+    };
+    Ok([setting.key.to_owned(), value, origin])
 }
 
 #[cfg(test)]
@@ -90,9 +55,9 @@ mod tests {
         let path = folder.path().join(CONFIG_FILE);
         std::fs::write(&path, "[DEFAULT]\nserver_ip = server\nCLIENT_TIMEOUT = 2.50\n").unwrap();
         let environment = |name: &str| (name == "LOGGING_LEVEL").then(|| "debug".to_owned());
-        let in_force = InForce::load_from(&path, environment).unwrap();
-        assert_eq!(in_force.rows.len(), SERVER_SETTINGS.len());
-        let row = |key| in_force.rows.iter().find(|row| row.0 == key).map(|row| (&*row.1, &*row.2)).unwrap();
+        let rows = rows(&path, &environment).unwrap();
+        assert_eq!(rows.len(), SERVER_SETTINGS.rows.len());
+        let row = |key| rows.iter().find(|row| row[0] == key).map(|row| (&*row[1], &*row[2])).unwrap();
         assert_eq!(row("SERVER_PORT"), ("12345", "default"));
         assert_eq!(row("LOGGING_LEVEL"), ("DEBUG", "environment variable LOGGING_LEVEL, as debug"));
         let file = format!("{} [DEFAULT]", path.display());

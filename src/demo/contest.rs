@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::DemoError;
 use super::output::Output;
 use super::process::{Process, Variable};
-use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, Setting};
+use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, Setting, Settings};
 use crate::lottery::AgencyId;
 use crate::protocol::status::Status;
 use crate::status;
@@ -234,20 +234,20 @@ fn start_server(folder: &Path, size: u16, port: u16) -> io::Result<Process> {
         ("MAX_CLIENTS", size.saturating_add(SPARE_CLIENTS).to_string()),
         ("STORAGE_FILEPATH", super::BETS_FILE.to_owned()),
     ];
-    Process::start(folder, "server", variables(SERVER_SETTINGS, "", &changes), "server.log")
+    Process::start(folder, "server", variables(SERVER_SETTINGS, &changes), "server.log")
 }
 
 fn start_agency(folder: &Path, agency: AgencyId, server: SocketAddr) -> io::Result<Process> {
     let changes = [("ID", agency.to_string()), ("SERVER_ADDRESS", server.to_string())];
     let log = format!("agency-{agency}.log");
-    Process::start(folder, "agency", variables(AGENCY_SETTINGS, "CLI_", &changes), &log)
+    Process::start(folder, "agency", variables(AGENCY_SETTINGS, &changes), &log)
 }
 
 /// Every setting as an environment variable, so that no `config.ini` of the folder has a say.
-fn variables(settings: &[Setting], prefix: &str, changes: &[(&str, String)]) -> Vec<Variable> {
+fn variables(settings: Settings, changes: &[(&str, String)]) -> Vec<Variable> {
     let value_of = |setting: &Setting| {
         let change = changes.iter().find(|(key, _)| *key == setting.key);
         change.map_or_else(|| setting.default.to_owned(), |(_, value)| value.clone())
     };
-    settings.iter().map(|setting| (setting.variable(prefix), value_of(setting))).collect()
+    settings.rows.iter().map(|setting| (settings.variable(setting.key), value_of(setting))).collect()
 }

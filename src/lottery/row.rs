@@ -61,13 +61,15 @@ pub enum RowError {
     #[error("not a row of 6 CSV fields that ends with CRLF")]
     Malformed,
     /// The first field is no agency.
-    #[error("the first field is not an agency's number from 1 to 65535")]
+    #[error(
+        "the first field is not an agency's number from 1 to 65535, without zeros or anything else before it"
+    )]
     Agency,
     /// The fifth field is no date.
     #[error("the fifth field is not a date YYYY-MM-DD")]
     Birthdate,
     /// The last field is no number.
-    #[error("the last field is not a number from 0 to 4294967295")]
+    #[error("the last field is not a number from 0 to 4294967295, without zeros before it")]
     Number,
     /// The row is not UTF-8.
     #[error("the row is not UTF-8")]

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::histogram::Histogram;
+use crate::confinement::InForce;
 use crate::lottery::{AgencyId, Draw};
-use crate::system::confinement::InForce;
 
 /// The state of a contest and of the server that runs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,9 +1,9 @@
 //! Statuses for tests.
 
+use crate::confinement::{Extent, InForce};
 use crate::lottery::AgencyId;
 use crate::protocol::histogram::Histogram;
 use crate::protocol::status::{AgencyStatus, Refusals, Status};
-use crate::system::confinement::{Extent, InForce};
 
 /// The status of agencies 1 and on, which have so many bets and have ended or not.
 pub fn status(agencies: &[(u64, bool)]) -> Status {

@@ -27,51 +27,9 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, apply_filter,
 };
-use serde::{Deserialize, Serialize};
 
 use super::process::{Exit, die_with, run_in_child};
-
-/// How much of a layer is in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Extent {
-    /// Nothing: this kernel or container lacks it.
-    None,
-    /// What this kernel has of it.
-    Partial,
-    /// All of it.
-    Full,
-}
-
-impl fmt::Display for Extent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Partial => "partial",
-            Self::Full => "full",
-        })
-    }
-}
-
-/// What confines a handler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InForce {
-    /// The handler is no root, and has a user number that no other process has: full. It is no root: partial.
-    pub identity: Extent,
-    /// It can make no descriptor and no process.
-    pub limits: Extent,
-    /// It can reach no file, no network and no other process.
-    pub landlock: Extent,
-    /// In a session, it has only the system calls that it needs.
-    pub seccomp: Extent,
-}
-
-impl fmt::Display for InForce {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, limits, landlock, seccomp } = self;
-        write!(f, "identity {identity}, limits {limits}, landlock {landlock}, seccomp {seccomp}")
-    }
-}
+use crate::confinement::{Extent, InForce};
 
 /// The layers, ready to be applied.
 pub struct Confinement {
@@ -100,22 +58,16 @@ impl Confinement {
     /// # Errors
     /// The child can't be made.
     pub fn try_out() -> io::Result<Self> {
-        let nothing = InForce {
-            identity: Extent::None,
-            limits: Extent::None,
-            landlock: Extent::None,
-            seccomp: Extent::None,
-        };
         let ruleset = nothing_allowed().ok().and_then(Into::into);
-        let mut this = Self { ruleset, session_filter: filter(SESSION_CALLS), in_force: nothing };
+        let mut this = Self { ruleset, session_filter: filter(SESSION_CALLS), in_force: InForce::NOTHING };
         let parent = getpid();
         let tried = run_in_child(&[], || {
-            let mut reached = apply(parent, 0, try_landlock).unwrap_or(nothing);
+            let mut reached = apply(parent, 0, try_landlock).unwrap_or(InForce::NOTHING);
             reached.seccomp = this.apply_session();
-            to_status(reached)
+            reached.to_status()
         })?;
         if let Exit::Status(status) = tried {
-            this.in_force = from_status(status);
+            this.in_force = InForce::from_status(status);
         }
         Ok(this)
     }
@@ -313,36 +265,9 @@ fn filter(calls: &[libc::c_long]) -> Option<BpfProgram> {
     SeccompFilter::new(rules, refuse, SeccompAction::Allow, architecture).ok()?.try_into().ok()
 }
 
-const EXTENTS: [Extent; 3] = [Extent::None, Extent::Partial, Extent::Full];
-
-/// Four extents as an exit status: a digit of base 3 each.
-fn to_status(reached: InForce) -> i32 {
-    let digits = [reached.identity, reached.limits, reached.landlock, reached.seccomp];
-    digits.into_iter().fold(0, |status, extent| status * 3 + extent as i32)
-}
-
-fn from_status(status: i32) -> InForce {
-    let digit = |place: u32| {
-        let digit = usize::try_from(status / 3_i32.pow(place) % 3).unwrap_or(0);
-        EXTENTS.get(digit).copied().unwrap_or(Extent::None)
-    };
-    InForce { identity: digit(3), limits: digit(2), landlock: digit(1), seccomp: digit(0) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_was_tried_is_told_by_the_exit_status() {
-        for identity in EXTENTS {
-            for landlock in EXTENTS {
-                let tried = InForce { identity, limits: Extent::Full, landlock, seccomp: Extent::Full };
-                assert_eq!(from_status(to_status(tried)), tried);
-                assert!((0..81).contains(&to_status(tried)));
-            }
-        }
-    }
 
     #[test]
     fn there_is_a_filter_for_this_architecture() {

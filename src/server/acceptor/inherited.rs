@@ -2,11 +2,12 @@
 
 use std::io;
 
+use crate::confinement::InForce;
 use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::shared_counters::SharedCounters;
 use crate::logging::{Level, Outcome, event, info};
 use crate::server::ServerError;
-use crate::system::confinement::{Confinement, InForce};
+use crate::system::confinement::Confinement;
 use crate::system::mqueue::{self, QueueReceiver, QueueSender};
 
 /// The request queue, the shared memory, the layers of confinement.

@@ -120,7 +120,7 @@ fn log_refusal(config: &StorageConfig, error: &RecoveryError) {
     let path = config.path.display();
     let state_path = format!("{path}.state");
     let (file, line): (&dyn Display, Option<&dyn Display>) = match error {
-        RecoveryError::Row { line, .. } => (&path, Some(line)),
+        RecoveryError::Row { line, .. } | RecoveryError::TornAfterDraw { line } => (&path, Some(line)),
         RecoveryError::State(_) => (&state_path, None),
         RecoveryError::Io(_) | RecoveryError::LeftOut { .. } => (&path, None),
     };

@@ -2,7 +2,8 @@
 //!
 //! A last row that was torn, by a kill or a loss of power in the middle of a write, is cut off: it was never
 //! acknowledged. A row that is damaged in the middle is refused, and the file left as it is: what stands after it was
-//! acknowledged, and must not be lost.
+//! acknowledged, and must not be lost. So is a last row that is not whole once the draw has been made: nothing is written
+//! from then on, so it was whole, and acknowledged.
 
 use std::io;
 
@@ -52,6 +53,14 @@ pub enum RecoveryError {
         /// What is wrong with it.
         error: RowError,
     },
+    /// The last row is not whole, but nothing can have been writing it.
+    #[error(
+        "the row is not whole, but the draw has been made, so it was stored: restore it, nothing was changed"
+    )]
+    TornAfterDraw {
+        /// The line it begins in, from 1.
+        line: u64,
+    },
     /// The state file can't be read.
     #[error("the state file can't be used: {0}")]
     State(#[from] StateError),
@@ -80,6 +89,9 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
     let winner_number = drawn.map_or(rules.winner_number, |draw| draw.winning_number);
     let mut contest = Contest::new(clients_amount, winner_number);
     let (length, cut) = read_rows(disk, &mut contest, state.writing)?;
+    if cut > 0 && drawn.is_some() {
+        return Err(RecoveryError::TornAfterDraw { line: line_at(disk, length)? });
+    }
     let left_out = |what| move |agency| RecoveryError::LeftOut { clients_amount, agency, what };
     contest.settle_agencies(clients_amount).map_err(left_out("bets"))?;
     for agency in state.ended.iter().copied() {
