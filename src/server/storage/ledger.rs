@@ -13,7 +13,7 @@ use super::bet_log::{BetLog, WriteError};
 use super::contest::Contest;
 use super::disk::Disk;
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
-use super::state_file::{Extent, State};
+use super::state_file::{ByteRange, State};
 use crate::ipc::client::ClientToken;
 use crate::ipc::refusal::Refusal;
 use crate::ipc::reply_pipe::Reply;
@@ -38,7 +38,7 @@ pub struct Ledger<D> {
     contest: Contest,
     log: BetLog<D>,
     /// As the state file has it.
-    writing: Option<Extent>,
+    writing: Option<ByteRange>,
     group: Group,
     batch: Batch,
     /// How many bets are on disk.
@@ -211,8 +211,8 @@ impl<D: Disk> Ledger<D> {
         if self.group.rows.is_empty() {
             return Ok(Ok(()));
         }
-        let extent = self.group.deceptive.then(|| self.log.extent_of(self.group.rows.len()));
-        let noted = if extent.is_some() { undone(self.write_state(extent))? } else { Ok(()) };
+        let range = self.group.deceptive.then(|| self.log.range_of(self.group.rows.len()));
+        let noted = if range.is_some() { undone(self.write_state(range))? } else { Ok(()) };
         let mut sync = Duration::ZERO;
         let stored = match noted {
             Ok(()) => undone(self.log.append(&self.group.rows).map(|time| sync = time))?,
@@ -234,7 +234,7 @@ impl<D: Disk> Ledger<D> {
 
     /// Writes the state as it was before the group, and with it where the group is going to stand, if that has to be
     /// known: see [`State::writing`].
-    fn write_state(&mut self, writing: Option<Extent>) -> Result<(), WriteError> {
+    fn write_state(&mut self, writing: Option<ByteRange>) -> Result<(), WriteError> {
         let ends = &self.group.ends;
         let ended = self.contest.ended_agencies().filter(|agency| !ends.contains(agency)).collect();
         let state = State { ended, draw: self.contest.draw().cloned(), writing };
