@@ -29,9 +29,9 @@
 //! | [`server::handler::session`] or [`classic`](server::handler::classic) | the bets become rows ([`lottery::row`]) of a request |
 //! | [`ipc::storage_client`], [`ipc::request_queue`], [`system::mqueue`] | the request goes into the queue, in parts |
 //! | [`server::storage`], [`clients`](server::storage::clients) | the parts become a request again, in another process |
-//! | [`server::storage::ledger`], [`contest`](server::storage::contest) | the request is decided, its rows join the group |
+//! | [`server::storage::ledger`], [`batch`](server::storage::batch), [`contest`](server::storage::contest) | the request is decided, its rows are checked and join the group |
 //! | [`server::storage::bet_log`], [`disk`](server::storage::disk) | the group is written and synced |
-//! | [`ipc::reply_pipe`] | the reply goes back to the handler |
+//! | [`server::storage::answer`], [`ipc::reply_pipe`] | what the group came to is looked up, and the reply goes back to the handler |
 //! | [`server::handler::dialog`], then `session` or `classic` again | it is logged, and becomes a message to the client |
 
 pub mod agency;
