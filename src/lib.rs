@@ -24,7 +24,7 @@
 //! |---|---|
 //! | [`agency::session`] | a row of the agency's file becomes a record of a frame |
 //! | [`server::acceptor`] | accepts the connection, tells storage of it, forks the handler |
-//! | [`server::handler::service`] | waits for bytes; [`protocol::frame`] cuts them into frames |
+//! | [`server::handler::event_loop`] | waits for bytes; [`protocol::frame`] cuts them into frames |
 //! | [`protocol::message`], [`protocol::record`], [`lottery::bet`] | the frame becomes a message, its records become bets |
 //! | [`server::handler::session`] or [`classic`](server::handler::classic) | the bets become rows ([`lottery::row`]) of a request |
 //! | [`ipc::storage_client`], [`ipc::request_queue`], [`system::mqueue`] | the request goes into the queue, in parts |

@@ -83,7 +83,7 @@ fn names(mut agencies: impl Iterator<Item = AgencyId>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::storage::state_file::Extent;
+    use crate::server::storage::state_file::ByteRange;
 
     fn state(ended: &[u16], drawn: Option<u16>) -> State {
         let draw = drawn.map(|agencies| Draw { at: String::new(), agencies, winning_number: 7 });
@@ -95,7 +95,7 @@ mod tests {
     fn a_good_state_contradicts_nothing() {
         assert!(contradictions(&state(&[1, 2], Some(2)), 2, 0).is_empty());
         assert!(contradictions(&state(&[2], None), 2, 0).is_empty());
-        let writing = Some(Extent { from: 7, to: 20 });
+        let writing = Some(ByteRange { from: 7, to: 20 });
         assert!(contradictions(&State { writing, ..state(&[], None) }, 2, 7).is_empty());
     }
 
@@ -111,9 +111,9 @@ mod tests {
         assert!(text.contains("(1 to 2 do): 3") && text.contains("no END of these agencies: 2"), "{text}");
         let text = contradictions(&state(&[2, 1, 2, 1, 2], None), 2, 0).join("; ");
         assert_eq!(text, "it has several ENDs of these agencies: 1, 2");
-        let writing = Some(Extent { from: 8, to: 20 });
+        let writing = Some(ByteRange { from: 8, to: 20 });
         assert_eq!(contradictions(&State { writing, ..state(&[], None) }, 2, 7).len(), 1);
-        let writing = Some(Extent { from: 5, to: 5 });
+        let writing = Some(ByteRange { from: 5, to: 5 });
         let text = contradictions(&State { writing, ..state(&[], None) }, 2, 7).join("; ");
         assert_eq!(text, "it notes that bytes 5 to 5 were being written, which are none");
         let text = contradictions(&state(&[], Some(9)), 9, 0).join("; ");

@@ -4,8 +4,32 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::message::{ClientSerial, ClientToken, FromStorage, MAX_HEAD, ToStorage, decode, encode};
+use serde::{Deserialize, Serialize};
+
+use super::client::{ClientSerial, ClientToken};
+use super::codec::{MAX_HEAD, decode, encode};
 use crate::system::fd_passing::{PacketSocket, Received, Sent, packet_socket_pair};
+
+/// What the acceptor tells the storage service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToStorage {
+    /// A client came: its token follows, and the write end of its reply pipe is attached.
+    ClientCame(ClientSerial),
+    /// Its handler has ended.
+    ClientGone(ClientSerial),
+    /// Store and answer what the queue holds, then end.
+    Stop,
+}
+
+/// What the storage service tells the acceptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromStorage {
+    /// It has recovered and takes requests.
+    Ready {
+        /// How many agencies take part.
+        agencies: u16,
+    },
+}
 
 /// The acceptor's end.
 #[derive(Debug)]

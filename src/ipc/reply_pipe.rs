@@ -16,13 +16,79 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc::PIPE_BUF;
+use serde::{Deserialize, Serialize};
 
-use super::message::{ClientToken, MAX_HEAD, ReplyHead, decode, encode};
+use super::client::ClientToken;
+use super::codec::{MAX_HEAD, decode, encode};
+use super::refusal::Refusal;
+use crate::lottery::Draw;
+use crate::protocol::message::AgencyState;
 
 /// How many short replies a handler may have outstanding.
 pub const MAX_OUTSTANDING: usize = PIPE_BUF / MAX_HEAD / 2;
 /// The most bulk bytes of one reply.
 pub const PAGE: usize = PIPE_BUF - 2 * MAX_HEAD;
+
+/// What the storage service answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// To `OpenSession`.
+    Opened {
+        /// How many bets of the agency are on disk.
+        stored: u64,
+        /// How far it is.
+        state: AgencyState,
+    },
+    /// To `StoreBets` outside of a session: they are on disk.
+    Stored,
+    /// To `StoreBets` of a session: they are on disk.
+    SessionStored {
+        /// How many bets of the session's agency are.
+        stored: u64,
+    },
+    /// To `EndAgency`: it is on disk.
+    Ended,
+    /// To `Result`: the draw has not been made.
+    NotDrawn,
+    /// To `Result`: bytes of the documents follow.
+    ResultPage {
+        /// The length of all the agency's documents, separators included, in bytes.
+        total: u64,
+    },
+    /// To `Status`: an [`AgencyCount`] for each of some agencies follows.
+    StatusPage {
+        /// How many agencies take part.
+        agencies: u16,
+        /// How many of them have ended.
+        ended: u16,
+        /// How many bets are on disk.
+        bets: u64,
+        /// The draw, if it has been made.
+        draw: Option<Draw>,
+    },
+    /// To `Statistics`: [`Statistics`](super::statistics::Statistics) follow.
+    Statistics,
+    /// It was not done, and changed nothing.
+    Refused(Refusal),
+}
+
+/// The head of one reply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyHead {
+    /// The request's number.
+    pub id: u32,
+    /// The answer.
+    pub reply: Reply,
+}
+
+/// One agency in a `StatusPage`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgencyCount {
+    /// How many of its bets are on disk.
+    pub bets: u64,
+    /// Whether it has ended.
+    pub ended: bool,
+}
 
 /// A pipe: the end for the handler, and the end for the storage service. Neither ever blocks.
 ///
@@ -171,8 +237,19 @@ impl AsFd for ReplyReader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::Reply;
     use super::*;
+
+    #[test]
+    fn the_heads_of_replies_are_short() {
+        for reply in [
+            Reply::Opened { stored: u64::MAX, state: AgencyState::Drawn },
+            Reply::Refused(Refusal::Gap { first: u64::MAX, stored: u64::MAX }),
+            Reply::Refused(Refusal::Disk { errno: i32::MAX }),
+            Reply::ResultPage { total: u64::MAX },
+        ] {
+            assert!(encode(&ReplyHead { id: u32::MAX, reply }, &mut [0; 512]).unwrap() + 2 <= MAX_HEAD);
+        }
+    }
 
     #[test]
     fn replies_come_in_order_with_their_bulk() {
@@ -204,18 +281,8 @@ mod tests {
         nix::fcntl::fcntl(&write_end, smallest).unwrap();
         let mut writer = ReplyWriter::new(write_end);
         for id in 0..u32::try_from(MAX_OUTSTANDING).unwrap() {
-            writer
-                .push(
-                    &ReplyHead {
-                        id,
-                        reply: Reply::Opened {
-                            stored: 1,
-                            state: crate::protocol::message::AgencyState::Open,
-                        },
-                    },
-                    &[],
-                )
-                .unwrap();
+            let reply = Reply::Opened { stored: 1, state: AgencyState::Open };
+            writer.push(&ReplyHead { id, reply }, &[]).unwrap();
             writer.flush().unwrap();
         }
     }

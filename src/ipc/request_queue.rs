@@ -4,9 +4,65 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::message::{ClientToken, MAX_HEAD, PartHead, Request, decode, encode};
+use serde::{Deserialize, Serialize};
+
+use super::client::ClientToken;
+use super::codec::{MAX_HEAD, decode, encode};
 use crate::failpoint::kill_point;
+use crate::lottery::AgencyId;
 use crate::system::mqueue::{MESSAGE_LEN, QueueReceiver, QueueSender};
+
+/// What a handler asks of the storage service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Binds the client to an agency; asks how far that is. Answer: `Opened`.
+    OpenSession {
+        /// The agency.
+        agency: AgencyId,
+    },
+    /// Stores the rows that follow. Answer: `Stored`, or in a session `SessionStored`.
+    StoreBets {
+        /// In a session, the index of the first row in the agency's stream of bets.
+        first: Option<u64>,
+    },
+    /// The agency has no more bets. Answer: `Ended`.
+    EndAgency {
+        /// The agency.
+        agency: AgencyId,
+    },
+    /// The winning documents from that byte on. Answer: `ResultPage`, or `NotDrawn`.
+    Result {
+        /// Whose.
+        agency: AgencyId,
+        /// How many bytes of them the handler has already.
+        offset: u64,
+    },
+    /// The winning documents from the first on, once the draw has been made. Answer: `ResultPage`, then.
+    AwaitResult {
+        /// Whose.
+        agency: AgencyId,
+    },
+    /// How the contest goes. Answer: `StatusPage`.
+    Status {
+        /// The index of the first agency whose own counts are asked for; none are where this is none.
+        counts_from: Option<u16>,
+    },
+    /// What the storage service counts. Answer: `Statistics`.
+    Statistics,
+}
+
+/// The head of one message in the request queue. A request that is longer than a message goes in parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartHead {
+    /// Who asks.
+    pub client: ClientToken,
+    /// Numbers the client's requests; the reply repeats it.
+    pub id: u32,
+    /// The request, in its first part.
+    pub request: Option<Request>,
+    /// Whether the request is whole with this part.
+    pub last: bool,
+}
 
 /// A handler's end: sends one request after the other, and never waits.
 #[derive(Debug)]
@@ -145,6 +201,20 @@ mod tests {
     use crate::system::mqueue;
 
     #[test]
+    fn the_heads_of_requests_are_short() {
+        let agency = AgencyId::new(u16::MAX).unwrap();
+        let client = ClientToken::random();
+        for request in [
+            Request::StoreBets { first: Some(u64::MAX) },
+            Request::Result { agency, offset: u64::MAX },
+            Request::Status { counts_from: Some(u16::MAX) },
+        ] {
+            let head = PartHead { client, id: u32::MAX, request: Some(request), last: true };
+            assert!(encode(&head, &mut [0; 512]).unwrap() <= MAX_HEAD);
+        }
+    }
+
+    #[test]
     fn a_long_request_goes_in_parts_and_waits_for_room() {
         let (receiver, sender) = mqueue::create().unwrap();
         let client = ClientToken::random();
@@ -178,11 +248,11 @@ mod tests {
         sender.send(&[0xff; 100]).unwrap();
         sender.send(b"").unwrap();
         let mut honest = RequestSender::new(&sender, ClientToken::random());
-        honest.begin(Request::Status { from: 0 });
+        honest.begin(Request::Status { counts_from: Some(0) });
         assert!(honest.send().unwrap());
         let mut receiver = RequestReceiver::new(&receiver);
         let (head, _) = receiver.receive().unwrap().unwrap();
-        assert_eq!(head.request, Some(Request::Status { from: 0 }));
+        assert_eq!(head.request, Some(Request::Status { counts_from: Some(0) }));
         assert!(receiver.receive().unwrap().is_none());
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{Refusal, Reply};
+use super::refusal::REASONS;
+use super::reply_pipe::Reply;
 use crate::protocol::histogram::Histogram;
 
 /// The upper bounds of a group's size, in bets.
@@ -26,22 +27,6 @@ pub struct Statistics {
     pub sync_seconds: Histogram,
 }
 
-/// The reasons of the storage service's refusals, by their names for operators.
-pub const REASONS: [&str; 7] =
-    ["no_such_agency", "agency_ended", "drawn", "gap", "other_agency", "disk", "malformed"];
-
-fn reason(refusal: &Refusal) -> usize {
-    match refusal {
-        Refusal::NoSuchAgency { .. } => 0,
-        Refusal::AgencyEnded { .. } => 1,
-        Refusal::Drawn => 2,
-        Refusal::Gap { .. } => 3,
-        Refusal::OtherAgency => 4,
-        Refusal::Disk { .. } => 5,
-        Refusal::Malformed => 6,
-    }
-}
-
 impl Statistics {
     /// Nothing counted yet.
     #[must_use]
@@ -57,9 +42,9 @@ impl Statistics {
     /// An answer is given.
     pub fn answered(&mut self, reply: &Reply) {
         match reply {
-            Reply::Stored { .. } => self.batches += 1,
+            Reply::Stored | Reply::SessionStored { .. } => self.batches += 1,
             Reply::Refused(refusal) => {
-                if let Some(count) = self.refused.get_mut(reason(refusal)) {
+                if let Some(count) = self.refused.get_mut(refusal.reason()) {
                     *count += 1;
                 }
             }
@@ -84,7 +69,8 @@ impl Default for Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::message::{decode, encode};
+    use crate::ipc::codec::{decode, encode};
+    use crate::ipc::refusal::Refusal;
     use crate::lottery::AgencyId;
 
     #[test]
@@ -102,7 +88,7 @@ mod tests {
         ] {
             statistics.answered(&Reply::Refused(refusal));
         }
-        statistics.answered(&Reply::Stored { stored: 1 });
+        statistics.answered(&Reply::SessionStored { stored: 1 });
         statistics.answered(&Reply::Ended);
         statistics.group(17, Duration::from_millis(2));
         assert_eq!((statistics.batches, statistics.refused), (1, [1; REASONS.len()]));

@@ -4,9 +4,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::message::{ClientToken, ReplyHead, Request};
-use super::reply_pipe::{MAX_OUTSTANDING, PipeState, ReplyReader};
-use super::request_queue::RequestSender;
+use super::client::ClientToken;
+use super::reply_pipe::{MAX_OUTSTANDING, PipeState, ReplyHead, ReplyReader};
+use super::request_queue::{Request, RequestSender};
 use crate::system::mqueue::QueueSender;
 
 /// The two channels of one client.

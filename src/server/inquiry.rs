@@ -4,9 +4,12 @@
 use std::io;
 
 use super::view::ServerView;
-use crate::ipc::message::{AgencyCount, Reply, Request, decode};
+use crate::ipc::codec::decode;
+use crate::ipc::refusal::REASONS;
+use crate::ipc::reply_pipe::{AgencyCount, Reply};
+use crate::ipc::request_queue::Request;
 use crate::ipc::shared_counters::{Counter, SharedCounters};
-use crate::ipc::statistics::{REASONS, Statistics};
+use crate::ipc::statistics::Statistics;
 use crate::lottery::{AgencyId, Draw};
 use crate::protocol::status::{AgencyStatus, Refusals, Status};
 
@@ -38,13 +41,13 @@ impl Inquiry {
     /// Asks for everything.
     #[must_use]
     pub fn of_all() -> (Self, Request) {
-        (Self::default(), Request::Status { from: 0 })
+        (Self::default(), Request::Status { counts_from: Some(0) })
     }
 
     /// Asks for everything but the single agencies.
     #[must_use]
     pub fn of_totals() -> (Self, Request) {
-        (Self::default(), Request::Status { from: u16::MAX })
+        (Self::default(), Request::Status { counts_from: None })
     }
 
     /// Takes an answer of the storage service.
@@ -58,7 +61,7 @@ impl Inquiry {
                 let came = u16::try_from(self.per_agency.len()).unwrap_or(u16::MAX);
                 self.contest = Some(Totals { agencies, ended, bets, draw });
                 let request = if more && came < agencies {
-                    Request::Status { from: came }
+                    Request::Status { counts_from: Some(came) }
                 } else {
                     Request::Statistics
                 };

@@ -6,7 +6,7 @@ use chrono::FixedOffset;
 use nix::unistd::Pid;
 
 use crate::ipc::finished_agencies::FinishedAgencies;
-use crate::ipc::message::Refusal;
+use crate::ipc::refusal::Refusal;
 use crate::ipc::shared_counters::SharedCounters;
 use crate::lottery::AgencyId;
 use crate::system::confinement::Confinement;

@@ -17,8 +17,8 @@ use nix::unistd::{ForkResult, Pid, getpid, getppid};
 
 /// The exit status of a child whose code panicked.
 pub const PANICKED: i32 = 101;
-/// The exit status of a child that found its parent dead before it began.
-const ORPHANED: i32 = 102;
+/// The exit status of a child that did not run its code: its parent was dead already, or it could not be set up.
+const NOT_BEGUN: i32 = 102;
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub fn fork_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Re
         ForkResult::Child => {
             let status = match begin_child(parent, keep) {
                 Ok(()) => catch_unwind(AssertUnwindSafe(body)).unwrap_or(PANICKED),
-                Err(_) => ORPHANED,
+                Err(_) => NOT_BEGUN,
             };
             // SAFETY: ends the process at once; nothing of the parent's (buffers, destructors) runs in the child.
             unsafe { libc::_exit(status) }
@@ -84,7 +84,7 @@ pub fn die_with(parent: Pid) -> io::Result<()> {
 
 /// Has this process interrupt no other when it wakes up: see `SCHED_BATCH` in `sched(7)`. Where hundreds of them take turns,
 /// each then does more in its turn. It is as good without.
-pub fn interrupt_nobody() {
+pub fn schedule_as_batch() {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the parameters live through the call, and it changes nothing but when this process runs.
     let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };

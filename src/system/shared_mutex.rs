@@ -1,8 +1,8 @@
 //! Bytes that related processes share, under a robust process-shared mutex: see `mmap(2)`,
 //! `pthread_mutexattr_setrobust(3)`, `pthread_mutexattr_setpshared(3)`.
 //!
-//! A process that dies with the mutex locked leaves it to the next one, which learns of it ([`Guard::owner_died`]).
-//! The bytes are then as the dead one left them: whoever uses them must be content with any of its stores missing.
+//! A process that dies with the mutex locked leaves it to the next one, for which it is repaired. The bytes are then as
+//! the dead one left them: whoever uses them must be content with any of its stores missing.
 
 use std::cell::UnsafeCell;
 use std::io;
@@ -101,11 +101,11 @@ impl SharedMutex {
 
     fn locked(&self, code: libc::c_int) -> io::Result<Option<Guard<'_>>> {
         match Errno::from_raw(code) {
-            _ if code == 0 => Ok(Some(Guard { shared: self, owner_died: false })),
+            _ if code == 0 => Ok(Some(Guard { shared: self })),
             Errno::EOWNERDEAD => {
                 // SAFETY: this process has just locked the mutex, and it is in the inconsistent state.
                 check(unsafe { libc::pthread_mutex_consistent(self.head().mutex.get()) })?;
-                Ok(Some(Guard { shared: self, owner_died: true }))
+                Ok(Some(Guard { shared: self }))
             }
             Errno::EBUSY | Errno::ETIMEDOUT => Ok(None),
             error => Err(error.into()),
@@ -134,15 +134,6 @@ fn check(code: libc::c_int) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Guard<'a> {
     shared: &'a SharedMutex,
-    owner_died: bool,
-}
-
-impl Guard<'_> {
-    /// Whether the last one to lock it died before it unlocked.
-    #[must_use]
-    pub fn owner_died(&self) -> bool {
-        self.owner_died
-    }
 }
 
 impl Deref for Guard<'_> {
@@ -171,14 +162,51 @@ impl Drop for Guard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::ForkResult;
 
     #[test]
     fn what_is_written_under_the_lock_is_read_under_the_next() {
         let shared = SharedMutex::new(10).unwrap();
         shared.try_lock().unwrap().unwrap()[9] = 7;
         let guard = shared.lock_within(Duration::from_millis(10)).unwrap().unwrap();
-        assert_eq!((guard.len(), guard[9], guard.owner_died()), (10, 7, false));
+        assert_eq!((guard.len(), guard[9]), (10, 7));
         assert!(shared.try_lock().unwrap().is_none());
         assert!(shared.lock_within(Duration::from_millis(10)).unwrap().is_none());
+    }
+
+    /// Has a child lock the mutex, store a 7 and die with it locked.
+    fn lock_in_a_child_that_dies(shared: &SharedMutex) {
+        // SAFETY: the child does nothing that takes a lock of this process or memory from its allocator.
+        #[expect(clippy::disallowed_methods, reason = "the tests have threads, which `fork_child` refuses")]
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+            }
+            ForkResult::Child => {
+                let stored = match shared.try_lock() {
+                    Ok(Some(mut guard)) => {
+                        guard.first_mut().map(|byte| *byte = 7).map(|()| std::mem::forget(guard))
+                    }
+                    _ => None,
+                };
+                // SAFETY: ends the process at once, with the lock held.
+                unsafe { libc::_exit(i32::from(stored.is_none())) }
+            }
+        }
+    }
+
+    #[test]
+    fn a_mutex_whose_owner_died_is_repaired_for_the_next_and_stays_good() {
+        let shared = SharedMutex::new(1).unwrap();
+        for waits in [false, true] {
+            lock_in_a_child_that_dies(&shared);
+            let locked = if waits { shared.lock_within(Duration::from_secs(5)) } else { shared.try_lock() };
+            let guard = locked.unwrap().unwrap();
+            assert_eq!(*guard, [7]);
+            assert!(shared.try_lock().unwrap().is_none());
+            drop(guard);
+            assert!(shared.try_lock().unwrap().is_some());
+        }
     }
 }

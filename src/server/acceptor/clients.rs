@@ -12,7 +12,7 @@ use rand::rngs::SysRng;
 
 use super::{Acceptor, PAUSE};
 use crate::failpoint::kill_point;
-use crate::ipc::message::{ClientSerial, ClientToken};
+use crate::ipc::client::{ClientSerial, ClientToken};
 use crate::ipc::reply_pipe::reply_pipe;
 use crate::ipc::shared_counters::Counter;
 use crate::logging::{Level, Outcome, event};

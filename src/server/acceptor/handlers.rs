@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::ipc::message::ClientSerial;
+use crate::ipc::client::ClientSerial;
 use crate::system::process::signal_child;
 
 /// Living handlers, and whom each is for.

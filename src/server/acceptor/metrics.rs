@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::Acceptor;
 use super::clients::draw_token;
-use crate::ipc::message::{ClientSerial, ClientToken};
+use crate::ipc::client::{ClientSerial, ClientToken};
 use crate::ipc::reply_pipe::reply_pipe;
 use crate::logging::{Level, Outcome, event, info};
 use crate::server::ServerError;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::Acceptor;
-use crate::ipc::message::ToStorage;
+use crate::ipc::control::ToStorage;
 use crate::server::ServerError;
 use crate::system::fd_passing::Sent;
 use crate::system::process::signal_child;

@@ -9,8 +9,8 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::unistd::Pid;
 
 use super::{Acceptor, CONTROL, PAUSE};
-use crate::ipc::control::{AcceptorEnd, control_pair};
-use crate::ipc::message::{ClientSerial, FromStorage, ToStorage};
+use crate::ipc::client::ClientSerial;
+use crate::ipc::control::{AcceptorEnd, FromStorage, ToStorage, control_pair};
 use crate::logging::{Level, Outcome, event};
 use crate::server::ServerError;
 use crate::server::storage::recovery::Rules;

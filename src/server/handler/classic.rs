@@ -6,7 +6,9 @@ use super::connection::Connection;
 use super::dialog::{Dialog, Later, Question, acknowledge, refusal};
 use super::log_lines::{log_bet, log_bets, log_end, log_result_refused};
 use super::rows::push_rows;
-use crate::ipc::message::{Refusal, Reply, Request};
+use crate::ipc::refusal::Refusal;
+use crate::ipc::reply_pipe::Reply;
+use crate::ipc::request_queue::Request;
 use crate::ipc::shared_counters::Counter;
 use crate::logging::Level;
 use crate::lottery::AgencyId;
@@ -30,8 +32,9 @@ pub fn take(dialog: &mut Dialog<'_>, message: Result<ClientMessage<'_>, MessageE
         Ok(ClientMessage::SessionBets { .. } | ClientMessage::AwaitResult) => {
             dialog.refuse_and_end("there is no session: send OPEN_SESSION first");
         }
-        // A session's first message never comes here.
-        Ok(ClientMessage::OpenSession { .. }) => {}
+        Ok(ClientMessage::OpenSession { .. }) => {
+            dialog.refuse_and_end("a session is opened by a connection's first message");
+        }
         Err(error) => dialog.refuse_and_end(error.to_string()),
     }
     Ok(())

@@ -18,12 +18,9 @@ pub struct Connection<'a> {
     input: FrameBuffer,
     output: Vec<u8>,
     written: usize,
-    /// The client sends no more.
-    pub half_closed: bool,
-    /// Since when a frame is begun and not finished, or the client silent; only while we read.
-    pub reading_since: Instant,
-    /// Since when no reply has been taken, while one waits.
-    pub writing_since: Instant,
+    half_closed: bool,
+    reading_since: Instant,
+    writing_since: Instant,
 }
 
 impl<'a> Connection<'a> {
@@ -63,6 +60,34 @@ impl<'a> Connection<'a> {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Whether the client sends no more.
+    #[must_use]
+    pub fn is_half_closed(&self) -> bool {
+        self.half_closed
+    }
+
+    /// The client sends no more, as the kernel says.
+    pub fn see_half_close(&mut self) {
+        self.half_closed = true;
+    }
+
+    /// It is read again, after it was the server that did not: only from now on the client can be late.
+    pub fn read_again(&mut self) {
+        self.reading_since = Instant::now();
+    }
+
+    /// Since when a frame is begun and not finished, or the client silent; only while it is read.
+    #[must_use]
+    pub fn reading_since(&self) -> Instant {
+        self.reading_since
+    }
+
+    /// Since when no reply has been taken, while one waits.
+    #[must_use]
+    pub fn writing_since(&self) -> Instant {
+        self.writing_since
     }
 
     /// Whether no byte waits to be taken as a frame.

@@ -11,8 +11,9 @@ use super::log_lines::{log_protocol, log_status};
 use super::session::Session;
 use super::winners::{self, Stage};
 use super::{classic, session};
-use crate::ipc::message::{Refusal, Reply, Request};
-use crate::ipc::reply_pipe::MAX_OUTSTANDING;
+use crate::ipc::refusal::Refusal;
+use crate::ipc::reply_pipe::{MAX_OUTSTANDING, Reply};
+use crate::ipc::request_queue::Request;
 use crate::ipc::shared_counters::Counter;
 use crate::ipc::storage_client::StorageClient;
 use crate::lottery::AgencyId;
@@ -122,7 +123,7 @@ impl<'a> Dialog<'a> {
 
     /// Whether a frame may be taken now.
     #[must_use]
-    pub fn takes_frames(&self) -> bool {
+    pub fn may_take_frames(&self) -> bool {
         let few = self.owed.len() < MAX_OUTSTANDING && self.storage.has_room();
         self.ending.is_none() && few && !self.owed.back().is_some_and(Owed::is_long)
     }
@@ -339,7 +340,7 @@ pub fn acknowledge(error: Option<&str>, connection: &mut Connection<'_>) {
 pub fn refusal(reply: &Reply) -> Option<String> {
     match reply {
         Reply::Refused(refusal) => Some(refusal.to_string()),
-        Reply::Stored { .. } | Reply::Ended => None,
+        Reply::Stored | Reply::SessionStored { .. } | Reply::Ended => None,
         // An answer to another question: the storage service is not what it should be.
         _ => Some(Refusal::Malformed.to_string()),
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::dialog::Mode;
+use super::event_loop::{Handler, SOCKET, timeout_until};
 use super::log_lines::log_client;
-use super::service::{Handler, SOCKET, timeout_until};
 use crate::logging::Outcome;
 
 /// How long a handler that was told to stop goes on writing.
@@ -63,7 +63,7 @@ impl Handler<'_> {
         if self.broken.is_some() && self.dialog.is_streaming() {
             return self.broken.clone().map(Ending::Client);
         }
-        if self.dialog.is_awaiting() && (self.connection.half_closed || self.broken.is_some()) {
+        if self.dialog.is_awaiting() && (self.connection.is_half_closed() || self.broken.is_some()) {
             return Some(Ending::Client("closed by the client while it awaited the draw".to_owned()));
         }
         if !self.dialog.is_idle() || unsent {
@@ -75,7 +75,7 @@ impl Handler<'_> {
         if let Some(reason) = self.dialog.ending() {
             return Some(Ending::Done(reason.to_owned()));
         }
-        (self.connection.half_closed && !self.connection.has_frame()).then(|| {
+        (self.connection.is_half_closed() && !self.connection.has_frame()).then(|| {
             if self.connection.is_input_empty() {
                 Ending::Done("closed by the client".to_owned())
             } else {
@@ -101,7 +101,7 @@ impl Handler<'_> {
     /// A socket that is closed with bytes unread resets the connection, and the client could lose our last reply: so what
     /// it still sends is thrown away for a moment.
     fn linger(&mut self) {
-        if self.broken.is_some() || self.connection.half_closed || !self.connection.has_unread() {
+        if self.broken.is_some() || self.connection.is_half_closed() || !self.connection.has_unread() {
             return;
         }
         self.connection.finish_writing();

@@ -3,7 +3,7 @@
 //!
 //! | file | what is there |
 //! |---|---|
-//! | [`service`] | the loop: the one place where it waits, for all that can happen |
+//! | [`event_loop`] | the loop: the one place where it waits, for all that can happen |
 //! | [`connection`] | the client's socket |
 //! | [`dialog`] | what the client asked and what is owed to it, in order |
 //! | [`classic`], [`session`] | the messages of each kind, and what becomes of the answers |
@@ -17,10 +17,10 @@
 pub mod classic;
 pub mod connection;
 pub mod dialog;
+pub mod event_loop;
 pub mod goodbye;
 pub mod log_lines;
 pub mod rows;
-pub mod service;
 pub mod session;
 pub mod winners;
 
@@ -30,8 +30,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use self::connection::Connection;
 use self::dialog::Dialog;
+use self::event_loop::Handler;
 use self::log_lines::{log_accepted, log_client};
-use self::service::Handler;
 use super::view::ServerView;
 use crate::ipc::reply_pipe::ReplyReader;
 use crate::ipc::storage_client::StorageClient;

@@ -9,14 +9,16 @@ use super::log_lines::{
     log_bets, log_end, log_result_refused, log_session_closed, log_session_opened, log_session_progress,
 };
 use super::rows::push_rows;
-use crate::ipc::message::{Refusal, Reply, Request};
+use crate::ipc::refusal::Refusal;
+use crate::ipc::reply_pipe::Reply;
+use crate::ipc::request_queue::Request;
 use crate::ipc::shared_counters::Counter;
 use crate::logging::{Level, Outcome};
 use crate::lottery::AgencyId;
 use crate::protocol::frame::FrameType;
 use crate::protocol::message::{ClientMessage, MessageError, SESSION_VERSION, ServerMessage};
 use crate::protocol::record::count_records;
-use crate::system::process::interrupt_nobody;
+use crate::system::process::schedule_as_batch;
 
 /// How often a session that goes forward says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -77,7 +79,7 @@ pub fn open(dialog: &mut Dialog<'_>, version: u8, agency: u32) -> io::Result<()>
             return Ok(());
         }
     };
-    interrupt_nobody();
+    schedule_as_batch();
     dialog.view.confinement.enter_session()?;
     super::probe("session");
     // Frames behind this one are taken already, as the storage service answers in order.
@@ -158,7 +160,7 @@ pub fn answer_bets(dialog: &mut Dialog<'_>, count: usize, reply: &Reply, connect
     log_bets(Level::Debug, count, error.as_deref());
     let Mode::Session(session) = &mut dialog.mode else { return };
     match (reply, error) {
-        (&Reply::Stored { stored }, _) => {
+        (&Reply::SessionStored { stored }, _) => {
             session.stored = session.stored.max(stored);
             connection.send(&ServerMessage::SessionStored { stored });
         }

@@ -9,7 +9,8 @@ use super::connection::Connection;
 use super::dialog::{Dialog, Later, Mode, Question, refusal};
 use super::log_lines::{log_result, log_result_in_progress, log_result_refused};
 use crate::ipc::finished_agencies::Finished;
-use crate::ipc::message::{Reply, Request};
+use crate::ipc::reply_pipe::Reply;
+use crate::ipc::request_queue::Request;
 use crate::logging::Level;
 use crate::lottery::AgencyId;
 use crate::protocol::frame::{FrameType, header};
@@ -70,7 +71,10 @@ pub fn ask_page(dialog: &mut Dialog<'_>, agency: AgencyId, offset: u64) -> io::R
 }
 
 fn ask_storage(dialog: &mut Dialog<'_>, agency: AgencyId, stage: Stage) -> io::Result<()> {
-    let request = Request::Result { agency, offset: stage.offset(), wait: stage == Stage::Awaited };
+    let request = match stage {
+        Stage::Awaited => Request::AwaitResult { agency },
+        Stage::Asked { .. } | Stage::Paging { .. } => Request::Result { agency, offset: stage.offset() },
+    };
     dialog.ask(request, Question::Winners(agency, stage))
 }
 
@@ -93,7 +97,7 @@ pub fn answer(
         (Reply::NotDrawn, Stage::Asked { wait: false }) => {
             say_in_progress(dialog, agency, connection);
         }
-        (Reply::NotDrawn, _) if connection.half_closed => {
+        (Reply::NotDrawn, _) if connection.is_half_closed() => {
             dialog.end("closed by the client while it awaited the draw");
         }
         (Reply::NotDrawn, _) => return ask_storage(dialog, agency, Stage::Awaited),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::disk::Disk;
-use super::state_file::Extent;
+use super::state_file::ByteRange;
 
 /// What became of a change that failed.
 #[derive(Debug, Error)]
@@ -58,8 +58,8 @@ impl<D: Disk> BetLog<D> {
     }
 
     /// Where a group of that many bytes would stand.
-    pub fn extent_of(&self, rows: usize) -> Extent {
-        Extent { from: self.length, to: self.length + rows as u64 }
+    pub fn range_of(&self, rows: usize) -> ByteRange {
+        ByteRange { from: self.length, to: self.length + rows as u64 }
     }
 
     /// The disk, for what stands beside the bets.

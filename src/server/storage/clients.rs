@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
+use super::answer::Answer;
 use super::ledger::Role;
-use crate::ipc::message::{ClientToken, PartHead, ReplyHead, Request};
-use crate::ipc::reply_pipe::{ReplyWriter, Unwritable};
+use crate::ipc::client::ClientToken;
+use crate::ipc::reply_pipe::{ReplyHead, ReplyWriter, Unwritable};
+use crate::ipc::request_queue::{PartHead, Request};
 
 /// All clients. One that does not take its replies gets none any more, and one that sends what no honest handler sends is
 /// dropped: its handler sees the end of its pipe.
@@ -21,7 +23,7 @@ struct Client {
     replies: Option<ReplyWriter>,
     role: Role,
     partial: Option<Partial>,
-    awaiting: Option<(u32, Request)>,
+    awaiting: Option<(u32, Answer)>,
 }
 
 /// A request that has not come whole.
@@ -98,19 +100,19 @@ impl Clients {
     }
 
     /// The client waits for the draw. One wait at a time; a client that asks for more is dropped.
-    pub fn await_draw(&mut self, token: ClientToken, id: u32, request: Request) {
+    pub fn await_draw(&mut self, token: ClientToken, id: u32, answer: Answer) {
         match self.known.get_mut(&token) {
-            Some(client) if client.awaiting.is_none() => client.awaiting = Some((id, request)),
+            Some(client) if client.awaiting.is_none() => client.awaiting = Some((id, answer)),
             Some(_) => self.drop_client(token),
             None => {}
         }
     }
 
-    /// Takes all that wait for the draw: who, the request's number, the request.
-    pub fn take_awaiting(&mut self) -> Vec<(ClientToken, u32, Request)> {
+    /// Takes all that wait for the draw: who, the request's number, what is to be answered.
+    pub fn take_awaiting(&mut self) -> Vec<(ClientToken, u32, Answer)> {
         let waiting = self.known.iter_mut().filter_map(|(token, client)| {
-            let (id, request) = client.awaiting.take()?;
-            Some((*token, id, request))
+            let (id, answer) = client.awaiting.take()?;
+            Some((*token, id, answer))
         });
         waiting.collect()
     }
@@ -136,7 +138,7 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::message::Reply;
+    use crate::ipc::reply_pipe::Reply;
     use crate::ipc::reply_pipe::{PipeState, ReplyReader, reply_pipe};
     use std::os::fd::AsFd;
 

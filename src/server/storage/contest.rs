@@ -3,8 +3,9 @@
 //! A group of changes is made in memory first and then either [kept](Contest::keep_bets), once it is on disk, or
 //! [taken back](Contest::take_back_bets).
 
-use crate::ipc::message::{AgencyCount, Refusal};
-use crate::lottery::row::{for_each_row, holds_whole_line};
+use super::batch::Batch;
+use crate::ipc::refusal::Refusal;
+use crate::ipc::reply_pipe::AgencyCount;
 use crate::lottery::{AgencyId, Draw, draw};
 use crate::protocol::message::AgencyState;
 use crate::protocol::record::RECORD_SEPARATOR;
@@ -30,21 +31,6 @@ struct Agency {
     winners: Vec<u8>,
     /// `stored`, `won` and the length of `winners`, before the group that is being made.
     before: Option<(u64, u64, usize)>,
-}
-
-/// Rows that have been checked, and what they say.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// How many rows.
-    pub rows: u64,
-    /// Where the rows begin that are not skipped, in bytes.
-    pub new_from: usize,
-    /// Whether one of the new rows, if it were torn, could be taken for several.
-    pub deceptive: bool,
-    /// Runs of new rows of one agency.
-    runs: Vec<(AgencyId, u64)>,
-    /// Documents that won, of new rows.
-    winners: Vec<(AgencyId, Vec<u8>)>,
 }
 
 impl Contest {
@@ -95,6 +81,14 @@ impl Contest {
         self.agencies.get(agency.index()).ok_or(Refusal::NoSuchAgency { agencies: self.agencies() })
     }
 
+    /// Whether an agency takes part.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check_takes_part(&self, agency: AgencyId) -> Result<(), Refusal> {
+        self.get(agency).map(drop)
+    }
+
     /// How many bets an agency has.
     ///
     /// # Errors
@@ -140,41 +134,6 @@ impl Contest {
             AgencyState::Ended => Err(Refusal::AgencyEnded { agency }),
             AgencyState::Drawn => Err(Refusal::Drawn),
         }
-    }
-
-    /// Checks that `rows` are whole rows, of `only` that agency if one is given. The first `skip` of them only count.
-    /// `batch` is emptied first; it is the caller's so that its memory serves again.
-    ///
-    /// # Errors
-    /// What is wrong. No honest handler sends rows that are malformed.
-    pub fn check_rows(
-        &self,
-        rows: &[u8],
-        only: Option<AgencyId>,
-        skip: u64,
-        batch: &mut Batch,
-    ) -> Result<(), Refusal> {
-        batch.clear();
-        if std::str::from_utf8(rows).is_err() {
-            return Err(Refusal::Malformed);
-        }
-        for_each_row(rows, |at, row| {
-            if only.is_some_and(|agency| agency != row.agency) {
-                return Err(Refusal::OtherAgency);
-            }
-            batch.rows += 1;
-            if batch.rows <= skip {
-                batch.new_from = at + row.len;
-                return Ok(());
-            }
-            batch.deceptive |= row.quoted && rows.get(at..at + row.len).is_some_and(holds_whole_line);
-            batch.count(row.agency);
-            if draw::wins(row.number, self.winning_number) {
-                batch.winners.push((row.agency, row.document.into_owned()));
-            }
-            Ok(())
-        })?;
-        if batch.rows == 0 { Err(Refusal::Malformed) } else { Ok(()) }
     }
 
     /// Whether all agencies of a batch may bring new bets.
@@ -265,7 +224,7 @@ impl Contest {
     /// # Errors
     /// It does not take part.
     pub fn end(&mut self, agency: AgencyId) -> Result<bool, Refusal> {
-        self.get(agency)?;
+        self.check_takes_part(agency)?;
         let Some(agency) = self.agencies.get_mut(agency.index()) else { return Ok(false) };
         let changes = !agency.ended;
         agency.ended = true;
@@ -303,23 +262,6 @@ impl Agency {
     }
 }
 
-impl Batch {
-    fn clear(&mut self) {
-        self.rows = 0;
-        self.new_from = 0;
-        self.deceptive = false;
-        self.runs.clear();
-        self.winners.clear();
-    }
-
-    fn count(&mut self, agency: AgencyId) {
-        match self.runs.last_mut() {
-            Some((last, count)) if *last == agency => *count += 1,
-            _ => self.runs.push((agency, 1)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,7 +272,7 @@ mod tests {
 
     fn add(contest: &mut Contest, rows: &[u8], skip: u64) -> Result<u64, Refusal> {
         let mut batch = Batch::default();
-        contest.check_rows(rows, None, skip, &mut batch)?;
+        batch.check(rows, None, skip, contest.winning_number)?;
         contest.check_agencies_of(&batch)?;
         contest.add(&batch);
         Ok(batch.rows)
@@ -376,13 +318,13 @@ mod tests {
         let mut contest = Contest::new(2, 7574);
         let rows = [ROW1, LOSER, LOSER].concat();
         let mut batch = Batch::default();
-        contest.check_rows(&rows, Some(agency(1)), 2, &mut batch).unwrap();
+        batch.check(&rows, Some(agency(1)), 2, 7574).unwrap();
         assert_eq!((batch.rows, batch.new_from), (3, ROW1.len() + LOSER.len()));
         contest.add(&batch);
         assert_eq!(contest.stored(agency(1)), Ok(1));
-        assert_eq!(contest.check_rows(ROW2, Some(agency(1)), 1, &mut batch), Err(Refusal::OtherAgency));
+        assert_eq!(batch.check(ROW2, Some(agency(1)), 1, 7574), Err(Refusal::OtherAgency));
         for bad in [&b""[..], b"1,a", &ROW1[..ROW1.len() - 1], b"1,a,\xff,12,2000-01-01,1\r\n"] {
-            assert_eq!(contest.check_rows(bad, None, 0, &mut batch), Err(Refusal::Malformed));
+            assert_eq!(batch.check(bad, None, 0, 7574), Err(Refusal::Malformed));
         }
     }
 

@@ -7,13 +7,17 @@ use std::time::Duration;
 use chrono::{Local, SecondsFormat};
 use thiserror::Error;
 
+use super::answer::Answer;
+use super::batch::Batch;
 use super::bet_log::{BetLog, WriteError};
-use super::contest::{Batch, Contest};
+use super::contest::Contest;
 use super::disk::Disk;
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
-use super::state_file::{Extent, State};
-use crate::ipc::message::{ClientToken, Refusal, Reply, Request, encode};
-use crate::ipc::reply_pipe::PAGE;
+use super::state_file::{ByteRange, State};
+use crate::ipc::client::ClientToken;
+use crate::ipc::refusal::Refusal;
+use crate::ipc::reply_pipe::Reply;
+use crate::ipc::request_queue::Request;
 use crate::ipc::statistics::Statistics;
 use crate::lottery::{AgencyId, Draw};
 
@@ -34,7 +38,7 @@ pub struct Ledger<D> {
     contest: Contest,
     log: BetLog<D>,
     /// As the state file has it.
-    writing: Option<Extent>,
+    writing: Option<ByteRange>,
     group: Group,
     batch: Batch,
     /// How many bets are on disk.
@@ -48,43 +52,20 @@ struct Group {
     deceptive: bool,
     ends: Vec<AgencyId>,
     answers: Vec<(ClientToken, u32, Answer)>,
-}
-
-/// What is to be answered once the group is on disk. What it says is looked up then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// To `OpenSession`.
-    Opened(AgencyId),
-    /// To `StoreBets`.
-    Stored(Stored),
-    /// To `EndAgency`.
-    Ended(AgencyId),
-    /// To `Result`: from that byte on.
-    Winners(AgencyId, u64),
-    /// To `Status`: the counts from that index on.
-    Status(u16),
-    /// To `Statistics`.
-    Statistics,
-    /// Decided already.
-    Refused(Refusal),
-}
-
-/// Bets that are stored if the group is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored {
-    /// In a session: its agency, and how many bets that must have for all of these to be there.
-    session: Option<(AgencyId, u64)>,
+    awaiting: Vec<(ClientToken, u32, Answer)>,
 }
 
 /// What a group came to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Committed {
     /// The answers, in the order of the requests.
     pub answers: Vec<(ClientToken, u32, Answer)>,
-    /// Why the bets of this group are not on disk.
-    pub bets_failed: Option<i32>,
-    /// Why the ENDs of this group are not on disk.
-    pub ends_failed: Option<i32>,
+    /// What is to be answered once the draw has been made.
+    pub awaiting: Vec<(ClientToken, u32, Answer)>,
+    /// Whether the bets of this group are on disk, or why not.
+    pub bets: Result<(), Refusal>,
+    /// Whether the ENDs of this group are on disk, or why not.
+    pub ends: Result<(), Refusal>,
     /// Whether agencies have ended with this group.
     pub ended: bool,
     /// Whether the draw was made with this group.
@@ -132,13 +113,19 @@ impl<D: Disk> Ledger<D> {
     /// Takes one whole request into the group. `rows` are those of a `StoreBets`, else empty.
     pub fn take(&mut self, client: ClientToken, role: &mut Role, id: u32, request: &Request, rows: &[u8]) {
         let answer = self.decide(role, request, rows).unwrap_or_else(Answer::Refused);
-        self.group.answers.push((client, id, answer));
+        let waits = matches!(request, Request::AwaitResult { .. }) && self.waits_for_draw(answer);
+        let list = if waits { &mut self.group.awaiting } else { &mut self.group.answers };
+        list.push((client, id, answer));
+    }
+
+    fn waits_for_draw(&self, answer: Answer) -> bool {
+        matches!(answer, Answer::Winners(..)) && self.contest.draw().is_none()
     }
 
     fn decide(&mut self, role: &mut Role, request: &Request, rows: &[u8]) -> Result<Answer, Refusal> {
         match *request {
             Request::OpenSession { agency } => {
-                self.contest.stored(agency)?;
+                self.contest.check_takes_part(agency)?;
                 if *role != Role::New {
                     return Err(Refusal::Malformed);
                 }
@@ -164,32 +151,35 @@ impl<D: Disk> Ledger<D> {
                 }
                 Ok(Answer::Ended(agency))
             }
-            Request::Result { agency, offset, .. } => {
-                self.contest.stored(agency)?;
-                Ok(Answer::Winners(agency, offset))
-            }
-            Request::Status { from } => Ok(Answer::Status(from)),
+            Request::Result { agency, offset } => self.winners(agency, offset),
+            Request::AwaitResult { agency } => self.winners(agency, 0),
+            Request::Status { counts_from } => Ok(Answer::Status(counts_from)),
             Request::Statistics => Ok(Answer::Statistics),
         }
     }
 
+    fn winners(&self, agency: AgencyId, offset: u64) -> Result<Answer, Refusal> {
+        self.contest.check_takes_part(agency)?;
+        Ok(Answer::Winners(agency, offset))
+    }
+
     fn store_classic(&mut self, rows: &[u8]) -> Result<Answer, Refusal> {
-        self.contest.check_rows(rows, None, 0, &mut self.batch)?;
+        self.batch.check(rows, None, 0, self.contest.winning_number())?;
         self.contest.check_agencies_of(&self.batch)?;
         self.add(rows);
-        Ok(Answer::Stored(Stored { session: None }))
+        Ok(Answer::Stored)
     }
 
     fn store_session(&mut self, agency: AgencyId, first: u64, rows: &[u8]) -> Result<Answer, Refusal> {
         let stored = self.contest.stored(agency)?;
         let skip = stored.checked_sub(first).ok_or(Refusal::Gap { first, stored })?;
-        self.contest.check_rows(rows, Some(agency), skip, &mut self.batch)?;
+        self.batch.check(rows, Some(agency), skip, self.contest.winning_number())?;
         if self.batch.rows > skip {
             self.contest.check_open(agency)?;
             self.add(rows);
         }
         let upto = first.checked_add(self.batch.rows).ok_or(Refusal::Malformed)?;
-        Ok(Answer::Stored(Stored { session: Some((agency, upto)) }))
+        Ok(Answer::SessionStored(agency, upto))
     }
 
     fn add(&mut self, rows: &[u8]) {
@@ -203,47 +193,48 @@ impl<D: Disk> Ledger<D> {
     /// # Errors
     /// Nobody knows what is on disk: nothing may be answered.
     pub fn commit(&mut self) -> Result<Committed, LedgerError> {
-        let bets_failed = self.commit_bets()?;
+        let bets = self.commit_bets()?;
         let ended = !self.group.ends.is_empty();
         let due = self.contest.is_due();
-        let ends_failed = if ended || due { self.commit_state(due)? } else { None };
+        let ends = if ended || due { self.commit_state(due)? } else { Ok(()) };
         Ok(Committed {
             answers: std::mem::take(&mut self.group.answers),
-            bets_failed,
-            ends_failed,
-            ended: ended && ends_failed.is_none(),
-            drawn: due && ends_failed.is_none(),
+            awaiting: std::mem::take(&mut self.group.awaiting),
+            bets,
+            ends,
+            ended: ended && ends.is_ok(),
+            drawn: due && ends.is_ok(),
         })
     }
 
-    fn commit_bets(&mut self) -> Result<Option<i32>, LedgerError> {
+    fn commit_bets(&mut self) -> Result<Result<(), Refusal>, LedgerError> {
         if self.group.rows.is_empty() {
-            return Ok(None);
+            return Ok(Ok(()));
         }
-        let extent = self.group.deceptive.then(|| self.log.extent_of(self.group.rows.len()));
-        let noted = if extent.is_some() { failure(self.write_state(extent))? } else { None };
+        let range = self.group.deceptive.then(|| self.log.range_of(self.group.rows.len()));
+        let noted = if range.is_some() { undone(self.write_state(range))? } else { Ok(()) };
         let mut sync = Duration::ZERO;
-        let failed = match noted {
-            Some(errno) => Some(errno),
-            None => failure(self.log.append(&self.group.rows).map(|time| sync = time))?,
+        let stored = match noted {
+            Ok(()) => undone(self.log.append(&self.group.rows).map(|time| sync = time))?,
+            Err(refusal) => Err(refusal),
         };
         self.group.deceptive = false;
         self.clear_note()?;
         self.group.rows.clear();
         self.group.rows.shrink_to(2 * GROUP_LIMIT);
-        if failed.is_none() {
+        if stored.is_ok() {
             self.contest.keep_bets();
             self.statistics.group(self.contest.bets() - self.kept, sync);
             self.kept = self.contest.bets();
         } else {
             self.contest.take_back_bets();
         }
-        Ok(failed)
+        Ok(stored)
     }
 
     /// Writes the state as it was before the group, and with it where the group is going to stand, if that has to be
     /// known: see [`State::writing`].
-    fn write_state(&mut self, writing: Option<Extent>) -> Result<(), WriteError> {
+    fn write_state(&mut self, writing: Option<ByteRange>) -> Result<(), WriteError> {
         let ends = &self.group.ends;
         let ended = self.contest.ended_agencies().filter(|agency| !ends.contains(agency)).collect();
         let state = State { ended, draw: self.contest.draw().cloned(), writing };
@@ -255,12 +246,13 @@ impl<D: Disk> Ledger<D> {
     /// Takes the note back: the group is whole, or gone. Where that can't be written, the next state has it.
     fn clear_note(&mut self) -> Result<(), LedgerError> {
         if self.writing.is_some() {
-            failure(self.write_state(None))?;
+            // A refusal here refuses nothing: the group is what it is.
+            undone(self.write_state(None))?.unwrap_or_default();
         }
         Ok(())
     }
 
-    fn commit_state(&mut self, due: bool) -> Result<Option<i32>, LedgerError> {
+    fn commit_state(&mut self, due: bool) -> Result<Result<(), Refusal>, LedgerError> {
         let draw = if due {
             Some(Draw {
                 at: Local::now().to_rfc3339_opts(SecondsFormat::Secs, false),
@@ -272,9 +264,9 @@ impl<D: Disk> Ledger<D> {
         };
         let state =
             State { ended: self.contest.ended_agencies().collect(), draw: draw.clone(), writing: None };
-        let failed = failure(state.replace(self.log.disk()))?;
+        let stored = undone(state.replace(self.log.disk()))?;
         let ends = std::mem::take(&mut self.group.ends);
-        if failed.is_none() {
+        if stored.is_ok() {
             self.writing = None;
             self.contest.set_draw(draw);
         } else {
@@ -282,81 +274,58 @@ impl<D: Disk> Ledger<D> {
                 self.contest.take_back_end(agency);
             }
         }
-        Ok(failed)
+        Ok(stored)
     }
 
     /// What an answer of a group that was committed says, and its bulk bytes, which go to `bulk`.
     pub fn reply(&mut self, answer: Answer, committed: &Committed, bulk: &mut Vec<u8>) -> Reply {
         bulk.clear();
-        let reply = self.look_up(answer, committed, bulk).unwrap_or_else(Reply::Refused);
+        let reply = answer.look_up(&self.contest, &self.statistics, committed, bulk);
+        let reply = reply.unwrap_or_else(Reply::Refused);
         self.statistics.answered(&reply);
         reply
     }
+}
 
-    fn look_up(&self, answer: Answer, committed: &Committed, bulk: &mut Vec<u8>) -> Result<Reply, Refusal> {
-        let disk = |errno| Refusal::Disk { errno };
-        match answer {
-            Answer::Opened(agency) => Ok(Reply::Opened {
-                stored: self.contest.stored(agency)?,
-                state: self.contest.state_of(agency)?,
-            }),
-            Answer::Stored(Stored { session: None }) => {
-                committed.bets_failed.map_or(Ok(Reply::Stored { stored: 0 }), |errno| Err(disk(errno)))
-            }
-            Answer::Stored(Stored { session: Some((agency, upto)) }) => {
-                let stored = self.contest.stored(agency)?;
-                // Bets that were on disk before are so whatever became of the group.
-                match committed.bets_failed {
-                    Some(errno) if stored < upto => Err(disk(errno)),
-                    _ => Ok(Reply::Stored { stored }),
-                }
-            }
-            Answer::Ended(agency) => match committed.ends_failed {
-                Some(errno) if self.contest.ended_agencies().all(|ended| ended != agency) => Err(disk(errno)),
-                _ => Ok(Reply::Ended),
-            },
-            Answer::Winners(agency, offset) => {
-                let Some(winners) = self.contest.winners(agency)? else { return Ok(Reply::NotDrawn) };
-                let rest = usize::try_from(offset).ok().and_then(|offset| winners.get(offset..));
-                let rest = rest.unwrap_or_default();
-                bulk.extend_from_slice(rest.get(..PAGE).unwrap_or(rest));
-                Ok(Reply::ResultPage { total: winners.len() as u64 })
-            }
-            Answer::Status(from) => Ok(self.status(from, bulk)),
-            Answer::Statistics => {
-                bulk.resize(PAGE, 0);
-                let length = encode(&self.statistics, bulk).unwrap_or(0);
-                bulk.truncate(length);
-                Ok(Reply::Statistics)
-            }
-            Answer::Refused(refusal) => Err(refusal),
+/// Splits failures: one that was undone refuses what it was for, any other ends the service.
+fn undone(outcome: Result<(), WriteError>) -> Result<Result<(), Refusal>, LedgerError> {
+    match outcome {
+        Ok(()) => Ok(Ok(())),
+        Err(WriteError::NotDone(error)) => {
+            Ok(Err(Refusal::Disk { errno: error.raw_os_error().unwrap_or(0) }))
         }
-    }
-
-    fn status(&self, from: u16, bulk: &mut Vec<u8>) -> Reply {
-        for count in self.contest.counts(from) {
-            let mut bytes = [0; 16];
-            // A count is short; and a page holds as many as fit, the draw's share left.
-            let length = encode(&count, &mut bytes).unwrap_or(0);
-            if bulk.len() + length > PAGE - 64 {
-                break;
-            }
-            bulk.extend_from_slice(bytes.get(..length).unwrap_or_default());
-        }
-        Reply::StatusPage {
-            agencies: self.contest.agencies(),
-            ended: self.contest.ended(),
-            bets: self.contest.bets(),
-            draw: self.contest.draw().cloned(),
-        }
+        Err(WriteError::Unknown(error)) => Err(LedgerError(error)),
     }
 }
 
-/// Splits failures: one that was undone is the system's number for it, any other ends the service.
-fn failure(outcome: Result<(), WriteError>) -> Result<Option<i32>, LedgerError> {
-    match outcome {
-        Ok(()) => Ok(None),
-        Err(WriteError::NotDone(error)) => Ok(Some(error.raw_os_error().unwrap_or(0))),
-        Err(WriteError::Unknown(error)) => Err(LedgerError(error)),
+#[cfg(test)]
+mod tests {
+    use super::super::simulated_disk::SimulatedDisk;
+    use super::*;
+
+    fn ask(ledger: &mut Ledger<SimulatedDisk>, request: &Request) -> Committed {
+        ledger.take(ClientToken::random(), &mut Role::New, 1, request, &[]);
+        ledger.commit().unwrap()
+    }
+
+    #[test]
+    fn a_wait_for_the_draw_is_answered_after_it_and_a_wait_in_vain_at_once() {
+        let [own, other] = [1_u16, 2].map(|number| AgencyId::new(number).unwrap());
+        let rules = Rules { clients_amount: 1, winner_number: 1 };
+        let (mut ledger, _) = Ledger::open(SimulatedDisk::empty(), rules).unwrap();
+        let mut bulk = Vec::new();
+
+        let early = ask(&mut ledger, &Request::AwaitResult { agency: own });
+        assert_eq!((early.answers.len(), early.awaiting.len()), (0, 1));
+        let refused = ask(&mut ledger, &Request::AwaitResult { agency: other });
+        let reply = ledger.reply(refused.answers[0].2, &refused, &mut bulk);
+        assert_eq!(reply, Reply::Refused(Refusal::NoSuchAgency { agencies: 1 }));
+
+        let drawn = ask(&mut ledger, &Request::EndAgency { agency: own });
+        assert!(drawn.drawn);
+        assert_eq!(ledger.reply(early.awaiting[0].2, &drawn, &mut bulk), Reply::ResultPage { total: 0 });
+        let late = ask(&mut ledger, &Request::AwaitResult { agency: own });
+        assert_eq!((late.answers.len(), late.awaiting.len()), (1, 0));
+        assert_eq!(ledger.reply(late.answers[0].2, &late, &mut bulk), Reply::ResultPage { total: 0 });
     }
 }

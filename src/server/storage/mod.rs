@@ -3,9 +3,19 @@
 //! It takes what the request queue holds, decides each request, puts the whole group on disk with one write and one
 //! sync, and only then answers, through each client's pipe. When all agencies have ended it makes the draw.
 //!
+//! It takes its requests from processes that may have been taken over, so it trusts none of them: a head is read within
+//! bounds, the rows are checked as if nobody had, and a token says for whom it speaks. Yet it is not confined as the
+//! handlers are. It never reads a byte that a client sent as the client sent it, has no client's socket, and its parsers
+//! are code without `unsafe`, which a fuzzer runs. It has to open the bets by their path, to replace the state file
+//! (create, rename, sync of the folder), to cut the bets at a size, and to take descriptors from the acceptor as long as
+//! it lives: a filter that lets all this through would keep little away from one who can already write what the
+//! contest is.
+//!
 //! It never waits for a handler or a client: what it writes to a pipe finds room or ends that client, and the shared
 //! mutex it only tries. Signals it leaves to the acceptor, which tells it when to stop.
 
+pub mod answer;
+pub mod batch;
 pub mod bet_log;
 pub mod clients;
 pub mod contest;
@@ -29,12 +39,12 @@ use self::clients::Clients;
 use self::disk::FileDisk;
 use self::ledger::{Committed, Ledger};
 use self::recovery::{RecoveryError, Rules};
-use crate::ipc::control::{StorageEnd, Told};
+use crate::ipc::client::{ClientSerial, ClientToken};
+use crate::ipc::control::{FromStorage, StorageEnd, Told};
 use crate::ipc::finished_agencies::FinishedAgencies;
-use crate::ipc::message::{ClientSerial, ClientToken, FromStorage, PartHead, Refusal, ReplyHead, Request};
-use crate::ipc::request_queue::RequestReceiver;
+use crate::ipc::reply_pipe::ReplyHead;
+use crate::ipc::request_queue::{PartHead, RequestReceiver};
 use crate::logging::{Field, Level, Outcome, event, info};
-use crate::lottery::AgencyId;
 use crate::system::mqueue::QueueReceiver;
 
 /// Exit status: it was told to stop, and all it had received is stored and answered.
@@ -281,6 +291,9 @@ impl Service<'_> {
         if committed.ended || self.stale {
             self.stale = !self.finished.publish(self.ledger.contest().ended_agencies());
         }
+        for (client, id, answer) in std::mem::take(&mut committed.awaiting) {
+            self.clients.await_draw(client, id, answer);
+        }
         let answers = std::mem::take(&mut committed.answers);
         for &(client, id, answer) in &answers {
             let reply = self.ledger.reply(answer, &committed, &mut self.bulk);
@@ -296,9 +309,7 @@ impl Service<'_> {
     }
 
     fn answer_awaiting(&mut self, committed: &Committed) {
-        for (client, id, request) in self.clients.take_awaiting() {
-            let Request::Result { agency, offset, .. } = request else { continue };
-            let answer = ledger::Answer::Winners(agency, offset);
+        for (client, id, answer) in self.clients.take_awaiting() {
             let reply = self.ledger.reply(answer, committed, &mut self.bulk);
             self.clients.reply(client, &ReplyHead { id, reply }, &self.bulk);
             self.clients.flush(client);
@@ -306,29 +317,15 @@ impl Service<'_> {
     }
 }
 
-/// Takes a part; hands the request, if it is whole with it, to the ledger, or has it wait for the draw.
+/// Takes a part; hands the request, if it is whole with it, to the ledger.
 fn take_part(clients: &mut Clients, ledger: &mut Ledger<FileDisk>, head: PartHead, bytes: &[u8]) {
     let client = head.client;
-    let mut waits = None;
-    clients.take_part(head, bytes, |role, id, request, rows| match request {
-        Request::Result { agency, wait: true, .. } if waits_for_draw(ledger, *agency) => {
-            waits = Some((id, request.clone()));
-        }
-        _ => ledger.take(client, role, id, request, rows),
-    });
-    if let Some((id, request)) = waits {
-        clients.await_draw(client, id, request);
-    }
-}
-
-fn waits_for_draw(ledger: &Ledger<FileDisk>, agency: AgencyId) -> bool {
-    matches!(ledger.contest().winners(agency), Ok(None))
+    clients.take_part(head, bytes, |role, id, request, rows| ledger.take(client, role, id, request, rows));
 }
 
 fn log_commit(committed: &Committed) {
-    for (errno, what) in [(committed.bets_failed, "storage_write"), (committed.ends_failed, "state_write")] {
-        if let Some(errno) = errno {
-            let error = Refusal::Disk { errno };
+    for (outcome, what) in [(committed.bets, "storage_write"), (committed.ends, "state_write")] {
+        if let Err(error) = outcome {
             let refused = committed.answers.len();
             event(Level::Error, what, Outcome::Fail, &[("error", &error), ("requests", &refused)]);
         }

@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::contest::Contest;
 use super::disk::Disk;
 use super::row_reader::RowReader;
-use super::state_file::{Extent, State, StateError};
+use super::state_file::{ByteRange, State, StateError};
 use crate::lottery::AgencyId;
 use crate::lottery::row::{RowError, holds_whole_line};
 
@@ -36,7 +36,7 @@ pub struct Recovered {
     /// How many bytes of a torn row were cut off.
     pub cut: u64,
     /// The note that the state file still has.
-    pub writing: Option<Extent>,
+    pub writing: Option<ByteRange>,
 }
 
 /// Why the files can't be taken up.
@@ -132,7 +132,7 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
 fn read_rows(
     disk: &impl Disk,
     contest: &mut Contest,
-    writing: Option<Extent>,
+    writing: Option<ByteRange>,
 ) -> Result<(u64, u64), RecoveryError> {
     let mut reader = RowReader::new(usize::MAX, |buffer: &mut [u8], at| disk.read_at(buffer, at));
     loop {
@@ -150,9 +150,9 @@ fn read_rows(
 /// stray quote before rows that were acknowledged, and to cut those off would lose them: then only the state file's word
 /// that such a row was being written there makes it a torn one.
 #[must_use]
-pub fn is_torn(row: &[u8], offset: u64, writing: Option<Extent>) -> bool {
+pub fn is_torn(row: &[u8], offset: u64, writing: Option<ByteRange>) -> bool {
     let end = offset + row.len() as u64;
-    let was_writing = writing.is_some_and(|extent| extent.from <= offset && end <= extent.to);
+    let was_writing = writing.is_some_and(|range| range.from <= offset && end <= range.to);
     was_writing || !holds_whole_line(row)
 }
 

@@ -21,7 +21,7 @@ const MAX_TIME: usize = 40;
 
 /// Bytes of the bets file: those from `from` on, up to `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Extent {
+pub struct ByteRange {
     /// The first one.
     pub from: u64,
     /// The one after the last.
@@ -37,7 +37,7 @@ pub struct State {
     pub draw: Option<Draw>,
     /// The last group whose torn remains could be taken for whole rows. Noted before it is written: of those bytes, and
     /// of them alone, recovery then knows that they may be cut off.
-    pub writing: Option<Extent>,
+    pub writing: Option<ByteRange>,
 }
 
 /// Each key must be there, and no other: one that was damaged must not be taken for a contest without a draw.
@@ -49,7 +49,7 @@ struct Format {
     #[serde(deserialize_with = "Option::deserialize")]
     draw: Option<Draw>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    writing: Option<Extent>,
+    writing: Option<ByteRange>,
 }
 
 /// The file is not what it should be.

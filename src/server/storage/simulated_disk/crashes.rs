@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::image::Image;
-use super::workload::{Ask, Service, Truth, View, groups, words};
+use super::service::{Service, words};
+use super::workload::{Ask, Truth, View, groups};
 use super::{Call, SimulatedDisk, Trouble};
 
 /// What may be found after a crash.

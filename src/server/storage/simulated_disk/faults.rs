@@ -5,9 +5,11 @@ use nix::errno::Errno;
 use super::super::recovery::RecoveryError;
 use super::crashes::{Bounds, asks, record, recover_from_all};
 use super::image::{Image, NEXT_STATE_STEPS};
-use super::workload::{Service, Truth, View, words};
+use super::service::{Service, words};
+use super::workload::{Truth, View};
 use super::{Call, SimulatedDisk, Trouble};
-use crate::ipc::message::{Refusal, Reply};
+use crate::ipc::refusal::Refusal;
+use crate::ipc::reply_pipe::Reply;
 
 const REFUSED: &str = "it could not be stored: No space left on device";
 

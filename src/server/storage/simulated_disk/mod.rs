@@ -5,12 +5,14 @@
 //! | this one | the disk, as processes see it: each call, and what goes wrong with it |
 //! | [`image`] | the files, as the page cache shows them and as a loss of power may leave them |
 //! | [`workload`] | what clients ask, what must come of it, and who counts again |
+//! | [`service`] | the ledger, driven group by group, each answer audited |
 //! | [`crashes`] | the process is killed, or the power fails, at every step |
 //! | [`faults`] | every step fails, and the service goes on, or ends |
 
 mod crashes;
 mod faults;
 mod image;
+mod service;
 mod workload;
 
 use std::cell::RefCell;
@@ -60,7 +62,7 @@ enum Trouble {
 
 /// The disk. Clones are of the same disk, so that a test can look at it while a ledger has it.
 #[derive(Debug, Clone)]
-struct SimulatedDisk(Rc<RefCell<Inner>>);
+pub struct SimulatedDisk(Rc<RefCell<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -71,6 +73,11 @@ struct Inner {
 }
 
 impl SimulatedDisk {
+    /// A disk without files, on which nothing fails.
+    pub fn empty() -> Self {
+        Self::new(Image::default())
+    }
+
     fn new(image: Image) -> Self {
         Self::with_troubles(image, [])
     }

@@ -1,5 +1,5 @@
-//! A contest of three agencies, group by group, and an audit that counts again by other means than the ledger's: the
-//! `csv` crate and plain JSON.
+//! A contest of three agencies, group by group, and what must stand in the files, counted by other means than the
+//! ledger's: the `csv` crate and plain JSON.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -7,15 +7,11 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::super::contest::Contest;
-use super::super::ledger::{Ledger, LedgerError, Role};
-use super::super::recovery::{RecoveryError, Rules};
-use super::SimulatedDisk;
 use super::image::Image;
-use crate::ipc::message::{AgencyCount, ClientToken, Refusal, Reply, Request, decode};
 use crate::lottery::AgencyId;
 
 pub const AGENCIES: u16 = 3;
-const WINNER: u32 = 7574;
+pub const WINNER: u32 = 7574;
 
 /// What a client asks. Bets are named by their place in their agency's stream.
 #[derive(Debug, Clone)]
@@ -43,14 +39,14 @@ pub fn groups() -> Vec<Vec<(Ask, &'static str)>> {
         vec![(Open('a', 1), "opened with 0"), (Open('b', 2), "opened with 0")],
         vec![(Bets('a', 0..2), "stored 2"), (Bets('b', 0..1), "stored 1"), (Bets('a', 0..1), "stored 2")],
         vec![
-            (Classic(vec![(3, 0..1)]), "stored 0"),
+            (Classic(vec![(3, 0..1)]), "stored"),
             (Bets('a', 1..4), "stored 4"),
             (Bets('a', 6..7), gap),
             (Result(3), "not drawn"),
         ],
         vec![(Open('c', 1), "opened with 4"), (Bets('c', 0..4), "stored 4"), (Bets('a', 2..4), "stored 4")],
         vec![
-            (Classic(vec![(2, 1..2), (3, 1..2), (2, 2..3)]), "stored 0"),
+            (Classic(vec![(2, 1..2), (3, 1..2), (2, 2..3)]), "stored"),
             (Bets('b', 1..4), "stored 4"),
             (Bets('c', 0..4), "stored 4"),
         ],
@@ -135,11 +131,11 @@ impl Truth {
         Self { file, rows, all }
     }
 
-    fn encode(&self, bets: &[(u16, Range<u64>)]) -> Vec<u8> {
+    pub fn encode(&self, bets: &[(u16, Range<u64>)]) -> Vec<u8> {
         each(bets).flat_map(|bet| &self.all[&bet]).copied().collect()
     }
 
-    fn winners(&self, agency: u16) -> Vec<u8> {
+    pub fn winners(&self, agency: u16) -> Vec<u8> {
         let of_agency = self.rows.iter().filter(|row| row.1 == agency);
         of_agency.filter_map(|row| row.2.clone()).collect::<Vec<_>>().join(&0x1e)
     }
@@ -150,7 +146,7 @@ impl Truth {
 pub struct View {
     /// The length of the bets file.
     pub length: usize,
-    counts: HashMap<u16, u64>,
+    pub counts: HashMap<u16, u64>,
     pub ended: BTreeSet<u64>,
     pub draw: Option<Value>,
 }
@@ -178,7 +174,7 @@ impl View {
         self.counts.get(&agency).copied().unwrap_or(0)
     }
 
-    fn has_ended(&self, agency: u16) -> bool {
+    pub fn has_ended(&self, agency: u16) -> bool {
         self.ended.contains(&agency.into())
     }
 
@@ -196,7 +192,7 @@ impl View {
         assert!(self.draw.is_none() || most.draw.is_some(), "a draw too early: {self:?}, at most {most:?}");
     }
 
-    fn assert_is(&self, contest: &Contest) {
+    pub fn assert_is(&self, contest: &Contest) {
         assert_eq!(contest.bets(), self.counts.values().sum::<u64>());
         for number in 1..=AGENCIES {
             assert_eq!(contest.stored(id(number)), Ok(self.count(number)));
@@ -207,197 +203,6 @@ impl View {
     }
 }
 
-fn id(agency: u16) -> AgencyId {
+pub fn id(agency: u16) -> AgencyId {
     AgencyId::new(agency).unwrap()
-}
-
-/// A service's life, from its start on.
-pub struct Service<'a> {
-    truth: &'a Truth,
-    disk: SimulatedDisk,
-    ledger: Ledger<SimulatedDisk>,
-    sessions: HashMap<char, (u16, ClientToken, Role)>,
-    /// What is on disk, after all that was answered.
-    pub known: View,
-}
-
-impl<'a> Service<'a> {
-    /// Starts it. The configuration has changed since the draw, if that was made: it must not matter.
-    pub fn start(disk: SimulatedDisk, truth: &'a Truth) -> Result<Self, RecoveryError> {
-        let state = disk.image().state.cached().unwrap_or_default();
-        let drawn = String::from_utf8_lossy(&state).contains("winning_number");
-        let rules = if drawn {
-            Rules { clients_amount: AGENCIES + 4, winner_number: WINNER + 1 }
-        } else {
-            Rules { clients_amount: AGENCIES, winner_number: WINNER }
-        };
-        let (ledger, _) = Ledger::open(disk.clone(), rules)?;
-        let image = disk.image();
-        let known = View::of(&image, truth);
-        known.assert_is(ledger.contest());
-        assert!(
-            image.is_settled() || disk.is_stopped() || image.bets.is_doubtful(),
-            "what was recovered does not last"
-        );
-        Ok(Self { truth, disk, ledger, sessions: HashMap::new(), known })
-    }
-
-    /// Has a group decided, stored and answered. Every answer is audited, unless the process was stopped: then there are
-    /// none.
-    pub fn serve(&mut self, asks: &[Ask]) -> Result<Vec<Reply>, LedgerError> {
-        let mut asked = Vec::new();
-        for (number, ask) in (0..).zip(asks) {
-            if self.take(number, ask) {
-                asked.push(ask);
-            }
-        }
-        let committed = self.ledger.commit()?;
-        if self.disk.is_stopped() {
-            return Ok(Vec::new());
-        }
-        let image = self.disk.image();
-        assert!(image.is_settled(), "answers are given, but what they say may not last");
-        let before = std::mem::replace(&mut self.known, View::of(&image, self.truth));
-        self.known.assert_keeps(&before);
-        self.known.assert_is(self.ledger.contest());
-        assert_eq!(committed.answers.len(), asked.len());
-        let mut bulk = Vec::new();
-        let mut replies = Vec::new();
-        for (&(_, _, answer), ask) in committed.answers.iter().zip(asked) {
-            let reply = self.ledger.reply(answer, &committed, &mut bulk);
-            self.audit(ask, &reply, &bulk, &before);
-            replies.push(reply);
-        }
-        Ok(replies)
-    }
-
-    /// Puts a request into the group, if anything is left to ask: a classic client's bets that are stored are not sent
-    /// again, as nothing would tell them from new ones.
-    fn take(&mut self, number: u32, ask: &Ask) -> bool {
-        let (mut token, mut role) = (ClientToken::random(), Role::New);
-        let (request, bytes) = match ask {
-            Ask::Open(_, agency) => (Request::OpenSession { agency: id(*agency) }, vec![]),
-            Ask::Bets(name, bets) => {
-                let agency = self.sessions[name].0;
-                (Request::StoreBets { first: Some(bets.start) }, self.truth.encode(&[(agency, bets.clone())]))
-            }
-            Ask::End(name) => (Request::EndAgency { agency: id(self.sessions[name].0) }, vec![]),
-            Ask::Classic(bets) => {
-                let rest = |(agency, bets): &(u16, Range<u64>)| {
-                    (*agency, bets.start.max(self.known.count(*agency))..bets.end)
-                };
-                let bytes = self.truth.encode(&bets.iter().map(rest).collect::<Vec<_>>());
-                if bytes.is_empty() {
-                    return false;
-                }
-                (Request::StoreBets { first: None }, bytes)
-            }
-            Ask::ClassicEnd(agency) => (Request::EndAgency { agency: id(*agency) }, vec![]),
-            Ask::Result(agency) => (Request::Result { agency: id(*agency), offset: 0, wait: false }, vec![]),
-            Ask::Status => (Request::Status { from: 0 }, vec![]),
-        };
-        match ask {
-            Ask::Open(name, agency) => {
-                self.ledger.take(token, &mut role, number, &request, &bytes);
-                self.sessions.insert(*name, (*agency, token, role));
-                return true;
-            }
-            Ask::Bets(name, _) | Ask::End(name) => (_, token, role) = self.sessions[name],
-            _ => {}
-        }
-        self.ledger.take(token, &mut role, number, &request, &bytes);
-        true
-    }
-
-    /// Whether an answer is true, by what is on disk now and was `before`.
-    fn audit(&self, ask: &Ask, reply: &Reply, bulk: &[u8], before: &View) {
-        let now = &self.known;
-        let bets: Vec<(u16, u64)> = match ask {
-            Ask::Bets(name, bets) => vec![(self.sessions[name].0, bets.end)],
-            Ask::Classic(bets) => bets.iter().map(|(agency, bets)| (*agency, bets.end)).collect(),
-            _ => vec![],
-        };
-        let ends = match ask {
-            Ask::End(name) => Some(self.sessions[name].0),
-            Ask::ClassicEnd(agency) => Some(*agency),
-            _ => None,
-        };
-        let holds = match (reply, ask) {
-            (Reply::Opened { stored, .. }, Ask::Open(_, agency)) => *stored == now.count(*agency),
-            (Reply::Stored { stored }, Ask::Bets(..)) => {
-                bets.iter().all(|(agency, upto)| now.count(*agency) == *stored && stored >= upto)
-            }
-            (Reply::Stored { .. }, Ask::Classic(_)) => {
-                bets.iter().all(|(agency, upto)| now.count(*agency) >= *upto)
-            }
-            (Reply::Ended, _) => ends.is_some_and(|agency| now.has_ended(agency)),
-            (Reply::Refused(Refusal::Disk { .. }), _) => match ends {
-                Some(agency) => !now.has_ended(agency),
-                // What was stored before is never refused for the disk's sake, and of what was refused nothing is stored.
-                None => {
-                    now.length == before.length
-                        && bets.iter().any(|(agency, upto)| now.count(*agency) < *upto)
-                }
-            },
-            (Reply::Refused(Refusal::Gap { first, stored }), Ask::Bets(..)) => first > stored,
-            (
-                Reply::Refused(Refusal::AgencyEnded { .. } | Refusal::Drawn),
-                Ask::Bets(..) | Ask::Classic(_),
-            ) => bets.iter().any(|(agency, upto)| now.count(*agency) < *upto),
-            (Reply::Refused(Refusal::NoSuchAgency { .. }), Ask::ClassicEnd(_)) => ends > Some(AGENCIES),
-            (Reply::NotDrawn, Ask::Result(_)) => now.draw.is_none(),
-            (Reply::ResultPage { total }, Ask::Result(agency)) => {
-                now.draw.is_some() && bulk == self.truth.winners(*agency) && *total == bulk.len() as u64
-            }
-            (Reply::StatusPage { agencies, ended, bets, .. }, Ask::Status) => {
-                assert_counts(now, bulk);
-                (*agencies, usize::from(*ended), *bets)
-                    == (AGENCIES, now.ended.len(), now.counts.values().sum())
-            }
-            _ => false,
-        };
-        assert!(holds, "{ask:?} was answered {reply:?}, with {now:?} on disk, and {before:?} before");
-    }
-
-    /// Sends all requests again, from the first on, as clients do that know nothing; all must come to the expected end.
-    pub fn finish(&mut self) {
-        let drawn = self.known.draw.is_some();
-        let calls = self.disk.calls().len();
-        for group in groups() {
-            let asks: Vec<Ask> = group.into_iter().map(|(ask, _)| ask).collect();
-            for reply in self.serve(&asks).unwrap() {
-                assert!(
-                    !matches!(reply, Reply::Refused(Refusal::Disk { .. } | Refusal::Malformed)),
-                    "{reply:?}"
-                );
-            }
-        }
-        assert!(self.known.length == self.truth.file.len(), "bets are missing: {:?}", self.known);
-        assert!(self.known.draw.as_ref().unwrap()["winning_number"] == WINNER);
-        assert!(!drawn || self.disk.calls().len() == calls, "something was written after the draw");
-    }
-}
-
-fn assert_counts(now: &View, mut bulk: &[u8]) {
-    for agency in 1..=AGENCIES {
-        let (count, rest): (AgencyCount, _) = decode(bulk).unwrap();
-        assert_eq!(count, AgencyCount { bets: now.count(agency), ended: now.has_ended(agency) });
-        bulk = rest;
-    }
-    assert!(bulk.is_empty());
-}
-
-/// What a reply says, in few words.
-pub fn words(reply: &Reply) -> String {
-    match reply {
-        Reply::Opened { stored, .. } => format!("opened with {stored}"),
-        Reply::Stored { stored } => format!("stored {stored}"),
-        Reply::Ended => "ended".into(),
-        Reply::NotDrawn => "not drawn".into(),
-        Reply::ResultPage { .. } => "result".into(),
-        Reply::StatusPage { .. } => "status".into(),
-        Reply::Refused(Refusal::NoSuchAgency { .. }) => "no such agency".into(),
-        Reply::Statistics => "statistics".to_owned(),
-        Reply::Refused(refusal) => refusal.to_string(),
-    }
 }

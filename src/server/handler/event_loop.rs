@@ -99,11 +99,11 @@ impl<'a> Handler<'a> {
         self.wait()
     }
 
-    fn takes_frames(&self) -> bool {
+    fn may_take_frames(&self) -> bool {
         self.stopping.is_none()
             && self.broken.is_none()
             && !self.connection.is_backed_up()
-            && self.dialog.takes_frames()
+            && self.dialog.may_take_frames()
     }
 
     /// Says in the log that the client came. Health checks would bury the story of the contest, so they are DEBUG, and who
@@ -122,7 +122,7 @@ impl<'a> Handler<'a> {
         if let first @ Some(_) = self.connection.next_type() {
             self.announce(first);
         }
-        while self.takes_frames() {
+        while self.may_take_frames() {
             match self.connection.next_frame() {
                 Ok(Some(frame)) => self.dialog.take(frame)?,
                 Ok(None) => break,
@@ -204,33 +204,32 @@ impl<'a> Handler<'a> {
     }
 
     fn react_to_socket(&mut self, events: EpollFlags) {
-        let read = if events.contains(EpollFlags::EPOLLIN) && self.takes_frames() {
+        let read = if events.contains(EpollFlags::EPOLLIN) && self.may_take_frames() {
             self.connection.fill()
         } else {
             Ok(())
         };
         if events.contains(EpollFlags::EPOLLRDHUP) && self.dialog.is_awaiting() {
-            self.connection.half_closed = true;
+            self.connection.see_half_close();
         }
         let lost = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
         // A connection that is lost may have bytes that came before: they are read first.
         if let Err(error) = read {
             self.broken = Some(error.to_string());
-        } else if lost && (self.connection.half_closed || !self.takes_frames()) {
+        } else if lost && (self.connection.is_half_closed() || !self.may_take_frames()) {
             self.broken = Some("connection reset".to_owned());
         }
     }
 
     /// Tells the kernel what the socket and the queue are waited for.
     fn register(&mut self) -> io::Result<()> {
-        let reads = self.takes_frames() && !self.connection.half_closed;
+        let reads = self.may_take_frames() && !self.connection.is_half_closed();
         let mut interest = EpollFlags::empty();
         interest.set(EpollFlags::EPOLLIN, reads);
         interest.set(EpollFlags::EPOLLOUT, self.wants_to_write());
         interest.set(EpollFlags::EPOLLRDHUP, self.dialog.is_awaiting());
         if reads && self.interest.is_none_or(|before| !before.contains(EpollFlags::EPOLLIN)) {
-            // It was the server that did not read.
-            self.connection.reading_since = Instant::now();
+            self.connection.read_again();
         }
         if self.broken.is_some() {
             if self.interest.take().is_some() {
@@ -260,13 +259,16 @@ impl<'a> Handler<'a> {
         }
         let timeout = self.dialog.view.client_timeout;
         if self.wants_to_write() {
-            return Some((self.connection.writing_since + timeout, "it did not take its reply in time"));
+            return Some((self.connection.writing_since() + timeout, "it did not take its reply in time"));
         }
-        if !self.takes_frames() || self.connection.half_closed || self.connection.has_frame() {
+        if !self.may_take_frames() || self.connection.is_half_closed() || self.connection.has_frame() {
             return None;
         }
         if !self.connection.is_input_empty() {
-            return Some((self.connection.reading_since + timeout, "it did not finish its message in time"));
+            return Some((
+                self.connection.reading_since() + timeout,
+                "it did not finish its message in time",
+            ));
         }
         matches!(self.dialog.mode, Mode::New)
             .then_some((self.started + timeout.min(FIRST_FRAME), "it did not send a message in time"))

@@ -1,0 +1,72 @@
+//! The rows of one request: that they are what an honest handler sends, and what they say.
+
+use crate::ipc::refusal::Refusal;
+use crate::lottery::row::{for_each_row, holds_whole_line};
+use crate::lottery::{AgencyId, draw};
+
+/// Rows that have been checked, and what they say.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// How many rows.
+    pub rows: u64,
+    /// Where the rows begin that are not skipped, in bytes.
+    pub new_from: usize,
+    /// Whether one of the new rows, if it were torn, could be taken for several.
+    pub deceptive: bool,
+    /// Runs of new rows of one agency.
+    pub(super) runs: Vec<(AgencyId, u64)>,
+    /// Documents that won, of new rows.
+    pub(super) winners: Vec<(AgencyId, Vec<u8>)>,
+}
+
+impl Batch {
+    /// Checks that `rows` are whole rows, of `only` that agency if one is given. The first `skip` of them only count.
+    /// What was checked before is forgotten; its memory serves again.
+    ///
+    /// # Errors
+    /// What is wrong. No honest handler sends rows that are malformed.
+    pub fn check(
+        &mut self,
+        rows: &[u8],
+        only: Option<AgencyId>,
+        skip: u64,
+        winning_number: u32,
+    ) -> Result<(), Refusal> {
+        self.clear();
+        if std::str::from_utf8(rows).is_err() {
+            return Err(Refusal::Malformed);
+        }
+        for_each_row(rows, |at, row| {
+            if only.is_some_and(|agency| agency != row.agency) {
+                return Err(Refusal::OtherAgency);
+            }
+            self.rows += 1;
+            if self.rows <= skip {
+                self.new_from = at + row.len;
+                return Ok(());
+            }
+            self.deceptive |= row.quoted && rows.get(at..at + row.len).is_some_and(holds_whole_line);
+            self.count(row.agency);
+            if draw::wins(row.number, winning_number) {
+                self.winners.push((row.agency, row.document.into_owned()));
+            }
+            Ok(())
+        })?;
+        if self.rows == 0 { Err(Refusal::Malformed) } else { Ok(()) }
+    }
+
+    fn clear(&mut self) {
+        self.rows = 0;
+        self.new_from = 0;
+        self.deceptive = false;
+        self.runs.clear();
+        self.winners.clear();
+    }
+
+    fn count(&mut self, agency: AgencyId) {
+        match self.runs.last_mut() {
+            Some((last, count)) if *last == agency => *count += 1,
+            _ => self.runs.push((agency, 1)),
+        }
+    }
+}
