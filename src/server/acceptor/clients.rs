@@ -8,6 +8,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use super::listener::Listener;
 use super::newcomer::Newcomer;
 use super::{Acceptor, PAUSE};
 use crate::ipc::client::ClientSerial;
@@ -58,8 +59,7 @@ impl Acceptor<'_> {
     /// Whether one more connection is to be taken from the backlog.
     pub(super) fn can_accept(&self, now: Instant) -> bool {
         let waiting = u32::try_from(self.clients.waiting.len()).unwrap_or(u32::MAX);
-        self.listener.listening
-            && self.listener.socket.is_some()
+        matches!(self.listener, Listener::Listening { .. })
             && self.children.handlers().saturating_add(waiting) < self.max_clients
             && self.clients.pause_until.is_none_or(|until| now >= until)
     }
@@ -68,8 +68,8 @@ impl Acceptor<'_> {
     /// overflow the backlog: who does has to knock again after a second, and then after two.
     pub(super) fn accept_all(&mut self) {
         while self.can_accept(Instant::now()) {
-            let Some(listener) = &self.listener.socket else { return };
-            match listener.accept() {
+            let Listener::Listening { socket, .. } = &self.listener else { return };
+            match socket.accept() {
                 Ok((socket, address)) => {
                     self.inherited.counters.add(Counter::Connections);
                     self.clients.waiting.push_back((socket, address.ip()));

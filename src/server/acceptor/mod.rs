@@ -28,7 +28,6 @@ mod stop;
 mod storage;
 
 use std::io;
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -69,9 +68,9 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     let acceptor = Acceptor {
         config,
         max_clients,
-        epoll: epoll(&signals, &listener).map_err(ServerError::of("can't wait for events"))?,
+        epoll: epoll(&signals).map_err(ServerError::of("can't wait for events"))?,
         signals,
-        listener: listener.into(),
+        listener: Listener::Bound(listener),
         inherited,
         metrics,
         started: Instant::now(),
@@ -85,10 +84,9 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     acceptor.serve()
 }
 
-fn epoll(signals: &Signals, listener: &TcpListener) -> io::Result<Epoll> {
+fn epoll(signals: &Signals) -> io::Result<Epoll> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNAL))?;
-    epoll.add(listener, EpollEvent::new(EpollFlags::empty(), LISTENER))?;
     Ok(epoll)
 }
 

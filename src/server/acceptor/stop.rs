@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::Acceptor;
 use super::children::Child;
+use super::listener::Listener;
 use crate::server::ServerError;
 
 /// After this from the signal on, storage is told to stop even if handlers are left.
@@ -73,7 +74,7 @@ impl Acceptor<'_> {
             return;
         }
         self.stopping = Some(Stopping::Handlers { since: Instant::now() });
-        self.listener.socket = None;
+        self.listener = Listener::Closed;
         self.clients.waiting.clear();
         self.clients.newcomer = None;
         self.storage.start_at = None;
