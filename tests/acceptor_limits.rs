@@ -9,6 +9,7 @@
 
 mod common;
 
+use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -20,6 +21,8 @@ use common::usage::{assert_idle, assert_nothing_left, of_server};
 use common::{
     Bet, Client, Running, RunningServer, Setup, Usage, bets, kind, output, processes, status, until,
 };
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::signal::Signal;
 
 /// Tries until a client is served: stored, and not "busy".
@@ -38,6 +41,15 @@ fn leave_descriptors(pid: i32, spare: Option<usize>) {
     let limit = spare.map_or(4096, |spare| free.nth(spare).unwrap());
     let limits = [format!("--pid={pid}"), format!("--nofile={limit}:")];
     assert!(output(Command::new("prlimit").args(limits)).status.success());
+}
+
+/// Has the file of all bets locked, as a storage service does, until it is closed.
+fn lock(setup: &Setup) -> File {
+    let file = File::options().write(true).open(setup.bets_path()).unwrap();
+    let (write, start) = (libc::F_WRLCK.try_into().unwrap(), libc::SEEK_SET.try_into().unwrap());
+    let whole = libc::flock { l_type: write, l_whence: start, l_start: 0, l_len: 0, l_pid: 0 };
+    fcntl(&file, FcntlArg::F_SETLK(&whole)).unwrap();
+    file
 }
 
 /// Another process of that user, which does nothing.
@@ -180,6 +192,20 @@ fn with_all_places_taken_and_many_waiting_the_acceptor_is_idle() {
         client.expect_eof();
     }
     assert_eq!(server.log().lines_with("result: fail").len(), 0, "{}", server.log().0);
+}
+
+#[test]
+fn while_storage_recovers_the_acceptor_is_idle() {
+    let setup = Setup::new().write("bets.csv", b"");
+    // It does not begin before it has the file to itself.
+    let file = lock(&setup);
+    let server = setup.spawn();
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    assert_idle(&[server.pid()]);
+    drop(file);
+    processes::send(storage, Signal::SIGCONT);
+    until("the server listens", || server.log().value("listen", "port").is_some());
 }
 
 /// The socket to a storage service that does not move fills up.

@@ -119,6 +119,12 @@ fn machines_get_csv_and_nothing_else() {
         audit(&setup, &["winners", "--csv", "--agency", "1"]).good(),
         "agency,document\n1,\"quo\"\"ted, 1\"\n"
     );
+    let no_draw = folder(&contest(), "{\"version\":1,\"ended\":[],\"draw\":null}");
+    let early = audit(&no_draw, &["winners", "--csv"]);
+    assert!(early.code == Some(0) && early.out.starts_with("agency,document\n2,20\n"), "{early:?}");
+    let said =
+        "winning number: 7574 (LOTTERY_WINNER_NUMBER of the configuration)\n./bets.csv.state has no draw yet";
+    assert!(early.error.starts_with(said), "{early:?}");
     let other = audit(&setup, &["winners", "--csv", "--number", "3"]);
     assert_eq!((other.code, &*other.out), (Some(1), "agency,document\n1,10000003\n2,20000003\n"));
     assert!(other.error.contains("bets.csv.state disagrees: 7574 was drawn"), "{}", other.error);

@@ -16,6 +16,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::control_socket::{have_said, words_that_fit};
+use common::usage::assert_idle;
 use common::{
     PATIENCE, PAUSE, Running, RunningServer, Setup, bets, frame, kind, loteria, output, processes, records,
     text, until, winner,
@@ -349,6 +351,29 @@ fn a_metrics_process_that_is_killed_comes_back_and_nobody_else_notices() {
     let killed = format!("metrics | result: fail | pid: {pid} | error: killed by SIGKILL");
     assert_eq!(server.log().lines_with(&killed).len(), 1);
     session.store(7, &bets(1, 7..8));
+}
+
+#[test]
+fn a_metrics_process_of_whom_storage_cannot_be_told_now_comes_back_once_it_can() {
+    let server = setup().start();
+    scrape(&server);
+    let (pid, storage) = (metrics_process(&server), server.storage());
+    let fit = words_that_fit();
+    let other = fit.is_multiple_of(2).then(|| server.session(1));
+    server.wait_for_handlers(1 + usize::from(other.is_some()));
+    processes::send(storage, Signal::SIGSTOP);
+    // The last word that fits is that this process is gone, so there is no room for the word that there is another.
+    drop(other);
+    server.wait_for_handlers(1);
+    have_said(&server, fit - 1);
+    processes::send(pid, Signal::SIGKILL);
+    until("it is gone", || !server.log().lines_of("WARNING").is_empty());
+    // By then it has been tried.
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_idle(&[server.pid()]);
+    assert!(server.log().lines_of("ERROR").is_empty(), "{}", server.log().0);
+    processes::send(storage, Signal::SIGCONT);
+    scrape(&server);
 }
 
 #[test]

@@ -131,6 +131,45 @@ fn after_the_draw_a_torn_row_is_refused_as_it_was_stored() {
     assert_eq!(setup.bets_file(), torn);
 }
 
+/// The state after a draw of the agencies 1 to 2.
+const DRAWN: &str = r#"{"version":1,"ended":[1,2],"draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7}}"#;
+
+#[test]
+fn bets_that_are_gone_are_not_taken_for_none() {
+    let setup = Setup::new().write("bets.csv.state", DRAWN);
+    let ended = setup.run();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.failure().contains("it is not there, but its state file is"), "{}", ended.log.0);
+    assert!(!setup.bets_path().exists());
+}
+
+#[test]
+fn a_state_file_whose_draw_cannot_be_read_does_not_let_another_be_made() {
+    let setup = Setup::new().write("bets.csv", "").write("bets.csv.state", DRAWN.replace("draw", "eraw"));
+    let ended = setup.run();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.failure().contains("the state file can't be used: it is damaged"), "{}", ended.log.0);
+}
+
+#[test]
+fn bets_of_an_agency_without_a_part_in_the_draw_are_refused_whatever_is_configured() {
+    let setup = Setup::new().write("bets.csv", rows(&bets(9, 0..1))).write("bets.csv.state", DRAWN);
+    let ended = setup.with("CLIENTS_AMOUNT", 9).run();
+    assert_eq!(ended.code, Some(1));
+    let line = ended.failure();
+    assert!(line.contains("the draw was made of the agencies 1 to 2, but agency 9 has bets"), "{line}");
+}
+
+#[test]
+fn a_row_that_would_be_two_in_a_result_is_refused() {
+    for separator in ["\x1e", "\x1f"] {
+        let row = format!("1,a,b,12{separator}34,1999-03-17,7\r\n");
+        let ended = Setup::new().write("bets.csv", row).run();
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.failure().contains("which no bet can hold"), "{}", ended.log.0);
+    }
+}
+
 #[test]
 fn a_second_server_on_the_same_file_is_refused_and_names_the_holder() {
     let server = server_of(2);

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::bets::{of_agency, parse_rows};
+#[cfg(debug_assertions)]
+use common::control_socket::{have_said, words_that_fit};
 use common::{
     Bet, Client, Running, RunningServer, Setup, bets, frame, kind, loteria, processes, queues, rows,
     server_of, until, upload,
@@ -140,6 +142,33 @@ fn a_stopped_handler_or_storage_service_does_not_hold_up_the_end() {
         end(server, Signal::SIGTERM);
         drop(client);
     }
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_full_socket_to_storage_holds_up_the_end_only_until_storage_reads() {
+    // It does not read while it writes. One that is stopped would not do: its SIGCONT wakes the acceptor.
+    let write = Duration::from_secs(3);
+    let point = format!("bets_written=1*sleep({})", write.as_millis());
+    let mut server = Setup::new().with("FAILPOINTS", point).start();
+    let (mut writer, _) = server.session(1);
+    let [handler] = server.handlers()[..] else { panic!("one handler") };
+    // Just as many words as fit, so that the word to stop is the only one that waits: the first is that the writer is
+    // gone, the second, where that leaves an odd number, that this one is.
+    let fit = words_that_fit();
+    let other = fit.is_multiple_of(2).then(|| server.session(2));
+    writer.send_bets(0, &bets(1, 0..1));
+    until("storage is at it", || !server.bets_file().is_empty());
+    let nearly_written = Instant::now() + write.mul_f32(0.97);
+    processes::send(handler, Signal::SIGKILL);
+    drop(other);
+    server.wait_for_handlers(0);
+    have_said(&server, fit - 1);
+    std::thread::sleep(nearly_written.saturating_duration_since(Instant::now()));
+    let (status, time) = server.stop(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(0), "{status}");
+    // Well before the time that handlers have, at the end of which it would be told anyway.
+    assert!(time < Duration::from_millis(400), "{time:?}");
 }
 
 #[test]

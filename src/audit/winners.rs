@@ -71,17 +71,21 @@ impl<'a> Recount<'a> {
         if self.question.csv {
             return writeln!(out, "agency,document");
         }
-        let origin = match (self.question.number, self.files.draw()) {
-            (Some(_), _) => "as asked for".to_owned(),
-            (None, Some(_)) => format!("as drawn, says {}", one_line(&self.files.state_path.display())),
-            (None, None) => "LOTTERY_WINNER_NUMBER of the configuration".to_owned(),
-        };
-        writeln!(out, "winning number: {} ({origin})", self.number)?;
+        writeln!(out, "winning number: {} ({})", self.number, self.origin())?;
         match self.question.agency {
             Some(agency) => {
                 writeln!(out, "documents of agency {agency} that won, as their bets were stored:")
             }
             None => Ok(()),
+        }
+    }
+
+    /// Where the number that wins is from.
+    fn origin(&self) -> String {
+        match (self.question.number, self.files.draw()) {
+            (Some(_), _) => "as asked for".to_owned(),
+            (None, Some(_)) => format!("as drawn, says {}", one_line(&self.files.state_path.display())),
+            (None, None) => "LOTTERY_WINNER_NUMBER of the configuration".to_owned(),
         }
     }
 
@@ -185,12 +189,14 @@ impl<'a> Recount<'a> {
 
     fn write_verdict(&self, verdict: &Agreement<'_>, out: &mut dyn Write) -> io::Result<()> {
         let state = one_line(&self.files.state_path.display());
+        if self.question.csv && self.files.draw().is_none() {
+            writeln!(out, "winning number: {} ({})", self.number, self.origin())?;
+        }
         match verdict {
-            // Machines are told what is wrong, and nothing else.
             Agreement::Contradicts(found) => {
                 found.iter().try_for_each(|found| writeln!(out, "{state} disagrees: {found}"))
             }
-            _ if self.question.csv => Ok(()),
+            Agreement::Agrees(_) if self.question.csv => Ok(()),
             Agreement::NoState => writeln!(out, "{state} is not there: there is nothing to compare with"),
             Agreement::NoDraw { ended, agencies, all } => {
                 let noun = plural((*agencies).into(), "agency", "agencies");

@@ -71,6 +71,9 @@ pub enum RowError {
     /// The last field is no number.
     #[error("the last field is not a number from 0 to 4294967295, without zeros before it")]
     Number,
+    /// It holds a character that separates fields or bets on the wire: a result would be cut there.
+    #[error("the row holds the control character 0x1e or 0x1f, which no bet can hold")]
+    Separator,
     /// The row is not UTF-8.
     #[error("the row is not UTF-8")]
     Utf8,

@@ -15,6 +15,7 @@ pub mod agencies;
 pub mod bets;
 pub mod client;
 pub mod compose;
+pub mod control_socket;
 pub mod honest;
 pub mod load;
 pub mod log;

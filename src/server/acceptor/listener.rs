@@ -1,6 +1,7 @@
 //! The server's socket: its address, and what the sockets accepted from it inherit.
 
 use std::io;
+use std::mem;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
@@ -17,44 +18,45 @@ use crate::server::ServerError;
 /// How long a client may be silent before its machine is asked whether it still knows the connection.
 const KEEP_ALIVE_SECONDS: u32 = 30;
 
-/// The socket, and whether it is in use.
-pub(super) struct Listener {
-    /// None once the server stops.
-    pub(super) socket: Option<TcpListener>,
+/// The socket: its states, in their order.
+pub(super) enum Listener {
+    /// It has its address. It is not waited for: one that does not listen would be reported as hung up for ever.
+    Bound(TcpListener),
     /// Clients can connect.
-    pub(super) listening: bool,
-    /// The epoll instance waits for connections at present.
-    accepting: bool,
-}
-
-impl From<TcpListener> for Listener {
-    fn from(socket: TcpListener) -> Self {
-        Self { socket: Some(socket), listening: false, accepting: false }
-    }
+    Listening {
+        /// The epoll instance has it.
+        socket: TcpListener,
+        /// That waits for connections at present.
+        accepting: bool,
+    },
+    /// The server stops.
+    Closed,
 }
 
 impl Acceptor<'_> {
-    /// Begins to listen, once storage is ready for the first time.
+    /// Begins to listen, if it has not begun.
     pub(super) fn listen(&mut self) -> io::Result<()> {
-        let Some(listener) = self.listener.socket.as_ref().filter(|_| !self.listener.listening) else {
-            return Ok(());
-        };
-        listen(listener, Backlog::new(i32::from(self.config.listen_backlog).min(libc::SOMAXCONN))?)?;
-        self.listener.listening = true;
-        let address = listener.local_addr()?;
+        let Listener::Bound(socket) = &self.listener else { return Ok(()) };
+        listen(socket, Backlog::new(i32::from(self.config.listen_backlog).min(libc::SOMAXCONN))?)?;
+        self.epoll.add(socket, EpollEvent::new(EpollFlags::empty(), LISTENER))?;
+        let address = socket.local_addr()?;
         info("listen", Outcome::Success, &[("ip", &address.ip()), ("port", &address.port())]);
+        self.listener = match mem::replace(&mut self.listener, Listener::Closed) {
+            Listener::Bound(socket) => Listener::Listening { socket, accepting: false },
+            other => other,
+        };
         Ok(())
     }
 
     /// Waits for connections where one more can be taken.
     pub(super) fn watch_listener(&mut self, now: Instant) -> io::Result<()> {
-        let accepting = self.can_accept(now);
-        if let Some(listener) = &self.listener.socket
-            && accepting != self.listener.accepting
+        let wanted = self.can_accept(now);
+        if let Listener::Listening { socket, accepting } = &mut self.listener
+            && wanted != *accepting
         {
-            let flags = if accepting { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
-            self.epoll.modify(listener, &mut EpollEvent::new(flags, LISTENER))?;
-            self.listener.accepting = accepting;
+            let flags = if wanted { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+            self.epoll.modify(&*socket, &mut EpollEvent::new(flags, LISTENER))?;
+            *accepting = wanted;
         }
         Ok(())
     }

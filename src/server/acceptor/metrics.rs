@@ -1,32 +1,28 @@
 //! The acceptor's part in the metrics: it opens their socket, and keeps their process running.
 
-use std::io::{self, Error};
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::Acceptor;
-use super::clients::draw_token;
-use crate::ipc::client::{ClientSerial, ClientToken};
-use crate::ipc::reply_pipe::reply_pipe;
+use super::newcomer::Guest;
+use crate::ipc::client::ClientSerial;
 use crate::logging::{Level, Outcome, event, info};
 use crate::server::ServerError;
 use crate::server::metrics::{self, Channels};
-use crate::system::fd_passing::Sent;
-use crate::system::process::{Exit, fork_child, signal_child};
+use crate::system::process::{Exit, fork_child};
 
 /// How soon the process is started again after it failed, or could not be started.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The socket, and the process that serves it.
+/// The socket, and when somebody shall serve it.
 pub(super) struct Metrics {
     listener: TcpListener,
-    process: Option<(Pid, ClientSerial)>,
-    /// Not before then.
-    start_at: Instant,
+    /// When their process is to be started. None while it lives, or is a newcomer.
+    start_at: Option<Instant>,
 }
 
 impl Metrics {
@@ -38,12 +34,7 @@ impl Metrics {
         let listener = listen(address).map_err(failed)?;
         let at = listener.local_addr().map_err(failed)?;
         info("metrics_listen", Outcome::Success, &[("ip", &at.ip()), ("port", &at.port())]);
-        Ok(Some(Self { listener, process: None, start_at: Instant::now() }))
-    }
-
-    /// Whether its process lives.
-    pub(super) fn is_alive(&self) -> bool {
-        self.process.is_some()
+        Ok(Some(Self { listener, start_at: Some(Instant::now()) }))
     }
 }
 
@@ -58,42 +49,20 @@ impl Acceptor<'_> {
     /// When the metrics process is to be started, if it is to be.
     pub(super) fn metrics_due(&self) -> Option<Instant> {
         let ready = self.storage.process.as_ref().is_some_and(|storage| storage.ready);
-        let metrics = self.metrics.as_ref().filter(|metrics| !metrics.is_alive())?;
-        // The secret page has room for one token, and a newcomer's may be in it.
-        (ready && self.stopping.is_none() && self.arrivals.newcomer.is_none()).then_some(metrics.start_at)
+        let metrics = self.metrics.as_ref().filter(|_| ready && self.stopping.is_none())?;
+        metrics.start_at
     }
 
-    pub(super) fn start_metrics_if_due(&mut self) {
-        if self.metrics_due().is_none_or(|at| Instant::now() < at) {
-            return;
-        }
-        let serial = self.arrivals.next_serial();
-        let started = self.start_metrics(serial);
-        let Some(metrics) = &mut self.metrics else { return };
-        match started {
-            Ok(pid) => metrics.process = Some((pid, serial)),
-            Err(error) => {
-                metrics.start_at = Instant::now() + PAUSE;
-                event(Level::Error, "metrics", Outcome::Fail, &[("error", &error)]);
-            }
-        }
+    /// Those who scrape get their process now.
+    pub(super) fn take_scrapers(&mut self) -> Option<Guest> {
+        self.metrics.as_mut()?.start_at.take().map(|_| Guest::Scrapers)
     }
 
-    /// Tells storage of one more client, and then forks the process, as for any other.
-    fn start_metrics(&mut self, serial: ClientSerial) -> io::Result<Pid> {
-        let (replies, pipe) = reply_pipe()?;
-        draw_token(&mut self.arrivals.secret, &pipe)?;
-        let (Some(storage), Some(metrics)) = (&self.storage.process, &self.metrics) else {
-            return Err(io::ErrorKind::NotConnected.into());
-        };
-        let token = self.arrivals.secret.get(..ClientToken::LEN).unwrap_or_default();
-        if storage.control.introduce(serial, token, pipe.as_fd())? != Sent::Done {
-            return Err(Error::other("storage could not be told of it"));
-        }
-        // Only storage has the write end from here on.
-        drop(pipe);
+    /// Forks their process.
+    pub(super) fn fork_metrics(&self, replies: OwnedFd) -> io::Result<Pid> {
+        let Some(Metrics { listener, .. }) = &self.metrics else { return Err(ErrorKind::NotFound.into()) };
         let view = self.view();
-        let (listener, queue, signals) = (&metrics.listener, &self.inherited.sender, &self.signals);
+        let (queue, signals) = (&self.inherited.sender, &self.signals);
         let channels = Channels { listener, queue, replies, signals };
         // With standard input and output in their places no scraper's socket can get their numbers.
         let (input, output) = (io::stdin(), io::stdout());
@@ -106,29 +75,30 @@ impl Acceptor<'_> {
             signals.as_fd(),
         ];
         let keep: Vec<_> = keep.into_iter().chain(view.confinement.descriptor()).collect();
-        let forked = fork_child(&keep, || metrics::run(&channels, &view));
-        if forked.is_err() {
-            self.storage.gone.push(serial);
-        }
-        forked
+        fork_child(&keep, || metrics::run(&channels, &view))
     }
 
-    /// Sends the metrics process a signal, if it lives.
-    pub(super) fn signal_metrics(&self, signal: Signal) {
-        if let Some((pid, _)) = self.metrics.as_ref().and_then(|metrics| metrics.process) {
-            signal_child(pid, signal);
-        }
+    /// The system has not given what their process needs.
+    pub(super) fn metrics_not_started(&mut self, error: &io::Error) {
+        event(Level::Error, "metrics", Outcome::Fail, &[("error", error)]);
+        self.start_metrics_at(Instant::now() + PAUSE);
     }
 
-    /// A child has ended that may have been the metrics process.
-    pub(super) fn metrics_ended(&mut self, pid: Pid, exit: Exit) {
-        let Some(metrics) = self.metrics.as_mut() else { return };
-        let Some((_, serial)) = metrics.process.take_if(|(own, _)| *own == pid) else { return };
-        self.storage.gone.push(serial);
+    /// It is started again, once there is a storage service that it can ask.
+    pub(super) fn metrics_ended(&mut self, pid: Pid, client: ClientSerial, exit: Exit) {
+        self.clients.gone.push(client);
+        let now = Instant::now();
         // It ends by itself when storage does.
-        if exit != Exit::Status(0) && self.stopping.is_none() {
-            metrics.start_at = Instant::now() + PAUSE;
+        let by_itself = exit == Exit::Status(0);
+        self.start_metrics_at(if by_itself { now } else { now + PAUSE });
+        if !by_itself && self.stopping.is_none() {
             event(Level::Warning, "metrics", Outcome::Fail, &[("pid", &pid), ("error", &exit)]);
+        }
+    }
+
+    fn start_metrics_at(&mut self, at: Instant) {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.start_at = Some(at);
         }
     }
 }

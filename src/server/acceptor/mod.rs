@@ -1,25 +1,41 @@
-//! The acceptor: accepts, forks a handler per connection, reaps, keeps the storage service running, and stops all.
+//! The acceptor, the process that was started. It accepts clients, forks a handler for each, reaps, keeps the storage
+//! service and the metrics process running, and stops all of them.
 //!
-//! It never waits on a client or on storage, never locks the shared mutex, and never touches the bets.
+//! It never waits on a client or on storage: what their sockets do not take at once it keeps, and it sleeps in one place
+//! only. It never locks the shared mutex, and never touches the bets. It draws the clients' tokens, and keeps none.
+//!
+//! | file | what is there |
+//! |---|---|
+//! | here | the loop: the one place where it waits, and the one where it reaps |
+//! | `children` | the table of living children, and what each is there for |
+//! | `inherited` | what is made before the first fork, for all of them |
+//! | `listener`, `clients` | the socket; who has come and waits, who is gone |
+//! | `newcomer` | how one gets a process that talks to storage: its pipe, its token, the fork |
+//! | `storage` | the storage service: started, restarted, told who comes, who is gone, and to stop |
+//! | `metrics` | the socket for scrapes, and their process |
+//! | `stop` | the stages of the end |
+//!
+//! A connection goes through them in this order: `clients`, `newcomer`, `storage` (it is told), `newcomer` (the fork),
+//! `children`; and when its handler has ended `children`, `clients`, `storage`.
 
+mod children;
 mod clients;
-mod handlers;
 mod inherited;
 mod listener;
 mod metrics;
+mod newcomer;
 mod stop;
 mod storage;
 
 use std::io;
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::getpid;
 
-use self::clients::Arrivals;
-use self::handlers::Handlers;
+use self::children::{Child, Children};
+use self::clients::Clients;
 use self::inherited::Inherited;
 use self::listener::Listener;
 use self::metrics::Metrics;
@@ -29,9 +45,8 @@ use super::ServerError;
 use super::handler;
 use super::view::ServerView;
 use crate::config::ServerConfig;
-use crate::ipc::shared_counters::Counter;
-use crate::logging::{Level, Outcome, event, info, local_offset};
-use crate::system::process::{Exit, reap};
+use crate::logging::{Outcome, info, local_offset};
+use crate::system::process::reap;
 use crate::system::signal::{Signals, is_termination};
 
 /// How long to wait after the system had no descriptor, memory or process to give.
@@ -53,15 +68,15 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     let acceptor = Acceptor {
         config,
         max_clients,
-        epoll: epoll(&signals, &listener).map_err(ServerError::of("can't wait for events"))?,
+        epoll: epoll(&signals).map_err(ServerError::of("can't wait for events"))?,
         signals,
-        listener: listener.into(),
+        listener: Listener::Bound(listener),
         inherited,
         metrics,
         started: Instant::now(),
-        storage: Storage::new(),
-        handlers: Handlers::default(),
-        arrivals: Arrivals::new().map_err(ServerError::of("can't get secret memory"))?,
+        children: Children::default(),
+        storage: Storage::default(),
+        clients: Clients::new().map_err(ServerError::of("can't get secret memory"))?,
         stopping: None,
         failure: None,
     };
@@ -69,10 +84,9 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     acceptor.serve()
 }
 
-fn epoll(signals: &Signals, listener: &TcpListener) -> io::Result<Epoll> {
+fn epoll(signals: &Signals) -> io::Result<Epoll> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNAL))?;
-    epoll.add(listener, EpollEvent::new(EpollFlags::empty(), LISTENER))?;
     Ok(epoll)
 }
 
@@ -83,8 +97,8 @@ struct Acceptor<'a> {
     epoll: Epoll,
     inherited: Inherited,
     listener: Listener,
-    arrivals: Arrivals,
-    handlers: Handlers,
+    clients: Clients,
+    children: Children,
     storage: Storage,
     /// None where none are wanted.
     metrics: Option<Metrics>,
@@ -97,16 +111,8 @@ struct Acceptor<'a> {
 impl Acceptor<'_> {
     fn serve(mut self) -> Result<(), ServerError> {
         self.start_storage().map_err(ServerError::of("can't start the storage service"))?;
-        loop {
+        while self.stopping.is_none() || !self.children.is_empty() {
             self.advance().map_err(ServerError::of("the acceptor"))?;
-            let measured = self.metrics.as_ref().is_some_and(Metrics::is_alive);
-            if self.stopping.is_some()
-                && self.storage.process.is_none()
-                && self.handlers.count() == 0
-                && !measured
-            {
-                break;
-            }
         }
         if let Some(failure) = self.failure {
             return Err(failure);
@@ -134,31 +140,29 @@ impl Acceptor<'_> {
             }
         }
         self.restart_storage_if_due();
-        self.start_metrics_if_due();
         self.welcome_next();
+        self.stop_further();
         // After all that may leave something to be told, as it looks to it that the wait ends when that can be.
-        self.talk_to_storage()?;
-        self.stop_further()
+        self.talk_to_storage()
     }
 
+    /// How long to wait where nothing happens, as something is due.
     fn timeout(&self, now: Instant) -> EpollTimeout {
-        let pause = self.arrivals.pause_until.filter(|until| *until > now);
-        let stop = self.stopping.as_ref().map(Stopping::next_step);
-        if self.can_welcome(now) {
-            return EpollTimeout::ZERO;
+        let due = [
+            self.welcome_due(now),
+            self.clients.pause_until.filter(|until| *until > now),
+            self.storage.start_at,
+            self.storage.tell_again,
+            self.stopping.and_then(Stopping::due),
+        ];
+        match due.into_iter().flatten().min() {
+            None => EpollTimeout::NONE,
+            Some(until) if until <= now => EpollTimeout::ZERO,
+            Some(until) => {
+                let millis = until.duration_since(now).as_millis() + 1;
+                u16::try_from(millis).unwrap_or(u16::MAX).into()
+            }
         }
-        let Some(until) = pause
-            .into_iter()
-            .chain(self.storage.tell_again)
-            .chain(self.storage.start_at)
-            .chain(self.metrics_due())
-            .chain(stop)
-            .min()
-        else {
-            return EpollTimeout::NONE;
-        };
-        let millis = until.saturating_duration_since(now).as_millis() + 1;
-        u16::try_from(millis).unwrap_or(u16::MAX).into()
     }
 
     /// What a process that is forked now knows of the server.
@@ -184,18 +188,17 @@ impl Acceptor<'_> {
                 self.stop();
             }
         }
+        self.reap_children()
+    }
+
+    fn reap_children(&mut self) -> io::Result<()> {
         // SIGCHLD coalesces: one may stand for many.
         while let Some((pid, exit)) = reap()? {
-            if self.storage.process.as_ref().is_some_and(|storage| storage.pid == pid) {
-                self.storage_ended(exit);
-            } else if let Some(client) = self.handlers.remove(pid) {
-                self.inherited.counters.set(Counter::Handlers, self.handlers.count().into());
-                self.storage.gone.push(client);
-                if exit != Exit::Status(0) && self.stopping.is_none() {
-                    event(Level::Warning, "handler", Outcome::Fail, &[("pid", &pid), ("error", &exit)]);
-                }
-            } else {
-                self.metrics_ended(pid, exit);
+            match self.children.remove(pid) {
+                Some(Child::Storage) => self.storage_ended(exit),
+                Some(Child::Handler(client)) => self.handler_ended(pid, client, exit),
+                Some(Child::Metrics(client)) => self.metrics_ended(pid, client, exit),
+                None => {}
             }
         }
         Ok(())

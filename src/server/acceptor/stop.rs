@@ -1,76 +1,122 @@
 //! How the server stops: handlers first, then storage, which stores and answers what it has got; then what is left is
 //! killed.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::Acceptor;
-use crate::ipc::control::ToStorage;
+use super::children::Child;
+use super::listener::Listener;
 use crate::server::ServerError;
-use crate::system::fd_passing::Sent;
-use crate::system::process::signal_child;
 
 /// After this from the signal on, storage is told to stop even if handlers are left.
 const HANDLERS_HAVE: Duration = Duration::from_millis(450);
 /// After this, what has not ended by itself is killed.
 const ALL_HAVE: Duration = Duration::from_millis(700);
 
-/// How far the stop is.
-pub(super) struct Stopping {
-    since: Instant,
-    told_storage: bool,
-    killed: bool,
+/// How far the stop is: its stages, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stopping {
+    /// Handlers and the metrics process have been told to end; storage serves them until they have.
+    Handlers {
+        /// When the stop began.
+        since: Instant,
+    },
+    /// Storage is to be told to stop, and its socket has not taken it yet.
+    Untold {
+        /// When the stop began.
+        since: Instant,
+    },
+    /// Storage ends: it has been told to, or was still recovering and has been killed.
+    Storage {
+        /// When the stop began.
+        since: Instant,
+    },
+    /// All that was left has been killed. Only its reaping is awaited, and nothing is due.
+    Killed,
 }
 
 impl Stopping {
-    /// When the next step is due.
-    pub(super) fn next_step(&self) -> Instant {
-        self.since + if self.told_storage { ALL_HAVE } else { HANDLERS_HAVE }
+    /// When the next stage begins at the latest.
+    pub(super) fn due(self) -> Option<Instant> {
+        match self {
+            Self::Handlers { since } => Some(since + HANDLERS_HAVE),
+            Self::Untold { since } | Self::Storage { since } => Some(since + ALL_HAVE),
+            Self::Killed => None,
+        }
+    }
+
+    /// Whether storage is to be told now.
+    pub(super) fn is_untold(self) -> bool {
+        matches!(self, Self::Untold { .. })
+    }
+
+    /// Storage has been told.
+    pub(super) fn told(self) -> Self {
+        match self {
+            Self::Untold { since } => Self::Storage { since },
+            other => other,
+        }
     }
 }
 
 impl Acceptor<'_> {
+    /// The server ends by itself. The first reason counts.
     pub(super) fn fail(&mut self, failure: ServerError) {
         self.failure.get_or_insert(failure);
         self.stop();
     }
 
+    /// Begins to stop, if it has not begun.
     pub(super) fn stop(&mut self) {
         if self.stopping.is_some() {
             return;
         }
-        self.stopping = Some(Stopping { since: Instant::now(), told_storage: false, killed: false });
-        self.listener.socket = None;
-        self.arrivals.waiting.clear();
-        self.arrivals.newcomer = None;
+        self.stopping = Some(Stopping::Handlers { since: Instant::now() });
+        self.listener = Listener::Closed;
+        self.clients.waiting.clear();
+        self.clients.newcomer = None;
         self.storage.start_at = None;
-        self.handlers.signal_all(Signal::SIGTERM);
-        self.signal_metrics(Signal::SIGTERM);
+        self.children.signal(Signal::SIGTERM, |child| child != Child::Storage);
     }
 
-    /// Storage is told to stop once no handler can send it more, or has had its time; then what is left is killed.
-    pub(super) fn stop_further(&mut self) -> io::Result<()> {
-        let Some(stopping) = &mut self.stopping else { return Ok(()) };
-        let elapsed = stopping.since.elapsed();
-        if let Some(storage) = &self.storage.process {
-            if !storage.ready && !stopping.killed {
-                // It is still recovering, has nothing of anybody's, and would not listen.
-                signal_child(storage.pid, Signal::SIGKILL);
-                stopping.told_storage = true;
-            } else if !stopping.told_storage && (self.handlers.count() == 0 || elapsed >= HANDLERS_HAVE) {
-                stopping.told_storage = storage.control.send(ToStorage::Stop)? == Sent::Done;
+    /// Goes on to the next stage where it is time for it.
+    pub(super) fn stop_further(&mut self) {
+        let Some(stage) = self.stopping else { return };
+        let is_due = stage.due().is_some_and(|due| Instant::now() >= due);
+        let recovering = self.storage.process.as_ref().is_some_and(|storage| !storage.ready);
+        let next = match stage {
+            Stopping::Handlers { since } if recovering => {
+                // It has nothing of anybody's, and would not listen.
+                self.children.signal(Signal::SIGKILL, |child| child == Child::Storage);
+                Stopping::Storage { since }
             }
-        }
-        if elapsed >= ALL_HAVE && !stopping.killed {
-            stopping.killed = true;
-            self.handlers.signal_all(Signal::SIGKILL);
-            self.signal_metrics(Signal::SIGKILL);
-            if let Some(storage) = &self.storage.process {
-                signal_child(storage.pid, Signal::SIGKILL);
+            Stopping::Handlers { since } if is_due || self.children.handlers() == 0 => {
+                Stopping::Untold { since }
             }
-        }
-        Ok(())
+            Stopping::Untold { .. } | Stopping::Storage { .. } if is_due => {
+                self.children.signal(Signal::SIGKILL, |_| true);
+                Stopping::Killed
+            }
+            same => same,
+        };
+        self.stopping = Some(next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn once_all_is_killed_nothing_is_due() {
+        let since = Instant::now();
+        let stages = [Stopping::Handlers { since }, Stopping::Untold { since }, Stopping::Storage { since }];
+        assert_eq!(
+            stages.map(|stage| stage.due().map(|due| (due - since).as_millis())),
+            [Some(450), Some(700), Some(700)]
+        );
+        assert_eq!(Stopping::Killed.due(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The acceptor's part in storage: it starts it, keeps it running, and tells it who comes and goes.
+//! The acceptor's part in storage: it starts it, keeps it running, and tells it who came, who is gone, and to stop.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,10 +6,10 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::unistd::Pid;
 
+use super::children::Child;
+use super::stop::Stopping;
 use super::{Acceptor, CONTROL, PAUSE};
-use crate::ipc::client::ClientSerial;
 use crate::ipc::control::{AcceptorEnd, FromStorage, ToStorage, control_pair};
 use crate::logging::{Level, Outcome, event};
 use crate::server::ServerError;
@@ -18,50 +18,36 @@ use crate::server::storage::{self, StorageConfig};
 use crate::system::fd_passing::Sent;
 use crate::system::process::{Exit, fork_child};
 
+/// How soon storage is told again where the system had no room for it.
+const TELL_AGAIN: Duration = Duration::from_millis(20);
+
 /// Storage, as the acceptor knows it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Storage {
     /// None while there is none.
     pub(super) process: Option<StorageProcess>,
-    /// What its socket is waited for at present.
-    interest: EpollFlags,
     /// When to try again to start it, where there was no process for it.
     pub(super) start_at: Option<Instant>,
     /// How many agencies take part, as it said.
     pub(super) agencies: u16,
     pub(super) deaths: Deaths,
-    /// Clients that are gone and of whom it has not been told yet.
-    pub(super) gone: Vec<ClientSerial>,
-    /// When what it has not been told is tried again.
+    /// When what it has not been told is tried again, where no event says when it can be.
     pub(super) tell_again: Option<Instant>,
-}
-
-impl Storage {
-    /// Not started yet.
-    pub(super) fn new() -> Self {
-        Self {
-            process: None,
-            interest: EpollFlags::empty(),
-            start_at: None,
-            agencies: 0,
-            deaths: Deaths::default(),
-            gone: Vec::new(),
-            tell_again: None,
-        }
-    }
 }
 
 /// A storage process.
 #[derive(Debug)]
 pub(super) struct StorageProcess {
-    pub(super) pid: Pid,
     /// What is said to it goes here.
-    pub(super) control: AcceptorEnd,
+    control: AcceptorEnd,
+    /// What that socket is waited for at present.
+    interest: EpollFlags,
     /// Whether it has recovered and takes requests.
     pub(super) ready: bool,
 }
 
 impl Acceptor<'_> {
+    /// Forks it, with a fresh socket.
     pub(super) fn start_storage(&mut self) -> io::Result<()> {
         let (ours, theirs) = control_pair()?;
         let config = StorageConfig {
@@ -76,10 +62,12 @@ impl Acceptor<'_> {
         // With standard input and output in their places nothing that it opens can get their numbers.
         let (input, output) = (io::stdin(), io::stdout());
         let keep = [input.as_fd(), output.as_fd(), queue.as_fd(), theirs.as_fd()];
+        // Before the fork, after which nothing may fail: a process that is not in the table would not be known again.
+        let interest = EpollFlags::EPOLLIN;
+        self.epoll.add(&ours, EpollEvent::new(interest, CONTROL))?;
         let pid = fork_child(&keep, || storage::run(&config, queue, &theirs, finished))?;
-        self.storage.interest = EpollFlags::EPOLLIN;
-        self.epoll.add(&ours, EpollEvent::new(self.storage.interest, CONTROL))?;
-        self.storage.process = Some(StorageProcess { pid, control: ours, ready: false });
+        self.children.add(pid, Child::Storage);
+        self.storage.process = Some(StorageProcess { control: ours, interest, ready: false });
         Ok(())
     }
 
@@ -96,12 +84,14 @@ impl Acceptor<'_> {
         }
     }
 
+    /// Tries again where there was no process for it.
     pub(super) fn restart_storage_if_due(&mut self) {
         if self.storage.start_at.is_some_and(|at| Instant::now() >= at) {
             self.restart_storage();
         }
     }
 
+    /// It says one thing, once: that it is ready. The first that is has the server listen.
     pub(super) fn listen_to_storage(&mut self) -> io::Result<()> {
         while let Some(storage) = &mut self.storage.process {
             match storage.control.receive()? {
@@ -117,44 +107,71 @@ impl Acceptor<'_> {
         Ok(())
     }
 
-    /// Tells storage what it has not been told, as far as its socket takes it.
+    /// Tells storage what it has not been told, as far as its socket takes it, and waits for room where something is left.
     pub(super) fn talk_to_storage(&mut self) -> io::Result<()> {
-        if self.storage.tell_again.is_some_and(|at| Instant::now() < at) {
-            return self.watch_control();
-        }
-        self.storage.tell_again = None;
-        while let (Some(storage), Some(client)) = (&self.storage.process, self.storage.gone.last()) {
-            let sent = storage.control.send(ToStorage::ClientGone(*client))?;
-            if sent != Sent::Done {
-                self.could_not_tell(sent);
-                break;
-            }
-            self.storage.gone.pop();
-        }
-        if self.arrivals.newcomer.is_some() && self.storage.gone.is_empty() {
-            self.introduce();
+        if self.storage.tell_again.is_none_or(|at| Instant::now() >= at) {
+            self.storage.tell_again = self.tell_all()?;
         }
         self.watch_control()
     }
 
+    /// Says when to try again, where no event does.
+    fn tell_all(&mut self) -> io::Result<Option<Instant>> {
+        while let Some(message) = self.untold() {
+            match self.tell(message)? {
+                Sent::Done => self.told(message),
+                Sent::Scarce => return Ok(Some(Instant::now() + TELL_AGAIN)),
+                // If it is dead, its successor will be told.
+                Sent::Full | Sent::PeerGone => break,
+            }
+        }
+        Ok(None)
+    }
+
+    /// What storage is to be told next, in the order in which it is told.
+    fn untold(&self) -> Option<ToStorage> {
+        let gone = self.clients.gone.last().map(|client| ToStorage::ClientGone(*client));
+        let came = self.clients.newcomer.as_ref().map(|newcomer| ToStorage::ClientCame(newcomer.serial));
+        let stop = self.stopping.is_some_and(Stopping::is_untold).then_some(ToStorage::Stop);
+        gone.or(came).or(stop)
+    }
+
+    fn tell(&self, message: ToStorage) -> io::Result<Sent> {
+        let Some(StorageProcess { control, .. }) = &self.storage.process else { return Ok(Sent::PeerGone) };
+        match (message, &self.clients.newcomer) {
+            (ToStorage::ClientCame(_), Some(newcomer)) => self.clients.introduce(newcomer, control),
+            _ => control.send(message),
+        }
+    }
+
+    /// What follows from its having been told.
+    fn told(&mut self, message: ToStorage) {
+        match message {
+            ToStorage::ClientGone(_) => drop(self.clients.gone.pop()),
+            ToStorage::ClientCame(_) => self.fork_for_newcomer(),
+            ToStorage::Stop => self.stopping = self.stopping.map(Stopping::told),
+        }
+    }
+
     /// Waits for room in the control socket where something is left to be said.
     fn watch_control(&mut self) -> io::Result<()> {
-        let Some(storage) = &self.storage.process else { return Ok(()) };
+        let untold = self.untold().is_some();
+        let Some(storage) = &mut self.storage.process else { return Ok(()) };
         let mut flags = EpollFlags::empty();
         flags.set(EpollFlags::EPOLLIN, !storage.ready);
-        let untold = self.arrivals.newcomer.is_some() || !self.storage.gone.is_empty();
         flags.set(EpollFlags::EPOLLOUT, untold && self.storage.tell_again.is_none());
-        if flags != self.storage.interest {
+        if flags != storage.interest {
             self.epoll.modify(&storage.control, &mut EpollEvent::new(flags, CONTROL))?;
-            self.storage.interest = flags;
+            storage.interest = flags;
         }
         Ok(())
     }
 
+    /// It is started again, unless it gave up, dies too often, or the server stops.
     pub(super) fn storage_ended(&mut self, exit: Exit) {
         self.storage.process = None;
         // Its successor knows none of the clients.
-        self.storage.gone.clear();
+        self.clients.gone.clear();
         match exit {
             Exit::Status(storage::GAVE_UP) => self.fail(ServerError::StorageGaveUp),
             _ if self.stopping.is_some() => {}

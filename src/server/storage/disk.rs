@@ -87,6 +87,11 @@ pub enum OpenError {
         /// What it says.
         error: io::Error,
     },
+    /// There is a state file, but no bets.
+    #[error(
+        "it is not there, but its state file is; restore it, or move the state file away too for a new contest"
+    )]
+    BetsMissing,
     /// It is something else than a file.
     #[error("STORAGE_FILEPATH must be a regular file")]
     NotAFile,
@@ -118,6 +123,10 @@ impl FileDisk {
             _ => Path::new("."),
         };
         let folder = File::open(folder_path).map_err(failed(folder_path))?;
+        // Each start makes the bets file before anything can end, so it was lost.
+        if !path.exists() && state_path(path).exists() {
+            return Err(OpenError::BetsMissing);
+        }
         let bets = OpenOptions::new()
             .read(true)
             .append(true)

@@ -122,7 +122,7 @@ fn log_refusal(config: &StorageConfig, error: &RecoveryError) {
     let (file, line): (&dyn Display, Option<&dyn Display>) = match error {
         RecoveryError::Row { line, .. } | RecoveryError::TornAfterDraw { line } => (&path, Some(line)),
         RecoveryError::State(_) => (&state_path, None),
-        RecoveryError::Io(_) | RecoveryError::LeftOut { .. } => (&path, None),
+        RecoveryError::Io(_) | RecoveryError::LeftOut { .. } | RecoveryError::NoPart { .. } => (&path, None),
     };
     let fields: Vec<Field<'_>> = [("file", Some(file)), ("line", line), ("error", Some(error))]
         .into_iter()

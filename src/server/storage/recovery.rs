@@ -64,6 +64,18 @@ pub enum RecoveryError {
     /// The state file can't be read.
     #[error("the state file can't be used: {0}")]
     State(#[from] StateError),
+    /// An agency has what it can't have after a draw in which it had no part.
+    #[error(
+        "the draw was made of the agencies 1 to {agencies}, but agency {agency} has {what}; restore both files"
+    )]
+    NoPart {
+        /// How many agencies the draw was made of.
+        agencies: u16,
+        /// The agency that had no part.
+        agency: AgencyId,
+        /// What it has: bets, or an END.
+        what: &'static str,
+    },
     /// The configuration would leave out an agency that takes part.
     #[error(
         "CLIENTS_AMOUNT is {clients_amount}, but agency {agency} has {what}; allowed is {agency} or more"
@@ -92,7 +104,16 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
     if cut > 0 && drawn.is_some() {
         return Err(RecoveryError::TornAfterDraw { line: line_at(disk, length)? });
     }
-    let left_out = |what| move |agency| RecoveryError::LeftOut { clients_amount, agency, what };
+    let is_drawn = drawn.is_some();
+    let left_out = |what| {
+        move |agency| {
+            if is_drawn {
+                RecoveryError::NoPart { agencies: clients_amount, agency, what }
+            } else {
+                RecoveryError::LeftOut { clients_amount, agency, what }
+            }
+        }
+    };
     contest.settle_agencies(clients_amount).map_err(left_out("bets"))?;
     for agency in state.ended.iter().copied() {
         contest.end(agency).map_err(|_| left_out("sent END")(agency))?;

@@ -2,9 +2,10 @@
 
 use std::io;
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 use crate::lottery::row::{Row, RowError, parse_row};
+use crate::protocol::record::{FIELD_SEPARATOR, RECORD_SEPARATOR};
 
 /// How much is read at once, in bytes. In the tests so little that rows lie across chunks.
 const CHUNK: usize = if cfg!(test) { 64 } else { 256 * 1024 };
@@ -52,6 +53,9 @@ impl<F: Fn(&mut [u8], u64) -> io::Result<usize>> RowReader<F> {
             let found = parse_row(self.waiting()).and_then(|row| {
                 let bytes = self.waiting().get(..row.len).unwrap_or_default();
                 std::str::from_utf8(bytes).map_err(|_| RowError::Utf8)?;
+                if memchr2(FIELD_SEPARATOR, RECORD_SEPARATOR, bytes).is_some() {
+                    return Err(RowError::Separator);
+                }
                 take(&row, bytes);
                 Ok(row.len)
             });

@@ -40,10 +40,13 @@ pub struct State {
     pub writing: Option<ByteRange>,
 }
 
+/// Each key must be there, and no other: one that was damaged must not be taken for a contest without a draw.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Format {
     version: u32,
     ended: Vec<AgencyId>,
+    #[serde(deserialize_with = "Option::deserialize")]
     draw: Option<Draw>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     writing: Option<ByteRange>,
@@ -109,7 +112,19 @@ mod tests {
             State::decode(b"{\"version\":2,\"ended\":[],\"draw\":null}"),
             Err(StateError::Version(2))
         ));
-        for bad in [&b""[..], b"{}", b"[]", b"{\"version\":1,\"ended\":[0],\"draw\":null}", &good[..50]] {
+        let (no_draw, renamed) =
+            (b"{\"version\":1,\"ended\":[1]}", b"{\"version\":1,\"ended\":[1],\"eraw\":null}");
+        let both = b"{\"version\":1,\"ended\":[1],\"draw\":null,\"eraw\":null}";
+        for bad in [
+            &b""[..],
+            b"{}",
+            b"[]",
+            no_draw,
+            renamed,
+            both,
+            b"{\"version\":1,\"ended\":[0],\"draw\":null}",
+            &good[..50],
+        ] {
             assert!(matches!(State::decode(bad), Err(StateError::Damaged(_))));
         }
     }
