@@ -2,7 +2,8 @@
 //! service and the metrics process running, and stops all of them.
 //!
 //! It never waits on a client or on storage: what their sockets do not take at once it keeps, and it sleeps in one place
-//! only. It never locks the shared mutex, and never touches the bets. It draws the clients' tokens, and keeps none.
+//! only. It never locks the shared mutex, and never touches the bets. Of the clients' tokens, which it draws, it keeps the
+//! last alone, in memory that no child gets.
 //!
 //! | file | what is there |
 //! |---|---|
