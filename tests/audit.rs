@@ -208,6 +208,14 @@ fn what_is_no_regular_file_and_an_agency_without_a_part_are_told() {
     assert_eq!((pipe.code, &*pipe.error), (Some(1), "loteria: /dev/null: not a regular file\n"));
     let out = audit(&setup, &["winners", "--agency", "5"]).good();
     assert!(out.contains("agency 5 had no part in the draw: 1 to 2 had\n"), "{out}");
+    std::fs::remove_file(setup.path("bets.csv.state")).unwrap();
+    nix::unistd::mkfifo(&setup.path("bets.csv.state"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let waits = audit(&setup, &["check"]);
+    assert!(
+        waits.code == Some(1) && waits.error.contains("the state file must be a regular file"),
+        "{waits:?}"
+    );
+    assert!(setup.run().failure().contains("the state file must be a regular file"));
 }
 
 #[test]

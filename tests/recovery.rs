@@ -152,6 +152,25 @@ fn a_state_file_whose_draw_cannot_be_read_does_not_let_another_be_made() {
 }
 
 #[test]
+fn a_state_file_that_contradicts_itself_or_the_bets_is_refused_and_left_as_it_is() {
+    let writing =
+        |range: &str| format!("{{\"version\":1,\"ended\":[],\"draw\":null,\"writing\":{{{range}}}}}");
+    for (state, reason) in [
+        (DRAWN.replace("[1,2]", "[2]"), "it has a draw, but no END of these agencies: 1"),
+        (DRAWN.replace("[1,2]", "[1,2,1]"), "it has several ENDs of these agencies: 1"),
+        (writing("\"from\":9,\"to\":9"), "it notes that bytes 9 to 9 were being written, which are none"),
+        (writing("\"from\":999,\"to\":1000"), "it knows of bets up to byte 999"),
+    ] {
+        let setup = Setup::new().write("bets.csv", rows(&bets(1, 0..3))).write("bets.csv.state", &state);
+        let ended = setup.run();
+        assert_eq!(ended.code, Some(1));
+        let line = ended.failure();
+        assert!(line.contains("bets.csv.state") && line.contains(reason), "{line}");
+        assert_eq!(std::fs::read_to_string(setup.path("bets.csv.state")).unwrap(), state);
+    }
+}
+
+#[test]
 fn bets_of_an_agency_without_a_part_in_the_draw_are_refused_whatever_is_configured() {
     let setup = Setup::new().write("bets.csv", rows(&bets(9, 0..1))).write("bets.csv.state", DRAWN);
     let ended = setup.with("CLIENTS_AMOUNT", 9).run();

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::agreement::{all_ended, contradictions, torn};
+use super::agreement::torn;
 use super::duplicates::{Duplicate, Hashes};
 use super::files::Files;
 use super::rows::{Found, Rows};
@@ -13,6 +13,7 @@ use super::tally::Tally;
 use super::{AuditError, Verdict};
 use crate::logging::one_line;
 use crate::lottery::AgencyId;
+use crate::server::storage::contradictions::{all_ended, contradictions};
 use crate::server::storage::recovery::Rules;
 use crate::server::storage::state_file::State;
 use crate::status::text::plural;

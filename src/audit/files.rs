@@ -1,12 +1,12 @@
 //! The files of a contest, opened to be read.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::AuditError;
 use crate::lottery::Draw;
-use crate::server::storage::disk::state_path;
+use crate::server::storage::disk::{read_state_file, state_path};
 use crate::server::storage::state_file::{State, StateError};
 
 /// The bets file, open, and what the state file said just before.
@@ -29,7 +29,7 @@ impl Files {
     /// One of them can't be read. There need not be a state file.
     pub fn open(path: &Path) -> Result<Self, AuditError> {
         let state_path = state_path(path);
-        let state = read_state(&state_path)
+        let state = read_state_file(&state_path)
             .map_err(|error| AuditError::Read { path: state_path.clone(), error })?
             .map(|bytes| State::decode(&bytes))
             .transpose();
@@ -56,7 +56,7 @@ impl Files {
     /// The state as it is now.
     #[must_use]
     pub fn state_now(&self) -> Option<State> {
-        read_state(&self.state_path).ok().flatten().and_then(|bytes| State::decode(&bytes).ok())
+        read_state_file(&self.state_path).ok().flatten().and_then(|bytes| State::decode(&bytes).ok())
     }
 
     /// How long the bets file is, in bytes.
@@ -71,13 +71,5 @@ impl Files {
     #[must_use]
     pub fn unreadable(&self, error: io::Error) -> AuditError {
         AuditError::Read { path: self.path.clone(), error }
-    }
-}
-
-fn read_state(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::agreement::{all_ended, contradictions, outside, torn};
+use super::agreement::{outside, torn};
 use super::files::Files;
 use super::rows::{Found, Rows};
 use super::tally::Tally;
@@ -10,6 +10,7 @@ use super::{AuditError, Verdict};
 use crate::logging::one_line;
 use crate::lottery::row::Row;
 use crate::lottery::{AgencyId, Draw, draw};
+use crate::server::storage::contradictions::{all_ended, contradictions};
 use crate::server::storage::recovery::Rules;
 use crate::status::text::plural;
 

@@ -152,6 +152,24 @@ impl FileDisk {
     }
 }
 
+/// What stands in that state file; none if there is none.
+///
+/// # Errors
+/// What the system says, or it is something else than a file.
+pub fn read_state_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    // Of a pipe that nobody writes to, the opening would not end.
+    let mut file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("the state file must be a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
 /// Where the state file of that bets file stands.
 #[must_use]
 pub fn state_path(bets: &Path) -> PathBuf {
@@ -221,15 +239,7 @@ impl Disk for FileDisk {
     }
 
     fn read_state(&self) -> io::Result<Option<Vec<u8>>> {
-        match File::open(&self.state_path) {
-            Ok(mut file) => {
-                let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes)?;
-                Ok(Some(bytes))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        read_state_file(&self.state_path)
     }
 
     fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()> {

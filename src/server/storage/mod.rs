@@ -19,6 +19,7 @@ pub mod batch;
 pub mod bet_log;
 pub mod clients;
 pub mod contest;
+pub mod contradictions;
 pub mod disk;
 pub mod ledger;
 pub mod recovery;
@@ -121,7 +122,7 @@ fn log_refusal(config: &StorageConfig, error: &RecoveryError) {
     let state_path = format!("{path}.state");
     let (file, line): (&dyn Display, Option<&dyn Display>) = match error {
         RecoveryError::Row { line, .. } | RecoveryError::TornAfterDraw { line } => (&path, Some(line)),
-        RecoveryError::State(_) => (&state_path, None),
+        RecoveryError::State(_) | RecoveryError::Contradiction(_) => (&state_path, None),
         RecoveryError::Io(_) | RecoveryError::LeftOut { .. } | RecoveryError::NoPart { .. } => (&path, None),
     };
     let fields: Vec<Field<'_>> = [("file", Some(file)), ("line", line), ("error", Some(error))]

@@ -11,6 +11,7 @@ use memchr::memchr_iter;
 use thiserror::Error;
 
 use super::contest::Contest;
+use super::contradictions::contradictions;
 use super::disk::Disk;
 use super::row_reader::RowReader;
 use super::state_file::{ByteRange, State, StateError};
@@ -64,6 +65,9 @@ pub enum RecoveryError {
     /// The state file can't be read.
     #[error("the state file can't be used: {0}")]
     State(#[from] StateError),
+    /// The state file says what can't be.
+    #[error("the state file can't be used: {0}; restore both files from one backup, nothing was changed")]
+    Contradiction(String),
     /// An agency has what it can't have after a draw in which it had no part.
     #[error(
         "the draw was made of the agencies 1 to {agencies}, but agency {agency} has {what}; restore both files"
@@ -117,6 +121,9 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
     contest.settle_agencies(clients_amount).map_err(left_out("bets"))?;
     for agency in state.ended.iter().copied() {
         contest.end(agency).map_err(|_| left_out("sent END")(agency))?;
+    }
+    if let Some(found) = contradictions(&state, clients_amount, length + cut).into_iter().next() {
+        return Err(RecoveryError::Contradiction(found));
     }
     contest.set_draw(state.draw);
     if cut > 0 {
