@@ -12,7 +12,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 
-use common::{Setup, bets, kind, status};
+use common::{Setup, bets, kind, status, until};
 use nix::unistd::geteuid;
 
 /// What must not be possible.
@@ -112,8 +112,8 @@ fn a_handler_is_nobody_and_the_server_says_what_is_in_force() {
     for layer in ["identity", "limits", "landlock", "seccomp"] {
         assert_eq!(log.value("confinement", layer).as_deref(), in_force[layer].as_str(), "{layer}");
     }
+    until("the handler that answered the status has ended", || server.handlers().len() == 2);
     let seen: Vec<BTreeMap<String, String>> = server.handlers().into_iter().map(status_of).collect();
-    assert_eq!(seen.len(), 2);
     for status in &seen {
         assert_eq!(status["NoNewPrivs"], "1");
         assert_eq!(status["CapEff"].trim_start_matches('0'), "");
