@@ -1,5 +1,6 @@
 //! The rows of one request: that they are what an honest handler sends, and what they say.
 
+use super::row_reader::check_text;
 use crate::ipc::refusal::Refusal;
 use crate::lottery::row::{for_each_row, holds_whole_line};
 use crate::lottery::{AgencyId, draw};
@@ -33,9 +34,7 @@ impl Batch {
         winning_number: u32,
     ) -> Result<(), Refusal> {
         self.clear();
-        if std::str::from_utf8(rows).is_err() {
-            return Err(Refusal::Malformed);
-        }
+        check_text(rows)?;
         for_each_row(rows, |at, row| {
             if only.is_some_and(|agency| agency != row.agency) {
                 return Err(Refusal::OtherAgency);
@@ -68,5 +67,19 @@ impl Batch {
             Some((last, count)) if *last == agency => *count += 1,
             _ => self.runs.push((agency, 1)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_start_would_take_up_is_not_stored() {
+        for text in [&b"12\x1e34"[..], b"12\x1f34", b"12\xff34"] {
+            let rows = [b"1,a,b,", text, b",1999-03-17,7\r\n"].concat();
+            assert_eq!(Batch::default().check(&rows, None, 0, 7), Err(Refusal::Malformed), "{text:?}");
+        }
+        assert_eq!(Batch::default().check(b"1,a,b,1234,1999-03-17,7\r\n", None, 0, 7), Ok(()));
     }
 }

@@ -105,10 +105,10 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
     let winner_number = drawn.map_or(rules.winner_number, |draw| draw.winning_number);
     let mut contest = Contest::new(clients_amount, winner_number);
     let (length, cut) = read_rows(disk, &mut contest, state.writing)?;
-    if cut > 0 && drawn.is_some() {
+    let is_drawn = drawn.is_some();
+    if cut > 0 && is_drawn {
         return Err(RecoveryError::TornAfterDraw { line: line_at(disk, length)? });
     }
-    let is_drawn = drawn.is_some();
     let left_out = |what| {
         move |agency| {
             if is_drawn {

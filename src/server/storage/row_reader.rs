@@ -10,6 +10,19 @@ use crate::protocol::record::{FIELD_SEPARATOR, RECORD_SEPARATOR};
 /// How much is read at once, in bytes. In the tests so little that rows lie across chunks.
 const CHUNK: usize = if cfg!(test) { 64 } else { 256 * 1024 };
 
+/// Checks what rows have to be besides being rows. It is the same when they are stored as when they are read again, or
+/// a handler that was taken over could store what no start takes up.
+///
+/// # Errors
+/// They are not UTF-8, or hold what separates fields or bets on the wire.
+pub fn check_text(rows: &[u8]) -> Result<(), RowError> {
+    std::str::from_utf8(rows).map_err(|_| RowError::Utf8)?;
+    match memchr2(FIELD_SEPARATOR, RECORD_SEPARATOR, rows) {
+        Some(_) => Err(RowError::Separator),
+        None => Ok(()),
+    }
+}
+
 /// Reads through `read`, which fills a buffer from a place in the file on, and says with how many bytes: 0 at the end.
 #[derive(Debug)]
 pub struct RowReader<F> {
@@ -52,10 +65,7 @@ impl<F: Fn(&mut [u8], u64) -> io::Result<usize>> RowReader<F> {
         loop {
             let found = parse_row(self.waiting()).and_then(|row| {
                 let bytes = self.waiting().get(..row.len).unwrap_or_default();
-                std::str::from_utf8(bytes).map_err(|_| RowError::Utf8)?;
-                if memchr2(FIELD_SEPARATOR, RECORD_SEPARATOR, bytes).is_some() {
-                    return Err(RowError::Separator);
-                }
+                check_text(bytes)?;
                 take(&row, bytes);
                 Ok(row.len)
             });
