@@ -104,7 +104,12 @@ impl Acceptor<'_> {
             Guest::Scrapers => (guest, Child::Metrics(serial), self.fork_metrics(replies)),
         };
         match forked {
-            Ok(pid) => self.children.add(pid, child),
+            Ok(pid) => {
+                self.children.add(pid, child);
+                // With a crowd it would else fork until its time is up, and the backlog overflow while all that it has
+                // forked have their turns.
+                std::thread::yield_now();
+            }
             Err(error) => {
                 self.clients.gone.push(serial);
                 self.turn_away(guest, "fork", &error);
