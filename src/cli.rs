@@ -12,7 +12,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{AGENCY_SETTINGS, AgencyConfig, ConfigError, SERVER_SETTINGS, ServerConfig, in_force};
 use crate::logging::{self, Level, Outcome};
@@ -53,10 +54,10 @@ enum Command {
     #[command(after_help = bet::HELP)]
     Bet(bet::BetArgs),
     /// Recounts the draw from the file of bets alone, and says whether the state file agrees
-    #[command(after_help = audit::WINNERS_HELP)]
+    #[command(override_usage = audit::WINNERS_USAGE, after_help = audit::WINNERS_HELP)]
     Winners(audit::WinnersArgs),
     /// Checks the files of a contest: every row, duplicates, and whether the state fits to the bets
-    #[command(after_help = audit::CHECK_HELP)]
+    #[command(override_usage = audit::CHECK_USAGE, after_help = audit::CHECK_HELP)]
     Check(audit::CheckArgs),
     /// Prints a script that has a shell complete the commands and flags
     #[command(after_help = generated::COMPLETIONS_HELP)]
@@ -172,7 +173,8 @@ impl FormatArgs {
 /// Does what the command line says. The handled signals must be blocked.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
@@ -193,12 +195,20 @@ pub fn run() -> ExitCode {
         Command::Completions(args) => interruptible(|| print(&generated::completions(&args))),
         Command::Man(args) => interruptible(|| match generated::man(&args) {
             Ok(page) => print(&page),
-            Err(error) => explain(&error),
+            Err(error) => fail(&error),
         }),
         Command::Compose(args) => {
             interruptible(|| print(compose::compose_file(args.agencies, &args.data).as_bytes()))
         }
     }
+}
+
+/// The whole command line. Which pages there are is known only where all commands are.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    let names: Vec<_> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let pages = PossibleValuesParser::new(names);
+    command.mut_subcommand("man", |man| man.mut_arg("command", |name| name.value_parser(pages)))
 }
 
 /// Prints an error for people.
@@ -325,11 +335,10 @@ fn log_bad_config(error: &ConfigError) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_well_formed_and_its_help_names_the_settings() {
-        let mut command = Cli::command();
+        let mut command = command();
         command.clone().debug_assert();
         let mut help = |name| command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
         assert!(help("server").contains("STORAGE_FILEPATH"));

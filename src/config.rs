@@ -68,7 +68,7 @@ impl ServerConfig {
     fn load_from(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let sources = Sources::load(SERVER_SETTINGS, path, environment)?;
         let host = sources.get(&server::SERVER_IP)?;
-        Ok(Self {
+        let config = Self {
             ip: host.address(),
             ignored_host: host.name(),
             port: sources.get(&server::SERVER_PORT)?,
@@ -82,7 +82,22 @@ impl ServerConfig {
             client_timeout: sources.get(&server::CLIENT_TIMEOUT)?,
             max_payload: sources.get(&server::MAX_PAYLOAD)?,
             metrics_address: sources.get(&server::METRICS_ADDRESS)?,
-        })
+        };
+        if config.metrics_take_its_port() {
+            return Err(sources.refused(&server::METRICS_ADDRESS.setting, "another port than SERVER_PORT"));
+        }
+        Ok(config)
+    }
+
+    /// Whether the metrics are to be had where the server listens, as far as one can tell without asking for a name.
+    fn metrics_take_its_port(&self) -> bool {
+        let Some((host, port)) = self.metrics_address.as_deref().and_then(|address| address.rsplit_once(':'))
+        else {
+            return false;
+        };
+        let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        let same = ip.is_ok_and(|ip| ip == self.ip || ip.is_unspecified());
+        self.port != 0 && port == self.port.to_string() && (same || self.ip.is_unspecified())
     }
 }
 
@@ -150,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    fn server(file: &str, variables: &[(&str, &str)]) -> Result<ServerConfig, ConfigError> {
+    fn server(file: impl AsRef<[u8]>, variables: &[(&str, &str)]) -> Result<ServerConfig, ConfigError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(CONFIG_FILE);
         std::fs::write(&path, file).unwrap();
@@ -226,19 +241,51 @@ mod tests {
             ("METRICS_ADDRESS", "9464"),
             ("METRICS_ADDRESS", ":9464"),
             ("METRICS_ADDRESS", "localhost:99999"),
+            ("METRICS_ADDRESS", "127.0.0.1:12345"),
         ] {
             assert!(server("", &[(key, value)]).is_err(), "{key}={value:?}");
         }
     }
 
     #[test]
-    fn an_unknown_key_or_a_broken_file_is_refused_in_one_line() {
-        for file in
-            ["[DEFAULT]\nSERVER_PROT = 1\n", "[DEFAULT\n", "SERVER_PORT = 1\n", "[DEFAULT]\nSERVER_PORT\n"]
-        {
+    fn a_broken_file_is_refused_in_one_line_that_says_where() {
+        for (file, place) in [
+            (&b"[DEFAULT]\nSERVER_PROT = 1\n"[..], "SERVER_PROT"),
+            (b"\n[DEFAULT\n", "line 2"),
+            (b"SERVER_PORT = 1\n", "line 1: \"SERVER_PORT = 1\" stands before"),
+            (b"[DEFAULT]\n# a comment\nSERVER_PORT\n", "line 3: \"SERVER_PORT\" has no value"),
+            (
+                b"[DEFAULT]\nSERVER_PORT = 1\n\nserver_port : 2\n",
+                "line 4: \"server_port : 2\" gives a key a second time",
+            ),
+            (b"[DEFAULT]\nSERVER_IP = \xff\n", "line 2: it is not UTF-8"),
+        ] {
             let error = server(file, &[]).unwrap_err().to_string();
-            assert!(!error.contains('\n') && error.contains("config.ini"), "{error}");
+            assert!(
+                !error.contains('\n') && error.contains("config.ini") && error.contains(place),
+                "{error}"
+            );
         }
+    }
+
+    #[test]
+    fn a_mark_at_the_files_beginning_is_passed_over() {
+        assert_eq!(server("\u{feff}[DEFAULT]\nSERVER_PORT = 1\n", &[]).unwrap().port, 1);
+    }
+
+    #[test]
+    fn the_metrics_port_is_another_than_the_servers_where_both_would_have_it() {
+        let taken = |ip, metrics| {
+            server("", &[("SERVER_IP", ip), ("SERVER_PORT", "900"), ("METRICS_ADDRESS", metrics)]).is_err()
+        };
+        assert!(
+            taken("0.0.0.0", "10.0.0.1:900")
+                && taken("::", "localhost:900")
+                && taken("10.0.0.1", "10.0.0.1:900")
+        );
+        assert!(taken("10.0.0.1", "0.0.0.0:900") && taken("::1", "[::1]:900"));
+        assert!(!taken("10.0.0.1", "10.0.0.2:900") && !taken("0.0.0.0", "10.0.0.1:901"));
+        assert!(server("", &[("SERVER_PORT", "0"), ("METRICS_ADDRESS", "10.0.0.1:0")]).is_ok());
     }
 
     #[test]

@@ -141,6 +141,10 @@ fn the_number_is_the_askers_or_the_draws_or_the_configurations() {
     assert!(
         audit(&not_drawn, &["winners", "--number", "4"]).good().starts_with("winning number: 4 (as asked")
     );
+    let none_starts = "0 of 1 agency (CLIENTS_AMOUNT) ended, and no server starts with that: there are bets of agencies \
+                       that do not take part (1 to 1 do): 2\n";
+    let fewer = not_drawn.write("config.ini", "[DEFAULT]\nCLIENTS_AMOUNT = 1\n");
+    assert!(audit(&fewer, &["winners"]).good().ends_with(none_starts));
 }
 
 #[test]
@@ -285,6 +289,20 @@ fn every_error_is_told_with_its_line_and_its_reason() {
     ];
     assert_eq!((checked.code, &*checked.error), (Some(1), ""));
     assert_eq!(checked.out.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_row_as_long_as_the_servers_messages_may_be_is_read() {
+    let name = "x".repeat(70 << 20);
+    let bet = format!("1,{name},Luna,30904465,1999-03-17,7574\r\n");
+    let setup = Setup::new().write("bets.csv", bet.as_bytes());
+    let refused = audit(&setup, &["check"]);
+    assert_eq!(refused.code, Some(1));
+    let why = "bets.csv:1: error: the row goes on for more than 67108864 bytes: is a quote not closed?";
+    assert!(refused.out.contains(why), "{:.2000}", refused.out);
+    let mut command = command(&setup, &["check"]);
+    let audit = output(command.env("MAX_PAYLOAD", "100000000"));
+    assert_eq!(audit.status.code(), Some(0), "{}", text(&audit.stdout));
 }
 
 #[test]

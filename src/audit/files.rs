@@ -20,14 +20,19 @@ pub struct Files {
     pub bets: File,
     /// The state; none if there is no such file.
     pub state: Result<Option<State>, StateError>,
+    /// The longest row that is read whole, in bytes: a quote that is not closed would make one row of the rest of the file.
+    pub longest_row: usize,
 }
 
+/// What is read whole in any case.
+const LONGEST_ROW: usize = 64 << 20;
+
 impl Files {
-    /// Opens them.
+    /// Opens them. The server's messages are no longer than `max_payload` bytes.
     ///
     /// # Errors
     /// One of them can't be read. There need not be a state file.
-    pub fn open(path: &Path) -> Result<Self, AuditError> {
+    pub fn open(path: &Path, max_payload: u32) -> Result<Self, AuditError> {
         let state_path = state_path(path);
         let state = read_state_file(&state_path)
             .map_err(|error| AuditError::Read { path: state_path.clone(), error })?
@@ -38,7 +43,9 @@ impl Files {
         if !bets.metadata().map_err(unreadable)?.is_file() {
             return Err(AuditError::NotAFile(path.to_owned()));
         }
-        Ok(Self { path: path.to_owned(), state_path, bets, state })
+        // Of a bet's bytes each may be a quote, and stand twice.
+        let longest_row = LONGEST_ROW.max(max_payload as usize * 2 + 1024);
+        Ok(Self { path: path.to_owned(), state_path, bets, state, longest_row })
     }
 
     /// The state, if there is one that can be used.

@@ -12,18 +12,15 @@ use crate::lottery::row::{Row, RowError};
 use crate::server::storage::recovery::is_torn;
 use crate::server::storage::row_reader::RowReader;
 
-/// The longest row that is read whole, in bytes: a quote that is not closed would make one row of the rest of the file.
-const LONGEST: usize = 64 << 20;
-
 /// What is wrong with a row that is not the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Damage {
     /// It is none.
     #[error("{0}")]
     Row(#[from] RowError),
-    /// It does not end.
-    #[error("the row goes on for more than {LONGEST} bytes: is a quote not closed?")]
-    Endless,
+    /// It does not end within so many bytes.
+    #[error("the row goes on for more than {0} bytes: is a quote not closed?")]
+    Endless(usize),
     /// It begins with a quote that is not closed, before what are rows.
     #[error("a quote is not closed, and rows follow")]
     StrayQuote,
@@ -60,7 +57,7 @@ impl<'a> Rows<'a> {
                 }
             }
         });
-        Self { files, reader: RowReader::new(LONGEST, read), line: 1 }
+        Self { files, reader: RowReader::new(files.longest_row, read), line: 1 }
     }
 
     /// How much of the file is behind, in bytes.
@@ -93,7 +90,9 @@ impl<'a> Rows<'a> {
     /// Passes over what is no row.
     fn pass(&mut self, error: RowError) -> Result<Found, AuditError> {
         let damage = match error {
-            RowError::Unfinished | RowError::UnfinishedQuotes if !self.reader.at_end() => Damage::Endless,
+            RowError::Unfinished | RowError::UnfinishedQuotes if !self.reader.at_end() => {
+                Damage::Endless(self.files.longest_row)
+            }
             RowError::Unfinished => return Ok(self.end()),
             RowError::UnfinishedQuotes if self.is_torn() => return Ok(self.end()),
             RowError::UnfinishedQuotes => Damage::StrayQuote,

@@ -56,7 +56,12 @@ fn winning_number(files: &Files, question: &Question) -> u32 {
 /// What the state file has to say to a recount.
 enum Agreement<'a> {
     NoState,
-    NoDraw { ended: usize, agencies: u16, all: bool },
+    /// With what a server would do that is started.
+    NoDraw {
+        ended: usize,
+        agencies: u16,
+        next: String,
+    },
     Agrees(&'a Draw),
     Contradicts(Vec<String>),
 }
@@ -152,8 +157,12 @@ impl<'a> Recount<'a> {
             _ if !found.is_empty() => Agreement::Contradicts(found),
             Some(draw) => Agreement::Agrees(draw),
             None => {
-                let all = all_ended(state, agencies);
-                Agreement::NoDraw { ended: state.ended.len(), agencies, all }
+                let next = match outside(tally, agencies) {
+                    Some(outside) => format!("no server starts with that: {outside}"),
+                    None if all_ended(state, agencies) => "a server that is started makes it".to_owned(),
+                    None => "more bets may come".to_owned(),
+                };
+                Agreement::NoDraw { ended: state.ended.len(), agencies, next }
             }
         })
     }
@@ -199,9 +208,8 @@ impl<'a> Recount<'a> {
             }
             Agreement::Agrees(_) if self.question.csv => Ok(()),
             Agreement::NoState => writeln!(out, "{state} is not there: there is nothing to compare with"),
-            Agreement::NoDraw { ended, agencies, all } => {
+            Agreement::NoDraw { ended, agencies, next } => {
                 let noun = plural((*agencies).into(), "agency", "agencies");
-                let next = if *all { "a server that is started makes it" } else { "more bets may come" };
                 writeln!(
                     out,
                     "{state} has no draw yet: {ended} of {agencies} {noun} (CLIENTS_AMOUNT) ended, and {next}"

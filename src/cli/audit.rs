@@ -14,6 +14,13 @@ use crate::config::ServerConfig;
 use crate::lottery::AgencyId;
 use crate::server::storage::recovery::Rules;
 
+/// Says that the file goes behind a flag, to one who forgot that.
+pub const WINNERS_USAGE: &str =
+    "loteria winners [--file <FILE>] [--agency <NUMBER>] [--number <NUMBER>] [--csv]";
+
+/// As that of `winners`.
+pub const CHECK_USAGE: &str = "loteria check [--file <FILE>]";
+
 /// What the answer of `winners` means.
 pub const WINNERS_HELP: &str = "The number that wins is that of the draw in the state file (FILE.state); where there is \
 none, LOTTERY_WINNER_NUMBER of the configuration (config.ini, environment). Nothing is locked or written: a server may \
@@ -79,7 +86,7 @@ fn audit(file: Option<PathBuf>, look: impl FnOnce(&Files, Rules) -> Result<Verdi
     let configured = Rules { clients_amount: config.clients_amount, winner_number: config.winner_number };
     let is_named = file.is_some();
     let path = file.unwrap_or(config.storage_filepath);
-    match Files::open(&path).and_then(|files| look(&files, configured)) {
+    match Files::open(&path, config.max_payload).and_then(|files| look(&files, configured)) {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Bad) => ExitCode::FAILURE,
         Err(AuditError::Write(error)) if error.kind() == ErrorKind::BrokenPipe => {

@@ -1,10 +1,11 @@
 //! What is made of the command line itself: completions for shells, and pages for `man`.
 
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _};
+use std::io;
+
+use clap::Args;
 use clap_complete::Shell;
 
-use super::Cli;
+use super::command;
 
 /// The program's name, as it is called.
 const NAME: &str = "loteria";
@@ -35,30 +36,18 @@ pub struct ManArgs {
 /// The script for a shell.
 pub fn completions(args: &CompletionsArgs) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), NAME, &mut script);
+    clap_complete::generate(args.shell, &mut command(), NAME, &mut script);
     script
 }
 
 /// A page, in `man`'s own format.
-///
-/// # Errors
-/// There is no such command.
-pub fn man(args: &ManArgs) -> Result<Vec<u8>, clap::Error> {
-    let mut program = Cli::command();
+pub fn man(args: &ManArgs) -> io::Result<Vec<u8>> {
+    let mut program = command();
     program.build();
-    let page = match &args.command {
-        Some(name) => match program.find_subcommand(name) {
-            Some(command) => command.clone(),
-            None => {
-                return Err(
-                    program.error(ErrorKind::InvalidSubcommand, format!("there is no command {name}"))
-                );
-            }
-        },
-        None => program,
-    };
+    let page = args.command.as_ref().and_then(|name| program.find_subcommand(name)).unwrap_or(&program);
     let mut text = Vec::new();
-    clap_mangen::Man::new(page).source(concat!("loteria ", env!("CARGO_PKG_VERSION"))).render(&mut text)?;
+    let man = clap_mangen::Man::new(page.clone()).source(concat!("loteria ", env!("CARGO_PKG_VERSION")));
+    man.render(&mut text)?;
     Ok(with_notes(&String::from_utf8_lossy(&text)).into_bytes())
 }
 

@@ -6,14 +6,15 @@ use std::path::Path;
 use super::settings::{SERVER_SETTINGS, Setting, server};
 use super::source::{Sources, environment};
 use super::value::Host;
-use super::{CONFIG_FILE, ConfigError};
+use super::{CONFIG_FILE, ConfigError, ServerConfig};
 use crate::logging::one_line;
 
 /// What a server would run with that is started here and now, a line for each setting.
 ///
 /// # Errors
-/// The first thing that is wrong, as [`ServerConfig::load`](super::ServerConfig::load) finds it.
+/// The first thing that is wrong, as [`ServerConfig::load`] finds it.
 pub fn in_force() -> Result<String, ConfigError> {
+    ServerConfig::load()?;
     let rows = rows(Path::new(CONFIG_FILE), &environment)?;
     let width = |column: fn(&[String; 3]) -> &String| {
         rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0)

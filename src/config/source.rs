@@ -1,11 +1,12 @@
 //! Where values come from: the environment first, else the file, else the default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use configparser::ini::{Ini, IniDefault};
+use memchr::memchr_iter;
 use thiserror::Error;
 
 use super::settings::{Key, Setting, Settings};
@@ -120,36 +121,68 @@ impl<'a> Sources<'a> {
     }
 
     fn read<T>(&self, setting: &Setting, read: fn(&str) -> Option<T>) -> Result<T, ConfigError> {
+        read(&self.find(setting).0).ok_or_else(|| self.refused(setting, setting.allowed))
+    }
+
+    /// Its value is none of those that are allowed.
+    pub fn refused(&self, setting: &Setting, allowed: &'static str) -> ConfigError {
         let (value, origin) = self.find(setting);
-        read(&value).ok_or_else(|| ConfigError::Value {
-            key: self.settings.variable(setting.key),
-            value,
-            origin,
-            allowed: setting.allowed,
-        })
+        ConfigError::Value { key: self.settings.variable(setting.key), value, origin, allowed }
     }
 }
 
 fn read_section(path: &Path, settings: Settings) -> Result<BTreeMap<&'static str, String>, ConfigError> {
     let bad = |error: String| ConfigError::File { path: path.to_owned(), error };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(error) => return Err(bad(error.to_string())),
     };
-    let mut sections = Ini::new_from_defaults(python_defaults()).read(text).map_err(bad)?;
-    if sections.contains_key(NO_SECTION) {
-        return Err(bad("a key stands before the first [SECTION]".to_owned()));
-    }
+    let text = text(&bytes).map_err(bad)?;
+    check_lines(text).map_err(bad)?;
+    let mut sections = Ini::new_from_defaults(python_defaults()).read(text.to_owned()).map_err(bad)?;
     let section = sections.remove(&settings.section.to_ascii_lowercase()).unwrap_or_default();
     let values = section.into_iter().map(|(key, value)| {
-        let value = value.ok_or_else(|| bad(format!("{key:?} has no value")))?;
+        let value = value.unwrap_or_default();
         match settings.rows.iter().find(|setting| setting.key.eq_ignore_ascii_case(&key)) {
             Some(setting) => Ok((setting.key, value)),
             None => Err(unknown_key(&key, value, path, settings)),
         }
     });
     values.collect()
+}
+
+/// The file's text, without the mark that some editors put at its beginning.
+fn text(bytes: &[u8]) -> Result<&str, String> {
+    let text = str::from_utf8(bytes).map_err(|error| {
+        let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        format!("line {}: it is not UTF-8", memchr_iter(b'\n', before).count() + 1)
+    })?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+/// Refuses what the library takes and Python's `configparser` does not: of two values of a key nobody could say which is
+/// meant.
+fn check_lines(text: &str) -> Result<(), String> {
+    let mut section = None;
+    let mut keys = HashSet::new();
+    for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+        match line.chars().next() {
+            None | Some('#' | ';') => continue,
+            Some('[') => {
+                section = Some(line.to_ascii_lowercase());
+                continue;
+            }
+            Some(_) => {}
+        }
+        let refused = |why: &str| Err(format!("line {number}: {line:?} {why}"));
+        let Some(section) = &section else { return refused("stands before the first [SECTION]") };
+        let Some((key, _)) = line.split_once(['=', ':']) else { return refused("has no value") };
+        if !keys.insert((section.clone(), key.trim_end().to_ascii_lowercase())) {
+            return refused("gives a key a second time");
+        }
+    }
+    Ok(())
 }
 
 fn unknown_key(key: &str, value: String, path: &Path, settings: Settings) -> ConfigError {
@@ -161,14 +194,10 @@ fn unknown_key(key: &str, value: String, path: &Path, settings: Settings) -> Con
     }
 }
 
-/// No section can have this name: brackets end at the last `]`, and names are trimmed.
-const NO_SECTION: &str = " before the first section ";
-
 /// The INI dialect of Python's `configparser`, which the original's file is written in: comments only on lines of
 /// their own.
 fn python_defaults() -> IniDefault {
     let mut defaults = Ini::new().defaults();
-    NO_SECTION.clone_into(&mut defaults.default_section);
     defaults.enable_inline_comments = false;
     defaults
 }

@@ -112,7 +112,7 @@ pub const ADDRESS: Kind<String> = Kind { allowed: "HOST:PORT", read: host_and_po
 pub const LISTEN_ADDRESS: Kind<Option<String>> = Kind {
     allowed: "HOST:PORT, or empty for none",
     read: |text| if text.is_empty() { Some(None) } else { address(text, 0).map(Some) },
-    show: None,
+    show: Some(|address| address.clone().unwrap_or_default()),
 };
 
 /// An address as the settings have it, `HOST:PORT`; none if it is not one.

@@ -81,11 +81,13 @@ pub(super) fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
         }
         Ok(TcpListener::from(fd))
     });
-    bound.map_err(|error| ServerError::Listen {
-        address: address.to_string(),
-        settings: "SERVER_IP, SERVER_PORT",
-        error: error.into(),
-    })
+    bound.map_err(|error| failed(config, error.into()))
+}
+
+/// Why it can't listen.
+pub(super) fn failed(config: &ServerConfig, error: io::Error) -> ServerError {
+    let address = SocketAddr::new(config.ip, config.port).to_string();
+    ServerError::Listen { address, settings: "SERVER_IP, SERVER_PORT", error }
 }
 
 /// Accepted sockets inherit it: see `tcp(7)`. A reply is written whole, so there is nothing to wait for before it is

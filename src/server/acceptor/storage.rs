@@ -9,7 +9,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::children::Child;
 use super::stop::Stopping;
-use super::{Acceptor, CONTROL, PAUSE};
+use super::{Acceptor, CONTROL, PAUSE, listener};
 use crate::ipc::control::{AcceptorEnd, FromStorage, ToStorage, control_pair};
 use crate::logging::{Level, Outcome, event};
 use crate::server::ServerError;
@@ -102,7 +102,9 @@ impl Acceptor<'_> {
                 // Its death is learned of by SIGCHLD.
                 None => break,
             }
-            self.listen()?;
+            if let Err(error) = self.listen() {
+                self.fail(listener::failed(self.config, error));
+            }
         }
         Ok(())
     }

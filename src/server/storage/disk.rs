@@ -96,9 +96,11 @@ pub enum OpenError {
     #[error("STORAGE_FILEPATH must be a regular file")]
     NotAFile,
     /// Another server has it.
-    #[error("in use by process {holder}; stop that server, or give this one another STORAGE_FILEPATH")]
+    #[error(
+        "in use by process {holder}, a server's storage service; stop that server, its parent, or give this one another STORAGE_FILEPATH"
+    )]
     Locked {
-        /// The process that has it; 0 if it is in another container.
+        /// The process that has it, as seen from here; 0 if it is in another container.
         holder: i32,
     },
 }

@@ -36,7 +36,8 @@ pub struct RowReader<F> {
 }
 
 impl<F: Fn(&mut [u8], u64) -> io::Result<usize>> RowReader<F> {
-    /// A reader at the beginning of the file. What goes on for more than about `longest` bytes is not read to its end.
+    /// A reader at the beginning of the file. What goes on for longer than `longest` bytes need not be
+    /// read to its end.
     pub fn new(longest: usize, read: F) -> Self {
         Self { read, longest, bytes: Vec::new(), start: 0, offset: 0, at_end: false }
     }
@@ -96,7 +97,7 @@ impl<F: Fn(&mut [u8], u64) -> io::Result<usize>> RowReader<F> {
     }
 
     fn may_grow(&self) -> bool {
-        !self.at_end && self.waiting().len() <= self.longest
+        !self.at_end && self.waiting().len() < self.longest
     }
 
     fn pass(&mut self, len: usize) {
