@@ -125,7 +125,13 @@ fn no_status_is_exit_code_1() {
         error.starts_with("loteria: 127.0.0.1:") && error.ends_with(": the server refused: no\n"),
         "{error}"
     );
-    assert_eq!(status(b"HTTP/1.1 400", &[]).status.code(), Some(1));
+    let other = status(b"HTTP/1.1 400", &[]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(
+        text(&other.stderr).contains("what answers there is no lottery server"),
+        "{}",
+        text(&other.stderr)
+    );
     assert_eq!(status(&frame(0x0F, b"{}"), &[]).status.code(), Some(1));
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     assert_eq!(loteria(&["status", "--address", &format!("127.0.0.1:{port}")]).status.code(), Some(1));

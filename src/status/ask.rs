@@ -36,10 +36,10 @@ pub enum StatusError {
     #[error("the server refused: {0}")]
     Refused(String),
     /// What answers is no server of this protocol.
-    #[error("{0}")]
+    #[error("what answers there is no lottery server: {0}")]
     NoSuchFrame(#[from] FrameError),
     /// What answers is no server of this protocol.
-    #[error("{0}")]
+    #[error("what answers there is no lottery server: {0}")]
     NoAnswer(#[from] NotAnAnswer),
     /// The answer is no status.
     #[error("the server's answer is no status: {0}")]

@@ -186,6 +186,8 @@ impl Acceptor<'_> {
     fn take_signals(&mut self) -> io::Result<()> {
         while let Some(signal) = self.signals.take()? {
             if is_termination(signal) {
+                // One that has said that it is ready is not killed as one that recovers.
+                self.listen_to_storage()?;
                 self.stop();
             }
         }
