@@ -5,6 +5,13 @@
 //! {"version":1,"ended":[1,2],"draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7574}}
 //! ```
 //!
+//! | key | there | holds |
+//! |---|---|---|
+//! | `version` | always | 1 |
+//! | `ended` | always | the agencies whose END is stored, each once |
+//! | `draw` | always | `null`, or a [`Draw`]: when (RFC 3339), of how many agencies, which number |
+//! | `writing` | if set | a [`ByteRange`] of the bets file |
+//!
 //! It is replaced as a whole, never changed: written beside, synced, renamed, and the folder synced.
 
 use chrono::DateTime;
