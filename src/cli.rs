@@ -12,8 +12,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::PossibleValuesParser;
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::config::{AGENCY_SETTINGS, AgencyConfig, ConfigError, SERVER_SETTINGS, ServerConfig, in_force};
 use crate::logging::{self, Level, Outcome};
@@ -173,8 +172,7 @@ impl FormatArgs {
 /// Does what the command line says. The handled signals must be blocked.
 #[must_use]
 pub fn run() -> ExitCode {
-    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
+    let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
@@ -201,14 +199,6 @@ pub fn run() -> ExitCode {
             interruptible(|| print(compose::compose_file(args.agencies, &args.data).as_bytes()))
         }
     }
-}
-
-/// The whole command line. Which pages there are is known only where all commands are.
-fn command() -> clap::Command {
-    let command = Cli::command();
-    let names: Vec<_> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    let pages = PossibleValuesParser::new(names);
-    command.mut_subcommand("man", |man| man.mut_arg("command", |name| name.value_parser(pages)))
 }
 
 /// Prints an error for people.
@@ -335,10 +325,11 @@ fn log_bad_config(error: &ConfigError) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_well_formed_and_its_help_names_the_settings() {
-        let mut command = command();
+        let mut command = Cli::command();
         command.clone().debug_assert();
         let mut help = |name| command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
         assert!(help("server").contains("STORAGE_FILEPATH"));

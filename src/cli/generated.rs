@@ -2,10 +2,10 @@
 
 use std::io;
 
-use clap::Args;
+use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::command;
+use super::Cli;
 
 /// The program's name, as it is called.
 const NAME: &str = "loteria";
@@ -30,19 +30,35 @@ pub struct CompletionsArgs {
 #[derive(Debug, Args)]
 pub struct ManArgs {
     /// The command whose page is wanted; the program's own unless given
+    #[arg(value_parser = PAGES)]
     command: Option<String>,
 }
+
+/// The commands. They are known only where the command line is whole, and this is a part of it.
+const PAGES: [&str; 11] = [
+    "server",
+    "agency",
+    "demo",
+    "sample",
+    "status",
+    "bet",
+    "winners",
+    "check",
+    "completions",
+    "man",
+    "compose",
+];
 
 /// The script for a shell.
 pub fn completions(args: &CompletionsArgs) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut command(), NAME, &mut script);
+    clap_complete::generate(args.shell, &mut Cli::command(), NAME, &mut script);
     script
 }
 
 /// A page, in `man`'s own format.
 pub fn man(args: &ManArgs) -> io::Result<Vec<u8>> {
-    let mut program = command();
+    let mut program = Cli::command();
     program.build();
     let page = args.command.as_ref().and_then(|name| program.find_subcommand(name)).unwrap_or(&program);
     let mut text = Vec::new();
@@ -62,4 +78,14 @@ fn with_notes(page: &str) -> String {
         _ => format!("{line}\n"),
     });
     format!("{page}.SH NOTES\n{}", notes.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_command_has_its_page() {
+        assert!(Cli::command().get_subcommands().map(|command| command.get_name()).eq(PAGES));
+    }
 }

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread;
 use std::time::Instant;
 
 use nix::unistd::Pid;
@@ -23,6 +24,9 @@ use crate::server::handler::{self, AcceptedClient};
 use crate::system::fd_passing::Sent;
 use crate::system::process::fork_child;
 use crate::system::secret_page::SecretPage;
+
+/// Of so many clients that wait for a handler it is taken that more are coming.
+const CROWD: usize = 16;
 
 /// Whom the process is for.
 pub(super) enum Guest {
@@ -106,9 +110,11 @@ impl Acceptor<'_> {
         match forked {
             Ok(pid) => {
                 self.children.add(pid, child);
-                // With a crowd it would else fork until its time is up, and the backlog overflow while all that it has
-                // forked have their turns.
-                std::thread::yield_now();
+                if self.clients.waiting.len() >= CROWD {
+                    // It would else fork until its time is up, and the backlog overflow while all that it has forked
+                    // have their turns.
+                    thread::yield_now();
+                }
             }
             Err(error) => {
                 self.clients.gone.push(serial);
