@@ -18,9 +18,7 @@ use std::time::{Duration, Instant};
 
 use common::client::open_frame;
 use common::usage::{assert_idle, assert_nothing_left, of_server};
-use common::{
-    Bet, Client, Running, RunningServer, Setup, Usage, bets, kind, output, processes, status, until,
-};
+use common::{Bet, Client, Running, RunningServer, Setup, bets, kind, output, processes, status, until};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -144,9 +142,7 @@ fn where_no_descriptor_is_to_be_had_clients_wait_or_are_told_and_are_served_late
     let (mut session, _) = server.session(1);
     // None for the connection; one for it and none, or one, for the two ends of the pipe.
     for spare in 0..=2 {
-        until("the acceptor has only its own", || {
-            Usage::of(server.pid()).descriptors == before[0].descriptors
-        });
+        until("the acceptor has only its own", || of_server(&server)[0].descriptors == before[0].descriptors);
         let failures = server.log().lines_of("ERROR").len();
         leave_descriptors(server.pid(), Some(spare));
         let mut waiting: Vec<Client> = (0..3).map(|_| server.connect()).collect();

@@ -86,6 +86,6 @@ mod tests {
 
     #[test]
     fn each_command_has_its_page() {
-        assert!(Cli::command().get_subcommands().map(|command| command.get_name()).eq(PAGES));
+        assert!(Cli::command().get_subcommands().map(clap::Command::get_name).eq(PAGES));
     }
 }

@@ -20,12 +20,13 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Of that process, now.
-    pub fn of(pid: i32) -> Self {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    /// Of that process, now; none once it has ended.
+    pub fn of(pid: i32) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        // One that has ended and was not reaped has no memory, and no such line.
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         let resident_kib = resident.trim().trim_end_matches(" kB").parse().unwrap();
-        Self { resident_kib, descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() }
+        Some(Self { resident_kib, descriptors: fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() })
     }
 }
 
@@ -59,7 +60,7 @@ pub fn are_idle(pids: &[i32]) -> bool {
 
 /// What acceptor and storage service hold.
 pub fn of_server(server: &RunningServer) -> [Usage; 2] {
-    [server.pid(), server.storage()].map(Usage::of)
+    [server.pid(), server.storage()].map(|pid| Usage::of(pid).expect("it lives"))
 }
 
 /// Waits until no handler is left, then panics unless acceptor and storage service hold about what they held before,
