@@ -38,16 +38,16 @@ impl Demo {
 
     /// Reads its output up to the line that says where the server is, and gives the server's process id.
     fn server(&mut self) -> i32 {
-        let mut line = String::new();
-        while self.output.read_line(&mut line).unwrap() > 0 {
+        let mut read = String::new();
+        while self.output.read_line(&mut read).unwrap() > 0 {
+            let line = read.lines().last().unwrap();
             if let Some((id, _)) =
                 line.strip_prefix("server: pid ").and_then(|rest| rest.split_once(", port "))
             {
                 return id.parse().unwrap();
             }
-            line.clear();
         }
-        panic!("no server");
+        panic!("no server in {read} {:?}", self.end());
     }
 
     fn bets_file(&self) -> std::path::PathBuf {

@@ -3,8 +3,12 @@
 
 mod common;
 
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
 use common::client::bets_frame;
-use common::{Bet, RunningServer, bets, kind, processes, rows, server_of, status, until, winner};
+use common::{Bet, RunningServer, Setup, bets, kind, processes, rows, server_of, status, until, winner};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -44,6 +48,22 @@ fn a_server_starts_at_once_after_the_one_before_was_killed() {
 }
 
 /// Kills the storage service, and waits for the next one.
+#[test]
+fn a_port_that_is_free_in_a_moment_is_waited_for() {
+    // As by a handler that was forked just before its server was killed.
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = held.local_addr().unwrap().port();
+    let setup = Setup::new().with("SERVER_PORT", port);
+    let server = thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(300));
+            drop(held);
+        });
+        setup.start()
+    });
+    server.session(1);
+}
+
 fn kill_storage(server: &RunningServer) {
     let storage = server.storage();
     processes::send(storage, Signal::SIGKILL);

@@ -4,8 +4,10 @@ use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
@@ -17,6 +19,11 @@ use crate::server::ServerError;
 
 /// How long a client may be silent before its machine is asked whether it still knows the connection.
 const KEEP_ALIVE_SECONDS: u32 = 30;
+
+/// How long a port in use is waited for: a handler that a server had just forked when it was killed has that server's
+/// socket until it gets to close it.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+const PORT_PAUSE: Duration = Duration::from_millis(10);
 
 /// The socket: its states, in their order.
 pub(super) enum Listener {
@@ -68,20 +75,28 @@ impl Acceptor<'_> {
 /// # Errors
 /// The address is in use, or is none of this machine's.
 pub(super) fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, socket};
     let address = SocketAddr::new(config.ip, config.port);
+    let until = Instant::now() + PORT_PATIENCE;
+    loop {
+        match bind_at(address) {
+            Err(Errno::EADDRINUSE) if Instant::now() < until => sleep(PORT_PAUSE),
+            bound => return bound.map_err(|error| failed(config, error.into())),
+        }
+    }
+}
+
+fn bind_at(address: SocketAddr) -> nix::Result<TcpListener> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, socket};
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let bound = socket(family, SockType::Stream, flags, None).and_then(|fd| {
-        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-        set_for_clients(&fd)?;
-        match address {
-            SocketAddr::V4(address) => bind(fd.as_raw_fd(), &SockaddrIn::from(address))?,
-            SocketAddr::V6(address) => bind(fd.as_raw_fd(), &SockaddrIn6::from(address))?,
-        }
-        Ok(TcpListener::from(fd))
-    });
-    bound.map_err(|error| failed(config, error.into()))
+    let fd = socket(family, SockType::Stream, flags, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    set_for_clients(&fd)?;
+    match address {
+        SocketAddr::V4(address) => bind(fd.as_raw_fd(), &SockaddrIn::from(address))?,
+        SocketAddr::V6(address) => bind(fd.as_raw_fd(), &SockaddrIn6::from(address))?,
+    }
+    Ok(TcpListener::from(fd))
 }
 
 /// Why it can't listen.
