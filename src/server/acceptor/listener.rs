@@ -1,13 +1,12 @@
 //! The server's socket: its address, and what the sockets accepted from it inherit.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::mem;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
@@ -20,8 +19,8 @@ use crate::server::ServerError;
 /// How long a client may be silent before its machine is asked whether it still knows the connection.
 const KEEP_ALIVE_SECONDS: u32 = 30;
 
-/// How long a port in use is waited for: a handler that a server had just forked when it was killed has that server's
-/// socket until it gets to close it.
+/// How long a port in use is waited for: of a server that was just killed, a handler that had just been forked has the
+/// sockets until it gets to close them, and the metrics process its own until it is gone too.
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
 const PORT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -76,16 +75,21 @@ impl Acceptor<'_> {
 /// The address is in use, or is none of this machine's.
 pub(super) fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
     let address = SocketAddr::new(config.ip, config.port);
+    once_free(|| bind_at(address)).map_err(|error| failed(config, error))
+}
+
+/// Binds a socket, and waits a moment for a port that is in use.
+pub(super) fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let until = Instant::now() + PORT_PATIENCE;
     loop {
-        match bind_at(address) {
-            Err(Errno::EADDRINUSE) if Instant::now() < until => sleep(PORT_PAUSE),
-            bound => return bound.map_err(|error| failed(config, error.into())),
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => sleep(PORT_PAUSE),
+            bound => return bound,
         }
     }
 }
 
-fn bind_at(address: SocketAddr) -> nix::Result<TcpListener> {
+fn bind_at(address: SocketAddr) -> io::Result<TcpListener> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, socket};
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

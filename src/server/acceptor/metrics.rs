@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use super::Acceptor;
+use super::listener::once_free;
 use super::newcomer::Guest;
 use crate::ipc::client::ClientSerial;
 use crate::logging::{Level, Outcome, event, info};
@@ -40,7 +41,7 @@ impl Metrics {
 
 fn listen(address: &str) -> io::Result<TcpListener> {
     let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
-    let listener = TcpListener::bind(&*addresses)?;
+    let listener = once_free(|| TcpListener::bind(&*addresses))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
