@@ -93,18 +93,14 @@ impl Acceptor<'_> {
 
     /// It says one thing, once: that it is ready. The first that is has the server listen.
     pub(super) fn listen_to_storage(&mut self) -> io::Result<()> {
-        while let Some(storage) = &mut self.storage.process {
-            match storage.control.receive()? {
-                Some(FromStorage::Ready { agencies }) => {
-                    storage.ready = true;
-                    self.storage.agencies = agencies;
-                }
-                // Its death is learned of by SIGCHLD.
-                None => break,
-            }
-            if let Err(error) = self.listen() {
-                self.fail(listener::failed(self.config, error));
-            }
+        let recovering = self.storage.process.as_mut().filter(|storage| !storage.ready);
+        let Some(storage) = recovering else { return Ok(()) };
+        // Its death is learned of by SIGCHLD.
+        let Some(FromStorage::Ready { agencies }) = storage.control.receive()? else { return Ok(()) };
+        storage.ready = true;
+        self.storage.agencies = agencies;
+        if let Err(error) = self.listen() {
+            self.fail(listener::failed(self.config, error));
         }
         Ok(())
     }
