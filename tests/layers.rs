@@ -2,7 +2,7 @@
 //! README names for its promises are there.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -124,6 +124,136 @@ fn a_use_is_found_however_it_is_written() {
         fn run() { crate::nine::run(); }
     ";
     assert_eq!(used_by(source).into_iter().collect::<Vec<_>>(), ["eight", "five", "four", "nine", "one"]);
+}
+
+/// A file's module path, such as `server::storage::disk`. The path of `lib.rs` is empty.
+fn module_of(file: &Path) -> String {
+    let path = file.strip_prefix(source()).unwrap().with_extension("");
+    let names: Vec<_> = path.iter().map(|name| name.to_str().unwrap()).collect();
+    let names = match names.as_slice() {
+        ["lib"] => &[],
+        [folders @ .., "mod"] => folders,
+        all => all,
+    };
+    names.join("::")
+}
+
+/// The code of a file without its comments and without its unit tests, which may use what they like.
+fn code_of(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    let (code, _tests) = text.split_once("#[cfg(test)]\nmod ").unwrap_or((&text, ""));
+    code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// All paths that begin with `start`, in full: of `a::{b, c::{d}}` these are `a::b` and `a::c::d`.
+fn paths_from(start: &str, code: &str) -> Vec<String> {
+    let is_start = |at: usize| {
+        !code.split_at(at).0.ends_with(|before: char| before.is_alphanumeric() || "_:".contains(before))
+    };
+    let places = code.match_indices(start).filter(|(at, _)| is_start(*at));
+    places.flat_map(|(at, _)| expand(code.split_at(at).1).0).collect()
+}
+
+/// The paths of one tree of `use`, and how many bytes it takes.
+fn expand(tree: &str) -> (Vec<String>, usize) {
+    let mut taken = tree.len() - tree.trim_start().len();
+    let mut path = Vec::new();
+    loop {
+        let rest = tree.split_at(taken).1;
+        if rest.starts_with('{') {
+            let mut found = Vec::new();
+            taken += 1;
+            while !tree.split_at(taken).1.trim_start().starts_with('}') && taken < tree.len() {
+                let (inner, length) = expand(tree.split_at(taken).1);
+                taken += length;
+                found.extend(inner.into_iter().map(|inner| format!("{}::{inner}", path.join("::"))));
+                let rest = tree.split_at(taken).1;
+                taken += rest
+                    .find([',', '}'])
+                    .map_or(rest.len(), |at| at + usize::from(rest.as_bytes()[at] == b','));
+            }
+            return (found, taken + 1);
+        }
+        let Some(name) = name(rest) else { return (vec![path.join("::")], taken) };
+        taken += name.len();
+        path.push(name);
+        if !tree.split_at(taken).1.starts_with("::") {
+            return (vec![path.join("::")], taken);
+        }
+        taken += 2;
+    }
+}
+
+/// The files whose names this one uses, as module paths. A parent that only declares a module does not use it.
+fn imports_of(module: &str, code: &str, modules: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut paths: Vec<String> = paths_from("crate::", code);
+    paths.extend(["super::", "self::"].iter().flat_map(|start| paths_from(start, code)));
+    let children =
+        modules.iter().filter(|other| other.rsplit_once("::").map_or("", |(parent, _)| parent) == module);
+    for child in children {
+        let name = child.rsplit("::").next().unwrap();
+        paths.extend(paths_from(&format!("{name}::"), code).iter().map(|path| format!("self::{path}")));
+    }
+    let mut found: BTreeSet<_> = paths.iter().filter_map(|path| file_of(module, path, modules)).collect();
+    found.remove(module);
+    found
+}
+
+/// The module whose file has what a path names.
+fn file_of(module: &str, path: &str, modules: &BTreeSet<String>) -> Option<String> {
+    let mut here: Vec<&str> = module.split("::").filter(|name| !name.is_empty()).collect();
+    let mut names = path.split("::").peekable();
+    while let Some(step) = names.next_if(|name| ["crate", "super", "self"].contains(name)) {
+        match step {
+            "crate" => here.clear(),
+            "super" => drop(here.pop()),
+            _ => (),
+        }
+    }
+    for name in names {
+        let deeper = here.iter().copied().chain([name]).collect::<Vec<_>>();
+        if !modules.contains(&deeper.join("::")) {
+            break;
+        }
+        here = deeper;
+    }
+    modules.contains(&here.join("::")).then(|| here.join("::"))
+}
+
+/// All files that one imports, itself or by way of others.
+fn reached_from(module: &str, imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let mut reached = BTreeSet::new();
+    let mut next = vec![module.to_owned()];
+    while let Some(module) = next.pop() {
+        next.extend(imports[&module].iter().filter(|used| reached.insert((*used).clone())).cloned());
+    }
+    reached
+}
+
+#[test]
+fn no_two_files_import_each_other_not_even_by_way_of_others() {
+    let mut files: Vec<_> = LAYERS.into_iter().flatten().flat_map(|&module| files_of(module)).collect();
+    files.retain(|file| file.extension().is_some_and(|end| end == "rs"));
+    let modules: BTreeSet<_> = files.iter().map(|file| module_of(file)).collect();
+    let imports: BTreeMap<_, _> = files
+        .iter()
+        .map(|file| (module_of(file), imports_of(&module_of(file), &code_of(file), &modules)))
+        .collect();
+    assert!(imports.values().map(BTreeSet::len).sum::<usize>() > 200, "are imports still found? {imports:?}");
+    let circles: Vec<_> =
+        imports.keys().filter(|module| reached_from(module, &imports).contains(*module)).collect();
+    assert!(circles.is_empty(), "each of these files imports itself by way of others: {circles:#?}");
+}
+
+#[test]
+fn an_import_is_resolved_to_its_file() {
+    let modules = ["a", "a::b", "a::c", "d", "d::e"].map(str::to_owned).into_iter().collect();
+    let code =
+        "use super::c::{self, One};\nuse crate::{a::Two, d::{e::Three, Four}};\nfn f() { super::five() }";
+    let imports = imports_of("a::b", code, &modules);
+    assert_eq!(imports.into_iter().collect::<Vec<_>>(), ["a", "a::c", "d", "d::e"]);
+    let imports = imports_of("a", "mod b;\nmod c;\nfn f() { c::six() }", &modules);
+    assert_eq!(imports.into_iter().collect::<Vec<_>>(), ["a::c"]);
 }
 
 /// The text of a test file, or for `--lib` of all sources.
