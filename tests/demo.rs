@@ -1,8 +1,6 @@
 //! The demo as a black box: that it tells the truth, outlives its server's death, and leaves nothing behind.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by a panic")]
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;

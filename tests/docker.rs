@@ -1,8 +1,6 @@
 //! The contest in containers, as most people run it. Each test needs a Docker engine, and is skipped where none answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
-mod common;
-
 use std::time::Duration;
 
 use common::compose::{Contest, docker, engine};

@@ -13,7 +13,7 @@ use super::program::output_within;
 use super::{Log, output, text};
 
 /// This checkout: where the Dockerfile and the committed compose file are.
-const CHECKOUT: &str = env!("CARGO_MANIFEST_DIR");
+const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// How long containers may take for what they do. Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_mins(2);
 

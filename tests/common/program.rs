@@ -3,18 +3,22 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use super::{PATIENCE, await_within, processes};
 
-/// The program that is tested.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
+/// The program that is tested. Cargo puts it beside the folder of the test binaries.
+pub static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().join("loteria").into_os_string().into_string().unwrap()
+});
 
 /// The program with those arguments. It has nothing of this process's environment, and no input.
 pub fn loteria(arguments: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(&*PROGRAM);
     command.args(arguments).env_clear().stdin(Stdio::null());
     command
 }

@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use super::client::{Client, Opened, kind};
-use super::program::{PROGRAM, Running, loteria, output};
+use super::program::{PROGRAM, Running, output};
 use super::{Log, processes, until};
 
 /// What bash calls `ulimit -u`, the number of a user's processes, dash calls `ulimit -p`.
@@ -100,7 +100,7 @@ impl Setup {
         std::os::unix::fs::chown(self.folder.path(), Some(user), Some(user)).unwrap();
         // The way to the program may be closed to that user. Copied by another process: a file that this one has open for
         // writing, or a process that another thread of it forks just then, could not be executed.
-        assert!(output(Command::new("cp").arg(PROGRAM).arg(self.path("loteria"))).status.success());
+        assert!(output(Command::new("cp").arg(&*PROGRAM).arg(self.path("loteria"))).status.success());
         self.user = Some(user);
     }
 
@@ -164,7 +164,7 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let program = self.user.map_or(PathBuf::from(PROGRAM), |_| self.path("loteria"));
+        let program = self.user.map_or(PathBuf::from(&*PROGRAM), |_| self.path("loteria"));
         let limits = self.limits.iter().map(|(option, limit)| format!("limit {option} {limit} && "));
         let script = format!("{LIMIT} {}exec \"$@\"", limits.collect::<String>());
         let mut command = Command::new("sh");
@@ -329,7 +329,7 @@ impl RunningServer {
     }
 
     fn show(&self) {
-        eprintln!("--- {PROGRAM} server {:?}", self.setup.settings);
+        eprintln!("--- {} server {:?}", *PROGRAM, self.setup.settings);
         eprintln!("{}--- end of its log", self.log().0);
     }
 }

@@ -1,0 +1,252 @@
+//! The agency as a black box, against a server that each test plays itself, frame by frame.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use common::agencies::Agency;
+use common::stage::{Stage, documents, rows};
+use common::{PATIENCE, kind};
+use nix::sys::signal::Signal;
+
+#[test]
+fn all_bets_are_sent_in_order_and_the_winners_counted() {
+    let stage = Stage::new(&rows(95));
+    let mut agency = stage.agency(&[]);
+    stage.accept_session(0, 0, 1 << 20).finish(0, 95, b"1\x1e2\x1e3");
+    let log = agency.succeed();
+    assert_eq!(
+        log.0.matches("action: apuesta_enviada | result: success | cantidad: 10\n").count(),
+        9,
+        "{}",
+        log.0
+    );
+    assert!(log.0.contains("action: apuesta_enviada | result: success | cantidad: 5\n"), "{}", log.0);
+    assert!(
+        log.0.contains("action: consulta_ganadores | result: success | cant_ganadores: 3\n"),
+        "{}",
+        log.0
+    );
+}
+
+#[test]
+fn an_empty_file_and_an_empty_result_are_fine() {
+    let stage = Stage::new("");
+    let mut agency = stage.agency(&[]);
+    stage.accept_session(0, 0, 1 << 20).finish(0, 0, b"");
+    assert!(agency.succeed().0.contains("cant_ganadores: 0\n"));
+}
+
+#[test]
+fn after_a_break_it_goes_on_from_what_is_stored() {
+    let stage = Stage::new(&rows(1000));
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept_session(0, 0, 1 << 20);
+    for batch in 1..=5 {
+        peer.bets();
+        peer.acknowledge(batch * 10);
+    }
+    // The server has stored more than it could acknowledge, and not in whole batches.
+    drop(peer);
+    stage.accept_session(73, 0, 1 << 20).finish(73, 1000, b"");
+    let log = agency.succeed();
+    assert!(log.0.contains("WARNING  action: connect | result: fail"), "{}", log.0);
+}
+
+#[test]
+fn no_more_than_a_window_of_batches_is_in_flight() {
+    let stage = Stage::new(&rows(1000));
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept_session(0, 0, 1 << 20);
+    for _ in 0..32 {
+        peer.bets();
+    }
+    peer.stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert_eq!(peer.stream.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    peer.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    for batch in 1..=32 {
+        peer.acknowledge(batch * 10);
+    }
+    peer.finish(320, 1000, b"");
+    agency.succeed();
+}
+
+#[test]
+fn no_payload_is_longer_than_the_server_takes() {
+    let stage = Stage::new(&rows(50));
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept_session(0, 0, 120);
+    let mut stored = 0;
+    while stored < 50 {
+        let (kind, payload) = peer.frame().unwrap();
+        assert!(kind == kind::SESSION_BETS && payload.len() <= 120, "{}", payload.len());
+        stored += documents(&payload[8..]).len() as u64;
+        peer.acknowledge(stored);
+    }
+    peer.finish(50, 50, b"");
+    agency.succeed();
+}
+
+#[test]
+fn a_bet_that_fits_into_no_message_is_an_error_with_its_line() {
+    let stage = Stage::new(&rows(50));
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept_session(0, 0, 40);
+    assert_eq!(peer.frame(), None);
+    assert!(agency.fail().contains("| line: 1 |"));
+}
+
+#[test]
+fn a_bad_row_ends_it_and_nothing_of_its_batch_is_sent() {
+    let stage = Stage::new(&(rows(15) + "Ana,Paz,1,1990-02-30,7\r\n" + &rows(10)));
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept_session(0, 0, 1 << 20);
+    assert_eq!(peer.bets().1.len(), 10);
+    peer.acknowledge(10);
+    assert_eq!(peer.frame(), None);
+    let line = agency.fail();
+    assert!(line.contains("agency-3.csv | line: 16 | error: the birthdate"), "{line}");
+    assert!(agency.log().0.contains("apuesta_enviada | result: success | cantidad: 10\n"));
+}
+
+#[test]
+fn a_text_with_a_separator_of_the_wire_is_refused() {
+    let stage = Stage::new("A\x1ena,Paz,1,1990-02-28,7\n");
+    let mut agency = stage.agency(&[]);
+    assert_eq!(stage.accept_session(0, 0, 1 << 20).frame(), None);
+    assert!(agency.fail().contains("| line: 1 |"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told_without_a_server() {
+    let stage = Stage::new("");
+    let mut agency = stage.agency(&[("CLI_BETS_FILE", "nothing-{id}.csv")]);
+    assert!(agency.fail().contains("nothing-3.csv"));
+}
+
+#[test]
+fn a_refusal_ends_it() {
+    let stage = Stage::new(&rows(10));
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept();
+    peer.frame().unwrap();
+    peer.send(kind::ERROR, b"agency 3 does not exist");
+    assert!(agency.fail().contains("agency 3 does not exist"));
+
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept_session(0, 0, 1 << 20);
+    peer.bets();
+    peer.send(kind::ERROR, b"no room on the disk");
+    let line = agency.fail();
+    assert!(line.contains("lines 1 to 10") && line.contains("no room on the disk"), "{line}");
+}
+
+#[test]
+fn a_server_that_is_busy_is_asked_again() {
+    let stage = Stage::new(&rows(10));
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept();
+    peer.frame().unwrap();
+    peer.send(kind::ERROR, b"busy: no process to be had");
+    drop(peer);
+    stage.accept_session(0, 0, 1 << 20).finish(0, 10, b"");
+    agency.succeed();
+}
+
+#[test]
+fn a_server_that_lets_it_wait_is_told_of_once() {
+    let stage = Stage::new(&rows(10));
+    let mut agency = stage.agency(&[]);
+    agency.await_log("INFO     action: connect | result: in_progress | waited_s: 3", 1);
+    stage.accept_session(0, 0, 1 << 20).finish(0, 10, b"");
+    assert_eq!(agency.succeed().0.matches("result: in_progress").count(), 1);
+}
+
+#[test]
+fn what_has_ended_is_only_waited_for() {
+    for state in [1, 2] {
+        let stage = Stage::new(&rows(10));
+        let mut agency = stage.agency(&[]);
+        stage.accept_session(10, state, 1 << 20).give_result(b"4");
+        assert!(agency.succeed().0.contains("cant_ganadores: 1\n"));
+    }
+}
+
+#[test]
+fn a_file_that_does_not_fit_to_what_is_stored_is_an_error() {
+    let stage = Stage::new(&rows(10));
+    let mut agency = stage.agency(&[]);
+    assert_eq!(stage.accept_session(11, 0, 1 << 20).frame(), None);
+    assert!(agency.fail().contains("has only 10"));
+    let mut agency = stage.agency(&[]);
+    assert_eq!(stage.accept_session(9, 1, 1 << 20).frame(), None);
+    assert!(agency.fail().contains("has ended with 9 bets"));
+}
+
+#[test]
+fn a_break_while_it_waits_for_the_draw_brings_it_back() {
+    let stage = Stage::new(&rows(10));
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept_session(10, 0, 1 << 20);
+    assert_eq!(peer.frame(), Some((kind::END, vec![])));
+    peer.send(kind::BET_ACK, b"OK");
+    assert_eq!(peer.frame(), Some((kind::AWAIT_RESULT, vec![])));
+    drop(peer);
+    stage.accept_session(10, 1, 1 << 20).give_result(b"");
+    agency.succeed();
+}
+
+#[test]
+fn a_peer_that_is_no_such_server_ends_it() {
+    let stage = Stage::new(&rows(10));
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept();
+    peer.frame().unwrap();
+    peer.stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    agency.fail();
+}
+
+#[test]
+fn a_signal_ends_it_while_it_waits_for_the_draw() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let stage = Stage::new(&rows(10));
+        let mut agency = stage.agency(&[]);
+        let mut peer = stage.accept_session(10, 1, 1 << 20);
+        assert_eq!(peer.frame(), Some((kind::AWAIT_RESULT, vec![])));
+        agency.terminate(signal);
+    }
+}
+
+#[test]
+fn a_signal_ends_it_while_it_waits_for_an_answer() {
+    let stage = Stage::new(&rows(10));
+    let mut agency = stage.agency(&[]);
+    stage.accept().frame().unwrap();
+    agency.await_log("action: config", 1);
+    agency.terminate(Signal::SIGTERM);
+}
+
+#[test]
+fn a_signal_ends_it_between_two_tries() {
+    let stage = Stage::new(&rows(10));
+    let address = stage.listener.local_addr().unwrap().to_string();
+    let Stage { listener, folder } = stage;
+    drop(listener);
+    let mut agency = Agency::start(folder.path(), 3, &address, &[]);
+    agency.await_log("retry_in_ms", 3);
+    agency.terminate(Signal::SIGTERM);
+}
+
+#[test]
+fn a_bad_setting_ends_it_with_code_2_and_one_line() {
+    let stage = Stage::new("");
+    let mut agency = stage.agency(&[("CLI_LOOP_PERIOD", "soon")]);
+    assert_eq!(agency.end().code(), Some(2));
+    let log = agency.log();
+    assert_eq!(log.0.lines().count(), 1, "{}", log.0);
+    assert!(
+        log.0.contains("CRITICAL action: config | result: fail | key: CLI_LOOP_PERIOD | value: soon"),
+        "{}",
+        log.0
+    );
+    assert!(log.0.contains("environment variable CLI_LOOP_PERIOD | allowed: a duration"), "{}", log.0);
+}

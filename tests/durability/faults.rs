@@ -1,0 +1,266 @@
+//! A disk that is full or fails: `0x03` only where the bets are known not to be stored, no reply where nobody knows, and
+//! nothing but whole rows of accepted bets in the file. (A write that is cut short: `limits.rs`.)
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use common::bets::{of_agency, parse_rows};
+use common::client::bets_frame;
+use common::load::{AGENCIES, Load};
+use common::oracle::{Unanswered, check_all, check_folder, logs};
+use common::queues::Mount;
+use common::{Bet, RunningServer, Setup, bets, free_port, kind, records, rows, status, winner};
+
+/// A server of two agencies with these failpoints; none in a release, which has no failpoints.
+fn with(failpoints: &str) -> Option<Setup> {
+    if !cfg!(debug_assertions) {
+        eprintln!("left out: failpoints are compiled into debug builds alone");
+        return None;
+    }
+    Some(Setup::of(2).with("FAILPOINTS", failpoints))
+}
+
+/// The server has ended with an error, and one line says why.
+#[track_caller]
+fn gave_up(server: &mut RunningServer) {
+    let status = server.wait();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(server.log().lines_of("CRITICAL").len(), 1, "one line says why");
+}
+
+/// Nothing of the first group is stored, and the server goes on.
+fn the_first_group_is_refused(failpoints: &str, reason: &str) {
+    let Some(setup) = with(failpoints) else { return };
+    let mut server = setup.start();
+    let (mut client, _) = server.session(1);
+    client.send(&[bets_frame(0, &bets(1, 0..300)), bets_frame(300, &bets(1, 300..310))].concat());
+    let said = client.expect_error();
+    assert!(said.contains(reason), "{said}");
+    // It would leave a gap.
+    client.expect_error();
+    assert_eq!(server.bets_file(), b"", "nothing of it is stored");
+    assert_eq!(server.log().lines_with("ERROR    action: storage_write | result: fail").len(), 1);
+    client.store(0, &bets(1, 0..310));
+    server.connect().classic(kind::BET, &Bet::made_up(2, 0).record(), kind::BET_ACK, b"OK");
+    assert_eq!(server.bets_file(), rows(&[bets(1, 0..310), bets(2, 0..1)].concat()));
+    assert_eq!(status(server.port())["bets"], 311);
+    assert_eq!(status(server.port())["storage_restarts"], 0);
+    client.end_agency();
+    server.terminate();
+    check_folder(&setup);
+}
+
+#[test]
+fn a_write_that_fails_is_refused_and_undone() {
+    the_first_group_is_refused("disk_append=1*return", "I/O error");
+    the_first_group_is_refused("disk_append=1*return(28)", "No space left");
+}
+
+#[test]
+fn a_sync_that_fails_is_refused_and_undone() {
+    // The first sync is that of the recovery.
+    the_first_group_is_refused("disk_sync=1*off->1*return", "I/O error");
+}
+
+#[test]
+fn a_classic_batch_that_fails_is_refused_and_undone() {
+    for failpoints in ["disk_append=3*return(28)", "disk_sync=1*off->3*return"] {
+        let Some(setup) = with(failpoints) else { return };
+        let server = setup.start();
+        let mixed = [bets(1, 0..200), bets(2, 0..200)].concat();
+        for _ in 0..2 {
+            server.connect().refused(kind::MULTIPLE_BETS, &records(&mixed));
+            assert_eq!(server.bets_file(), b"");
+        }
+        server.connect().refused(kind::BET, &mixed[0].record());
+        server.connect().classic(kind::MULTIPLE_BETS, &records(&mixed), kind::BET_ACK, b"OK");
+        assert_eq!(server.bets_file(), rows(&mixed));
+    }
+}
+
+#[test]
+fn where_the_undoing_fails_too_nobody_is_told_anything_and_the_server_ends() {
+    for failpoints in
+        ["disk_sync=2*off->1*return;disk_cut=1*return", "disk_append=1*off->1*return;disk_cut=1*return"]
+    {
+        let Some(setup) = with(failpoints) else { return };
+        let mut server = setup.start();
+        let (mut client, _) = server.session(1);
+        client.store(0, &bets(1, 0..3));
+        client.send_bets(3, &bets(1, 3..400));
+        client.expect_closed();
+        gave_up(&mut server);
+        // Whether they are stored is found out by the next server, and no bet is there twice.
+        let again = setup.clone().without("FAILPOINTS").start();
+        let (mut client, opened) = again.session(1);
+        assert!([3, 400].contains(&opened.stored), "{}", opened.stored);
+        client.store(3, &bets(1, 3..410));
+        assert_eq!(again.bets_file(), rows(&bets(1, 0..410)));
+    }
+}
+
+#[test]
+fn an_end_that_cannot_be_written_is_refused_and_comes_later() {
+    for failpoints in ["disk_write_state=2*off->2*return(28)", "disk_rename_state=2*off->2*return"] {
+        let Some(setup) = with(failpoints) else { return };
+        let setup = setup.with("CLIENTS_AMOUNT", 4);
+        let mut server = setup.start();
+        for agency in [3, 4] {
+            server.session(agency).0.end_agency();
+        }
+        let before = setup.state();
+        let (mut client, _) = server.session(1);
+        client.store(0, &[winner(1, "11")]);
+        client.send_frame(kind::END, b"");
+        assert!(!client.expect_error().is_empty());
+        // A classic END has no answer.
+        server.connect().classic_end(2);
+        assert_eq!(setup.state(), before);
+        assert_eq!(status(server.port())["ended"], 2);
+        assert_eq!(server.log().lines_with("ERROR    action: state_write | result: fail").len(), 2);
+        // Neither has ended.
+        client.store(1, &[winner(1, "12")]);
+        server.connect().classic(kind::BET, &winner(2, "21").record(), kind::BET_ACK, b"OK");
+        client.end_agency();
+        server.connect().classic(kind::RESULT_REQUEST, &[1], kind::IN_PROGRESS, b"");
+        server.connect().classic_end(2);
+        server.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, b"11\x1e12");
+        server.connect().classic(kind::RESULT_REQUEST, &[2], kind::RESULT, b"21");
+        server.terminate();
+        check_folder(&setup);
+    }
+}
+
+#[test]
+fn without_its_state_file_no_draw_is_made() {
+    let Some(setup) = with("disk_rename_state=1*off->1*return") else { return };
+    let server = setup.start();
+    let (mut awaiting, _) = server.session(1);
+    awaiting.store(0, &[winner(1, "11")]);
+    awaiting.end_agency();
+    awaiting.send_frame(kind::AWAIT_RESULT, b"");
+    let (mut last, _) = server.session(2);
+    last.send_frame(kind::END, b"");
+    last.expect_error();
+    awaiting.expect_silence();
+    assert!(!server.log().has("sorteo | result: success"));
+    last.end_agency();
+    awaiting.expect(kind::RESULT, b"11");
+    assert_eq!(server.log().count("INFO", "sorteo | result: success"), 1);
+}
+
+#[test]
+fn a_folder_that_is_not_synced_at_once_is_synced_again() {
+    // The first sync is that of the recovery.
+    let Some(setup) = with("disk_sync_folder=1*off->1*return") else { return };
+    let server = setup.start();
+    server.session(1).0.end_agency();
+    assert_eq!(server.session(1).1.state, 1);
+}
+
+#[test]
+fn a_folder_that_is_not_synced_ends_the_server_and_the_end_is_not_answered() {
+    let Some(setup) = with("disk_sync_folder=1*off->2*return") else { return };
+    let mut server = setup.start();
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..3));
+    client.send_frame(kind::END, b"");
+    client.expect_closed();
+    gave_up(&mut server);
+    let again = setup.clone().without("FAILPOINTS").start();
+    let (mut client, opened) = again.session(1);
+    assert_eq!(opened.stored, 3);
+    assert!(opened.state <= 1);
+    client.end_agency();
+}
+
+#[test]
+fn a_recovery_that_fails_ends_the_server_and_leaves_the_file() {
+    let torn = [rows(&bets(1, 0..3)), b"1,Ana,Pe".to_vec()].concat();
+    for failpoints in ["disk_cut=1*return", "disk_sync=1*return", "disk_sync_folder=1*return"] {
+        let Some(setup) = with(failpoints) else { return };
+        let setup = setup.write("bets.csv", &torn);
+        let ended = setup.run();
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.failure().contains("Input/output error"));
+        assert!(setup.bets_file().starts_with(&rows(&bets(1, 0..3))));
+        let again = setup.clone().without("FAILPOINTS").start();
+        assert_eq!(again.bets_file(), rows(&bets(1, 0..3)));
+    }
+}
+
+#[test]
+fn a_storage_service_that_dies_at_each_start_ends_the_server() {
+    let Some(setup) = with("bets_synced=1*return") else { return };
+    let ended = setup.run();
+    assert_eq!(ended.code, Some(1));
+    ended.log.assert_well_formed();
+    assert_eq!(ended.log.lines_with("ERROR    action: storage | result: fail").len(), 6);
+    assert_eq!(ended.log.lines_of("CRITICAL").len(), 1, "one line says why");
+}
+
+#[test]
+fn a_disk_that_fails_now_and_then_under_load_loses_and_doubles_no_bet() {
+    let Some(setup) = with(
+        "disk_append=9*off->2*return(28)->20*off->1*return;disk_sync=15*off->1*return->9*off->2*return;\
+        disk_write_state=1*return(28);disk_rename_state=1*off->1*return",
+    ) else {
+        return;
+    };
+    let setup = setup.with("CLIENTS_AMOUNT", AGENCIES).with("LOGGING_LEVEL", "INFO");
+    let server = setup.with("SERVER_PORT", free_port()).start();
+    let setup = server.setup();
+    let load = Load::new(server.port(), 7, true);
+    load.run(|| ());
+    check_all(server, &load, Unanswered::Whole);
+    let failed = |what: &str| logs(&setup).iter().map(|log| log.lines_with(what).len()).sum::<usize>();
+    assert!(failed("action: storage_write | result: fail") >= 5);
+    assert_eq!(failed("action: state_write | result: fail"), 2);
+    assert_eq!(failed("action: storage | result: fail"), 0);
+}
+
+/// Takes all room that is left.
+fn fill(path: &Path) {
+    let mut ballast = fs::File::create(path).unwrap();
+    while ballast.write_all(&[0; 512]).is_ok() {}
+}
+
+#[test]
+fn a_full_disk_is_a_refusal_until_there_is_room_again() {
+    let setup = Setup::of(2).with("STORAGE_FILEPATH", "disk/bets.csv");
+    let (disk, ballast) = (setup.path("disk"), setup.path("disk/ballast"));
+    fs::create_dir(&disk).unwrap();
+    let Some(_mount) = Mount::new("tmpfs", "size=256k", &disk) else {
+        eprintln!("left out: only an administrator can mount a small disk");
+        return;
+    };
+    let file = || fs::read(disk.join("bets.csv")).unwrap();
+    let server = setup.start();
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..30));
+    // More than there is room for.
+    client.send(&[bets_frame(30, &bets(1, 30..9000)), bets_frame(9000, &bets(1, 9000..9001))].concat());
+    assert!(client.expect_error().contains("No space left"));
+    client.expect_error();
+    server.connect().refused(kind::MULTIPLE_BETS, &records(&bets(2, 0..9000)));
+    assert_eq!(file(), rows(&bets(1, 0..30)), "it is cut back");
+    // What fits still goes.
+    client.store(30, &bets(1, 30..40));
+    fill(&ballast);
+    client.send_bets(40, &bets(1, 40..300));
+    assert!(client.expect_error().contains("No space left"));
+    client.send_frame(kind::END, b"");
+    assert!(client.expect_error().contains("No space left"));
+    assert_eq!(file(), rows(&bets(1, 0..40)));
+    fs::remove_file(&ballast).unwrap();
+    client.store(40, &bets(1, 40..300));
+    server.connect().classic(kind::MULTIPLE_BETS, &records(&bets(2, 0..9)), kind::BET_ACK, b"OK");
+    client.end_agency();
+    server.connect().classic_end(2);
+    server.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, b"");
+    let stored = parse_rows(&file());
+    assert_eq!((of_agency(&stored, 1), of_agency(&stored, 2)), (bets(1, 0..300), bets(2, 0..9)));
+    assert_eq!(status(server.port())["storage_restarts"], 0);
+    drop(server);
+}

@@ -1,0 +1,234 @@
+//! What a server takes up at its start: a file as it is, without a torn last row; and what it refuses, unchanged.
+
+use common::{Bet, Setup, bets, kind, rows, server_of, winner};
+
+/// A row in which all that can be quoted is.
+fn quoted() -> Bet {
+    Bet {
+        first_name: "a\r\nb".to_owned(),
+        last_name: "c,\"d\"\n".to_owned(),
+        document: "\r".to_owned(),
+        ..Bet::made_up(1, 3)
+    }
+}
+
+#[test]
+fn a_file_that_the_original_wrote_is_taken_up_as_it_is() {
+    let file = "1,Santiago Lionel,Lorca,30904465,1999-03-17,7574\r\n\
+        2,\"Pérez, hija\",\"O\"\"Neil\",30,1980-01-01,7574\r\n\
+        1,Ana,Paz,5,2000-02-29,1\r\n\
+        1,Eva,Gil,6,2000-02-29,7574\r\n";
+    let server = Setup::of(2).write("bets.csv", file).start();
+    assert_eq!(server.session(1).1.stored, 3);
+    let (mut client, opened) = server.session(2);
+    assert_eq!((opened.stored, opened.state), (1, 0));
+    client.store(1, &[winner(2, "31")]);
+    assert_eq!(server.bets_file(), [file.as_bytes(), &rows(&[winner(2, "31")])].concat());
+    server.connect().classic_end(1);
+    server.connect().classic_end(2);
+    server.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, b"30904465\x1e6");
+    server.connect().classic(kind::RESULT_REQUEST, &[2], kind::RESULT, b"30\x1e31");
+}
+
+#[test]
+fn an_empty_file_is_an_empty_contest() {
+    let server = Setup::of(2).write("bets.csv", "").start();
+    assert_eq!(server.session(1).1.stored, 0);
+}
+
+#[test]
+fn a_torn_last_row_is_cut_wherever_it_was_torn() {
+    let whole = rows(&bets(1, 0..3));
+    let last = rows(&[quoted()]);
+    let line_break_in_quotes = 5 + last.windows(2).position(|pair| pair == b"\r\n").unwrap() - 3;
+    for cut in
+        [1, 2, 3, 6, line_break_in_quotes, 15, last.len() / 2, last.len() - 5, last.len() - 2, last.len() - 1]
+    {
+        let file = [&whole, &last[..cut]].concat();
+        let server = Setup::of(2).write("bets.csv", &file).start();
+        assert_eq!(server.bets_file(), whole, "cut after {cut} bytes");
+        let (mut client, opened) = server.session(1);
+        assert_eq!(opened.stored, 3, "cut after {cut} bytes");
+        client.store(3, &[quoted()]);
+        assert_eq!(server.bets_file(), [&whole[..], &last].concat());
+    }
+}
+
+#[test]
+fn a_torn_only_row_is_cut() {
+    let server = Setup::of(2).write("bets.csv", "1,Ana,\"Paz\r\n").start();
+    assert_eq!(server.bets_file(), b"");
+    assert_eq!(server.session(1).1.stored, 0);
+}
+
+#[test]
+fn a_damaged_row_in_the_middle_is_refused_and_the_file_left_as_it_is() {
+    let [good, other] = [rows(&bets(1, 0..2)), rows(&bets(2, 0..2))];
+    for damaged in [
+        &b"1,a,b,c,2000-01-01\r\n"[..],
+        b"1,a,b,c,2000-01-01,7,8\r\n",
+        b"1,a,b,c,2000-01-01,7\n",
+        b"1,a,b,c,2000-13-01,7\r\n",
+        b"x,a,b,c,2000-01-01,7\r\n",
+        b"1,a,b,c,2000-01-01,\r\n",
+        b"1,a,b\"c,d,2000-01-01,7\r\n",
+        b"1,\xff,b,c,2000-01-01,7\r\n",
+        b"1,a\0\0\r\n",
+        b"\r\n",
+    ] {
+        let file = [&good, damaged, &other].concat();
+        let setup = Setup::of(2).write("bets.csv", &file);
+        let ended = setup.run();
+        assert_eq!(ended.code, Some(1), "{}", String::from_utf8_lossy(damaged));
+        let line = ended.failure();
+        assert!(line.contains(" | line: 3"), "{line}");
+        ended.log.assert_well_formed();
+        assert!(setup.bets_file() == file);
+    }
+}
+
+#[test]
+fn a_quote_that_is_never_closed_does_not_swallow_the_rows_behind_it() {
+    let plain = "1,Ana,Paz,5,2000-02-29,1\r\n";
+    let file = [plain, "1,\"Eva,Gil,6,2000-02-29,2\r\n", plain, plain].concat();
+    let setup = Setup::of(2).write("bets.csv", &file);
+    let ended = setup.run();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.failure().contains(" | line: 2"), "{}", ended.log.0);
+    assert_eq!(setup.bets_file(), file.as_bytes());
+}
+
+#[test]
+fn a_state_file_that_is_none_is_refused_and_left_as_it_is() {
+    let mut server = server_of(2);
+    server.connect().classic_end(1);
+    server.terminate();
+    for damaged in ["", "{", "[]", "{\"version\": 999}"] {
+        let setup = server.setup().write("bets.csv.state", damaged);
+        let ended = setup.run();
+        assert_eq!(ended.code, Some(1), "{damaged:?}");
+        assert!(ended.failure().contains("bets.csv.state"));
+        assert_eq!(std::fs::read_to_string(setup.path("bets.csv.state")).unwrap(), damaged);
+    }
+}
+
+#[test]
+fn after_the_draw_a_torn_row_is_refused_as_it_was_stored() {
+    let mut server = server_of(1);
+    server.session(1).0.store(0, &bets(1, 0..3));
+    server.connect().classic_end(1);
+    server.terminate();
+    let file = server.bets_file();
+    let torn = &file[..file.len() - 3];
+    let setup = server.setup().write("bets.csv", torn);
+    let ended = setup.run();
+    assert_eq!(ended.code, Some(1));
+    let line = ended.failure();
+    assert!(line.contains(" | line: 3 | error: the row is not whole, but the draw has been made"), "{line}");
+    assert_eq!(setup.bets_file(), torn);
+}
+
+/// The state after a draw of the agencies 1 to 2.
+const DRAWN: &str = r#"{"version":1,"ended":[1,2],"draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7}}"#;
+
+#[test]
+fn bets_that_are_gone_are_not_taken_for_none() {
+    let setup = Setup::new().write("bets.csv.state", DRAWN);
+    let ended = setup.run();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.failure().contains("it is not there, but its state file is"), "{}", ended.log.0);
+    assert!(!setup.bets_path().exists());
+}
+
+#[test]
+fn a_state_file_whose_draw_cannot_be_read_does_not_let_another_be_made() {
+    let setup = Setup::new().write("bets.csv", "").write("bets.csv.state", DRAWN.replace("draw", "eraw"));
+    let ended = setup.run();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.failure().contains("the state file can't be used: it is damaged"), "{}", ended.log.0);
+}
+
+#[test]
+fn a_state_file_that_contradicts_itself_or_the_bets_is_refused_and_left_as_it_is() {
+    let writing =
+        |range: &str| format!("{{\"version\":1,\"ended\":[],\"draw\":null,\"writing\":{{{range}}}}}");
+    for (state, reason) in [
+        (DRAWN.replace("[1,2]", "[2]"), "it has a draw, but no END of these agencies: 1"),
+        (DRAWN.replace("[1,2]", "[1,2,1]"), "it has several ENDs of these agencies: 1"),
+        (writing("\"from\":9,\"to\":9"), "it notes that bytes 9 to 9 were being written, which are none"),
+        (writing("\"from\":999,\"to\":1000"), "it knows of bets up to byte 999"),
+    ] {
+        let setup = Setup::new().write("bets.csv", rows(&bets(1, 0..3))).write("bets.csv.state", &state);
+        let ended = setup.run();
+        assert_eq!(ended.code, Some(1));
+        let line = ended.failure();
+        assert!(line.contains("bets.csv.state") && line.contains(reason), "{line}");
+        assert_eq!(std::fs::read_to_string(setup.path("bets.csv.state")).unwrap(), state);
+    }
+}
+
+#[test]
+fn bets_of_an_agency_without_a_part_in_the_draw_are_refused_whatever_is_configured() {
+    let setup = Setup::new().write("bets.csv", rows(&bets(9, 0..1))).write("bets.csv.state", DRAWN);
+    let ended = setup.with("CLIENTS_AMOUNT", 9).run();
+    assert_eq!(ended.code, Some(1));
+    let line = ended.failure();
+    assert!(line.contains("the draw was made of the agencies 1 to 2, but agency 9 has bets"), "{line}");
+}
+
+#[test]
+fn a_row_that_would_be_two_in_a_result_is_refused() {
+    for separator in ["\x1e", "\x1f"] {
+        let row = format!("1,a,b,12{separator}34,1999-03-17,7\r\n");
+        let ended = Setup::new().write("bets.csv", row).run();
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.failure().contains("which no bet can hold"), "{}", ended.log.0);
+    }
+}
+
+#[test]
+fn a_second_server_on_the_same_file_is_refused_and_names_the_holder() {
+    let server = server_of(2);
+    server.session(1).0.store(0, &bets(1, 0..3));
+    let holder = server.storage();
+    let ended = server.setup().run();
+    assert_eq!(ended.code, Some(1));
+    let line = ended.failure();
+    assert!(line.contains(&holder.to_string()), "{holder} is the holder: {line}");
+    ended.log.assert_well_formed();
+    server.session(1).0.store(3, &bets(1, 3..4));
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..4)));
+}
+
+/// The text is chosen so that its torn remains look like a stray quote before whole rows.
+#[test]
+fn a_torn_row_whose_text_looks_like_rows_is_cut_where_it_was_being_written_and_only_there() {
+    let mut server = server_of(1);
+    let deceptive =
+        Bet { first_name: "x\r\n1,Ana,Paz,5,2000-02-29,1\r\n".to_owned(), ..bets(1, 1..2)[0].clone() };
+    let all = [bets(1, 0..1), vec![deceptive]].concat();
+    let (mut client, _) = server.session(1);
+    client.store(0, &all[..1]);
+    client.store(1, &all[1..]);
+    server.terminate();
+    let (whole, first) = (server.bets_file(), rows(&all[..1]));
+    let state = server.setup().state();
+    assert!(state.get("writing").is_none(), "what was written whole is not noted any more: {state}");
+    for cut in [first.len() + 3, whole.len() - 25, whole.len() - 1] {
+        // As a kill in the middle of the write leaves it.
+        let mut noted = state.clone();
+        noted["writing"] = serde_json::json!({"from": first.len(), "to": whole.len()});
+        let setup =
+            server.setup().write("bets.csv", &whole[..cut]).write("bets.csv.state", noted.to_string());
+        let mut again = setup.start();
+        assert_eq!(again.session(1).1.stored, 1, "{cut}");
+        assert_eq!(setup.bets_file(), first);
+        again.terminate();
+        assert!(setup.state().get("writing").is_none());
+    }
+    let damaged = &whole[..whole.len() - 25];
+    let setup = server.setup().write("bets.csv", damaged).write("bets.csv.state", state.to_string());
+    let ended = setup.run();
+    assert_eq!((ended.code, setup.bets_file()), (Some(1), damaged.to_vec()));
+    assert!(ended.failure().contains(" | line: 2"), "{}", ended.log.0);
+}

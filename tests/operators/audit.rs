@@ -1,0 +1,432 @@
+//! `loteria winners` and `loteria check`, as black boxes, on files that a server or the test wrote.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Command, Stdio};
+
+use common::program::PROGRAM;
+use common::terminal::OnTerminal;
+use common::{Bet, Running, Setup, bets, kind, loteria, output, rows, server_of, text, winner};
+
+/// How an audit ended.
+#[derive(Debug)]
+struct Audit {
+    code: Option<i32>,
+    out: String,
+    error: String,
+}
+
+impl Audit {
+    #[track_caller]
+    fn good(self) -> String {
+        assert_eq!((self.code, &*self.error), (Some(0), ""), "{}", self.out);
+        self.out
+    }
+
+    /// The lines of its table, as words.
+    fn table(&self) -> Vec<Vec<&str>> {
+        let words = self.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        words
+            .skip_while(|words| words.first() != Some(&"agency"))
+            .take_while(|words| words.len() == 3)
+            .collect()
+    }
+}
+
+fn command(setup: &Setup, arguments: &[&str]) -> Command {
+    let mut command = loteria(arguments);
+    command.current_dir(setup.path("."));
+    command
+}
+
+fn audit(setup: &Setup, arguments: &[&str]) -> Audit {
+    let output = output(&mut command(setup, arguments));
+    Audit { code: output.status.code(), out: text(&output.stdout), error: text(&output.stderr) }
+}
+
+/// A folder with those bets, and with that state file.
+fn folder(bets: &[Bet], state: &str) -> Setup {
+    Setup::new().write("bets.csv", rows(bets)).write("bets.csv.state", state)
+}
+
+const DRAWN: &str = r#"{"version":1,"ended":[1,2],"draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7574}}"#;
+
+/// Two agencies, three winners, of whom agency 2 has two.
+fn contest() -> Vec<Bet> {
+    let mut all = bets(1, 0..10);
+    all.push(winner(2, "20"));
+    all.push(winner(1, "quo\"ted, 1"));
+    all.extend(bets(2, 0..5));
+    all.push(winner(2, "3"));
+    all
+}
+
+#[test]
+fn a_contest_is_recounted_while_its_server_runs() {
+    let server = server_of(2);
+    let setup = server.setup();
+    for bet in contest() {
+        server.connect().classic(kind::BET, &bet.record(), kind::BET_ACK, b"OK");
+    }
+    let before = audit(&setup, &["winners"]);
+    assert!(before.out.contains("bets.csv.state is not there"), "{}", before.out);
+    before.good();
+    server.connect().send(&common::frame(kind::END, &[1]));
+    server.wait_for("end_message | result: success | agency_id: 1");
+    let halfway = audit(&setup, &["winners"]);
+    assert!(
+        halfway.out.contains("has no draw yet: 1 of 5 agencies (CLIENTS_AMOUNT) ended, and more"),
+        "{}",
+        halfway.out
+    );
+    halfway.good();
+    server.connect().send(&common::frame(kind::END, &[2]));
+    server.wait_for("sorteo | result: success");
+    let after = audit(&setup, &["winners"]);
+    assert_eq!(after.table()[1..], [["1", "11", "1"], ["2", "7", "2"], ["all", "18", "3"]]);
+    assert!(after.out.contains("winning number: 7574 (as drawn"), "{}", after.out);
+    assert!(after.out.contains("bets.csv.state agrees: a draw of 2 agencies"), "{}", after.out);
+    after.good();
+    let checked = audit(&setup, &["check"]);
+    assert!(checked.out.contains("18 bets of 2 agencies; 7574 was drawn"), "{}", checked.out);
+    checked.good();
+    assert_eq!(server.bets_file(), rows(&contest()));
+}
+
+#[test]
+fn the_winners_of_an_agency_are_named_in_their_order() {
+    let setup = folder(&contest(), DRAWN);
+    let out = audit(&setup, &["winners", "--agency", "2"]).good();
+    let documents: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    assert_eq!(documents, ["20", "3"]);
+    assert!(out.contains("bets of agency 2: 7, winners: 2\n"), "{out}");
+}
+
+#[test]
+fn machines_get_csv_and_nothing_else() {
+    let setup = folder(&contest(), DRAWN);
+    let out = audit(&setup, &["winners", "--csv"]).good();
+    assert_eq!(out, "agency,document\n2,20\n1,\"quo\"\"ted, 1\"\n2,3\n");
+    assert_eq!(
+        audit(&setup, &["winners", "--csv", "--agency", "1"]).good(),
+        "agency,document\n1,\"quo\"\"ted, 1\"\n"
+    );
+    let no_draw = folder(&contest(), "{\"version\":1,\"ended\":[],\"draw\":null}");
+    let early = audit(&no_draw, &["winners", "--csv"]);
+    assert!(early.code == Some(0) && early.out.starts_with("agency,document\n2,20\n"), "{early:?}");
+    let said =
+        "winning number: 7574 (LOTTERY_WINNER_NUMBER of the configuration)\n./bets.csv.state has no draw yet";
+    assert!(early.error.starts_with(said), "{early:?}");
+    let other = audit(&setup, &["winners", "--csv", "--number", "3"]);
+    assert_eq!((other.code, &*other.out), (Some(1), "agency,document\n1,10000003\n2,20000003\n"));
+    assert!(other.error.contains("bets.csv.state disagrees: 7574 was drawn"), "{}", other.error);
+}
+
+#[test]
+fn the_number_is_the_askers_or_the_draws_or_the_configurations() {
+    let drawn = folder(&contest(), DRAWN).write("config.ini", "[DEFAULT]\nLOTTERY_WINNER_NUMBER = 3\n");
+    assert!(audit(&drawn, &["winners"]).good().starts_with("winning number: 7574 (as drawn"));
+    let not_drawn = drawn.write("bets.csv.state", "{\"version\":1,\"ended\":[],\"draw\":null}");
+    let configured = audit(&not_drawn, &["winners"]);
+    assert!(configured.out.starts_with("winning number: 3 (LOTTERY_WINNER_NUMBER"), "{}", configured.out);
+    assert_eq!(configured.table().last().unwrap(), &["all", "18", "2"]);
+    assert!(
+        audit(&not_drawn, &["winners", "--number", "4"]).good().starts_with("winning number: 4 (as asked")
+    );
+    let none_starts = "0 of 1 agency (CLIENTS_AMOUNT) ended, and no server starts with that: there are bets of agencies \
+                       that do not take part (1 to 1 do): 2\n";
+    let fewer = not_drawn.write("config.ini", "[DEFAULT]\nCLIENTS_AMOUNT = 1\n");
+    assert!(audit(&fewer, &["winners"]).good().ends_with(none_starts));
+}
+
+#[test]
+fn a_state_file_that_does_not_fit_disagrees() {
+    let draw = r#""draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7574}"#;
+    for (state, reason) in [
+        (format!("{{\"version\":1,\"ended\":[1],{draw}}}"), "no END of these agencies: 2"),
+        (format!("{{\"version\":1,\"ended\":[1,2,3],{draw}}}"), "ENDs of agencies that do not take part"),
+        (
+            DRAWN.replace("\"agencies\":2", "\"agencies\":1"),
+            "bets of agencies that do not take part (1 to 1 do): 2",
+        ),
+        (
+            format!("{{\"version\":1,\"ended\":[1,2],{draw},\"writing\":{{\"from\":9999,\"to\":10000}}}}"),
+            "it knows of bets up to byte 9999",
+        ),
+        ("{".to_owned(), "it is damaged"),
+        (DRAWN.replace("\"version\":1", "\"version\":2"), "it has version 2"),
+    ] {
+        let audit = audit(&folder(&contest(), &state), &["winners"]);
+        assert_eq!((audit.code, &*audit.error), (Some(1), ""), "{}", audit.out);
+        assert!(
+            audit.out.contains("bets.csv.state disagrees: ") && audit.out.contains(reason),
+            "{}",
+            audit.out
+        );
+        assert_eq!(audit.table().last().unwrap(), &["all", "18", "3"]);
+    }
+}
+
+#[test]
+fn a_last_row_that_is_not_whole_is_said_and_after_the_draw_an_error() {
+    let torn = [rows(&contest()), b"1,\"Ana".to_vec()].concat();
+    let setup = folder(&[], "{\"version\":1,\"ended\":[],\"draw\":null}").write("bets.csv", &torn);
+    let out = audit(&setup, &["winners"]).good();
+    assert!(out.contains("the last 6 bytes are no whole row") && out.contains("will cut them off"), "{out}");
+    let out = audit(&setup, &["check"]).good();
+    assert!(out.contains("bets.csv: notice: the last 6 bytes are no whole row"), "{out}");
+    let drawn = setup.write("bets.csv.state", DRAWN);
+    for (arguments, said) in [
+        (
+            &["winners"][..],
+            "bets.csv.state disagrees: the draw was made of whole rows, but the last one is not",
+        ),
+        (
+            &["check"],
+            "bets.csv: error: the last 6 bytes are no whole row, and not counted: but nothing is written",
+        ),
+    ] {
+        let damaged = audit(&drawn, arguments);
+        assert!(damaged.code == Some(1) && damaged.out.contains(said), "{damaged:?}");
+    }
+    let machines = audit(&drawn, &["winners", "--csv"]);
+    assert!(
+        machines.code == Some(1) && machines.error.contains("disagrees: the draw was made of"),
+        "{machines:?}"
+    );
+    assert_eq!(drawn.bets_file(), torn);
+}
+
+#[test]
+fn what_is_no_regular_file_and_an_agency_without_a_part_are_told() {
+    let setup = folder(&contest(), DRAWN);
+    let pipe = audit(&setup, &["check", "--file", "/dev/null"]);
+    assert_eq!((pipe.code, &*pipe.error), (Some(1), "loteria: /dev/null: not a regular file\n"));
+    let out = audit(&setup, &["winners", "--agency", "5"]).good();
+    assert!(out.contains("agency 5 had no part in the draw: 1 to 2 had\n"), "{out}");
+    std::fs::remove_file(setup.path("bets.csv.state")).unwrap();
+    nix::unistd::mkfifo(&setup.path("bets.csv.state"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let waits = audit(&setup, &["check"]);
+    assert!(
+        waits.code == Some(1) && waits.error.contains("the state file must be a regular file"),
+        "{waits:?}"
+    );
+    assert!(setup.run().failure().contains("the state file must be a regular file"));
+}
+
+#[test]
+fn a_torn_row_that_looks_like_rows_is_believed_to_be_one_only_where_the_state_file_says_so() {
+    let good = rows(&bets(1, 0..2));
+    let torn = b"1,\"a\r\n1,b,c,d,1999-03-17,7\r\nx";
+    let file = [&good[..], torn].concat();
+    let note = format!("\"writing\":{{\"from\":{},\"to\":{}}}", good.len(), file.len() + 9);
+    let state = |note: &str| format!("{{\"version\":1,\"ended\":[],\"draw\":null{note}}}");
+    let noted = folder(&[], &state(&format!(",{note}"))).write("bets.csv", &file);
+    let out = audit(&noted, &["check"]).good();
+    assert!(
+        out.contains("the last 29 bytes are no whole row") && out.contains("were being written"),
+        "{out}"
+    );
+    let unknown = noted.write("bets.csv.state", state(""));
+    let checked = audit(&unknown, &["check"]);
+    assert!(
+        checked.code == Some(1) && checked.out.contains("bets.csv:3: error: a quote is not closed"),
+        "{checked:?}"
+    );
+    assert_eq!(audit(&unknown, &["winners"]).code, Some(1));
+}
+
+#[test]
+fn a_damaged_row_ends_the_recount_with_its_line() {
+    let file = [rows(&contest()), b"x\r\n".to_vec(), rows(&contest())].concat();
+    let recount = audit(&folder(&[], DRAWN).write("bets.csv", file), &["winners"]);
+    assert_eq!(recount.code, Some(1));
+    assert!(recount.error.contains("bets.csv, line 19: not a row"), "{}", recount.error);
+}
+
+#[test]
+fn every_error_is_told_with_its_line_and_its_reason() {
+    let good = "1,a,b,c,1999-03-17,7\r\n";
+    let file = [
+        good,
+        "2,\"a\r\n\r\nb\",b,c,1999-03-17,8\r\n",
+        "1,a,b,c,1999-02-29,7\r\n",
+        "\r\n",
+        "0,a,b,c,1999-03-17,7\r\n",
+        "9,a,b,c,1999-03-17,7\r\n",
+        "1,a,b,c,1999-03-17,07\r\n",
+        "1,a,b,c,1999-03-17,7\n",
+        good,
+        "\"1,a,b,c,1999-03-17,7\r\n",
+        "2,\"a\r\n\r\nb\",b,c,1999-03-17,8\r\n",
+    ];
+    let mut bytes = file.concat().into_bytes();
+    bytes.extend(b"1,\xff,b,c,1999-03-17,7\r\n");
+    bytes.extend(good.as_bytes());
+    let setup = Setup::new().write("other.csv", bytes);
+    let checked = audit(&setup, &["check", "--file", "other.csv"]);
+    let expected = [
+        "other.csv:5: error: the fifth field is not a date YYYY-MM-DD",
+        "other.csv:6: error: not a row of 6 CSV fields that ends with CRLF",
+        "other.csv:7: error: the first field is not an agency's number from 1 to 65535, without zeros or anything else before it",
+        "other.csv:8: error: agency 9 does not take part: only 1 to 5 do, says CLIENTS_AMOUNT",
+        "other.csv:9: error: the last field is not a number from 0 to 4294967295, without zeros before it",
+        "other.csv:10: error: not a row of 6 CSV fields that ends with CRLF",
+        "other.csv:12: error: not a row of 6 CSV fields that ends with CRLF",
+        "other.csv:16: error: the row is not UTF-8",
+        "other.csv:11: notice: the same bet as in line 1",
+        "other.csv:13: notice: the same bet as in line 2",
+        "other.csv:17: notice: the same bet as in line 1",
+        "other.csv: 6 bets of 3 agencies; no state file: no agency has ended, or it is missing; errors: 8, notices: 3",
+    ];
+    assert_eq!((checked.code, &*checked.error), (Some(1), ""));
+    assert_eq!(checked.out.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_row_as_long_as_the_servers_messages_may_be_is_read() {
+    let name = "x".repeat(70 << 20);
+    let bet = format!("1,{name},Luna,30904465,1999-03-17,7574\r\n");
+    let setup = Setup::new().write("bets.csv", bet.as_bytes());
+    let refused = audit(&setup, &["check"]);
+    assert_eq!(refused.code, Some(1));
+    let why = "bets.csv:1: error: the row goes on for more than 67108864 bytes: is a quote not closed?";
+    assert!(refused.out.contains(why), "{:.2000}", refused.out);
+    let mut command = command(&setup, &["check"]);
+    let audit = output(command.env("MAX_PAYLOAD", "100000000"));
+    assert_eq!(audit.status.code(), Some(0), "{}", text(&audit.stdout));
+}
+
+#[test]
+fn of_many_findings_the_first_hundred_are_listed_and_all_are_counted() {
+    let bad = "x\r\n".repeat(250);
+    let same = rows(&bets(1, 0..1)).repeat(131);
+    let setup = Setup::new().write("bets.csv", [bad.into_bytes(), same].concat());
+    let out = audit(&setup, &["check"]).out;
+    assert_eq!(out.matches(": error: ").count(), 100);
+    assert!(out.contains("\nand 150 more errors\n") && out.contains("\nand 30 more notices\n"), "{out}");
+    assert!(out.ends_with("errors: 250, notices: 130\n"), "{out}");
+}
+
+#[test]
+fn an_agency_that_has_no_part_does_not_hide_what_else_is_wrong() {
+    let mut file = rows(&[bets(7, 0..500), bets(8, 0..2), bets(1, 0..1)].concat());
+    file.extend(b"damaged\r\n");
+    let setup = Setup::new().write("bets.csv", file);
+    let checked = audit(&setup, &["check"]);
+    let expected = [
+        "./bets.csv:1: error: agency 7 does not take part: only 1 to 5 do, says CLIENTS_AMOUNT",
+        "./bets.csv:501: error: agency 8 does not take part: only 1 to 5 do, says CLIENTS_AMOUNT",
+        "./bets.csv:504: error: not a row of 6 CSV fields that ends with CRLF",
+        "and 500 more errors",
+        "./bets.csv: 503 bets of 3 agencies; no state file: no agency has ended, or it is missing; errors: 503, notices: 0",
+    ];
+    assert_eq!(checked.out.lines().collect::<Vec<_>>(), expected);
+    let drawn = "{\"version\":1,\"ended\":[1],\"draw\":{\"at\":\"2026-01-01T00:00:00+00:00\",\"agencies\":1,\
+                 \"winning_number\":7574}}";
+    let setup = setup.write("bets.csv.state", drawn);
+    let out = audit(&setup, &["check"]).out;
+    assert!(
+        out.contains("./bets.csv:1: error: agency 7 does not take part: only 1 to 1 do, says the draw\n"),
+        "{out}"
+    );
+    assert!(out.contains("; 7574 was drawn of 1 agency, "), "{out}");
+}
+
+#[test]
+fn what_the_state_file_says_is_checked_too() {
+    let setup = folder(&contest(), "{\"version\":1,\"ended\":[1,9],\"draw\":null}");
+    let checked = audit(&setup, &["check"]);
+    assert!(checked.out.contains("bets.csv.state: error: it has ENDs of agencies"), "{}", checked.out);
+    assert_eq!(checked.code, Some(1));
+    let setup = setup.write("bets.csv.state", "{}");
+    let checked = audit(&setup, &["check"]);
+    assert!(
+        checked.code == Some(1) && checked.out.contains("bets.csv.state: error: it is damaged"),
+        "{checked:?}"
+    );
+    let setup = setup.write("bets.csv.state", "{\"version\":1,\"ended\":[1,2,3,4,5],\"draw\":null}");
+    assert!(
+        audit(&setup, &["check"])
+            .good()
+            .contains("notice: all agencies from 1 to CLIENTS_AMOUNT, which is 5")
+    );
+    assert!(
+        audit(&setup, &["winners"])
+            .good()
+            .contains("5 of 5 agencies (CLIENTS_AMOUNT) ended, and a server that is started")
+    );
+    let setup = setup.write("bets.csv.state", DRAWN);
+    assert!(audit(&setup, &["check"]).good().contains("notice: the draw holds, not the configuration's"));
+    let fewer = setup
+        .write("bets.csv.state", "{\"version\":1,\"ended\":[1,2,3,4,5],\"draw\":null}")
+        .write("config.ini", "[DEFAULT]\nCLIENTS_AMOUNT = 4\n");
+    let checked = audit(&fewer, &["check"]);
+    assert!(checked.code == Some(1) && !checked.out.contains("notice:"), "{checked:?}");
+}
+
+#[test]
+fn a_missing_file_and_a_bad_configuration_are_told_in_one_line() {
+    let setup = Setup::new();
+    for what in ["winners", "check"] {
+        let missing = audit(&setup, &[what]);
+        assert_eq!((missing.code, &*missing.out), (Some(1), ""));
+        let error = "loteria: ./bets.csv: No such file or directory (os error 2); the configuration's STORAGE_FILEPATH \
+                     is ./bets.csv, --file names another file\n";
+        assert_eq!(missing.error, error);
+        let named = audit(&setup, &[what, "--file", "other.csv"]);
+        assert_eq!(named.error, "loteria: other.csv: No such file or directory (os error 2)\n");
+        let folder = setup.clone().write("config.ini", "[DEFAULT]\nCLIENTS_AMOUNT = 0\n");
+        let configured = audit(&folder, &[what]);
+        assert!(configured.code == Some(2) && configured.error.contains("CLIENTS_AMOUNT"), "{configured:?}");
+        std::fs::remove_file(setup.path("config.ini")).unwrap();
+        assert_eq!(audit(&setup, &[what, "--nonsense"]).code, Some(2));
+    }
+}
+
+#[test]
+fn who_reads_only_the_first_line_ends_it_without_a_word() {
+    let winners: Vec<Bet> = (0..50_000).map(|index| winner(1, &index.to_string())).collect();
+    let setup = folder(&winners, DRAWN);
+    for arguments in [&["winners", "--csv"][..], &["winners", "--agency", "1"]] {
+        let mut process =
+            Running::start(command(&setup, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let (mut line, mut error) = (String::new(), String::new());
+        BufReader::with_capacity(16, process.stdout()).read_line(&mut line).unwrap();
+        let code = process.end().code();
+        process.stderr().read_to_string(&mut error).unwrap();
+        assert_eq!((code, &*error), (Some(141), ""), "{line}");
+    }
+}
+
+#[test]
+fn on_a_terminal_a_bar_shows_how_far_it_is_and_leaves_only_the_report() {
+    let setup = Setup::new();
+    let good = "1,Santiago Lionel,Lorca,30904465,1999-03-17,7574\r\n".repeat(60_000);
+    let setup = setup.write("bets.csv", ["x\r\n", &good].concat());
+    let report = audit(&setup, &["check"]).out;
+    for columns in [200, 40, 9] {
+        let left = OnTerminal::start(command(&setup, &["check"]), (1000, columns)).end();
+        assert_eq!(left.code, Some(1));
+        assert!(left.written.contains(" MiB of 2.86 MiB"), "no bar in {columns} columns");
+        assert_eq!(left.screen.trim_end(), report.trim_end(), "{columns} columns");
+    }
+}
+
+#[test]
+fn memory_does_not_grow_with_the_file() {
+    let setup = Setup::new();
+    let block = "1,Santiago Lionel,Lorca,30904465,1999-03-17,7574\r\n2,Ana,Paz,30111222,1980-01-02,1\r\n"
+        .repeat(10_000);
+    let mut file = File::create(setup.bets_path()).unwrap();
+    for _ in 0..20 {
+        file.write_all(block.as_bytes()).unwrap();
+    }
+    drop(file);
+    // In KiB, the program itself and its libraries included. The file has 17 MB.
+    let limited = "ulimit -v 24000 && exec \"$0\" winners";
+    let mut shell = Command::new("sh");
+    let output = output(shell.args(["-c", limited, &PROGRAM]).current_dir(setup.path(".")).env_clear());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("400000"));
+}

@@ -1,0 +1,202 @@
+//! The commands for people, as black boxes: help, sample files, and the status of a server that the test plays.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::thread::scope;
+use std::time::{Duration, Instant};
+
+use common::program::PROGRAM;
+use common::{frame, output, text};
+
+const STATUS: &str = r#"{"agencies":2,"ended":1,"bets":30,"drawn":false,"draw":null,"handlers":1,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"full","seccomp":"full"},"per_agency":[{"agency":1,"bets":10,"ended":true},{"agency":2,"bets":20,"ended":false}]}"#;
+
+const COMMANDS: [&str; 11] = [
+    "server",
+    "agency",
+    "demo",
+    "sample",
+    "status",
+    "bet",
+    "winners",
+    "check",
+    "completions",
+    "man",
+    "compose",
+];
+
+fn loteria(arguments: &[&str]) -> Output {
+    output(&mut common::loteria(arguments))
+}
+
+/// Runs `loteria status` against a server that gives this answer.
+fn status(answer: &[u8], more: &[&str]) -> Output {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut question = [0; 5];
+            stream.read_exact(&mut question).unwrap();
+            assert_eq!(question, [0x0E, 0, 0, 0, 0]);
+            stream.write_all(answer).unwrap();
+            // Keeps the connection open until the client is done with it.
+            stream.read_to_end(&mut Vec::new()).ok();
+        });
+        loteria(&[&["status", "--address", &address], more].concat())
+    })
+}
+
+#[test]
+fn without_a_command_it_explains_itself() {
+    let output = loteria(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    for command in COMMANDS {
+        assert!(text(&output.stderr).contains(command));
+        assert_eq!(loteria(&[command, "--help"]).status.code(), Some(0));
+    }
+    assert!(text(&loteria(&["agency", "--help"]).stdout).contains("BATCH_MAXAMOUNT"));
+    assert!(text(&loteria(&["server", "--help"]).stdout).contains("LOTTERY_WINNER_NUMBER"));
+    assert!(text(&loteria(&["--version"]).stdout).starts_with("loteria "));
+    assert_eq!(loteria(&["sample", "--bets"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_test_data_is_what_sample_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("new");
+    let output = loteria(&[
+        "sample",
+        "--agencies",
+        "5",
+        "--bets",
+        "9000,6000,3500,1500,0",
+        "--dir",
+        dir.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    for agency in 1..=5 {
+        let name = format!("agency-{agency}.csv");
+        assert!(fs::read(dir.join(&name)).unwrap() == fs::read(data.join(&name)).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn the_committed_compose_file_is_that_of_five_agencies() {
+    let output = loteria(&["compose", "--agencies", "5"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker-compose.yaml");
+    assert_eq!(text(&output.stdout), fs::read_to_string(committed).unwrap());
+}
+
+#[test]
+fn a_status_is_a_table_or_the_servers_json() {
+    let output = status(&frame(0x0F, STATUS.as_bytes()), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("agencies ended    1 of 2"));
+    let output = status(&frame(0x0F, STATUS.as_bytes()), &["--json"]);
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), format!("{STATUS}\n")));
+}
+
+#[test]
+fn a_status_is_the_text_of_prometheus_too_but_one_thing_at_a_time() {
+    let output = status(&frame(0x0F, STATUS.as_bytes()), &["--prometheus"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stdout).contains("\n# TYPE loteria_agencies_ended gauge\nloteria_agencies_ended 1\n")
+    );
+    for both in [["--json", "--prometheus"], ["--json", "--watch"], ["--prometheus", "--watch"]] {
+        assert_eq!(loteria(&[&["status"], &both[..]].concat()).status.code(), Some(2), "{both:?}");
+    }
+}
+
+#[test]
+fn no_status_is_exit_code_1() {
+    let refused = status(&frame(0x03, b"no"), &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    let error = text(&refused.stderr);
+    assert!(
+        error.starts_with("loteria: 127.0.0.1:") && error.ends_with(": the server refused: no\n"),
+        "{error}"
+    );
+    let other = status(b"HTTP/1.1 400", &[]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(
+        text(&other.stderr).contains("what answers there is no lottery server"),
+        "{}",
+        text(&other.stderr)
+    );
+    assert_eq!(status(&frame(0x0F, b"{}"), &[]).status.code(), Some(1));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    assert_eq!(loteria(&["status", "--address", &format!("127.0.0.1:{port}")]).status.code(), Some(1));
+}
+
+#[test]
+fn an_address_that_is_none_is_a_wrong_command_line() {
+    for address in ["here", "here:99999", ":12345", "here:"] {
+        for more in [&[][..], &["--json"], &["--watch"]] {
+            let output = loteria(&[&["status", "--address", address], more].concat());
+            assert_eq!(output.status.code(), Some(2), "{address}");
+            assert!(text(&output.stderr).contains("HOST:PORT"), "{}", text(&output.stderr));
+        }
+    }
+}
+
+#[test]
+fn who_reads_only_the_beginning_gets_no_error() {
+    let script = r#"{ "$0" compose --agencies 1000; echo "exit code $?" >&2; } | head -n 1"#;
+    let output = output(Command::new("bash").args(["-c", script, &PROGRAM]));
+    assert_eq!(text(&output.stderr), "exit code 141\n");
+}
+
+#[test]
+fn a_server_that_is_silent_is_waited_for_two_seconds() {
+    let begun = Instant::now();
+    let output = status(&frame(0x0F, STATUS.as_bytes())[..20], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let taken = begun.elapsed();
+    assert!(taken >= Duration::from_secs(2) && taken < Duration::from_secs(3), "{taken:?}");
+}
+
+#[test]
+fn every_shell_gets_completions_of_every_command() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = loteria(&["completions", shell]);
+        assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+        let script = text(&output.stdout);
+        for word in COMMANDS.iter().chain(&["--birthdate", "--csv"]) {
+            // The shells write a flag each in their own way.
+            assert!(script.contains(word.trim_start_matches('-')), "{shell}: {word}");
+        }
+    }
+    assert_eq!(loteria(&["completions", "tcsh"]).status.code(), Some(2));
+}
+
+#[test]
+fn bash_completes_with_the_script() {
+    let script = r#"source <("$0" completions bash) && COMP_WORDS=(loteria win) && COMP_CWORD=1 &&
+        _loteria loteria win loteria && echo "${COMPREPLY[@]}""#;
+    let output = output(Command::new("bash").args(["-c", script, &PROGRAM]));
+    assert_eq!(text(&output.stdout), "winners\n", "{}", text(&output.stderr));
+}
+
+#[test]
+fn every_command_has_a_page_of_the_manual() {
+    let page = text(&loteria(&["man"]).stdout);
+    for command in COMMANDS {
+        assert!(page.contains(&format!("loteria\\-{command}(1)")), "{command} in {page}");
+        let output = loteria(&["man", command]);
+        assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+        assert!(text(&output.stdout).contains(&format!(".TH loteria-{command} 1")), "{command}");
+    }
+    let server = text(&loteria(&["man", "server"]).stdout);
+    let setting = ".TP\n\\fBSTORAGE_FILEPATH\\fR\nthe file of all bets";
+    assert!(server.contains(setting) && server.contains("\\-\\-check"), "{server}");
+    assert!(server.contains(".PP\nExit code 0: ") && server.contains("\"loteria 0."), "{server}");
+    let completions = text(&loteria(&["man", "completions"]).stdout);
+    assert!(completions.contains(".EX\n  source <(loteria completions bash)\n.EE\n"), "{completions}");
+    assert_eq!(loteria(&["man", "nonsense"]).status.code(), Some(2));
+}

@@ -1,0 +1,292 @@
+//! The architecture: the modules of `src` stand in layers, and each uses only those below it. And that the tests which the
+//! README names for its promises are there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// From the bottom to the top. Modules of one layer do not use each other.
+const LAYERS: [&[&str]; 8] = [
+    // The domain, which needs nothing; how a line is logged; what confines a handler, as a value.
+    &["lottery", "logging", "confinement"],
+    // What the operating system gives, made safe, which knows nothing of bets; the wire, which makes no system call.
+    &["system", "protocol"],
+    // Where a test has a process killed.
+    &["failpoint"],
+    // The channels between the server's processes; the settings; files that are made up.
+    &["ipc", "config", "sample", "compose"],
+    // A server is asked how it is, and how that looks.
+    &["status"],
+    // The two sides of a connection, which know nothing of each other.
+    &["server", "agency"],
+    // They read what the server has written; the demo runs the other programs as processes, so it uses neither.
+    &["audit", "demo"],
+    // The command line, which starts all of it.
+    &["cli"],
+];
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The Rust files of a module: `name.rs` and all in the folder of that name.
+fn files_of(module: &str) -> Vec<PathBuf> {
+    let mut files = vec![source().join(module).with_extension("rs")];
+    let mut folders = vec![source().join(module)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.retain(|path| path.is_file());
+    files
+}
+
+/// The modules that some source names by `crate::`, in code: not in a comment, where they may stand as links.
+fn used_by(source: &str) -> BTreeSet<String> {
+    let code =
+        source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join(" ");
+    let mut used = BTreeSet::new();
+    for rest in code.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            Some(group) => used.extend(heads(group)),
+            None => used.extend(name(rest)),
+        }
+    }
+    used
+}
+
+/// The first name of each path of a group such as `{a, b::{c, d}}`, of which the first brace is gone.
+fn heads(group: &str) -> Vec<String> {
+    let mut depth = 1;
+    let mut found: Vec<_> = name(group.trim_start()).into_iter().collect();
+    for (at, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 1 => found.extend(name(group.split_at(at + 1).1.trim_start())),
+            _ => (),
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    found
+}
+
+fn name(path: &str) -> Option<String> {
+    let end =
+        path.find(|character: char| !character.is_alphanumeric() && character != '_').unwrap_or(path.len());
+    (end > 0).then(|| path.split_at(end).0.to_owned())
+}
+
+#[test]
+fn each_module_uses_only_those_of_the_layers_below_it() {
+    let mut below: BTreeSet<String> = BTreeSet::new();
+    for layer in LAYERS {
+        for &module in layer {
+            for file in files_of(module) {
+                for used in used_by(&fs::read_to_string(&file).unwrap()) {
+                    let file = file.display();
+                    assert!(used == module || below.contains(&used), "{file}: `{module}` uses `{used}`");
+                }
+            }
+        }
+        below.extend(layer.iter().map(|&module| module.to_owned()));
+    }
+}
+
+#[test]
+fn each_module_has_its_layer() {
+    let library = fs::read_to_string(source().join("lib.rs")).unwrap();
+    let modules: BTreeSet<_> = library
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ")?.strip_suffix(';'))
+        .collect();
+    assert_eq!(modules, LAYERS.into_iter().flatten().copied().collect());
+    for module in modules {
+        assert!(!files_of(module).is_empty(), "{module}");
+    }
+}
+
+#[test]
+fn a_use_is_found_however_it_is_written() {
+    let source = "
+        //! [`crate::comment`]
+        use crate::one::{Two, three};
+        pub use crate::{
+            four, // crate::comment
+            five::{Six, seven},
+            eight,
+        };
+        fn run() { crate::nine::run(); }
+    ";
+    assert_eq!(used_by(source).into_iter().collect::<Vec<_>>(), ["eight", "five", "four", "nine", "one"]);
+}
+
+/// A file's module path, such as `server::storage::disk`. The path of `lib.rs` is empty.
+fn module_of(file: &Path) -> String {
+    let path = file.strip_prefix(source()).unwrap().with_extension("");
+    let names: Vec<_> = path.iter().map(|name| name.to_str().unwrap()).collect();
+    let names = match names.as_slice() {
+        ["lib"] => &[],
+        [folders @ .., "mod"] => folders,
+        all => all,
+    };
+    names.join("::")
+}
+
+/// The code of a file without its comments and without its unit tests, which may use what they like.
+fn code_of(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    let (code, _tests) = text.split_once("#[cfg(test)]\nmod ").unwrap_or((&text, ""));
+    code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// All paths that begin with `start`, in full: of `a::{b, c::{d}}` these are `a::b` and `a::c::d`.
+fn paths_from(start: &str, code: &str) -> Vec<String> {
+    let is_start = |at: usize| {
+        !code.split_at(at).0.ends_with(|before: char| before.is_alphanumeric() || "_:".contains(before))
+    };
+    let places = code.match_indices(start).filter(|(at, _)| is_start(*at));
+    places.flat_map(|(at, _)| expand(code.split_at(at).1).0).collect()
+}
+
+/// The paths of one tree of `use`, and how many bytes it takes.
+fn expand(tree: &str) -> (Vec<String>, usize) {
+    let mut taken = tree.len() - tree.trim_start().len();
+    let mut path = Vec::new();
+    loop {
+        let rest = tree.split_at(taken).1;
+        if rest.starts_with('{') {
+            let mut found = Vec::new();
+            taken += 1;
+            while !tree.split_at(taken).1.trim_start().starts_with('}') && taken < tree.len() {
+                let (inner, length) = expand(tree.split_at(taken).1);
+                taken += length;
+                found.extend(inner.into_iter().map(|inner| format!("{}::{inner}", path.join("::"))));
+                let rest = tree.split_at(taken).1;
+                taken += rest
+                    .find([',', '}'])
+                    .map_or(rest.len(), |at| at + usize::from(rest.as_bytes()[at] == b','));
+            }
+            return (found, taken + 1);
+        }
+        let Some(name) = name(rest) else { return (vec![path.join("::")], taken) };
+        taken += name.len();
+        path.push(name);
+        if !tree.split_at(taken).1.starts_with("::") {
+            return (vec![path.join("::")], taken);
+        }
+        taken += 2;
+    }
+}
+
+/// The files whose names this one uses, as module paths. A parent that only declares a module does not use it.
+fn imports_of(module: &str, code: &str, modules: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut paths: Vec<String> = paths_from("crate::", code);
+    paths.extend(["super::", "self::"].iter().flat_map(|start| paths_from(start, code)));
+    let children =
+        modules.iter().filter(|other| other.rsplit_once("::").map_or("", |(parent, _)| parent) == module);
+    for child in children {
+        let name = child.rsplit("::").next().unwrap();
+        paths.extend(paths_from(&format!("{name}::"), code).iter().map(|path| format!("self::{path}")));
+    }
+    let mut found: BTreeSet<_> = paths.iter().filter_map(|path| file_of(module, path, modules)).collect();
+    found.remove(module);
+    found
+}
+
+/// The module whose file has what a path names.
+fn file_of(module: &str, path: &str, modules: &BTreeSet<String>) -> Option<String> {
+    let mut here: Vec<&str> = module.split("::").filter(|name| !name.is_empty()).collect();
+    let mut names = path.split("::").peekable();
+    while let Some(step) = names.next_if(|name| ["crate", "super", "self"].contains(name)) {
+        match step {
+            "crate" => here.clear(),
+            "super" => drop(here.pop()),
+            _ => (),
+        }
+    }
+    for name in names {
+        let deeper = here.iter().copied().chain([name]).collect::<Vec<_>>();
+        if !modules.contains(&deeper.join("::")) {
+            break;
+        }
+        here = deeper;
+    }
+    modules.contains(&here.join("::")).then(|| here.join("::"))
+}
+
+/// All files that one imports, itself or by way of others.
+fn reached_from(module: &str, imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let mut reached = BTreeSet::new();
+    let mut next = vec![module.to_owned()];
+    while let Some(module) = next.pop() {
+        next.extend(imports[&module].iter().filter(|used| reached.insert((*used).clone())).cloned());
+    }
+    reached
+}
+
+#[test]
+fn no_two_files_import_each_other_not_even_by_way_of_others() {
+    let mut files: Vec<_> = LAYERS.into_iter().flatten().flat_map(|&module| files_of(module)).collect();
+    files.retain(|file| file.extension().is_some_and(|end| end == "rs"));
+    let modules: BTreeSet<_> = files.iter().map(|file| module_of(file)).collect();
+    let imports: BTreeMap<_, _> = files
+        .iter()
+        .map(|file| (module_of(file), imports_of(&module_of(file), &code_of(file), &modules)))
+        .collect();
+    assert!(imports.values().map(BTreeSet::len).sum::<usize>() > 200, "are imports still found? {imports:?}");
+    let circles: Vec<_> =
+        imports.keys().filter(|module| reached_from(module, &imports).contains(*module)).collect();
+    assert!(circles.is_empty(), "each of these files imports itself by way of others: {circles:#?}");
+}
+
+#[test]
+fn an_import_is_resolved_to_its_file() {
+    let modules = ["a", "a::b", "a::c", "d", "d::e"].map(str::to_owned).into_iter().collect();
+    let code =
+        "use super::c::{self, One};\nuse crate::{a::Two, d::{e::Three, Four}};\nfn f() { super::five() }";
+    let imports = imports_of("a::b", code, &modules);
+    assert_eq!(imports.into_iter().collect::<Vec<_>>(), ["a", "a::c", "d", "d::e"]);
+    let imports = imports_of("a", "mod b;\nmod c;\nfn f() { c::six() }", &modules);
+    assert_eq!(imports.into_iter().collect::<Vec<_>>(), ["a::c"]);
+}
+
+/// The text of a test file, or for `--lib` of all sources.
+fn tests_in(file: &str) -> String {
+    if file == "--lib" {
+        let library = fs::read_to_string(source().join("lib.rs")).unwrap();
+        let modules = library.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "));
+        let files = modules.flat_map(|module| files_of(module.trim_end_matches(';')));
+        return files.map(|file| fs::read_to_string(file).unwrap()).collect();
+    }
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let folders = fs::read_dir(&tests).unwrap().map(|entry| entry.unwrap().path());
+    let mut files = folders.chain([tests]).map(|folder| folder.join(file).with_extension("rs"));
+    let file = files.find(|path| path.exists()).unwrap_or_else(|| panic!("tests/*/{file}.rs is missing"));
+    fs::read_to_string(file).unwrap()
+}
+
+#[test]
+fn every_test_that_the_readme_names_for_a_promise_is_there() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (_, durability) = readme.split_once("| event | what holds | tests |\n|---|---|---|\n").unwrap();
+    let rows = durability.lines().take_while(|line| line.starts_with('|'));
+    let mut found = 0;
+    for cell in rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next()) {
+        for of_a_file in cell.split("; ") {
+            let mut names = of_a_file.split('`').skip(1).step_by(2);
+            let text = tests_in(names.next().unwrap());
+            for name in names {
+                let is_there =
+                    [format!("fn {name}("), format!("    {name}: ")].iter().any(|form| text.contains(form));
+                assert!(is_there, "the README names `{name}` in {of_a_file}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 40, "{found} tests are named: are they still found?");
+}

@@ -1,0 +1,255 @@
+//! The log: in JSON, and what the README's tables say of it against what the sources write.
+//!
+//! That every line which a test has the program write is in the tables is checked where logs are: see `common::log`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::log::check_line;
+use common::log_table::ROWS;
+use common::{Client, Log, Setup, bets, frame, free_port, kind, loteria, output, text, until, winner};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// The sources' calls that write a line, as far as they say it in so many words.
+#[derive(Debug, Default)]
+struct Call {
+    file: PathBuf,
+    action: Option<String>,
+    level: Option<String>,
+    result: Option<String>,
+    /// Of those fields that stand in the call; none where they are put together elsewhere.
+    fields: Option<BTreeSet<String>>,
+}
+
+impl Call {
+    fn parse(file: &Path, name: &str, arguments: &str) -> Self {
+        let after = |mark: &str| {
+            let (_, rest) = arguments.split_once(mark)?;
+            Some(rest.chars().take_while(char::is_ascii_alphabetic).collect::<String>())
+        };
+        let result = after("Outcome::").map(|name| match &*name {
+            "InProgress" => "in_progress".to_owned(),
+            other => other.to_lowercase(),
+        });
+        let level = if name == "info" { Some("INFO".to_owned()) } else { after("Level::") };
+        let first_text = arguments.split('"').nth(1).filter(|_| {
+            // The action is the first argument of `info`, the second of `event`.
+            let before = arguments.split('"').next().unwrap_or("");
+            before.matches(',').count() == usize::from(name == "event")
+        });
+        let fields = arguments.contains("&[").then(|| {
+            let keys = arguments.split("(\"").skip(1);
+            keys.filter_map(|rest| rest.split_once("\", ")).map(|(key, _)| key.to_owned()).collect()
+        });
+        Self {
+            file: file.to_owned(),
+            action: first_text.map(str::to_owned),
+            level: level.map(|name| name.to_uppercase()),
+            result,
+            fields,
+        }
+    }
+
+    fn fits(&self, row: &common::log_table::Row) -> bool {
+        let known = |what: &Option<String>, allowed: &BTreeSet<String>| {
+            what.as_ref().is_none_or(|what| allowed.contains(what))
+        };
+        self.action.as_ref().is_none_or(|action| *action == row.action)
+            && known(&self.level, &row.levels)
+            && known(&self.result, &row.results)
+            && self.fields.as_ref().is_none_or(|fields| {
+                if row.has_all_fields { *fields == row.fields } else { fields.is_subset(&row.fields) }
+            })
+    }
+}
+
+/// The sources that write what people read, each without its tests.
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("simulated_disk") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs")
+                && !path.ends_with("system/probe.rs")
+            {
+                let text = fs::read_to_string(&path).unwrap();
+                let program = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
+                sources.push((path, program));
+            }
+        }
+    }
+    sources
+}
+
+/// The arguments of each call of that function in a text.
+fn arguments_of<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let calls = text.match_indices(name).filter(move |(at, _)| {
+        let before = &text[..*at];
+        let is_whole = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.');
+        is_whole && !before.ends_with("fn ") && text[*at + name.len()..].starts_with('(')
+    });
+    calls.map(move |(at, _)| {
+        let arguments = &text[at + name.len() + 1..];
+        let mut depth = 1;
+        let end = arguments.find(|c: char| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            depth == 0
+        });
+        &arguments[..end.unwrap()]
+    })
+}
+
+fn calls(sources: &[(PathBuf, String)]) -> Vec<Call> {
+    let mut calls = Vec::new();
+    for (path, text) in sources {
+        for name in ["event", "info"] {
+            calls.extend(arguments_of(text, name).map(|arguments| Call::parse(path, name, arguments)));
+        }
+    }
+    calls
+}
+
+#[test]
+fn every_line_that_the_sources_write_is_in_the_readme() {
+    let calls = calls(&sources());
+    assert!(calls.len() > 40, "{} calls: are they still found?", calls.len());
+    let in_words = calls.iter().filter(|call| call.action.is_some() && call.level.is_some());
+    assert!(in_words.clone().count() > 30, "{} calls say it in so many words", in_words.count());
+    for call in &calls {
+        assert!(ROWS.iter().any(|row| call.fits(row)), "the README has no row for {call:?}");
+    }
+}
+
+#[test]
+fn every_line_that_the_readme_has_is_written_by_the_sources() {
+    let sources = sources();
+    let calls = calls(&sources);
+    for row in ROWS.iter() {
+        let quoted = format!("\"{}\"", row.action);
+        let files: Vec<_> = sources.iter().filter(|(_, text)| text.contains(&quoted)).collect();
+        let written = calls.iter().any(|call| {
+            call.fits(row) && (call.action.is_some() || files.iter().any(|(path, _)| *path == call.file))
+        });
+        assert!(written, "no call in the sources writes {row:?}");
+        for field in &row.fields {
+            let key = format!("(\"{field}\", ");
+            assert!(
+                files.iter().any(|(_, text)| text.contains(&key)),
+                "nobody writes the field {field} of {row:?}"
+            );
+        }
+    }
+}
+
+/// Lines as JSON objects.
+fn objects(log: &Log) -> Vec<Value> {
+    log.assert_well_formed();
+    log.0.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn find<'a>(objects: &'a [Value], action: &str) -> &'a Value {
+    objects
+        .iter()
+        .find(|object| object["action"] == action)
+        .unwrap_or_else(|| panic!("no {action} in {objects:?}"))
+}
+
+#[test]
+fn a_server_writes_its_log_in_json_from_the_first_to_the_last_line() {
+    let port = free_port();
+    let setup = Setup::new().with("LOG_FORMAT", "json").with("SERVER_PORT", port).with("CLIENTS_AMOUNT", 1);
+    let mut server = setup.spawn();
+    until("it listens", || Client::try_connect(port).is_ok());
+    let nasty = "a|\"b\"\\ \n\u{2028}ñ";
+    Client::connect(port).classic(kind::BET, &winner(1, nasty).record(), kind::BET_ACK, b"OK");
+    let mut other = bets(1, 0..1)[0].record();
+    other[0] = b'9';
+    Client::connect(port).classic(kind::BET, &other, kind::ERROR, b"no such agency: the agencies are 1 to 1");
+    Client::connect(port).send(&frame(kind::END, &[1]));
+    until("the draw", || server.log().0.contains("sorteo"));
+    server.stop(Signal::SIGTERM);
+    let objects = objects(&server.log());
+    assert_eq!(objects.first().unwrap()["action"], "config");
+    assert_eq!(find(&objects, "config")["port"], port.to_string());
+    let stored = find(&objects, "apuesta_almacenada");
+    assert_eq!(
+        (&stored["dni"], &stored["numero"], &stored["level"]),
+        (&nasty.into(), &"7574".into(), &"INFO".into())
+    );
+    assert_eq!(find(&objects, "sorteo").as_object().unwrap().len(), 4);
+    assert_eq!(objects.last().unwrap()["action"], "shutdown");
+}
+
+/// Runs the program in an empty folder with those variables: its exit code and what it wrote to standard error.
+fn run(command: &str, file: &str, variables: &[(&str, &str)]) -> (Option<i32>, Log) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.ini"), file).unwrap();
+    let mut command = loteria(&[command]);
+    let output = output(command.current_dir(folder.path()).envs(variables.iter().copied()));
+    (output.status.code(), Log(text(&output.stderr)))
+}
+
+#[test]
+fn an_error_of_the_configuration_has_the_form_that_the_environment_asks_for() {
+    for command in ["server", "agency"] {
+        let (code, log) = run(command, "[DEFAULT]\nNO = 1\n[AGENCY]\nNO = 1\n", &[("LOG_FORMAT", "json")]);
+        let objects = objects(&log);
+        assert_eq!((code, objects.len(), &objects[0]["key"]), (Some(2), 1, &"NO".into()));
+        assert_eq!(objects[0]["level"], "CRITICAL");
+        let (code, log) = run(command, "", &[("LOG_FORMAT", "xml"), ("CLI_ID", "1")]);
+        let line = log.lines().next().unwrap();
+        assert!(
+            code == Some(2) && line.contains("key: LOG_FORMAT | value: xml | origin: environment"),
+            "{line}"
+        );
+        assert!(line.ends_with("allowed: text or json"), "{line}");
+    }
+}
+
+#[test]
+fn an_agency_has_its_form_from_the_environment_or_the_file() {
+    for (file, variables) in [
+        ("", &[("CLI_ID", "1"), ("LOG_FORMAT", "JSON")][..]),
+        ("[AGENCY]\nLOG_FORMAT = json\n", &[("CLI_ID", "1")]),
+    ] {
+        let (code, log) = run("agency", file, variables);
+        let objects = objects(&log);
+        assert_eq!(code, Some(1));
+        assert_eq!(find(&objects, "config")["id"], "1");
+        assert!(find(&objects, "agency")["error"].as_str().unwrap().contains("agency-1.csv"));
+    }
+    let text = run("agency", "[AGENCY]\nLOG_FORMAT = json\n", &[("CLI_ID", "1"), ("LOG_FORMAT", "text")]).1;
+    text.assert_well_formed();
+    assert!(text.0.contains("action: agency | result: fail"), "{}", text.0);
+}
+
+#[test]
+fn the_grammar_of_the_log_takes_good_lines_and_no_others() {
+    let time = "2024-02-29 23:59:59";
+    for good in [
+        "INFO     action: sorteo | result: success",
+        "CRITICAL action: x | result: fail | error: a: b \\x7c c",
+        "DEBUG    action: x | result: in_progress | dni:  | numero: 7",
+    ] {
+        assert_eq!(check_line(&format!("{time} {good}")), Ok(()), "{good}");
+    }
+    for bad in [
+        "INFO    action: sorteo | result: success",
+        "INFO     sorteo | result: success",
+        "INFO     action: sorteo",
+        "INFO     action: sorteo | result: ok",
+        "INFO     action: a | result: fail | text",
+        "INFO     action: a | result: fail | k: a|b: c",
+        "INFO     action: a | result: fail | action: b",
+        "INFO     action: a | result: fail | k: \u{1b}[31m",
+        "INFO     action: a | result: fail | k: v\r",
+    ] {
+        assert!(check_line(&format!("{time} {bad}")).is_err(), "{bad}");
+    }
+    assert!(check_line("[2024-02-29T23:59:59Z INFO loteria] action: a | result: fail").is_err());
+}

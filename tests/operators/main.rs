@@ -1,0 +1,18 @@
+//! What people run and read: commands, configuration, log, status, metrics; and the order of the source.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by a panic, and says on standard error why it is skipped"
+)]
+
+mod audit;
+mod cli;
+mod config;
+mod layers;
+mod logs;
+mod metrics;
+mod status;
+mod watch;

@@ -1,0 +1,137 @@
+//! STATUS: how the contest goes, as JSON, for operators and health checks.
+
+use common::{Setup, bets, frame, kind, processes, server_of, status, until, winner};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+#[test]
+fn a_status_tells_how_the_contest_goes() {
+    let server = Setup::of(3).with("MAX_CLIENTS", 50).start();
+    let (mut first, _) = server.session(1);
+    first.store(0, &bets(1, 0..7));
+    server.session(2).0.store(0, &[winner(2, "1")]);
+    first.end_agency();
+    server.wait_for_handlers(1);
+    let got = status(server.port());
+    let mut keys: Vec<&str> = got.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "agencies",
+            "batches",
+            "bets",
+            "confinement",
+            "connections",
+            "draw",
+            "drawn",
+            "ended",
+            "group_bets",
+            "handlers",
+            "max_clients",
+            "per_agency",
+            "refusals",
+            "storage_restarts",
+            "sync_seconds",
+            "uptime_seconds"
+        ]
+    );
+    assert_eq!((&got["agencies"], &got["ended"], &got["bets"]), (&json!(3), &json!(1), &json!(8)));
+    assert_eq!((&got["drawn"], &got["draw"]), (&json!(false), &json!(null)));
+    assert_eq!((&got["max_clients"], &got["storage_restarts"]), (&json!(50), &json!(0)));
+    let handlers = got["handlers"].as_u64().unwrap();
+    assert!((1..=2).contains(&handlers), "one session, and perhaps the one that asks: {handlers}");
+    assert!(got["uptime_seconds"].as_f64().unwrap() < 60.0);
+    assert_eq!(
+        got["per_agency"],
+        json!([
+            {"agency": 1, "bets": 7, "ended": true},
+            {"agency": 2, "bets": 1, "ended": false},
+            {"agency": 3, "bets": 0, "ended": false},
+        ])
+    );
+}
+
+#[test]
+fn a_status_tells_what_was_counted_and_what_of_it_outlasts_a_storage_service() {
+    let server = server_of(1);
+    let (mut session, _) = server.session(1);
+    session.store(0, &bets(1, 0..1));
+    session.store(1, &bets(1, 1..150));
+    session.send_bets(151, &bets(1, 151..152));
+    session.expect_error();
+    server.connect().refused(kind::BET, b"no record");
+    let got = status(server.port());
+    assert_eq!((&got["batches"], &got["connections"]), (&json!(2), &json!(3)));
+    let bounds = json!([1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0]);
+    let groups = json!({"le": bounds, "counts": [1, 0, 0, 1, 0, 0, 0], "sum": 150.0});
+    assert_eq!(got["group_bets"], groups);
+    let syncs = &got["sync_seconds"];
+    let counts = syncs["counts"].as_array().unwrap();
+    assert_eq!(counts.len(), syncs["le"].as_array().unwrap().len() + 1);
+    assert_eq!(counts.iter().map(|count| count.as_u64().unwrap()).sum::<u64>(), 2);
+    assert!(syncs["sum"].as_f64().unwrap() > 0.0);
+    assert_eq!(refused(&got), [("handler", "bets", 1), ("storage", "gap", 1)]);
+    let before = server.storage();
+    processes::send(before, Signal::SIGKILL);
+    until("there is another storage service", || server.storage() != before);
+    let got = status(server.port());
+    assert_eq!((&got["bets"], &got["batches"], &got["connections"]), (&json!(150), &json!(0), &json!(4)));
+    assert_eq!(got["group_bets"]["sum"], json!(0.0));
+    assert_eq!(refused(&got), [("handler", "bets", 1)]);
+}
+
+/// Who refused and why, where anybody did, and how often.
+fn refused(status: &serde_json::Value) -> Vec<(&str, &str, u64)> {
+    let all = status["refusals"].as_array().unwrap().iter();
+    let all = all.map(|one| (one["by"].as_str(), one["reason"].as_str(), one["count"].as_u64()));
+    all.map(|(by, reason, count)| (by.unwrap(), reason.unwrap(), count.unwrap()))
+        .filter(|(.., count)| *count > 0)
+        .collect()
+}
+
+#[test]
+fn a_status_tells_of_the_draw() {
+    let server = server_of(1);
+    server.session(1).0.end_agency();
+    let got = status(server.port());
+    assert_eq!((&got["drawn"], &got["ended"]), (&json!(true), &json!(1)));
+    assert!(got["draw"].is_object(), "{got}");
+    assert!(got["draw"].to_string().contains("7574"), "{got}");
+}
+
+#[test]
+fn a_status_of_many_agencies_is_whole() {
+    let server = server_of(65_535);
+    server.session(65_535).0.store(0, &bets(65_535, 0..2));
+    let got = status(server.port());
+    assert_eq!(got["agencies"], 65_535);
+    let agencies = got["per_agency"].as_array().unwrap();
+    assert_eq!(agencies.last().unwrap(), &json!({"agency": 65_535, "bets": 2, "ended": false}));
+}
+
+#[test]
+fn health_checks_leave_nothing_in_a_log_at_info() {
+    let server = Setup::new().with("LOGGING_LEVEL", "INFO").start();
+    let before = server.log().0;
+    for _ in 0..5 {
+        status(server.port());
+    }
+    server.wait_for_handlers(0);
+    assert_eq!(server.log().0, before);
+    server.connect().refused(kind::STATUS_REQUEST, b"x");
+    assert_eq!(server.log().lines_with("action: protocol | result: fail | ip: 127.0.0.1").len(), 1);
+}
+
+#[test]
+fn a_status_is_answered_only_when_storage_answers() {
+    let server = Setup::new().start();
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    let mut client = server.connect();
+    client.send(&frame(kind::STATUS_REQUEST, b""));
+    client.expect_silence();
+    processes::send(storage, Signal::SIGCONT);
+    assert_eq!(client.read_frame().0, kind::STATUS);
+    client.expect_eof();
+}

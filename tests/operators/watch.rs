@@ -1,0 +1,233 @@
+//! `loteria status --watch`: the live view on a terminal that the test plays, and the lines where there is none.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::ops::{Deref, DerefMut};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use common::terminal::{Left, OnTerminal};
+use common::{Running, RunningServer, Setup, bets, loteria, processes, server_of, until};
+use nix::sys::signal::Signal;
+use nix::sys::termios::LocalFlags;
+
+const ENTERS: &str = "\x1b[?1049h";
+const LEAVES: &str = "\x1b[?1049l";
+const HIDES: &str = "\x1b[?25l";
+const SHOWS: &str = "\x1b[?25h";
+
+/// A watcher on a terminal.
+struct Watched(OnTerminal);
+
+impl Watched {
+    fn start(address: &str, variables: &[(&str, &str)]) -> Self {
+        let mut command = loteria(&["status", "--watch", "--address", address]);
+        command.envs(variables.iter().copied());
+        Self(OnTerminal::start(command, (24, 80)))
+    }
+
+    /// One that has taken the terminal over and shows a contest.
+    fn of(server: &RunningServer) -> Self {
+        let watched = Self::start(&server.address(), &[]);
+        watched.wait_for("stored");
+        assert!(!watched.mode().local_flags.contains(LocalFlags::ICANON), "it reads single keys");
+        watched
+    }
+
+    /// Leaves it with a key.
+    #[track_caller]
+    fn leave(mut self) -> String {
+        self.type_in(b"q");
+        self.expect_end(0)
+    }
+
+    /// It must end, and leave the terminal as it found it. All that it wrote.
+    #[track_caller]
+    fn expect_end(self, code: i32) -> String {
+        let Left { code: got, written, mode_is_as_before, .. } = self.0.end();
+        assert_eq!((got, mode_is_as_before), (Some(code), true));
+        assert_eq!([ENTERS, LEAVES].map(|sequence| written.matches(sequence).count()), [1, 1]);
+        for (first, then) in [(ENTERS, LEAVES), (HIDES, SHOWS)] {
+            assert!(written.rfind(first) < written.rfind(then), "{then:?} is missing");
+        }
+        written
+    }
+}
+
+impl Deref for Watched {
+    type Target = OnTerminal;
+
+    fn deref(&self) -> &OnTerminal {
+        &self.0
+    }
+}
+
+impl DerefMut for Watched {
+    fn deref_mut(&mut self) -> &mut OnTerminal {
+        &mut self.0
+    }
+}
+
+#[test]
+fn q_ctrl_c_and_signals_leave_the_terminal_as_it_was() {
+    let server = Setup::new().start();
+    for keys in [&b"q"[..], b"Q", b"\x03", b"xq"] {
+        let mut watched = Watched::of(&server);
+        watched.type_in(keys);
+        watched.expect_end(0);
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let watched = Watched::of(&server);
+        watched.process.signal(signal);
+        watched.expect_end(0);
+    }
+}
+
+#[test]
+fn other_keys_do_nothing() {
+    let server = Setup::new().start();
+    let mut watched = Watched::of(&server);
+    watched.type_in(b"x \x1b[A\x1b[B\r");
+    server.session(1).0.store(0, &bets(1, 0..7));
+    // It has read the keys by the time that it shows what came after them.
+    watched.wait_for("7 stored");
+    watched.leave();
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_panic_leaves_the_terminal_as_it_was() {
+    let server = Setup::new().start();
+    let watched =
+        Watched::start(&server.address(), &[("FAILPOINTS", "watch_draws=1*off->panic(on purpose)")]);
+    let seen = watched.expect_end(101);
+    let (_, after) = seen.rsplit_once(LEAVES).unwrap();
+    assert!(after.contains("on purpose"), "said where it can be read: {after}");
+}
+
+#[test]
+fn it_shows_the_contest_and_what_happens() {
+    let server = server_of(2);
+    let watched = Watched::of(&server);
+    let (mut session, _) = server.session(1);
+    session.store(0, &bets(1, 0..7));
+    watched.wait_for("7 stored");
+    session.end_agency();
+    watched.wait_for("agency 1 has ended");
+    server.session(2).0.end_agency();
+    watched.wait_for("the draw was made: 7574 won");
+    watched.leave();
+}
+
+#[test]
+fn a_server_that_goes_is_waited_for() {
+    let mut server = Setup::new().start();
+    let watched = Watched::of(&server);
+    let port = server.port();
+    server.terminate();
+    watched.wait_for("no answer for");
+    watched.wait_for("Connection refused");
+    let again = server.setup().with("SERVER_PORT", port).start();
+    watched.wait_for("the server answers again");
+    watched.leave();
+    drop(again);
+}
+
+#[test]
+fn it_leaves_while_the_server_does_not_answer() {
+    let server = Setup::new().start();
+    let watched = Watched::of(&server);
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    watched.wait_for("no answer within 2 s");
+    let asked = Instant::now();
+    watched.leave();
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    processes::send(storage, Signal::SIGCONT);
+}
+
+#[test]
+fn it_fits_itself_to_a_terminal_that_changes_its_size() {
+    let server = server_of(500);
+    let watched = Watched::of(&server);
+    watched.wait_for("and 484 more");
+    watched.resize((50, 160));
+    watched.wait_for("and 364 more");
+    watched.leave();
+}
+
+#[test]
+fn there_are_no_colours_where_they_are_not_wanted() {
+    let server = Setup::new().start();
+    for (variables, coloured) in [(&[][..], true), (&[("NO_COLOR", "1")], false), (&[("NO_COLOR", "")], true)]
+    {
+        let watched = Watched::start(&server.address(), variables);
+        watched.wait_for("stored");
+        let seen = watched.leave();
+        assert_eq!(has_colours(&seen), coloured, "{variables:?} {seen:?}");
+    }
+}
+
+/// Whether a sequence that sets attributes (`CSI .. m`) sets a foreground: 30 to 38, or 90 to 97.
+fn has_colours(seen: &str) -> bool {
+    let attributes = seen.split("\x1b[").filter_map(|sequence| {
+        let end = sequence.find(|c: char| c.is_ascii_alphabetic())?;
+        sequence[end..].starts_with('m').then(|| &sequence[..end])
+    });
+    let mut numbers =
+        attributes.flat_map(|list| list.split(';')).filter_map(|number| number.parse::<u8>().ok());
+    numbers.any(|number| matches!(number, 30..=38 | 90..=97))
+}
+
+/// What it writes where there is no terminal, until it is told to end. It must end well.
+fn lines(address: &str, enough: &str, act: impl FnOnce()) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out");
+    let mut command = loteria(&["status", "--watch", "--address", address]);
+    let mut process = Running::start(command.stdout(File::create(&path).unwrap()));
+    let written = || std::fs::read_to_string(&path).unwrap();
+    until("the first line", || !written().is_empty());
+    act();
+    until(enough, || written().contains(enough));
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.end().code(), Some(0));
+    written()
+}
+
+#[test]
+fn without_a_terminal_there_are_lines() {
+    let server = server_of(1);
+    let text = lines(&server.address(), "1 of 1 agency ended", || {
+        let (mut session, _) = server.session(1);
+        session.store(0, &bets(1, 0..7));
+        session.end_agency();
+    });
+    assert!(!text.contains('\x1b'), "{text}");
+    for part in ["the server answers\n", " 0 bets, ", " 7 bets, ", "agency 1 has ended\n", "7574 won"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let one_second = |line: &str| line[..19].to_owned();
+    let contest: Vec<String> = text.lines().filter(|line| line.contains(" bets, ")).map(one_second).collect();
+    let mut once = contest.clone();
+    once.dedup();
+    assert!(contest.len() <= once.len() + 1, "{text}");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_line() {
+    let text = lines("127.0.0.1:1", "\n", || ());
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains("the server does not answer: Connection refused"), "{text}");
+}
+
+#[test]
+fn who_has_seen_enough_ends_it() {
+    let server = Setup::new().start();
+    let mut command = loteria(&["status", "--watch", "--address", &server.address()]);
+    let mut process = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    drop(process.stdout());
+    let code = process.end().code();
+    let mut error = String::new();
+    process.stderr().read_to_string(&mut error).unwrap();
+    assert_eq!((code, &*error), (Some(0), ""));
+}

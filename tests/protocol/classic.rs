@@ -1,0 +1,298 @@
+//! The classic messages: one frame per connection, as the original's client sends them.
+
+use common::client::store_each;
+use common::{Bet, Setup, bets, frame, kind, records, rows, status, until};
+
+const OK: &[u8] = b"OK";
+
+fn record(fields: [&str; 6]) -> Vec<u8> {
+    fields.join("\x1f").into_bytes()
+}
+
+#[test]
+fn a_bet_is_stored_logged_and_acknowledged_in_that_order() {
+    let server = Setup::new().start();
+    let mut client = server.connect();
+    client.send_frame(kind::BET, &record(["1", "Santiago", "Lorca", "30904465", "1999-03-17", "2201"]));
+    client.expect(kind::BET_ACK, OK);
+    let log = server.log();
+    assert!(log.has("apuesta_almacenada | result: success | dni: 30904465 | numero: 2201"));
+    assert!(log.has("accept_connections | result: success | ip: 127.0.0.1"));
+    assert_eq!(server.bets_file(), b"1,Santiago,Lorca,30904465,1999-03-17,2201\r\n");
+    client.expect_eof();
+}
+
+#[test]
+fn a_batch_is_stored_logged_and_acknowledged_in_that_order() {
+    let server = Setup::new().start();
+    let batch = bets(3, 0..136);
+    let mut client = server.connect();
+    client.send_frame(kind::MULTIPLE_BETS, &records(&batch));
+    client.expect(kind::BET_ACK, OK);
+    assert!(server.log().has("apuesta_recibida | result: success | cantidad: 136"));
+    assert_eq!(server.bets_file(), rows(&batch));
+    client.expect_eof();
+}
+
+#[test]
+fn a_batch_of_one_is_a_batch() {
+    let server = Setup::new().start();
+    server.connect().classic(kind::MULTIPLE_BETS, &records(&bets(1, 0..1)), kind::BET_ACK, OK);
+    assert!(server.log().has("apuesta_recibida | result: success | cantidad: 1"));
+    assert!(server.log().lines_with("apuesta_almacenada").is_empty());
+}
+
+#[test]
+fn a_batch_of_several_agencies_is_taken_if_all_its_bets_are_good() {
+    let server = Setup::new().start();
+    let batch = [bets(1, 0..2), bets(5, 0..1), bets(2, 7..9)].concat();
+    server.connect().classic(kind::MULTIPLE_BETS, &records(&batch), kind::BET_ACK, OK);
+    assert_eq!(server.bets_file(), rows(&batch));
+    assert_eq!(status(server.port())["bets"], 5);
+}
+
+#[test]
+fn a_bet_in_two_messages_is_two_bets() {
+    let server = Setup::new().start();
+    let twice = [bets(1, 0..1), bets(1, 0..1)].concat();
+    store_each(server.port(), &twice);
+    assert_eq!(server.bets_file(), rows(&twice));
+}
+
+#[test]
+fn leading_zeros_of_agency_and_number_do_not_reach_the_file() {
+    let server = Setup::new().start();
+    let bet = record(["007", "A", "B", "0042", "2000-02-29", "0007"]);
+    server.connect().refused(kind::BET, &bet);
+    let bet = record(["0005", "A", "B", "0042", "2000-02-29", "0007"]);
+    server.connect().classic(kind::BET, &bet, kind::BET_ACK, OK);
+    assert_eq!(server.bets_file(), b"5,A,B,0042,2000-02-29,7\r\n");
+    assert!(server.log().has("apuesta_almacenada | result: success | dni: 0042 | numero: 7"));
+}
+
+#[test]
+fn texts_are_quoted_as_pythons_csv_writer_quotes_them() {
+    let server = Setup::new().start();
+    for [first, last, document] in [
+        ["", "", ""],
+        [" a ", "\t", "ñandú 😀"],
+        ["O\"Neil", "\"", "\"\""],
+        ["a,b", ",", "x\r\ny"],
+        ["\r", "\n", "'"],
+        ["a|b", "\u{1b}[31m", "\0"],
+    ] {
+        let bet = record(["1", first, last, document, "2000-01-01", "4294967295"]);
+        server.connect().classic(kind::BET, &bet, kind::BET_ACK, OK);
+    }
+    let expected = "1,,,,2000-01-01,4294967295\r\n\
+        1, a ,\t,ñandú 😀,2000-01-01,4294967295\r\n\
+        1,\"O\"\"Neil\",\"\"\"\",\"\"\"\"\"\",2000-01-01,4294967295\r\n\
+        1,\"a,b\",\",\",\"x\r\ny\",2000-01-01,4294967295\r\n\
+        1,\"\r\",\"\n\",',2000-01-01,4294967295\r\n\
+        1,a|b,\u{1b}[31m,\0,2000-01-01,4294967295\r\n";
+    assert_eq!(String::from_utf8(server.bets_file()).unwrap(), expected);
+}
+
+#[test]
+fn a_bet_that_is_no_bet_is_refused() {
+    let server = Setup::new().start();
+    let good = ["1", "A", "B", "1", "2000-01-01", "1"];
+    for (index, bad) in [
+        (0, "0"),
+        (0, "6"),
+        (0, "256"),
+        (0, "65537"),
+        (0, "4294967297"),
+        (0, "-1"),
+        (0, "+1"),
+        (0, ""),
+        (0, " 1"),
+        (0, "١"),
+        (0, "one"),
+        (4, "2001-02-29"),
+        (4, "2000-1-1"),
+        (4, ""),
+        (4, "01-01-2000"),
+        (4, "2000-01-01 "),
+        (5, ""),
+        (5, "-1"),
+        (5, "4294967296"),
+        (5, "1.0"),
+        (5, "1e3"),
+        (5, "0x1"),
+    ] {
+        let mut fields = good;
+        fields[index] = bad;
+        server.connect().refused(kind::BET, &record(fields));
+        server.connect().refused(kind::MULTIPLE_BETS, &record(fields));
+    }
+    for bad in [
+        &b""[..],
+        b"\x1e",
+        b"1",
+        b"1\x1fA\x1fB\x1f1\x1f2000-01-01",
+        b"1\x1f\xff\x1fB\x1f1\x1f2000-01-01\x1f1",
+    ] {
+        server.connect().refused(kind::BET, bad);
+        server.connect().refused(kind::MULTIPLE_BETS, bad);
+    }
+    server.connect().refused(kind::BET, &[&record(good), &b"\x1f1"[..]].concat());
+    server.connect().refused(kind::BET, &records(&bets(1, 0..2)));
+    assert_eq!(server.bets_file(), b"");
+    assert!(server.log().lines_with("result: success | dni").is_empty());
+}
+
+#[test]
+fn a_batch_with_one_bad_bet_is_refused_whole_and_logged_with_its_size() {
+    let server = Setup::new().start();
+    let good = records(&bets(1, 0..3));
+    for bad in [
+        &record(["6", "A", "B", "1", "2000-01-01", "1"])[..],
+        &record(["1", "A", "B", "1", "2000-13-01", "1"]),
+        b"",
+        b"1\x1f2",
+    ] {
+        for payload in [[&good[..], bad], [bad, &good[..]]] {
+            server.connect().refused(kind::MULTIPLE_BETS, &payload.join(&0x1e));
+        }
+    }
+    let log = server.log();
+    let lines = log.lines_with("action: apuesta_recibida | result: fail | cantidad: 4 | ");
+    assert_eq!(lines.len(), 8, "{lines:?}");
+    assert_eq!(server.bets_file(), b"");
+}
+
+#[test]
+fn an_empty_batch_is_refused_as_one_of_none() {
+    let server = Setup::new().start();
+    server.connect().refused(kind::MULTIPLE_BETS, b"");
+    assert_eq!(server.log().lines_with("apuesta_recibida | result: fail | cantidad: 0 | ").len(), 1);
+}
+
+#[test]
+fn a_batch_much_longer_than_a_message_of_the_queue_is_stored_whole() {
+    let server = Setup::new().start();
+    let batch = bets(2, 0..8000);
+    let payload = records(&batch);
+    assert!(payload.len() > 300_000 && payload.len() < 1 << 20, "{}", payload.len());
+    server.connect().classic(kind::MULTIPLE_BETS, &payload, kind::BET_ACK, OK);
+    assert!(server.bets_file() == rows(&batch));
+    assert!(server.log().has("apuesta_recibida | result: success | cantidad: 8000"));
+}
+
+#[test]
+fn a_single_bet_of_a_megabyte_is_stored_whole() {
+    let server = Setup::new().start();
+    let bet = Bet { first_name: "\"".repeat((1 << 20) - 100), ..Bet::made_up(1, 0) };
+    server.connect().classic(kind::BET, &bet.record(), kind::BET_ACK, OK);
+    assert!(server.bets_file() == rows(&[bet]));
+}
+
+#[test]
+fn a_payload_of_exactly_the_limit_is_taken_and_one_byte_more_is_not() {
+    let server = Setup::new().with("MAX_PAYLOAD", 4096).start();
+    let with_name = |length| Bet { first_name: "x".repeat(length), ..Bet::made_up(1, 0) };
+    let fits = with_name(4096 - with_name(0).record().len());
+    assert_eq!(fits.record().len(), 4096);
+    server.connect().classic(kind::BET, &fits.record(), kind::BET_ACK, OK);
+    let mut client = server.connect();
+    client.send_frame(kind::BET, &with_name(fits.first_name.len() + 1).record());
+    client.expect_error();
+    client.expect_closed();
+    assert_eq!(server.bets_file(), rows(&[fits]));
+}
+
+#[test]
+fn a_length_over_the_limit_is_refused_before_its_payload_comes() {
+    let server = Setup::new().start();
+    for length in [(1 << 20) + 1, u32::MAX] {
+        let mut client = server.connect();
+        client.send(&[&[kind::MULTIPLE_BETS], &length.to_be_bytes()[..]].concat());
+        client.expect_error();
+        client.expect_eof();
+    }
+}
+
+#[test]
+fn types_that_no_client_sends_are_refused() {
+    let server = Setup::new().start();
+    for kind in [0x00, 0x03, 0x04, 0x07, 0x08, 0x0A, 0x0C, 0x0F, 0x10, 0x7F, 0xFF] {
+        let mut client = server.connect();
+        client.send_frame(kind, b"");
+        client.expect_error();
+        client.expect_closed();
+    }
+}
+
+#[test]
+fn messages_of_a_session_are_refused_where_none_is_open() {
+    let server = Setup::new().start();
+    server.connect().refused(kind::AWAIT_RESULT, b"");
+    let bets = [&[0; 8][..], &records(&bets(1, 0..1))].concat();
+    server.connect().refused(kind::SESSION_BETS, &bets);
+    assert_eq!(server.bets_file(), b"");
+}
+
+#[test]
+fn a_frame_that_comes_byte_by_byte_is_understood() {
+    let server = Setup::new().start();
+    let mut client = server.connect();
+    for byte in frame(kind::BET, &bets(1, 0..1)[0].record()) {
+        client.send(&[byte]);
+    }
+    client.expect(kind::BET_ACK, OK);
+    client.expect_eof();
+}
+
+#[test]
+fn a_whole_frame_before_a_half_close_is_answered() {
+    let server = Setup::new().start();
+    let mut client = server.connect();
+    client.send_frame(kind::BET, &bets(1, 0..1)[0].record());
+    client.half_close();
+    client.expect(kind::BET_ACK, OK);
+    client.expect_eof();
+}
+
+#[test]
+fn a_half_frame_before_a_half_close_is_dropped() {
+    let server = Setup::new().start();
+    let whole = frame(kind::BET, &bets(1, 0..1)[0].record());
+    for cut in [0, 1, 4, 5, whole.len() - 1] {
+        let mut client = server.connect();
+        client.send(&whole[..cut]);
+        client.half_close();
+        // The server may say what was wrong, but no more.
+        if let Ok((got, _)) = client.try_read_frame() {
+            assert_eq!(got, kind::ERROR);
+        }
+        client.expect_eof();
+    }
+    assert_eq!(server.bets_file(), b"");
+}
+
+#[test]
+fn one_connection_is_one_message() {
+    let server = Setup::new().start();
+    let [first, second] = [0, 1].map(|index| frame(kind::BET, &Bet::made_up(1, index).record()));
+    let mut client = server.connect();
+    client.send(&[first, second].concat());
+    client.expect(kind::BET_ACK, OK);
+    client.expect_closed();
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..1)));
+}
+
+#[test]
+fn a_client_that_says_nothing_or_nonsense_is_a_line_too() {
+    let server = Setup::new().start();
+    drop(server.connect());
+    let accepted = "accept_connections | result: success | ip: 127.0.0.1";
+    until("the silent client is told", || server.log().has(accepted));
+    let mut client = server.connect();
+    client.send(b"\x10");
+    client.expect_error();
+    let log = server.log();
+    assert_eq!(log.count("INFO", accepted), 2);
+    let lines: Vec<&str> = log.lines().collect();
+    assert!(lines.last().unwrap().contains("action: protocol | result: fail"), "{}", log.0);
+}

@@ -1,0 +1,135 @@
+//! Clients that stall, flood or lie, and what the system does not give.
+
+use std::time::Instant;
+
+use common::client::bets_frame;
+use common::{Bet, Client, Setup, bets, kind, queues, records, rows, status};
+
+/// How long it takes until the server closes the connection.
+fn time_to_close(client: &mut Client) -> f64 {
+    let start = Instant::now();
+    // A reason may come before the end.
+    if let Ok((got, _)) = client.try_read_frame() {
+        assert_eq!(got, kind::ERROR);
+    }
+    client.expect_closed();
+    start.elapsed().as_secs_f64()
+}
+
+#[test]
+fn a_client_without_a_first_frame_is_closed_after_the_client_timeout() {
+    let server = Setup::new().with("CLIENT_TIMEOUT", 0.6).start();
+    for begun in [&b""[..], b"\x01", b"\x09\0\0\0\x05\x01"] {
+        let mut client = server.connect();
+        client.send(begun);
+        let time = time_to_close(&mut client);
+        assert!((0.5..2.0).contains(&time), "{begun:?}: {time} s");
+    }
+    server.wait_for_handlers(0);
+}
+
+#[test]
+fn a_frame_that_a_session_begins_and_does_not_finish_ends_it_after_the_client_timeout() {
+    let server = Setup::new().with("CLIENT_TIMEOUT", 0.6).start();
+    let (mut client, _) = server.session(1);
+    client.send(&bets_frame(0, &bets(1, 0..2))[..20]);
+    let time = time_to_close(&mut client);
+    assert!((0.5..2.0).contains(&time), "{time} s");
+    assert_eq!(server.bets_file(), b"");
+}
+
+#[test]
+fn no_text_of_a_client_breaks_a_line_of_the_log() {
+    let server = Setup::new().start();
+    for nasty in [
+        "\0",
+        "a\nINFO     action: sorteo | result: success",
+        "1 | action: sorteo | result: success",
+        "\u{1b}[31mred\u{1b}[0m",
+        "\r\n",
+        "\u{85}\u{2028}\u{2029}",
+        "|",
+        "a|b",
+        "\u{7f}\u{9f}",
+        &"long|".repeat(10_000),
+    ] {
+        let bet = Bet {
+            first_name: nasty.to_owned(),
+            last_name: nasty.to_owned(),
+            document: nasty.to_owned(),
+            ..Bet::made_up(1, 0)
+        };
+        server.connect().classic(kind::BET, &bet.record(), kind::BET_ACK, b"OK");
+        // And where the text is what is wrong with the bet.
+        let text = bet.record();
+        for bad in [
+            [nasty, "\x1fa\x1fb\x1fc\x1f2000-01-01\x1f1"].concat(),
+            format!("1\x1fa\x1fb\x1fc\x1f{nasty}\x1f1"),
+        ] {
+            server.connect().refused(kind::BET, bad.as_bytes());
+            server.connect().refused(kind::MULTIPLE_BETS, &[&text, bad.as_bytes()].join(&0x1e));
+        }
+    }
+    let log = server.log();
+    log.assert_well_formed();
+    assert!(log.has("apuesta_almacenada | result: success | dni: a\\x7cb | numero: 0"));
+    assert!(log.lines().all(|line| !line.contains("action: sorteo | result: success")));
+    assert!(log.0.lines().all(|line| line.len() <= 4096));
+}
+
+#[test]
+fn a_batch_that_the_disk_does_not_take_is_refused_whole_and_the_server_goes_on() {
+    // 128 blocks of 512 bytes.
+    let server = Setup::new().with_file_limit(128).with("LOGGING_LEVEL", "INFO").start();
+    let small = bets(1, 0..300);
+    let (mut client, _) = server.session(1);
+    client.store(0, &small);
+    client.send(&[bets_frame(300, &bets(1, 300..2000)), bets_frame(2000, &bets(1, 2000..2001))].concat());
+    let reason = client.expect_error();
+    assert!(!reason.is_empty());
+    client.expect_error();
+    assert_eq!(server.bets_file(), rows(&small));
+    server.connect().refused(kind::MULTIPLE_BETS, &records(&bets(2, 0..2000)));
+    assert_eq!(server.bets_file(), rows(&small));
+    // What fits is taken again, in the same session and beside it.
+    client.store(300, &bets(1, 300..310));
+    server.connect().classic(kind::BET, &Bet::made_up(2, 0).record(), kind::BET_ACK, b"OK");
+    assert_eq!(server.bets_file(), rows(&[bets(1, 0..310), bets(2, 0..1)].concat()));
+    client.end_agency();
+    assert_eq!(status(server.port())["storage_restarts"], 0);
+}
+
+/// A session may be silent for as long as it likes, so the kernel has to notice when its machine is gone.
+#[test]
+fn a_silent_session_is_kept_honest_by_keep_alive() {
+    let server = Setup::new().start();
+    let (_client, _) = server.session(1);
+    let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!(":{:04X}", server.port());
+    // local address, remote address, state 01 (established), queues, timer 02 (keep-alive): see proc_net_tcp(5).
+    let ours = connections.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|fields| {
+        fields.get(1).is_some_and(|address| address.ends_with(&local)) && fields.get(3) == Some(&"01")
+    });
+    let timer = ours.unwrap()[5].to_owned();
+    assert!(timer.starts_with("02:"), "{timer}");
+}
+
+#[test]
+fn servers_of_one_user_share_its_bytes_in_queues_until_there_is_no_room_for_one_more() {
+    let Some(first) = Setup::new().with_user_of_its_own() else { return };
+    if !queues::limit_is_the_usual_one() {
+        return;
+    }
+    // Nine whole queues, and then what is left.
+    let room = |index| [None, Some("5"), Some("2"), Some("1")][usize::max(index, 8) - 8];
+    let servers: Vec<_> = (0..12).map(|_| first.beside().start()).collect();
+    for (index, server) in servers.iter().enumerate() {
+        assert_eq!(server.log().value("request_queue", "messages").as_deref(), room(index), "{index}");
+    }
+    let failure = first.run().failure();
+    assert!(failure.contains("ulimit -q") && failure.contains("another user"), "{failure}");
+    // The smallest queue is one too.
+    let (mut session, _) = servers[11].session(1);
+    session.store(0, &bets(1, 0..2000));
+    assert_eq!(servers[11].bets_file(), rows(&bets(1, 0..2000)));
+}

@@ -1,0 +1,283 @@
+//! Session messages: one connection per agency, and bets with an index, of which none is stored twice.
+
+use common::client::{bets_frame, open_frame};
+use common::{Opened, Setup, bets, frame, kind, records, rows, server_of, until, winner};
+
+#[test]
+fn a_session_opens_with_what_the_server_knows() {
+    let server = Setup::new().with("MAX_PAYLOAD", 70_000).start();
+    let (_client, opened) = server.session(5);
+    assert_eq!(opened, Opened { agency: 5, stored: 0, state: 0, max_payload: 70_000 });
+}
+
+#[test]
+fn a_session_that_can_not_open_is_refused_and_closed() {
+    let server = server_of(5);
+    for bad in [
+        open_frame(0, 1),
+        open_frame(2, 1),
+        open_frame(1, 0),
+        open_frame(1, 6),
+        open_frame(1, 65_537),
+        open_frame(1, u32::MAX),
+        frame(kind::OPEN_SESSION, b""),
+        frame(kind::OPEN_SESSION, b"\x01\0\0\x01"),
+        frame(kind::OPEN_SESSION, b"\x01\0\0\0\x01\0"),
+    ] {
+        let mut client = server.connect();
+        client.send(&bad);
+        client.expect_error();
+        client.expect_eof();
+    }
+}
+
+#[test]
+fn what_is_stored_already_is_skipped_however_it_is_cut() {
+    let server = server_of(5);
+    let all = bets(1, 0..20);
+    let (mut client, _) = server.session(1);
+    client.store(0, &all[..5]);
+    // The same again, a part of it, and parts that go further.
+    for (range, stored) in
+        [(0..5, 5), (1..4, 5), (4..7, 7), (0..10, 10), (9..10, 10), (10..20, 20), (0..20, 20)]
+    {
+        client.send_bets(range.start as u64, &all[range]);
+        client.expect_stored(stored);
+    }
+    assert_eq!(server.bets_file(), rows(&all));
+}
+
+#[test]
+fn skipped_bets_must_still_be_bets_of_the_agency() {
+    let server = server_of(5);
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..5));
+    client.send_bets(0, &[bets(2, 0..1), bets(1, 1..6)].concat());
+    client.expect_error();
+    client.store(5, &bets(1, 5..6));
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..6)));
+}
+
+#[test]
+fn a_bets_frame_too_short_for_its_index_is_refused() {
+    let server = server_of(5);
+    let (mut client, _) = server.session(1);
+    client.send_frame(kind::SESSION_BETS, b"\0\0\0");
+    client.expect_error();
+    assert_eq!(server.bets_file(), b"");
+}
+
+#[test]
+fn a_batch_of_several_hundred_kilobytes_is_stored_whole() {
+    let server = server_of(5);
+    let all = bets(1, 0..14_000);
+    let (mut client, _) = server.session(1);
+    client.store(0, &all);
+    assert!(server.bets_file() == rows(&all));
+}
+
+#[test]
+fn sessions_of_all_agencies_at_a_time_keep_each_agencys_order() {
+    let server = server_of(5);
+    std::thread::scope(|scope| {
+        for agency in 1..=5 {
+            let (mut client, _) = server.session(agency);
+            scope.spawn(move || {
+                let all = bets(agency, 0..600);
+                for (index, batch) in all.chunks(100).enumerate() {
+                    client.store(100 * index as u64, batch);
+                }
+            });
+        }
+    });
+    let stored = common::bets::parse_rows(&server.bets_file());
+    assert_eq!(stored.len(), 3000);
+    for agency in 1..=5 {
+        assert!(common::bets::of_agency(&stored, agency) == bets(agency, 0..600));
+    }
+}
+
+#[test]
+fn end_and_result_name_no_agency_or_the_sessions_own() {
+    let server = server_of(2);
+    let (mut client, _) = server.session(1);
+    for (own, kind, reply, payload) in [
+        (&b""[..], kind::RESULT_REQUEST, kind::IN_PROGRESS, &b""[..]),
+        (b"\x01", kind::RESULT_REQUEST, kind::IN_PROGRESS, b""),
+        (b"", kind::END, kind::BET_ACK, b"OK"),
+        (b"\x01", kind::END, kind::BET_ACK, b"OK"),
+    ] {
+        for other in [&b"\x02"[..], b"\0", b"\x03", b"\xff"] {
+            client.send_frame(kind, other);
+            client.expect_error();
+        }
+        client.send_frame(kind, own);
+        client.expect(reply, payload);
+    }
+    assert_eq!(common::status(server.port())["ended"], 1);
+}
+
+#[test]
+fn after_end_only_bets_that_are_stored_already_are_acknowledged() {
+    let server = server_of(2);
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..5));
+    client.end_agency();
+    client.send_bets(5, &bets(1, 5..6));
+    client.expect_error();
+    client.send_bets(3, &bets(1, 3..6));
+    client.expect_error();
+    client.send_bets(1, &bets(1, 1..5));
+    client.expect_stored(5);
+    // Nor is it different after the draw.
+    server.connect().classic_end(2);
+    client.send_bets(5, &bets(1, 5..6));
+    client.expect_error();
+    client.send_bets(0, &bets(1, 0..5));
+    client.expect_stored(5);
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..5)));
+}
+
+#[test]
+fn the_state_says_open_ended_drawn() {
+    let server = server_of(2);
+    let (mut first, opened) = server.session(1);
+    assert_eq!(opened.state, 0);
+    first.store(0, &bets(1, 0..2));
+    first.end_agency();
+    assert_eq!(server.session(1).1, Opened { agency: 1, stored: 2, state: 1, max_payload: 1 << 20 });
+    assert_eq!(server.session(2).1.state, 0);
+    server.session(2).0.end_agency();
+    assert_eq!(server.session(1).1.state, 2);
+    assert_eq!(server.session(2).1.state, 2);
+}
+
+#[test]
+fn what_a_session_does_is_logged_before_it_is_answered() {
+    let server = server_of(2);
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..3));
+    assert_eq!(server.log().count("DEBUG", "apuesta_recibida | result: success | cantidad: 3"), 1);
+    client.send_bets(9, &bets(1, 0..2));
+    client.expect_error();
+    let log = server.log();
+    let refused = log.lines_with("DEBUG    action: apuesta_recibida | result: fail | cantidad: 2 | ");
+    assert_eq!(refused.len(), 1, "{}", log.0);
+    client.end_agency();
+    assert!(server.log().has("end_message | result: success | agency_id: 1"));
+    client.send_frame(kind::RESULT_REQUEST, b"");
+    client.expect(kind::IN_PROGRESS, b"");
+    assert_eq!(server.log().count("DEBUG", "result_request | result: in_progress | agency_id: 1"), 1);
+}
+
+#[test]
+fn what_has_no_place_in_a_session_is_refused_and_ends_it() {
+    let server = server_of(2);
+    let bet = bets(1, 0..1)[0].record();
+    let too_long = [&[kind::SESSION_BETS], &((1_u32 << 20) + 1).to_be_bytes()[..]].concat();
+    for bad in [
+        open_frame(1, 1),
+        frame(kind::BET, &bet),
+        frame(kind::MULTIPLE_BETS, &bet),
+        frame(kind::SESSION_STORED, &[0; 8]),
+        frame(0x10, b""),
+        frame(0xFF, b""),
+        too_long,
+    ] {
+        let (mut client, _) = server.session(1);
+        client.send(&bad);
+        client.expect_error();
+        client.expect_closed();
+    }
+    assert_eq!(server.bets_file(), b"");
+}
+
+#[test]
+fn two_sessions_of_one_agency_store_nothing_twice() {
+    let server = server_of(2);
+    let all = bets(1, 0..2000);
+    std::thread::scope(|scope| {
+        // Cut differently, so that they overlap.
+        for batch in [70, 90] {
+            let (all, port) = (&all, server.port());
+            scope.spawn(move || common::upload(port, 1, all, batch, &0.into()));
+        }
+    });
+    assert!(server.bets_file() == rows(&all));
+}
+
+#[test]
+fn a_client_that_comes_back_goes_on_from_stored() {
+    let server = server_of(2);
+    let all = bets(1, 0..30);
+    for first in [0, 10, 20] {
+        let (mut client, opened) = server.session(1);
+        assert_eq!(opened.stored, first);
+        let first = usize::try_from(first).unwrap();
+        client.store(opened.stored, &all[first..first + 10]);
+    }
+    assert_eq!(server.bets_file(), rows(&all));
+}
+
+#[test]
+fn bets_of_classic_messages_count_in_the_agencys_stream() {
+    let server = server_of(2);
+    let all = bets(1, 0..4);
+    server.connect().classic(kind::MULTIPLE_BETS, &records(&all[..2]), kind::BET_ACK, b"OK");
+    let (mut client, opened) = server.session(1);
+    assert_eq!(opened.stored, 2);
+    client.send_bets(0, &all);
+    client.expect_stored(4);
+    assert_eq!(server.bets_file(), rows(&all));
+}
+
+#[test]
+fn a_session_in_mid_frame_that_closes_stores_nothing_of_it() {
+    let server = server_of(2);
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..2));
+    let whole = bets_frame(2, &bets(1, 2..2000));
+    client.send(&whole[..whole.len() - 1]);
+    drop(client);
+    server.wait_for_handlers(0);
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..2)));
+}
+
+#[test]
+fn agencies_above_255_take_part() {
+    let server = server_of(300);
+    let (mut client, opened) = server.session(300);
+    assert_eq!(opened.agency, 300);
+    client.store(0, &[winner(300, "9")]);
+    // 300 in one byte is another agency.
+    client.send_frame(kind::END, &[44]);
+    client.expect_error();
+    client.end_agency();
+    client.send_frame(kind::AWAIT_RESULT, b"");
+    for agency in 1..300 {
+        let mut other = server.connect();
+        other.send(&[open_frame(1, agency), frame(kind::END, b"")].concat());
+        assert_eq!(other.read_frame().0, kind::SESSION_OPENED);
+        other.expect(kind::BET_ACK, b"OK");
+    }
+    client.expect(kind::RESULT, b"9");
+    server.connect().classic(kind::RESULT_REQUEST, &[44], kind::RESULT, b"");
+}
+
+#[test]
+fn at_level_info_a_session_does_not_log_each_batch() {
+    let server = Setup::new().with("LOGGING_LEVEL", "INFO").with("CLIENTS_AMOUNT", 2).start();
+    let (mut client, _) = server.session(1);
+    let all = bets(1, 0..200);
+    for (index, bet) in all.chunks(1).enumerate() {
+        client.store(index as u64, bet);
+    }
+    client.end_agency();
+    drop(client);
+    server.wait_for_handlers(0);
+    until("few lines tell of the session", || {
+        let lines = server.log().lines().count();
+        (3..30).contains(&lines)
+    });
+    assert!(server.log().lines_of("DEBUG").is_empty());
+}

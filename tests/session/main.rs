@@ -1,0 +1,12 @@
+//! Sessions: their frames one by one, and many in flight.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by a panic, and says on standard error why it is skipped"
+)]
+
+mod frames;
+mod pipelining;

@@ -1,0 +1,313 @@
+//! What the system does not give: processes, descriptors, room in a socket. The acceptor neither ends nor spins, says so
+//! once, and serves again as soon as there is room.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use common::client::open_frame;
+use common::usage::{assert_idle, assert_nothing_left, of_server};
+use common::{Bet, Client, Running, RunningServer, Setup, bets, kind, output, processes, status, until};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use nix::sys::signal::Signal;
+
+/// Tries until a client is served: stored, and not "busy".
+fn serve_one(server: &RunningServer, agency: u32) {
+    until("a client is served", || {
+        let mut client = server.connect();
+        client.send_frame(kind::BET, &Bet::made_up(agency, 0).record());
+        client.try_read_frame().is_ok_and(|(got, _)| got == kind::BET_ACK)
+    });
+}
+
+/// Leaves a process that runs so many descriptors beside those that it has; or, with none, as many as it likes.
+fn leave_descriptors(pid: i32, spare: Option<usize>) {
+    // It may have inherited some with high numbers, so what it has is not simply the first few.
+    let mut free = (0_u32..).filter(|number| !Path::new(&format!("/proc/{pid}/fd/{number}")).is_symlink());
+    let limit = spare.map_or(4096, |spare| free.nth(spare).unwrap());
+    let limits = [format!("--pid={pid}"), format!("--nofile={limit}:")];
+    assert!(output(Command::new("prlimit").args(limits)).status.success());
+}
+
+/// Has the file of all bets locked, as a storage service does, until it is closed.
+fn lock(setup: &Setup) -> File {
+    let file = File::options().write(true).open(setup.bets_path()).unwrap();
+    let (write, start) = (libc::F_WRLCK.try_into().unwrap(), libc::SEEK_SET.try_into().unwrap());
+    let whole = libc::flock { l_type: write, l_whence: start, l_start: 0, l_len: 0, l_pid: 0 };
+    fcntl(&file, FcntlArg::F_SETLK(&whole)).unwrap();
+    file
+}
+
+/// Another process of that user, which does nothing.
+fn occupy(user: u32) -> Running {
+    Running::start(Command::new("sleep").arg("60").uid(user).gid(user))
+}
+
+#[test]
+fn where_no_process_is_to_be_had_clients_are_told_that_the_server_is_busy() {
+    // Acceptor, storage, and two handlers.
+    let Some(setup) = Setup::new().with_limit("u", 4).with_user_of_its_own() else { return };
+    let user = setup.user().unwrap();
+    let server = setup.start();
+    let before = of_server(&server);
+    let (mut session, _) = server.session(1);
+    let other = occupy(user);
+    for _ in 0..5 {
+        let mut client = server.connect();
+        client.send_frame(kind::BET, &Bet::made_up(2, 0).record());
+        let reason = client.expect_error();
+        assert!(reason.starts_with("busy"), "{reason}");
+        client.expect_closed();
+    }
+    assert_idle(&[server.pid(), server.storage()]);
+    let log = server.log();
+    assert_eq!(log.lines_with("action: fork | result: fail").len(), 1, "{}", log.0);
+    assert_eq!(log.lines_with("result: fail").len(), 1, "{}", log.0);
+    // Those who are in are served as before.
+    session.store(0, &bets(1, 0..3));
+    drop(other);
+    serve_one(&server, 2);
+    server.wait_for_handlers(1);
+    session.store(3, &bets(1, 3..4));
+    // Room that a client makes is room as well.
+    let (second, _) = server.session(2);
+    assert!(server.connect().refused(kind::BET, &Bet::made_up(4, 0).record()).starts_with("busy"));
+    drop(second);
+    serve_one(&server, 4);
+    assert_eq!(server.log().lines_with("action: fork | result: fail").len(), 2, "{}", server.log().0);
+    server.wait_for_handlers(1);
+    let told = status(server.port());
+    let busy = &told["refusals"][0];
+    assert_eq!((busy["by"].as_str(), busy["reason"].as_str()), (Some("acceptor"), Some("busy")));
+    assert!(busy["count"].as_u64().unwrap() >= 6, "{busy}");
+    drop(session);
+    assert_nothing_left(&server, before);
+    assert_eq!(status(server.port())["storage_restarts"], 0);
+}
+
+#[test]
+fn a_storage_service_that_dies_where_no_process_is_to_be_had_is_replaced_once_there_is_one() {
+    let Some(setup) = Setup::new().with_limit("u", 3).with_user_of_its_own() else { return };
+    let user = setup.user().unwrap();
+    let server = setup.start();
+    let storage = server.storage();
+    processes::send(server.pid(), Signal::SIGSTOP);
+    processes::send(storage, Signal::SIGKILL);
+    let others = [occupy(user), occupy(user)];
+    processes::send(server.pid(), Signal::SIGCONT);
+    until("no process is to be had", || !server.log().lines_of("ERROR").is_empty());
+    assert_idle(&[server.pid()]);
+    assert!(processes::living().iter().any(|process| process.pid == server.pid()), "the acceptor ended");
+    drop(others);
+    serve_one(&server, 1);
+    server.wait_for_handlers(0);
+    assert_eq!(status(server.port())["storage_restarts"], 1);
+    assert!(server.log().lines_of("ERROR").len() <= 2, "{}", server.log().0);
+}
+
+#[test]
+fn a_low_limit_of_descriptors_lowers_max_clients_and_one_line_says_so() {
+    let Some(setup) = Setup::new().with_limit("n", 80).with_user_of_its_own() else { return };
+    let server = setup.start();
+    let log = server.log();
+    let [warning] = log.lines_of("WARNING")[..] else { panic!("one warning: {}", log.0) };
+    assert!(warning.contains(" | max_clients: 16 | ") && warning.contains("ulimit -n"), "{warning}");
+    let mut sessions: Vec<Client> = (0..16).map(|_| server.session(1).0).collect();
+    let mut waiting = server.connect();
+    waiting.send_frame(kind::BET, &Bet::made_up(2, 0).record());
+    waiting.expect_silence();
+    assert_idle(&[server.pid(), server.storage()]);
+    sessions.pop();
+    waiting.expect(kind::BET_ACK, b"OK");
+    waiting.expect_eof();
+    assert!(server.log().lines_of("ERROR").is_empty(), "{}", server.log().0);
+}
+
+#[test]
+fn where_no_descriptor_is_to_be_had_clients_wait_or_are_told_and_are_served_later() {
+    let server = Setup::new().start();
+    let before = of_server(&server);
+    let (mut session, _) = server.session(1);
+    // None for the connection; one for it and none, or one, for the two ends of the pipe.
+    for spare in 0..=2 {
+        until("the acceptor has only its own", || of_server(&server)[0].descriptors == before[0].descriptors);
+        let failures = server.log().lines_of("ERROR").len();
+        leave_descriptors(server.pid(), Some(spare));
+        let mut waiting: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+        for client in &mut waiting {
+            client.send_frame(kind::BET, &Bet::made_up(2, 0).record());
+        }
+        until("no descriptor is to be had", || server.log().lines_of("ERROR").len() > failures);
+        assert_idle(&[server.pid(), server.storage()]);
+        assert_eq!(server.log().lines_of("ERROR").len(), failures + 1, "{}", server.log().0);
+        leave_descriptors(server.pid(), None);
+        for client in &mut waiting {
+            match client.read_frame() {
+                (kind::BET_ACK, _) => (),
+                (kind::ERROR, reason) => {
+                    assert!(reason.starts_with(b"busy") && spare > 0, "{}", String::from_utf8_lossy(&reason));
+                }
+                (other, _) => panic!("0x{other:02x}"),
+            }
+            client.expect_closed();
+        }
+        serve_one(&server, 3);
+        session.store(spare as u64, &bets(1, 0..1));
+    }
+    drop(session);
+    assert_nothing_left(&server, before);
+}
+
+#[test]
+fn with_all_places_taken_and_many_waiting_the_acceptor_is_idle() {
+    let server = Setup::new().with("MAX_CLIENTS", 3).start();
+    let mut sessions: Vec<Client> = (1..=3).map(|agency| server.session(agency).0).collect();
+    let mut waiting: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    for (index, client) in (0..).zip(&mut waiting) {
+        client.send_frame(kind::BET, &Bet::made_up(4, index).record());
+    }
+    assert_idle(&[server.pid(), server.storage()]);
+    assert_eq!(server.handlers().len(), 3);
+    waiting[0].expect_silence();
+    sessions[0].store(0, &bets(1, 0..3));
+    sessions.remove(1);
+    for client in &mut waiting {
+        client.expect(kind::BET_ACK, b"OK");
+        client.expect_eof();
+    }
+    assert_eq!(server.log().lines_with("result: fail").len(), 0, "{}", server.log().0);
+}
+
+#[test]
+fn while_storage_recovers_the_acceptor_is_idle() {
+    let setup = Setup::new().write("bets.csv", b"");
+    // It does not begin before it has the file to itself.
+    let file = lock(&setup);
+    let server = setup.spawn();
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    assert_idle(&[server.pid()]);
+    drop(file);
+    processes::send(storage, Signal::SIGCONT);
+    until("the server listens", || server.log().value("listen", "port").is_some());
+}
+
+/// The socket to a storage service that does not move fills up.
+#[test]
+fn while_storage_does_not_move_the_acceptor_is_idle() {
+    let server = Setup::new().start();
+    let before = of_server(&server);
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    let mut clients: Vec<Client> = (0..400).map(|_| server.connect()).collect();
+    for (index, client) in (0..).zip(&mut clients) {
+        client.send_frame(kind::BET, &Bet::made_up(1, index).record());
+    }
+    clients[0].expect_silence();
+    assert_idle(&[server.pid()]);
+    processes::send(storage, Signal::SIGCONT);
+    for client in &mut clients {
+        client.expect(kind::BET_ACK, b"OK");
+        client.expect_eof();
+    }
+    assert_eq!(status(server.port())["bets"], 400);
+    assert_nothing_left(&server, before);
+}
+
+/// An unprivileged user may have only so many descriptors on their way (ETOOMANYREFS), also where the socket has room.
+#[test]
+fn while_no_more_descriptors_may_be_sent_the_acceptor_is_idle() {
+    let Some(setup) = Setup::new().with_limit("n", 30).with_user_of_its_own() else { return };
+    let server = setup.start();
+    let before = of_server(&server);
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    for _ in 0..40 {
+        drop(server.connect());
+    }
+    let mut client = server.connect();
+    client.send_frame(kind::BET, &Bet::made_up(1, 0).record());
+    client.expect_silence();
+    assert_idle(&[server.pid()]);
+    processes::send(storage, Signal::SIGCONT);
+    client.expect(kind::BET_ACK, b"OK");
+    client.expect_eof();
+    assert_nothing_left(&server, before);
+    assert!(server.log().lines_of("ERROR").is_empty(), "{}", server.log().0);
+}
+
+/// Storage may learn of many that are gone and of as many that came at once: it must not need a descriptor for each.
+#[test]
+fn clients_that_come_and_go_while_storage_does_not_move_take_no_place_from_others() {
+    const MANY: u32 = 150;
+    let limit = u64::from(MANY) + 64;
+    let Some(setup) = Setup::new().with_limit("n", limit).with("MAX_CLIENTS", MANY).with_user_of_its_own()
+    else {
+        return;
+    };
+    let server = setup.start();
+    // It knows all of these.
+    let sessions: Vec<Client> = (0..MANY).map(|_| server.session(1).0).collect();
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    drop(sessions);
+    server.wait_for_handlers(0);
+    let mut clients: Vec<Client> = (0..MANY).map(|_| server.connect()).collect();
+    for (index, client) in (0..).zip(&mut clients) {
+        client.send_frame(kind::BET, &Bet::made_up(1, index).record());
+    }
+    clients[0].expect_silence();
+    processes::send(storage, Signal::SIGCONT);
+    for client in &mut clients {
+        client.expect(kind::BET_ACK, b"OK");
+        client.expect_eof();
+    }
+    assert!(server.log().lines_of("ERROR").is_empty(), "{}", server.log().0);
+}
+
+#[test]
+fn a_crowd_does_not_have_to_knock_twice_because_forking_takes_time() {
+    // In the time of a fork ten come, and the backlog has room for the crowd of four.
+    let server = Setup::new()
+        .with("FAILPOINTS", "handler_fork=sleep(100)")
+        .with("SERVER_LISTEN_BACKLOG", 40)
+        .with("CLIENTS_AMOUNT", 150)
+        .start();
+    let mut crowd: Vec<Client> = Vec::new();
+    for _ in 0..150 {
+        let begun = Instant::now();
+        crowd.push(server.connect());
+        // The kernel of one who finds the backlog full tries again after a second: see `tcp_syn_retries` in `tcp(7)`.
+        assert!(begun.elapsed() < Duration::from_millis(900), "{} came before", crowd.len());
+        sleep(Duration::from_millis(10));
+    }
+    assert!(server.handlers().len() < 75, "they wait for their handlers, and not in the backlog");
+    crowd[0].open_session(1);
+}
+
+#[test]
+fn a_crowd_that_came_while_storage_did_not_move_is_served_once_it_does() {
+    // A write that takes long, as a signal that stops storage would also wake the acceptor.
+    let server = Setup::new()
+        .with("FAILPOINTS", "bets_written=1*sleep(1500)")
+        .with("CLIENTS_AMOUNT", 400)
+        .with("SERVER_LISTEN_BACKLOG", 500)
+        .start();
+    let (mut writer, _) = server.session(400);
+    writer.send_bets(0, &bets(400, 0..1));
+    until("storage is at it", || !server.bets_file().is_empty());
+    // All are there before storage is told of the first: no event comes once the socket to it is full.
+    processes::send(server.pid(), Signal::SIGSTOP);
+    let mut crowd: Vec<Client> = (0..399).map(|_| server.connect()).collect();
+    for (client, agency) in crowd.iter_mut().zip(1..) {
+        client.send(&open_frame(1, agency));
+    }
+    processes::send(server.pid(), Signal::SIGCONT);
+    for client in &mut crowd {
+        assert_eq!(client.read_frame().0, kind::SESSION_OPENED);
+    }
+}

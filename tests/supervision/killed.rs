@@ -1,0 +1,164 @@
+//! What holds when a process of the server is killed: every bet that was acknowledged is stored, once, in order.
+
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use common::client::bets_frame;
+use common::{Bet, RunningServer, Setup, bets, kind, processes, rows, server_of, status, until, winner};
+use nix::sys::signal::Signal;
+
+#[test]
+fn a_server_that_was_killed_starts_again_with_all_it_knew() {
+    let mut server = server_of(3);
+    server.session(1).0.store(0, &[winner(1, "1"), Bet::made_up(1, 1), winner(1, "3")]);
+    server.session(2).0.store(0, &bets(2, 0..4));
+    server.connect().classic_end(2);
+    server.kill9();
+    let file = server.bets_file();
+    // At once, on the same port.
+    let mut again = server.setup().with("SERVER_PORT", server.port()).start();
+    assert_eq!(again.bets_file(), file);
+    assert_eq!((again.session(1).1.stored, again.session(1).1.state), (3, 0));
+    assert_eq!((again.session(2).1.stored, again.session(2).1.state), (4, 1));
+    again.connect().classic_end(1);
+    again.connect().classic_end(3);
+    again.kill9();
+    let last = server.setup().start();
+    last.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, b"1\x1e3");
+    last.connect().classic(kind::RESULT_REQUEST, &[2], kind::RESULT, b"");
+    assert_eq!(last.session(3).1.state, 2);
+}
+
+#[test]
+fn a_server_starts_at_once_after_the_one_before_was_killed() {
+    let mut server = server_of(2);
+    for stored in 0..3 {
+        server.session(1).0.store(stored, &[Bet::made_up(1, u32::try_from(stored).unwrap())]);
+        // Its storage service may still hold the file for a moment.
+        server.signal(Signal::SIGKILL);
+        server.wait();
+        let again = server.setup().start();
+        server = again;
+    }
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..3)));
+}
+
+/// Kills the storage service, and waits for the next one.
+#[test]
+fn a_port_that_is_free_in_a_moment_is_waited_for() {
+    // As by a handler that was forked just before its server was killed, and by the metrics process.
+    let held = [(), ()].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [port, metrics] = held.each_ref().map(|held| held.local_addr().unwrap().port());
+    let setup =
+        Setup::new().with("SERVER_PORT", port).with("METRICS_ADDRESS", format!("127.0.0.1:{metrics}"));
+    let server = thread::scope(|scope| {
+        scope.spawn(|| {
+            for held in held {
+                thread::sleep(Duration::from_millis(300));
+                drop(held);
+            }
+        });
+        setup.start()
+    });
+    server.session(1);
+}
+
+fn kill_storage(server: &RunningServer) {
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGKILL);
+    until("a new storage service lives", || {
+        !server.processes().contains(&storage) && server.storage() != storage
+    });
+}
+
+#[test]
+fn ends_and_counts_survive_the_storage_service() {
+    let server = server_of(2);
+    server.session(1).0.store(0, &[winner(1, "1"), winner(1, "2")]);
+    server.connect().classic_end(1);
+    kill_storage(&server);
+    let (mut client, opened) = server.session(1);
+    assert_eq!((opened.stored, opened.state), (2, 1));
+    client.send_bets(2, &bets(1, 2..3));
+    client.expect_error();
+    server.connect().classic_end(2);
+    kill_storage(&server);
+    server.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, b"1\x1e2");
+    assert_eq!(server.log().lines_with("action: sorteo | result: success").len(), 1);
+}
+
+#[test]
+fn a_client_with_a_request_in_hand_is_closed_without_a_reply_when_storage_dies() {
+    let server = server_of(2);
+    let (mut awaiting, _) = server.session(2);
+    awaiting.send_frame(kind::AWAIT_RESULT, b"");
+    let (mut in_session, _) = server.session(1);
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    in_session.send_bets(0, &bets(1, 0..3));
+    let mut classic = server.connect();
+    classic.send_frame(kind::BET, &Bet::made_up(1, 0).record());
+    in_session.expect_silence();
+    processes::send(storage, Signal::SIGKILL);
+    for client in [&mut in_session, &mut classic, &mut awaiting] {
+        client.expect_closed();
+    }
+    // The requests of old clients that were still in the queue are not taken up.
+    let (mut client, opened) = server.session(1);
+    assert_eq!(opened.stored, 0);
+    client.store(0, &bets(1, 0..3));
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..3)));
+}
+
+#[test]
+fn a_storage_service_that_keeps_dying_ends_the_server() {
+    let mut server = server_of(2);
+    for _ in 0..5 {
+        kill_storage(&server);
+    }
+    assert_eq!(status(server.port())["storage_restarts"], 5);
+    processes::send(server.storage(), Signal::SIGKILL);
+    let status = server.wait();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(server.log().lines_of("CRITICAL").len(), 1, "one line says why");
+}
+
+#[test]
+fn of_a_request_whose_handler_dies_between_two_parts_nothing_is_stored() {
+    let server = server_of(2);
+    let (mut victim, _) = server.session(1);
+    let [handler] = server.handlers()[..] else { panic!("one handler") };
+    let (mut other, _) = server.session(2);
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    // Far more than the queue holds, which are ten messages of 8 kB.
+    victim.send(&bets_frame(0, &bets(1, 0..8000)));
+    victim.expect_silence();
+    processes::send(handler, Signal::SIGKILL);
+    victim.expect_closed();
+    processes::send(storage, Signal::SIGCONT);
+    other.store(0, &bets(2, 0..3));
+    assert_eq!(server.session(1).1.stored, 0);
+    assert_eq!(server.bets_file(), rows(&bets(2, 0..3)));
+}
+
+#[test]
+fn what_a_handler_had_sent_whole_when_it_was_killed_is_stored() {
+    let server = server_of(2);
+    let (mut victim, _) = server.session(1);
+    let [handler] = server.handlers()[..] else { panic!("one handler") };
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    victim.send(&[bets_frame(0, &bets(1, 0..5)), bets_frame(5, &bets(1, 5..9))].concat());
+    victim.send_frame(kind::END, b"");
+    victim.expect_silence();
+    processes::send(handler, Signal::SIGKILL);
+    victim.expect_closed();
+    processes::send(storage, Signal::SIGCONT);
+    until("all of it is stored", || server.bets_file() == rows(&bets(1, 0..9)));
+    let (mut back, opened) = server.session(1);
+    assert_eq!((opened.stored, opened.state), (9, 1));
+    back.send_bets(9, &bets(1, 9..10));
+    back.expect_error();
+}

@@ -1,0 +1,14 @@
+//! The processes of the server: their limits, their deaths, their restarts.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by a panic, and says on standard error why it is skipped"
+)]
+
+mod acceptor_limits;
+mod killed;
+mod processes;
+mod stopped;
