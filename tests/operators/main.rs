@@ -13,6 +13,5 @@ mod cli;
 mod config;
 mod layers;
 mod logs;
-mod metrics;
 mod status;
 mod watch;

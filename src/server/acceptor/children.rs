@@ -15,8 +15,6 @@ pub(super) enum Child {
     Storage,
     /// The handler of that client.
     Handler(ClientSerial),
-    /// The metrics process, which storage knows as that client.
-    Metrics(ClientSerial),
 }
 
 /// Children that have been forked and not been reaped.

@@ -19,8 +19,8 @@ use crate::server::ServerError;
 /// How long a client may be silent before its machine is asked whether it still knows the connection.
 const KEEP_ALIVE_SECONDS: u32 = 30;
 
-/// How long a port in use is waited for: of a server that was just killed, a handler that had just been forked has the
-/// sockets until it gets to close them, and the metrics process its own until it is gone too.
+/// How long to wait for a port in use: a handler that was forked just before its server was killed holds the socket until
+/// it gets to close it.
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
 const PORT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -79,7 +79,7 @@ pub(super) fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
 }
 
 /// Binds a socket, and waits a moment for a port that is in use.
-pub(super) fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let until = Instant::now() + PORT_PATIENCE;
     loop {
         match bind() {
