@@ -1,13 +1,4 @@
 //! `loteria status --watch`: the live view on a terminal that the test plays, and the lines where there is none.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by a panic"
-)]
-
-mod common;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -15,8 +6,8 @@ use std::ops::{Deref, DerefMut};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::terminal::{Left, OnTerminal};
-use common::{Running, RunningServer, Setup, bets, loteria, processes, server_of, until};
+use crate::common::terminal::{Left, OnTerminal};
+use crate::common::{Running, RunningServer, Setup, bets, loteria, processes, server_of, until};
 use nix::sys::signal::Signal;
 use nix::sys::termios::LocalFlags;
 
