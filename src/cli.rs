@@ -1,6 +1,6 @@
 //! The command line: the commands, their flags, and what becomes of their errors.
 //!
-//! `server`, `agency` and `bet` write nothing but log lines, so their errors are log lines too. The other commands are for
+//! `server`, `agency`, `bet` and `metrics` write nothing but log lines, so their errors are log lines too. The other commands are for
 //! people: what went wrong stands on standard error.
 
 mod audit;
@@ -49,6 +49,9 @@ enum Command {
     /// Asks a running server how the contest is going; exits with 0 if server and storage answer within 2 seconds
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
+    /// Serves the metrics of a running server to Prometheus, over HTTP at /metrics
+    #[command(after_help = METRICS_HELP)]
+    Metrics(MetricsArgs),
     /// Brings one bet to the server, and says whether it is stored
     #[command(after_help = bet::HELP)]
     Bet(bet::BetArgs),
@@ -85,6 +88,25 @@ loteria sample --agencies 5 --bets 9000,6000,3500,1500,0 --dir tests/data";
 
 const STATUS_HELP: &str = "There are no settings. Exit code 1 if there is no answer. With --watch the server may come and go: it is asked \
 on and on, twice a second, and the exit code is 0; colours are left out if NO_COLOR is set.";
+
+const METRICS_HELP: &str = "The server is asked for each scrape. If it does not answer within 2 seconds, loteria_up is 0 and the other \
+metrics are missing. The log is on standard error; its form is that of the environment variable LOG_FORMAT.\n\nExit code 0: \
+SIGTERM or SIGINT ended it. 1: it could not listen; the last line of the log says why.";
+
+#[derive(Debug, Args)]
+struct MetricsArgs {
+    /// The address at which Prometheus scrapes: HOST:PORT; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", value_parser = listen_address)]
+    listen: String,
+    /// Where the server is: HOST:PORT
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:12345", value_parser = bet::address)]
+    address: String,
+}
+
+fn listen_address(text: &str) -> Result<String, &'static str> {
+    let parts = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    parts.map(|_| text.to_owned()).ok_or("an address must be HOST:PORT")
+}
 
 #[derive(Debug, Args)]
 struct ServerArgs {
@@ -187,6 +209,7 @@ pub fn run() -> ExitCode {
             report(status::watch::run(&args.address))
         }
         Command::Status(args) => interruptible(|| run_status(&args)),
+        Command::Metrics(args) => run_metrics(args),
         Command::Bet(args) => interruptible(|| bet::run(&args)),
         Command::Winners(args) => interruptible(|| audit::run_winners(args)),
         Command::Check(args) => interruptible(|| audit::run_check(args)),
@@ -281,6 +304,18 @@ fn run_server() -> ExitCode {
             if !error.is_logged() {
                 logging::event(Level::Critical, "server", Outcome::Fail, &[("error", &error)]);
             }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_metrics(args: MetricsArgs) -> ExitCode {
+    logging::start();
+    match status::metrics::run(&args.listen, args.address) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let fields: [logging::Field<'_>; 2] = [("listen", &args.listen), ("error", &error)];
+            logging::event(Level::Critical, "metrics", Outcome::Fail, &fields);
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,8 @@
 //! The contest in containers, as most people run it. Each test needs a Docker engine, and is skipped where none answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use common::compose::{Contest, docker, engine};
@@ -50,6 +52,24 @@ fn the_image_is_small_and_its_processes_have_no_rights() {
     for (layer, extent) in [("identity", "partial"), ("limits", "full"), ("seccomp", "full")] {
         assert_eq!(log.value("confinement", layer).as_deref(), Some(extent));
     }
+}
+
+#[test]
+fn the_metrics_are_a_service_that_runs_only_with_its_profile() {
+    let Some(_turn) = engine() else { return };
+    let contest = Contest::of_agencies("metrics", &[10]);
+    contest.up();
+    let running = || contest.compose(&["ps", "--all", "--services"]);
+    assert!(!running().contains("metrics"), "{}", running());
+    contest.compose(&["--profile", "metrics", "up", "--detach"]);
+    contest.wait_for_winners(1);
+    let mut scrape = TcpStream::connect("127.0.0.1:9464").unwrap();
+    scrape.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut text = String::new();
+    scrape.read_to_string(&mut text).unwrap();
+    assert!(text.contains("\nloteria_up 1\n") && text.contains("\nloteria_bets_stored_total 10\n"), "{text}");
+    contest.compose(&["--profile", "metrics", "stop", "metrics"]);
+    assert_eq!(contest.inspect("metrics", ".State.ExitCode"), "0", "{}", contest.log("metrics").0);
 }
 
 #[test]

@@ -35,12 +35,13 @@ pub struct ManArgs {
 }
 
 /// The commands. They are known only where the command line is whole, and this is a part of it.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "server",
     "agency",
     "demo",
     "sample",
     "status",
+    "metrics",
     "bet",
     "winners",
     "check",

@@ -1,5 +1,4 @@
-//! What the storage service counts for the operators, in its own memory: all of it begins anew with each storage
-//! process.
+//! What storage counts for operators. The counts are in storage's own memory, so they begin anew with each storage process.
 
 use std::time::Duration;
 
@@ -7,40 +6,24 @@ use serde::{Deserialize, Serialize};
 
 use super::refusal::REASONS;
 use super::reply_pipe::Reply;
-use crate::protocol::histogram::Histogram;
+use crate::protocol::status::Summary;
 
-/// The upper bounds of a group's size, in bets.
-const GROUP_BETS: [f64; 6] = [1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0];
-/// The upper bounds of the time of a sync, in seconds.
-const SYNC_SECONDS: [f64; 11] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
-
-/// The statistics. As they go through a reply pipe they must stay far below a page.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Storage's counts. They travel in one page of a reply pipe, so they must stay small.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
     /// Messages of bets that were acknowledged.
-    pub batches: u64,
-    /// Requests that were refused, in the order of [`REASONS`].
-    pub refused: [u64; REASONS.len()],
-    /// The bets of each group that was stored.
-    pub group_bets: Histogram,
-    /// How long the sync of each of them took, in seconds.
-    pub sync_seconds: Histogram,
+    pub(crate) batches: u64,
+    /// Refused requests, in the order of [`REASONS`].
+    pub(crate) refused: [u64; REASONS.len()],
+    /// The bets of each group that was synced.
+    pub(crate) group_bets: Summary,
+    /// The duration of each sync, in seconds.
+    pub(crate) sync_seconds: Summary,
 }
 
 impl Statistics {
-    /// Nothing counted yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            batches: 0,
-            refused: [0; REASONS.len()],
-            group_bets: Histogram::new(&GROUP_BETS),
-            sync_seconds: Histogram::new(&SYNC_SECONDS),
-        }
-    }
-
-    /// An answer is given.
-    pub fn answered(&mut self, reply: &Reply) {
+    /// Count a reply.
+    pub(crate) fn count_reply(&mut self, reply: &Reply) {
         match reply {
             Reply::Stored | Reply::SessionStored { .. } => self.batches += 1,
             Reply::Refused(refusal) => {
@@ -52,17 +35,11 @@ impl Statistics {
         }
     }
 
-    /// A group is on disk.
-    #[expect(clippy::cast_precision_loss, reason = "no group has that many bets")]
-    pub fn group(&mut self, bets: u64, sync: Duration) {
+    /// Count a group that was synced.
+    #[expect(clippy::cast_precision_loss, reason = "a group has far fewer than 2^52 bets")]
+    pub(crate) fn count_group(&mut self, bets: u64, sync: Duration) {
         self.group_bets.observe(bets as f64);
         self.sync_seconds.observe(sync.as_secs_f64());
-    }
-}
-
-impl Default for Statistics {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -74,9 +51,9 @@ mod tests {
     use crate::lottery::AgencyId;
 
     #[test]
-    fn they_are_read_back_and_each_refusal_counts_under_its_name() {
+    fn every_refusal_counts_under_its_name_and_the_counts_survive_the_pipe() {
         let agency = AgencyId::new(1_u16).unwrap();
-        let mut statistics = Statistics::new();
+        let mut statistics = Statistics::default();
         for refusal in [
             Refusal::NoSuchAgency { agencies: 1 },
             Refusal::AgencyEnded { agency },
@@ -86,14 +63,14 @@ mod tests {
             Refusal::Disk { errno: 28 },
             Refusal::Malformed,
         ] {
-            statistics.answered(&Reply::Refused(refusal));
+            statistics.count_reply(&Reply::Refused(refusal));
         }
-        statistics.answered(&Reply::SessionStored { stored: 1 });
-        statistics.answered(&Reply::Ended);
-        statistics.group(17, Duration::from_millis(2));
+        statistics.count_reply(&Reply::SessionStored { stored: 1 });
+        statistics.count_reply(&Reply::Ended);
+        statistics.count_group(17, Duration::from_millis(2));
         assert_eq!((statistics.batches, statistics.refused), (1, [1; REASONS.len()]));
-        assert_eq!(statistics.group_bets.counts, [0, 0, 1, 0, 0, 0, 0]);
-        assert_eq!(statistics.sync_seconds.bound_of(100), Some(0.003));
+        assert_eq!(statistics.group_bets, Summary { count: 1, sum: 17.0 });
+        assert_eq!(statistics.sync_seconds, Summary { count: 1, sum: 0.002 });
         let mut bytes = [0; 1024];
         let length = encode(&statistics, &mut bytes).unwrap();
         assert_eq!(decode::<Statistics>(&bytes[..length]).unwrap().0, statistics);

@@ -1,7 +1,6 @@
 //! The wire, for server and client alike: frames, the records inside of them, and what each message means.
 
 pub mod frame;
-pub mod histogram;
 pub mod message;
 pub mod record;
 pub mod status;

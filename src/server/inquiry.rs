@@ -63,7 +63,7 @@ impl Inquiry {
             }
             (Reply::Statistics, Some(contest)) => {
                 let (statistics, _): (Statistics, _) = decode(bulk)?;
-                Ok(Step::Done(Box::new(status_of(contest, statistics, self.per_agency, view))))
+                Ok(Step::Done(Box::new(status_of(contest, &statistics, self.per_agency, view))))
             }
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "an answer to another question")),
         }
@@ -84,7 +84,7 @@ impl Inquiry {
 
 fn status_of(
     contest: Totals,
-    statistics: Statistics,
+    statistics: &Statistics,
     per_agency: Vec<AgencyStatus>,
     view: &ServerView<'_>,
 ) -> Status {
@@ -102,7 +102,7 @@ fn status_of(
         confinement: view.confinement.in_force(),
         connections: view.counters.get(Counter::Connections),
         batches: statistics.batches,
-        refusals: refusals(view.counters, &statistics),
+        refusals: refusals(view.counters, statistics),
         group_bets: statistics.group_bets,
         sync_seconds: statistics.sync_seconds,
         per_agency,

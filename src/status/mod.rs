@@ -1,7 +1,8 @@
 //! `loteria status`: asks a running server how the contest is going. The server's health check, and its live view.
 
 mod ask;
-pub mod prometheus;
+pub(crate) mod metrics;
+mod prometheus;
 #[cfg(test)]
 mod samples;
 mod table;
@@ -34,6 +35,7 @@ pub fn text_of(address: &str, format: Format) -> Result<Vec<u8>, StatusError> {
         return Ok(answer);
     }
     let status: Status = serde_json::from_slice(&answer)?;
-    let text = if format == Format::Table { table::table(&status) } else { prometheus::text(&status) };
+    let text =
+        if format == Format::Table { table::table(&status) } else { prometheus::exposition(Some(&status)) };
     Ok(text.into_bytes())
 }

@@ -2,8 +2,7 @@
 
 use crate::confinement::{Extent, InForce};
 use crate::lottery::AgencyId;
-use crate::protocol::histogram::Histogram;
-use crate::protocol::status::{AgencyStatus, Refusals, Status};
+use crate::protocol::status::{AgencyStatus, Refusals, Status, Summary};
 
 /// The status of agencies 1 and on, which have so many bets and have ended or not.
 pub fn status(agencies: &[(u64, bool)]) -> Status {
@@ -11,8 +10,8 @@ pub fn status(agencies: &[(u64, bool)]) -> Status {
         .zip(agencies)
         .map(|(number, &(bets, ended))| AgencyStatus { agency: AgencyId::new(number).unwrap(), bets, ended })
         .collect();
-    let mut group_bets = Histogram::new(&[1.0, 10.0]);
-    let mut sync_seconds = Histogram::new(&[0.001, 0.01]);
+    let mut group_bets = Summary::default();
+    let mut sync_seconds = Summary::default();
     for (bets, seconds) in [(1.0, 0.0005), (7.0, 0.002)] {
         group_bets.observe(bets);
         sync_seconds.observe(seconds);

@@ -222,7 +222,8 @@ impl Drop for Contest {
         }
         let directory = self.directory.to_str().unwrap();
         let project = ["compose", "-p", &self.project, "--project-directory", directory];
-        run(&[&project[..], &["down", "--volumes", "--timeout", "2"]].concat()).ok();
+        // Without its profile the service of the metrics would be left, and with it the network.
+        run(&[&project[..], &["--profile", "metrics", "down", "--volumes", "--timeout", "2"]].concat()).ok();
     }
 }
 

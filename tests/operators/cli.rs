@@ -13,12 +13,13 @@ use common::{frame, output, text};
 
 const STATUS: &str = r#"{"agencies":2,"ended":1,"bets":30,"drawn":false,"draw":null,"handlers":1,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"full","seccomp":"full"},"per_agency":[{"agency":1,"bets":10,"ended":true},{"agency":2,"bets":20,"ended":false}]}"#;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "server",
     "agency",
     "demo",
     "sample",
     "status",
+    "metrics",
     "bet",
     "winners",
     "check",

@@ -13,5 +13,6 @@ mod cli;
 mod config;
 mod layers;
 mod logs;
+mod metrics;
 mod status;
 mod watch;

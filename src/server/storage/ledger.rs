@@ -94,7 +94,7 @@ impl<D: Disk> Ledger<D> {
             writing,
             group: Group::default(),
             batch: Batch::default(),
-            statistics: Statistics::new(),
+            statistics: Statistics::default(),
         };
         this.clear_note().map_err(|LedgerError(error)| error)?;
         Ok((this, cut))
@@ -224,7 +224,7 @@ impl<D: Disk> Ledger<D> {
         self.group.rows.shrink_to(2 * GROUP_LIMIT);
         if stored.is_ok() {
             self.contest.keep_bets();
-            self.statistics.group(self.contest.bets() - self.kept, sync);
+            self.statistics.count_group(self.contest.bets() - self.kept, sync);
             self.kept = self.contest.bets();
         } else {
             self.contest.take_back_bets();
@@ -282,7 +282,7 @@ impl<D: Disk> Ledger<D> {
         bulk.clear();
         let reply = answer.look_up(&self.contest, &self.statistics, committed, bulk);
         let reply = reply.unwrap_or_else(Reply::Refused);
-        self.statistics.answered(&reply);
+        self.statistics.count_reply(&reply);
         reply
     }
 }

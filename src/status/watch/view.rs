@@ -146,26 +146,19 @@ fn connections_line(status: &Status, theme: Theme) -> Line<'static> {
 }
 
 fn storage_line(status: &Status, history: &History, theme: Theme) -> Line<'static> {
-    let (groups, syncs) = (history.groups().unwrap_or(0.0), history.sync_seconds());
     let mut spans = Vec::new();
     if status.storage_restarts > 0 {
         let restarts = counted(status.storage_restarts, "restart");
         spans.push(Span::styled(format!("{restarts}   "), theme.bad()));
     }
-    spans.push(Span::raw(format!("{} groups/s", rate(groups))));
+    spans.push(Span::raw(format!("{} groups/s", rate(history.groups().unwrap_or(0.0)))));
     if let Some(bets) = history.group_bets().mean() {
         spans.push(next(&format!("{} bets each", rate(bets)), theme.faint()));
     }
-    if let (Some(mean), Some(most)) = (syncs.mean(), syncs.bound_of(99)) {
-        let most = if most.is_finite() { short_bound(most) } else { "∞".to_owned() };
-        spans.push(next(&format!("sync {}, 99 % ≤ {most}", short_time(mean)), Style::new()));
+    if let Some(mean) = history.sync_seconds().mean() {
+        spans.push(next(&format!("sync {}", short_time(mean)), Style::new()));
     }
     named("storage", theme, spans)
-}
-
-/// A bound of a histogram: a round number.
-fn short_bound(seconds: f64) -> String {
-    if seconds >= 1.0 { format!("{seconds} s") } else { format!("{} ms", (seconds * 1e5).round() / 100.0) }
 }
 
 fn draw_events(frame: &mut Frame<'_>, area: Rect, history: &History, theme: Theme) {

@@ -1,0 +1,107 @@
+//! `loteria metrics`: serves the status of a server to Prometheus over HTTP. It is a client of that server like any other.
+//!
+//! The HTTP library makes a thread for each connection. That is allowed here, because this process never forks.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use oxhttp::Server;
+use oxhttp::model::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use oxhttp::model::{Body, Method, Request, Response, StatusCode};
+
+use super::ask::ask_by_name;
+use super::prometheus::exposition;
+use crate::logging::{Level, Outcome, event, info};
+use crate::system::signal::wait_for_termination;
+
+/// Connections that are served at once; others wait. Each takes two descriptors, and the usual limit is 1,024.
+const MAX_CONNECTIONS: usize = 128;
+/// How long a scraper may be silent, or not read.
+const SCRAPER_TIMEOUT: Duration = Duration::from_secs(5);
+const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Serve the metrics of `server` at `listen` until SIGTERM or SIGINT. Both signals must be blocked.
+///
+/// # Errors
+/// The address is in use, or is not one of this machine.
+pub(crate) fn run(listen: &str, server: String) -> io::Result<()> {
+    // The library binds by itself, but neither resolves a name nor tells which port it got.
+    let address = TcpListener::bind(listen)?.local_addr()?;
+    let source = Source { server, latest: Mutex::default() };
+    let http = Server::new(move |request| respond(request, &source))
+        .bind(address)
+        .with_global_timeout(SCRAPER_TIMEOUT)
+        .with_max_concurrent_connections(MAX_CONNECTIONS);
+    http.spawn()?;
+    info("metrics_listen", Outcome::Success, &[("ip", &address.ip()), ("port", &address.port())]);
+    wait_for_termination()?;
+    Ok(())
+}
+
+fn respond(request: &mut Request<Body>, source: &Source) -> Response<Body> {
+    // The library closes the connection if the request says so. An idle scraper would take the place of another.
+    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    if request.uri().path() != "/metrics" {
+        return refusal(StatusCode::NOT_FOUND, "not found: the metrics are at /metrics\n");
+    }
+    if request.method() != Method::GET {
+        let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        return response;
+    }
+    let mut response = Response::new(Body::from(source.metrics()));
+    response.headers_mut().insert(CONTENT_TYPE, METRICS_TYPE);
+    response
+}
+
+fn refusal(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, TEXT);
+    response
+}
+
+/// Where the metrics come from.
+struct Source {
+    server: String,
+    latest: Mutex<Option<Scrape>>,
+}
+
+/// An answer of the server, or its absence.
+struct Scrape {
+    asked_at: Instant,
+    is_up: bool,
+    text: String,
+}
+
+impl Source {
+    /// The metrics of this moment. There is one question to the server at a time: a crowd of scrapers shares its answer.
+    fn metrics(&self) -> String {
+        let came_at = Instant::now();
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*latest {
+            Some(scrape) if scrape.asked_at >= came_at => scrape.text.clone(),
+            before => {
+                let was_up = before.as_ref().is_none_or(|scrape| scrape.is_up);
+                latest.insert(self.ask(was_up)).text.clone()
+            }
+        }
+    }
+
+    /// Ask the server. A server that comes or goes is logged once.
+    fn ask(&self, was_up: bool) -> Scrape {
+        let asked_at = Instant::now();
+        let status = ask_by_name(&self.server).and_then(|json| Ok(serde_json::from_slice(&json)?));
+        match &status {
+            Ok(_) if !was_up => info("status", Outcome::Success, &[("server", &self.server)]),
+            Err(error) if was_up => {
+                event(Level::Warning, "status", Outcome::Fail, &[("server", &self.server), ("error", error)]);
+            }
+            _ => {}
+        }
+        Scrape { asked_at, is_up: status.is_ok(), text: exposition(status.ok().as_ref()) }
+    }
+}
