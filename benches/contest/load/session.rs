@@ -27,7 +27,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects and sends OPEN_SESSION.
+    /// Connects and sends `OPEN_SESSION`.
     pub fn request(address: SocketAddr, agency: AgencyId) -> io::Result<Self> {
         let mut session = Self { agency, socket: connect(address)?, inbox: FrameBuffer::new(MAX_PAYLOAD) };
         session.send(&[ClientMessage::OpenSession {

@@ -87,12 +87,12 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// SESSION_BETS frames of the bets in the range of indexes.
+    /// `SESSION_BETS` frames of the bets in the range of indexes.
     pub fn for_session(agency: AgencyId, indexes: Range<u64>) -> io::Result<Self> {
         Self::of(agency, indexes, |first, records| ClientMessage::SessionBets { first, records })
     }
 
-    /// MULTIPLE_BETS frames.
+    /// `MULTIPLE_BETS` frames.
     pub fn for_classic(agency: AgencyId, bets: u64) -> io::Result<Self> {
         Self::of(agency, 0..bets, |_, records| ClientMessage::MultipleBets(records))
     }
