@@ -1,51 +1,53 @@
 //! loteria: the central server of a national lottery, and the agency that talks to it.
 //!
+//! The reasons for this design are in `docs/design.md`, the wire is in [`protocol`].
+//!
 //! # The processes of the server
 //!
 //! ```text
 //!            TCP            ┌───────────────────────── server ─────────────────────────┐
 //!  agency ─────────────┬──▶ │ acceptor ── forks one handler per connection, reaps,     │
 //!                      │    │    │        restarts the storage service, stops all      │
-//!                      │    │    │ control socket: who came (with the pipe), who left  │
+//!                      │    │    │ control socket: client came, client gone, stop      │
 //!                      │    │    ▼                                                     │
 //!                      └──▶ │ handler ──request queue──▶ storage ──▶ bets.csv          │
 //!                           │    ▲  ▲                      │   │     bets.csv.state    │
-//!                           │    │  └─ reply pipe, own ────┘   │                       │
+//!                           │    │  └─── reply pipe ───────┘   │                       │
 //!                           │    └──── finished agencies ──────┘  (shared, mutex)      │
 //!                           └──────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! # One bet's path
+//! # The path of one bet
 //!
-//! | where | what happens |
+//! | module | step |
 //! |---|---|
-//! | [`agency::session`] | a row of the agency's file becomes a record of a frame |
-//! | [`server::acceptor`] | accepts the connection, tells storage of it, forks the handler |
-//! | [`server::handler::event_loop`] | waits for bytes; [`protocol::frame`] cuts them into frames |
-//! | [`protocol::message`], [`protocol::record`], [`lottery::bet`] | the frame becomes a message, its records become bets |
-//! | [`server::handler::session`] or [`classic`](server::handler::classic) | the bets become rows ([`lottery::row`]) of a request |
-//! | [`ipc::storage_client`], [`ipc::request_queue`], [`system::mqueue`] | the request goes into the queue, in parts |
-//! | [`server::storage`], [`clients`](server::storage::clients) | the parts become a request again, in another process |
-//! | [`server::storage::ledger`], [`batch`](server::storage::batch), [`contest`](server::storage::contest) | the request is decided, its rows are checked and join the group |
-//! | [`server::storage::bet_log`], [`disk`](server::storage::disk) | the group is written and synced |
-//! | [`server::storage::answer`], [`ipc::reply_pipe`] | what the group came to is looked up, and the reply goes back to the handler |
-//! | [`server::handler::dialog`], then `session` or `classic` again | it is logged, and becomes a message to the client |
+//! | `agency::session` | encodes a row of the agency's file as a record of a frame |
+//! | `server::acceptor` | accepts the connection, announces the client to storage, forks the handler |
+//! | `server::handler` | waits for bytes; `protocol::frame` cuts them into frames |
+//! | `protocol::message`, `protocol::record`, `lottery::bet` | decode the frame into a message and its records into bets, and validate them |
+//! | `server::handler`, `lottery::row` | encodes the bets as CSV rows of a request |
+//! | `ipc::request_queue`, `system::mqueue` | send the request through the queue, in parts |
+//! | `server::storage::clients` | in the storage process: joins the parts to a request again |
+//! | `server::storage::contest`, `server::storage::ledger` | decide the request, check its rows and add them to the group |
+//! | `server::storage::bet_log`, `server::storage::disk` | write and sync the group |
+//! | `ipc::reply_pipe` | carries the reply back to the handler |
+//! | `server::handler` | logs it and sends the answer to the client |
 //!
-//! # Where each concept lives
+//! # Where to find what
 //!
-//! | concept | home |
+//! | you look for | look in |
 //! |---|---|
-//! | frame; message | [`protocol::frame`], [`protocol::message`] |
-//! | bet; as a record of a frame; as a row of the file | [`lottery::bet`], [`protocol::record`], [`lottery::row`] |
-//! | agency: its number; what is known of it | [`lottery::agency_id`], [`contest`](server::storage::contest) |
-//! | contest: who has what, who has ended, what is decided | [`server::storage::contest`] |
-//! | draw | [`lottery::draw`] |
-//! | request; reply, and the page of a long one | [`ipc::request_queue`], [`ipc::reply_pipe`] |
-//! | client, as storage and acceptor know it; its token | [`ipc::client`] |
-//! | group: what one sync puts on disk | [`server::storage::ledger`] |
-//! | handler; child | [`server::handler`], `server::acceptor::children` |
-//! | limits: settings; what a handler may do | [`config`], [`confinement`] |
-//! | clock | what waits goes by `Instant`. The time of day is what people see: in the log ([`logging`]), the draw and the live view |
+//! | the check of a bet from the wire | `lottery::bet`, called by `protocol::record` |
+//! | the check of a row before it is written, and at a start | `lottery::row`, called by `server::storage::ledger` and `server::storage::recovery` |
+//! | the rules of the contest: who may send bets, when the draw is made | `server::storage::contest` |
+//! | the fork | `server::acceptor`, by `system::process::fork_child` |
+//! | what happens when a write or the sync fails | `server::storage::ledger`: it rolls the group back, or ends storage if the outcome is unknown |
+//! | what every start does with the files | `server::storage::recovery` |
+//! | the messages between the processes | `ipc` |
+//! | every `unsafe` block | `system` |
+//! | the wire format | `protocol` |
+//! | how to add a setting | add a row to the table in `config`, use its field, and document it in `README.md` (a test compares the two) and `config.ini` |
+//! | how to add a log line | call `logging::event` and add a row to `docs/operations.md`; a test compares them |
 
 pub mod agency;
 pub mod audit;

@@ -1,4 +1,4 @@
-//! The machine that the numbers are of.
+//! The machine on which the numbers were measured.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use crate::measure::Series;
 
-/// About as much as one batch of bets has.
+/// About the size of one batch.
 const BYTES: usize = 6000;
 const SYNCS: usize = 300;
 
-/// One line: cores, kernel, how long the disk takes to make a batch last.
+/// One line: cores, kernel, time of a sync.
 pub fn describe(folder: &Path) -> io::Result<String> {
     let cores = std::thread::available_parallelism()?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;

@@ -1,7 +1,6 @@
-//! `cargo bench`: the release binary under load, in interleaved rounds with what it is compared with.
+//! `cargo bench`: measures the release binary and its baselines under load, in interleaved rounds. See `README.md`.
 //!
-//! `cargo bench` measures all rows, `cargo bench -- sessions start` some, `cargo bench -- --quick` less of each. The
-//! bets are on the disk of the target folder. Progress is on standard error, one table on standard output.
+//! The bets are on the disk of the target folder. Progress goes to standard error, the table to standard output.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for people")]
 
 mod baseline;
@@ -32,17 +31,17 @@ use nix::sys::signal::raise;
 use report::Row;
 use rows::{Bench, Group, Size};
 
-/// Measures the release binary, in interleaved rounds with what it is compared with.
+/// Measures the release binary and its baselines in interleaved rounds
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --")]
 struct Arguments {
-    /// Fewer rounds and smaller sizes, and nothing at ten million bets
+    /// Fewer rounds and smaller sizes, nothing at ten million bets
     #[arg(long)]
     quick: bool,
-    /// What to measure; everything unless some are named
+    /// The rows to measure; all unless some are named
     #[arg(value_name = "ROW")]
     rows: Vec<Group>,
-    /// Cargo says this when it benches, and not when it tests
+    /// Cargo passes this for `cargo bench`, but not for `cargo test`
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -79,7 +78,7 @@ fn contest(arguments: &Arguments) -> io::Result<()> {
     if failed.is_empty() { Ok(()) } else { Err(io::Error::other(failed.join("\n"))) }
 }
 
-/// The rows, and what went wrong in groups that have none.
+/// The rows, and the errors of the groups that failed.
 struct Measured {
     rows: Vec<Row>,
     failed: Vec<String>,
@@ -103,18 +102,17 @@ fn measure(arguments: &Arguments, folder: &Path) -> io::Result<Measured> {
     Ok(measured)
 }
 
-/// As many descriptors as this user can have: some rows hold a thousand connections.
+/// Raises the limit of descriptors: some rows hold a thousand connections.
 fn raise_descriptor_limit() -> io::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
-/// Held by whoever ends this process, and never given back: the thread that was told by a signal to clean up, or the one
-/// that has measured.
+/// Locked, and never unlocked, by the thread that ends this process: the main thread, or the cleaner after a signal.
 static ENDING: Mutex<()> = Mutex::new(());
 
-/// Has a thread wait for SIGINT and SIGTERM, which then removes the folder and ends this process by that signal. All
-/// that was started ends with it.
+/// Starts a thread that waits for SIGINT and SIGTERM, removes the folder and ends this process by that signal. The kernel
+/// then kills the children.
 fn clean_up_when_interrupted(folder: PathBuf) -> io::Result<()> {
     let cleaner = std::thread::Builder::new().name("cleaner".to_owned());
     cleaner.spawn(move || {
@@ -127,7 +125,7 @@ fn clean_up_when_interrupted(folder: PathBuf) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a folder in which somebody may still be making files.
+/// Removes a folder in which processes may still create files.
 fn remove(folder: &Path) {
     for _ in 0..20 {
         if std::fs::remove_dir_all(folder).is_ok() {

@@ -1,21 +1,21 @@
-//! Series of values, one for each round: their median and their spread.
+//! A series of values, one for each round, with its median and spread.
 
-/// The values of all rounds, in their order.
+/// The values of all rounds, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Series(Vec<f64>);
 
 impl Series {
-    /// Adds that of the next round.
+    /// Adds the value of the next round.
     pub fn push(&mut self, value: f64) {
         self.0.push(value);
     }
 
-    /// The ratio to another series, round by round: what disturbs the machine for a while disturbs both.
+    /// The ratio to another series, round by round, because a disturbance of the machine affects both.
     pub fn ratio_to(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())
     }
 
-    /// The value in the middle.
+    /// The median.
     pub fn median(&self) -> f64 {
         let sorted = self.sorted();
         let middle = sorted.len() / 2;
@@ -27,7 +27,7 @@ impl Series {
         f64::midpoint(lower, upper)
     }
 
-    /// The least and the greatest value.
+    /// The lowest and the highest value.
     pub fn spread(&self) -> (f64, f64) {
         let sorted = self.sorted();
         let end = |value: Option<&f64>| value.copied().unwrap_or(f64::NAN);

@@ -1,19 +1,19 @@
-//! What processes hold, as `/proc` shows it. All sizes are in KiB.
+//! Memory of processes, from `/proc`, in KiB.
 
 use std::fs;
 use std::io;
 
-/// What is in memory now.
+/// Resident memory.
 pub fn resident(pid: i32) -> io::Result<f64> {
     value(pid, "status", "VmRSS")
 }
 
-/// The most that has ever been in memory.
+/// Peak resident memory.
 pub fn peak(pid: i32) -> io::Result<f64> {
     value(pid, "status", "VmHWM")
 }
 
-/// What it has written to, and shares with no other process.
+/// Memory that the process has written and does not share.
 pub fn private_dirty(pid: i32) -> io::Result<f64> {
     value(pid, "smaps_rollup", "Private_Dirty")
 }

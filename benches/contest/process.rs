@@ -1,5 +1,5 @@
-//! The processes that are measured: the server, the baselines in its place, the agencies. Each has its log in a file of
-//! its folder, and ends with this process, however that ends.
+//! The processes that are measured: the server or a baseline, and the agencies. Each logs to a file in its folder. The
+//! kernel kills them when this process ends.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -18,28 +18,28 @@ use nix::unistd::Pid;
 use crate::baseline::{self, Baseline};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
-/// How long a server may take until it answers, and until it has ended.
+/// A server must answer, and end, within this time.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How soon it is looked again whether it does.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How much of a log is shown when something goes wrong.
+/// The number of lines of a log that an error shows.
 const SHOWN_LINES: usize = 20;
 
-/// Who is put under load.
+/// A server under load.
 #[derive(Debug, Clone, Copy)]
 pub enum Contestant {
-    /// The real server, with such settings beside those that every run has.
+    /// The real server, with additional settings.
     Server(&'static [Setting]),
-    /// What it is compared with.
+    /// A server to compare it with.
     Baseline(Baseline),
 }
 
-/// An environment variable of the server and its value.
+/// An environment variable and its value.
 type Setting = (&'static str, &'static str);
 
-/// The real server as it is measured unless something else is said.
+/// The real server with its log at WARNING.
 pub const SERVER: Contestant = Contestant::Server(&[("LOGGING_LEVEL", "WARNING")]);
-/// The real server, which logs every message to a file.
+/// The real server with its log at INFO.
 pub const LOGGING_SERVER: Contestant = Contestant::Server(&[("LOGGING_LEVEL", "INFO")]);
 
 impl Contestant {
@@ -72,7 +72,7 @@ impl Contestant {
     }
 }
 
-/// A process with its log. It is killed when it is dropped.
+/// A process with its log. Dropping it kills it.
 #[derive(Debug)]
 struct Process {
     child: Child,
@@ -91,7 +91,7 @@ impl Process {
         self.child.id().cast_signed()
     }
 
-    /// Waits for its end, and looks now and then at what it is.
+    /// Waits until it ends, and calls `meanwhile` with its pid again and again.
     fn wait(&mut self, mut meanwhile: impl FnMut(i32)) -> io::Result<ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -104,7 +104,7 @@ impl Process {
         }
     }
 
-    /// The error with what the process had to say.
+    /// The error with the end of the log.
     fn explain(&mut self, error: &io::Error) -> io::Error {
         let state = match self.child.try_wait() {
             Ok(Some(status)) => status.to_string(),
@@ -120,14 +120,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended: then there is nothing to kill, and its status is known.
+        // It may have ended already.
         if self.child.kill().is_ok() {
             self.child.wait().ok();
         }
     }
 }
 
-/// A contestant that runs.
+/// A running contestant.
 #[derive(Debug)]
 pub struct Server {
     process: Process,
@@ -136,14 +136,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it in that folder, where it has its `bets.csv`, and waits until it can be connected to.
+    /// Starts it in a folder, which holds its `bets.csv`, and waits until it accepts connections.
     pub fn start(contestant: Contestant, folder: &Path, agencies: u16) -> io::Result<Self> {
         let mut server = Self::spawn(contestant, folder, agencies)?;
         server.wait_until("connect", |address| TcpStream::connect(address).map(drop))?;
         Ok(server)
     }
 
-    /// Starts the real server, and waits until it and its storage answer; how long that took.
+    /// Starts the real server and waits until it and storage answer; returns the time it took.
     pub fn start_timed(folder: &Path, agencies: u16) -> io::Result<(Self, Duration)> {
         let start = Instant::now();
         let mut server = Self::spawn(SERVER, folder, agencies)?;
@@ -168,7 +168,7 @@ impl Server {
         Ok(())
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -178,8 +178,7 @@ impl Server {
         self.process.pid()
     }
 
-    /// Ends it, after what was done with it came to this result. An error is told with the log. The real server must
-    /// end well.
+    /// Ends it and returns the result, an error with the log. The real server must end with exit code 0.
     pub fn finish<T>(mut self, result: io::Result<T>) -> io::Result<T> {
         result.and_then(|value| self.end().map(|()| value)).map_err(|error| self.process.explain(&error))
     }
@@ -200,8 +199,8 @@ fn must_be_success(status: ExitStatus) -> io::Result<()> {
     if status.success() { Ok(()) } else { Err(io::Error::other(status.to_string())) }
 }
 
-/// A port that is free, and that no connection gets as its own while the server on it is not there yet: those are given
-/// from a range further up.
+/// A free port below the range from which the kernel takes the ports of clients, so that none of them gets it before the
+/// server does.
 fn free_port() -> io::Result<u16> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
     let lowest = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32_768_u16);
@@ -210,7 +209,7 @@ fn free_port() -> io::Result<u16> {
     tries.into_iter().find(free).ok_or_else(|| io::Error::other("no port is free"))
 }
 
-/// What a server says about itself.
+/// Asks a server for its STATUS.
 pub fn status(address: SocketAddr) -> io::Result<Status> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -220,7 +219,7 @@ pub fn status(address: SocketAddr) -> io::Result<Status> {
     serde_json::from_slice(answer.get(HEADER_LEN..).unwrap_or_default()).map_err(io::Error::other)
 }
 
-/// An agency that runs, on its file in the server's folder.
+/// A running `loteria agency`, with its file in the server's folder.
 #[derive(Debug)]
 pub struct Agency(Process);
 
@@ -233,8 +232,8 @@ impl Agency {
         Process::start(command, folder, &format!("agency-{agency}")).map(Self)
     }
 
-    /// Waits for its end, which must be a good one, and looks now and then at what it is. How many of its bets won, as
-    /// it says.
+    /// Waits until it ends, which must be with exit code 0, and calls `meanwhile` with its pid again and again. Returns the number
+    /// of winners that it logged.
     pub fn finish(mut self, meanwhile: impl FnMut(i32)) -> io::Result<u64> {
         let ended = self.0.wait(meanwhile).and_then(must_be_success);
         ended.and_then(|()| self.winners()).map_err(|error| self.0.explain(&error))

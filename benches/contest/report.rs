@@ -1,17 +1,17 @@
-//! The table: a line for each row, with what it has to reach.
+//! The table: a line for each row, with its target.
 
 use std::fmt::Write as _;
 
 use crate::measure::Series;
 
-/// What a row's values are.
+/// The unit of a row's values.
 #[derive(Debug, Clone, Copy)]
 pub enum Unit {
-    /// Bets in a second.
+    /// Bets per second.
     BetsPerSecond,
-    /// Seconds for one bet.
+    /// Seconds for each bet, shown in ns.
     SecondsPerBet,
-    /// Seconds, of which there are few.
+    /// Seconds, shown in s or ms.
     Seconds,
     /// KiB.
     Memory,
@@ -30,16 +30,16 @@ impl Unit {
     }
 }
 
-/// What a row has to reach.
+/// The target of a row.
 #[derive(Debug, Clone, Copy)]
 pub enum Goal {
-    /// It is there to compare with.
+    /// None: the row is a comparison value.
     None,
-    /// The median stays below this.
+    /// The median is below this.
     Below(f64),
-    /// The ratio reaches this.
+    /// The ratio is at least this.
     RatioAtLeast(f64),
-    /// The ratio does not go beyond this.
+    /// The ratio is at most this.
     RatioAtMost(f64),
 }
 
@@ -54,22 +54,22 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row that is there to compare with.
+    /// A row without a target.
     pub fn new(name: impl Into<String>, unit: Unit, values: &Series) -> Self {
         Self { name: name.into(), unit, values: values.clone(), against: None, goal: Goal::None }
     }
 
-    /// Has to stay below that value.
+    /// Sets the target that the median is below `limit`.
     pub fn below(self, limit: f64) -> Self {
         Self { goal: Goal::Below(limit), ..self }
     }
 
-    /// Is compared with other values of the same rounds.
+    /// Compares it with another series of the same rounds.
     pub fn against(self, name: &'static str, other: &Series, goal: Goal) -> Self {
         Self { against: Some((name, self.values.ratio_to(other))), goal, ..self }
     }
 
-    /// Whether it has reached what it has to; none where it has not to reach anything.
+    /// Whether the target is met; `None` without a target.
     fn is_met(&self) -> Option<bool> {
         let ratio = self.against.as_ref().map_or(f64::NAN, |(_, ratio)| ratio.median());
         match self.goal {
@@ -119,7 +119,7 @@ impl Row {
 
 const TITLES: [&str; 8] = ["row", "median", "spread", "against", "ratio", "spread", "target", "met"];
 
-/// The whole table, and which rows have missed their targets.
+/// The table, followed by the rows that missed their targets.
 pub fn table(rows: &[Row]) -> String {
     let titles = TITLES.map(str::to_owned);
     let lines: Vec<[String; 8]> = std::iter::once(titles).chain(rows.iter().map(Row::cells)).collect();
@@ -130,7 +130,7 @@ pub fn table(rows: &[Row]) -> String {
     let mut table = String::new();
     for cells in &lines {
         let padded = cells.iter().enumerate().map(|(column, cell)| {
-            // The first and the fourth column are text, the others numbers.
+            // The first and the fourth column are text and left-aligned; the others are numbers.
             let width = width(column);
             if matches!(column, 0 | 3) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
         });

@@ -1,4 +1,4 @@
-//! What a client says, as a handler takes it: frame, message, records, rows; and the rows as the storage service does.
+//! Messages of clients, decoded as a handler does: frame, message, records, rows. The rows are parsed as storage does.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -41,11 +41,11 @@ fn check_records(payload: &[u8]) {
     });
     let Ok(count) = outcome else { return };
     assert_eq!(count, count_records(payload));
-    // Numbers lose their leading zeros; then the records are the same, and come to the same rows.
+    // Encoded again, numbers have no leading zeros, but the rows are the same.
     let mut again = Vec::new();
     assert_eq!(push_rows(&records, &mut again, |_| ()), Ok(count));
     assert_eq!(rows, again);
-    // Nor does it matter whether a message is taken as a whole.
+    // The rows of the original records are the same too.
     again.clear();
     assert_eq!(push_rows(payload, &mut again, |_| ()), Ok(count));
     assert_eq!(rows, again);

@@ -1,4 +1,4 @@
-//! Frames: a stream gives the same frames however it is cut up on its way.
+//! Frames: a stream has the same frames whatever pieces it arrives in.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,7 +6,7 @@ use loteria::protocol::frame::{FrameBuffer, FrameError, push_frame};
 
 const MAX_PAYLOAD: u32 = 300;
 
-/// The frames that are taken from a stream that comes in pieces, written anew; and what no frame can begin with.
+/// The frames of a stream that arrives in pieces, encoded again, and the error that ended it.
 fn frames<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<FrameError>) {
     let mut buffer = FrameBuffer::new(MAX_PAYLOAD);
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! What the processes say to each other: no bytes make a decoder panic, and what is read is written the same.
+//! Messages between processes: no input makes a decoder panic, and what was decoded is encoded to the same bytes.
 #![no_main]
 
 use std::fmt::Debug;

@@ -1,4 +1,4 @@
-//! Recovery over any files: it never panics, and what it takes up it takes up again in the same way.
+//! Recovery from any files: it never panics, and a second recovery has the same outcome.
 #![no_main]
 
 use std::io;
@@ -64,7 +64,7 @@ impl Disk for MemoryDisk<'_> {
 
 const RULES: Rules = Rules { clients_amount: 4, winner_number: 7 };
 
-/// Opens the files; returns the contest in words, and how much was cut. With `draw`, makes the draw if it is due.
+/// Opens the files; returns the contest as text and the number of bytes cut off. With `draw`, makes the draw if it is due.
 fn open(files: &mut Files, draw: bool) -> Option<(String, u64)> {
     let (mut ledger, cut) = Ledger::open(MemoryDisk(files), RULES).ok()?;
     if draw {
@@ -89,7 +89,7 @@ fuzz_target!(|input: (&[u8], Option<&[u8]>)| {
     store_again(&mut files);
 });
 
-/// What was recovered is taken as rows of a request, too: nothing that stands in the file would be refused.
+/// Stores the recovered rows again as a request: storage accepts every row that recovery accepts.
 fn store_again(files: &mut Files) {
     let rows = files.bets.clone();
     if rows.is_empty() {

@@ -1,4 +1,4 @@
-//! Rows of the bets file: what is taken is exactly what would be written for the same bet.
+//! Rows of the bets file: a row is accepted only if the encoder writes the same bytes for the same bet.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(row) => row,
         Err(RowError::Unfinished | RowError::UnfinishedQuotes) => return,
         Err(error) => {
-            // More bytes never mend what is wrong.
+            // Further bytes do not make an invalid row valid.
             assert_eq!(parse_row(&[bytes, b",\"\r\n"].concat()), Err(error));
             return;
         }

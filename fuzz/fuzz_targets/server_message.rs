@@ -1,4 +1,4 @@
-//! What a server says, as an agency takes it.
+//! Messages of a server, decoded as an agency does.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -13,6 +13,6 @@ fuzz_target!(|bytes: &[u8]| {
     message.encode(&mut frame);
     assert_eq!(frame[0], first);
     let again = ServerMessage::decode(Frame { kind, payload: &frame[HEADER_LEN..] });
-    // An empty reason is never sent, but is understood.
+    // An empty reason is accepted, but never encoded.
     assert!(again == Ok(message) || message == ServerMessage::Error(""));
 });

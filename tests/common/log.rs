@@ -47,7 +47,7 @@ impl Log {
         Some(rest.split(" | ").next().unwrap_or(rest).to_owned())
     }
 
-    /// Panics unless every line keeps to the grammar and is in the README's tables.
+    /// Panics unless every line keeps to the grammar and is documented.
     pub fn assert_well_formed(&self) {
         assert!(self.0.is_empty() || self.0.ends_with('\n'), "the last line has no end: {}", self.0);
         // Not `lines`, which would hide a CR.
@@ -60,7 +60,7 @@ impl Log {
     }
 }
 
-/// Panics if the README's tables have no row for a line that keeps to the grammar.
+/// Panics if a line that keeps to the grammar is not documented.
 fn check_table(line: &str) {
     if let Ok(serde_json::Value::Object(object)) = serde_json::from_str(line) {
         let text = |key: &str| object[key].as_str().unwrap();

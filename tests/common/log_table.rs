@@ -1,20 +1,20 @@
-//! The README's tables of all log lines, and whether a line is in them.
+//! The tables of all log lines in `docs/operations.md`, and whether a line is in them.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-/// What is in a row: which lines it speaks of.
+/// A row of the tables: the lines that it documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub action: String,
     pub results: BTreeSet<String>,
     pub levels: BTreeSet<String>,
     pub fields: BTreeSet<String>,
-    /// Whether each of its lines has all of those fields.
+    /// Whether its lines have all of these fields, not only some.
     pub has_all_fields: bool,
 }
 
-/// A line that was written: its level, its action, its result, and the keys of its fields.
+/// A line of a log; of its fields the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line<'a> {
     pub level: &'a str,
@@ -24,8 +24,8 @@ pub struct Line<'a> {
 }
 
 impl Row {
-    /// Whether the row speaks of that line.
-    pub fn tells_of(&self, line: &Line<'_>) -> bool {
+    /// Whether the row documents that line.
+    pub fn documents(&self, line: &Line<'_>) -> bool {
         let fields_fit = if self.has_all_fields {
             self.fields == line.fields
         } else {
@@ -38,16 +38,16 @@ impl Row {
 
 /// All rows of both tables.
 pub static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
-    let readme = include_str!("../../README.md");
-    let tables = readme.lines().skip_while(|line| *line != "### Lines of the server");
+    let page = include_str!("../../docs/operations.md");
+    let tables = page.lines().skip_while(|line| *line != "### Lines of the server");
     let tables = tables.take_while(|line| !line.starts_with("## "));
     let rows: Vec<Row> = tables.filter(|line| line.starts_with("| `")).map(parse).collect();
-    assert!(rows.len() > 40, "the README has lost its tables of log lines");
+    assert!(rows.len() > 40, "docs/operations.md has lost its tables of log lines");
     rows
 });
 
 fn parse(row: &str) -> Row {
-    let cells: Vec<&str> = row.split(" | ").map(|cell| cell.trim_matches(['|', ' '])).collect();
+    let cells: Vec<&str> = row.split('|').skip(1).map(str::trim).collect();
     let [action, results, levels, fields, _meaning, ..] = cells[..] else {
         panic!("cells are missing: {row}")
     };
@@ -65,9 +65,9 @@ fn parse(row: &str) -> Row {
     }
 }
 
-/// Panics if the tables have no row for that line. That of the probes is none of the program that people get.
+/// Panics if the tables have no row for that line. Only debug builds write `probe` lines.
 #[track_caller]
 pub fn assert_has(line: &Line<'_>) {
-    let known = line.action == "probe" || ROWS.iter().any(|row| row.tells_of(line));
-    assert!(known, "the README's tables of log lines have no row for {line:?}");
+    let known = line.action == "probe" || ROWS.iter().any(|row| row.documents(line));
+    assert!(known, "docs/operations.md has no row for {line:?}");
 }

@@ -1,5 +1,5 @@
-//! The architecture: the modules of `src` stand in layers, and each uses only those below it. And that the tests which the
-//! README names for its promises are there.
+//! The architecture: the modules of `src` have layers, and each uses only those below it. No two files import each other. And
+//! the pages: every test that they name exists, and every link leads somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -255,38 +255,81 @@ fn an_import_is_resolved_to_its_file() {
     assert_eq!(imports.into_iter().collect::<Vec<_>>(), ["a::c"]);
 }
 
-/// The text of a test file, or for `--lib` of all sources.
-fn tests_in(file: &str) -> String {
-    if file == "--lib" {
-        let library = fs::read_to_string(source().join("lib.rs")).unwrap();
-        let modules = library.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod "));
-        let files = modules.flat_map(|module| files_of(module.trim_end_matches(';')));
-        return files.map(|file| fs::read_to_string(file).unwrap()).collect();
-    }
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let folders = fs::read_dir(&tests).unwrap().map(|entry| entry.unwrap().path());
-    let mut files = folders.chain([tests]).map(|folder| folder.join(file).with_extension("rs"));
-    let file = files.find(|path| path.exists()).unwrap_or_else(|| panic!("tests/*/{file}.rs is missing"));
-    fs::read_to_string(file).unwrap()
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(page: &str) -> String {
+    fs::read_to_string(root().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"))
+}
+
+/// The text of all Rust files below a folder.
+fn rust_below(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let text = |path: PathBuf| match path.is_dir() {
+        true => rust_below(&path),
+        false if path.extension().is_some_and(|ending| ending == "rs") => fs::read_to_string(path).unwrap(),
+        false => String::new(),
+    };
+    entries.map(text).collect()
 }
 
 #[test]
-fn every_test_that_the_readme_names_for_a_promise_is_there() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let (_, durability) = readme.split_once("| event | what holds | tests |\n|---|---|---|\n").unwrap();
+fn every_test_that_the_design_names_for_a_promise_exists() {
+    let design = read("docs/design.md");
+    let (_, durability) = design.split_once("| event | what holds | tests |\n|---|---|---|\n").unwrap();
     let rows = durability.lines().take_while(|line| line.starts_with('|'));
-    let mut found = 0;
-    for cell in rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next()) {
-        for of_a_file in cell.split("; ") {
-            let mut names = of_a_file.split('`').skip(1).step_by(2);
-            let text = tests_in(names.next().unwrap());
-            for name in names {
-                let is_there =
-                    [format!("fn {name}("), format!("    {name}: ")].iter().any(|form| text.contains(form));
-                assert!(is_there, "the README names `{name}` in {of_a_file}");
-                found += 1;
-            }
+    let cells = rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next());
+    let names: Vec<_> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(names.len() > 40, "{} tests are named: are they still found?", names.len());
+    let tests = rust_below(&root().join("tests")) + &rust_below(&source());
+    for name in names {
+        let exists = [format!("fn {name}("), format!("    {name}: ")].iter().any(|form| tests.contains(form));
+        assert!(exists, "docs/design.md names the test `{name}`");
+    }
+}
+
+const PAGES: [&str; 6] = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "benches/README.md",
+    "docs/design.md",
+    "docs/operations.md",
+    "docs/protocol.md",
+];
+
+/// The targets of a page's links: a path, and the heading behind `#`.
+fn links(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let local = targets.filter(|target| !target.contains("://"));
+    local.map(|target| target.split_once('#').unwrap_or((target, "")))
+}
+
+/// The name by which a link leads to a heading.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    text.chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_of_the_pages_leads_somewhere() {
+    for page in PAGES {
+        let text = read(page);
+        for (path, heading) in links(&text) {
+            let target = if path.is_empty() {
+                root().join(page)
+            } else {
+                root().join(page).parent().unwrap().join(path)
+            };
+            assert!(target.exists(), "{page}: {path}");
+            let headings = || {
+                fs::read_to_string(&target)
+                    .unwrap()
+                    .lines()
+                    .any(|line| line.starts_with('#') && anchor(line) == heading)
+            };
+            assert!(heading.is_empty() || headings(), "{page}: {path}#{heading}");
         }
     }
-    assert!(found > 40, "{found} tests are named: are they still found?");
 }

@@ -1,7 +1,6 @@
-//! The log: in JSON, and what the README's tables say of it against what the sources write.
+//! The log: as JSON, and its tables in `docs/operations.md` against the sources.
 //!
-//! That every line which a test has the program write is in the tables is checked where logs are: see `common::log`.
-
+//! `common::log` also checks every line that the program writes in a test against the tables.
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -115,18 +114,18 @@ fn calls(sources: &[(PathBuf, String)]) -> Vec<Call> {
 }
 
 #[test]
-fn every_line_that_the_sources_write_is_in_the_readme() {
+fn every_line_that_the_sources_write_is_documented() {
     let calls = calls(&sources());
     assert!(calls.len() > 40, "{} calls: are they still found?", calls.len());
     let in_words = calls.iter().filter(|call| call.action.is_some() && call.level.is_some());
     assert!(in_words.clone().count() > 30, "{} calls say it in so many words", in_words.count());
     for call in &calls {
-        assert!(ROWS.iter().any(|row| call.fits(row)), "the README has no row for {call:?}");
+        assert!(ROWS.iter().any(|row| call.fits(row)), "docs/operations.md has no row for {call:?}");
     }
 }
 
 #[test]
-fn every_line_that_the_readme_has_is_written_by_the_sources() {
+fn every_documented_line_is_written_by_the_sources() {
     let sources = sources();
     let calls = calls(&sources);
     for row in ROWS.iter() {

@@ -1,7 +1,8 @@
 //! Session messages: one connection per agency, and bets with an index, of which none is stored twice.
+use std::process::Command;
 
 use common::client::{bets_frame, open_frame};
-use common::{Opened, Setup, bets, frame, kind, records, rows, server_of, until, winner};
+use common::{Opened, Setup, bets, frame, kind, records, rows, server_of, text, until, winner};
 
 #[test]
 fn a_session_opens_with_what_the_server_knows() {
@@ -280,4 +281,59 @@ fn at_level_info_a_session_does_not_log_each_batch() {
         (3..30).contains(&lines)
     });
     assert!(server.log().lines_of("DEBUG").is_empty());
+}
+
+const PROTOCOL_PAGE: &str = include_str!("../docs/protocol.md");
+
+/// The next code block of that language in the page, and what follows it.
+fn code_block<'a>(page: &'a str, language: &str) -> (&'a str, &'a str) {
+    let (_, code) = page.split_once(&format!("```{language}\n")).unwrap();
+    code.split_once("```").unwrap()
+}
+
+/// The bytes of a line such as `> 05 00000000   END`, without its first character.
+fn bytes_of(line: &str) -> Vec<u8> {
+    let digits = line.trim_start().split("   ").next().unwrap().replace(' ', "");
+    let pairs = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+}
+
+#[test]
+fn the_bytes_of_the_session_in_the_protocol_page_are_the_servers() {
+    let (_, page) = PROTOCOL_PAGE.split_once("A session against a new server").unwrap();
+    let mut frames: Vec<(bool, Vec<u8>)> = Vec::new();
+    for line in code_block(page, "text").0.lines() {
+        match (line.strip_prefix('>'), line.strip_prefix('<')) {
+            (Some(sent), _) => frames.push((true, bytes_of(sent))),
+            (_, Some(received)) => frames.push((false, bytes_of(received))),
+            _ => frames.last_mut().unwrap().1.extend(bytes_of(line)),
+        }
+    }
+    assert_eq!(frames.len(), 10);
+    let server = Setup::of(1).with("MAX_PAYLOAD", 65_536).start();
+    let mut client = server.connect();
+    for (is_sent, bytes) in frames {
+        if is_sent {
+            client.send(&bytes);
+        } else {
+            let (kind, payload) = client.read_frame();
+            assert_eq!(frame(kind, &payload), bytes);
+        }
+    }
+}
+
+#[test]
+fn the_python_example_of_the_protocol_page_prints_what_the_page_shows() {
+    let (code, rest) = code_block(PROTOCOL_PAGE, "python");
+    let (first, rest) = code_block(rest, "text");
+    let (second, _) = code_block(rest, "text");
+    let server = Setup::of(1).with("MAX_PAYLOAD", 65_536).start();
+    let code = code.replace("12345", &server.port().to_string());
+    for expected in [first, second] {
+        let Ok(output) = Command::new("python3").args(["-c", &code]).output() else {
+            eprintln!("skipped: python3 is not installed");
+            return;
+        };
+        assert_eq!((text(&output.stdout), text(&output.stderr)), (expected.to_owned(), String::new()));
+    }
 }

@@ -1,6 +1,6 @@
-//! The shape of the real server, bare: fork for each connection, requests in parts over a POSIX queue, one storage
-//! process with group commit, a pipe for each reply. No validation beyond the number of fields, no confinement, no
-//! supervision, no recovery, no log, no draw.
+//! The shape of the real server and nothing else: a fork for each connection, requests in parts over a POSIX queue, one
+//! storage process with group commit, a reply pipe. Its only validation is the number of fields. It has no confinement,
+//! supervision, recovery, log or draw.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -22,21 +22,21 @@ use super::wire::{
     SESSION_STORED, malformed, open_session, push_frame, push_rows, session_records,
 };
 
-/// What every user may have: 10 messages of so many bytes.
+/// The queue that the kernel allows every user.
 const MESSAGES: i64 = 10;
 const MESSAGE: usize = 8192;
-/// Who asks (process, its pipe's descriptor), the request's number, what kind of part this is.
+/// Process, descriptor of its pipe, number of the request, kind of the part.
 const HEADER: usize = 13;
-/// Storage syncs when it has so many bytes, at the latest.
+/// The most bytes of a group.
 const GROUP: usize = 512 * 1024;
-/// Requests that a handler has in storage's hands at a time.
+/// The most requests of a handler in flight.
 const IN_FLIGHT: u32 = 16;
 
 /// More parts follow.
 const PART: u8 = 0;
 /// The request is whole.
 const LAST: u8 = 1;
-/// The request is whole, and the client's only one.
+/// The request is whole, and the only one of the client.
 const ONLY: u8 = 2;
 /// The client has gone.
 const GONE: u8 = 3;
@@ -53,7 +53,7 @@ pub fn run(listener: impl FnOnce() -> io::Result<TcpListener>, bets: &Path) -> i
     }
 }
 
-/// The queue, and once more to receive from without waiting.
+/// The queue, opened twice: blocking and non-blocking.
 fn open_queue() -> io::Result<(MqdT, MqdT)> {
     let name = format!("/contest-bare-{}", std::process::id());
     #[expect(clippy::cast_possible_wrap, reason = "a small constant")]
@@ -65,7 +65,7 @@ fn open_queue() -> io::Result<(MqdT, MqdT)> {
     Ok((queue, at_once))
 }
 
-/// What the parts of a request begin with.
+/// The header of a part.
 #[derive(Clone, Copy)]
 struct Header {
     process: u32,
@@ -121,7 +121,7 @@ struct Storage {
     file: File,
     pipes: HashMap<u32, File>,
     group: Vec<u8>,
-    /// The last parts of the requests that are whole.
+    /// The headers of the requests that wait for the sync.
     waiting: Vec<Header>,
 }
 
@@ -147,7 +147,7 @@ impl Storage {
         }
         let mut waiting = std::mem::take(&mut self.waiting);
         for header in waiting.drain(..) {
-            // A client that has gone needs no answer.
+            // The client may have gone.
             self.reply(header).ok();
             if header.kind == ONLY {
                 self.pipes.remove(&header.process);
@@ -202,13 +202,13 @@ struct Handler<'a> {
     socket: &'a TcpStream,
     queue: &'a MqdT,
     replies: File,
-    /// That of the last part that was sent.
+    /// The header of the last part sent.
     header: Header,
-    /// Kept open, so that storage can open it.
+    /// Kept open so that storage can open it through `/proc`.
     _writer: OwnedFd,
     message: Vec<u8>,
     rows: Vec<u8>,
-    /// How many bets each request brings that is in storage's hands.
+    /// The number of bets of each request in flight.
     counts: VecDeque<u64>,
     stored: u64,
     in_session: bool,
@@ -231,7 +231,7 @@ impl Handler<'_> {
         }
     }
 
-    /// Waits for the client or for storage, whoever is first; replies that are there come first.
+    /// Waits for the client or for storage. If both are ready, storage is first.
     fn is_frame_next(&self, frames: &Frames<'_>) -> io::Result<bool> {
         if self.counts.is_empty() {
             return Ok(true);

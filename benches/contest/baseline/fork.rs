@@ -1,4 +1,4 @@
-//! A process for each connection, and nothing in it: what forking alone costs.
+//! A process for each connection, which stores nothing: the cost of forking alone.
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,6 +1,5 @@
-//! What the server is compared with: servers that speak enough of the protocol to be given the same load, each the
-//! least that its shape can be. They share no code with the program, so that they stay as they are when it changes,
-//! except what forks.
+//! Minimal servers to compare with. They speak enough of the protocol to get the same load. They share no code with the
+//! program except `fork_child`, so that they do not change with it.
 
 mod bare;
 mod fork;
@@ -14,26 +13,25 @@ use std::path::Path;
 
 use loteria::system::signal;
 
-/// The argument that makes this program one of them. Each is a process of its own, as none but a program with one
+/// The argument that makes this program a baseline. A baseline is a process of its own, because only a process with one
 /// thread can fork safely.
 pub const COMMAND: &str = "baseline";
 
-/// One of the servers.
+/// A server to compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Baseline {
-    /// The shape of the real server and nothing else: a process for each connection, a POSIX queue, one storage
-    /// process that syncs in groups, a pipe for each reply.
+    /// The shape of the real server and nothing else.
     Bare,
-    /// What an engineer free of that shape would write: one process, a thread for each session, group commit.
+    /// What one would write without that shape: one process, a thread for each session, group commit.
     Threads,
-    /// A process for each connection that reads one frame and acknowledges it, without any disk.
+    /// A process for each connection that acknowledges one frame, without a disk.
     Fork,
 }
 
 impl Baseline {
     const ALL: [Self; 3] = [Self::Bare, Self::Threads, Self::Fork];
 
-    /// Its name on the command line and in the table.
+    /// The name on the command line and in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare shape",
@@ -43,11 +41,11 @@ impl Baseline {
     }
 }
 
-/// Runs the baseline that the arguments name, after [`COMMAND`]: its name, its port, how many agencies take part. It
-/// stores in the current folder, and ends only when it is killed.
+/// Runs a baseline until it is killed. It stores in the current folder. The arguments after [`COMMAND`] are its name, its
+/// port and the number of agencies.
 ///
 /// # Errors
-/// The arguments make no sense, or the kernel refuses.
+/// If the arguments are wrong or a system call fails.
 pub fn run(arguments: &[OsString]) -> io::Result<()> {
     signal::unblock()?;
     let [name, port, agencies] = arguments else { return Err(io::Error::other("NAME PORT AGENCIES")) };
@@ -57,7 +55,7 @@ pub fn run(arguments: &[OsString]) -> io::Result<()> {
     let listener = || TcpListener::bind((Ipv4Addr::LOCALHOST, number(port)?));
     let bets = Path::new("bets.csv");
     match named.ok_or_else(|| io::Error::other("no such baseline"))? {
-        // It forks storage before it listens, so that storage does not have the listener.
+        // It forks storage before it listens, so that storage does not inherit the listener.
         Baseline::Bare => bare::run(listener, bets),
         Baseline::Threads => threads::run(&listener()?, bets, usize::from(number(agencies)?)),
         Baseline::Fork => fork::run(&listener()?),

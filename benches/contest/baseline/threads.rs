@@ -1,5 +1,5 @@
-//! One process, a thread for each session. A session adds its rows to what is pending, and waits until they are on
-//! disk; the first that finds nobody syncing writes and syncs for all. It validates, and it knows who won.
+//! One process with a thread for each session. A session appends its rows to a shared buffer and waits until they are on
+//! disk. The first session that finds nobody syncing writes and syncs the buffer for all. It validates and has a draw.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ pub fn run(listener: &TcpListener, bets: &Path, agencies: usize) -> io::Result<(
     std::thread::scope(|scope| {
         loop {
             let (socket, _) = listener.accept()?;
-            // A client that went away ends its thread by an error, and nobody else's.
+            // An error ends this client's thread only.
             scope.spawn(move || serve(&socket, log).ok());
         }
     })
@@ -35,11 +35,11 @@ struct Log {
 
 #[derive(Default)]
 struct Shared {
-    /// Rows that are to be written next.
+    /// Rows that are not yet written.
     pending: Vec<u8>,
-    /// The memory of rows that have been written.
+    /// The buffer of the last write, to be used again.
     spare: Vec<u8>,
-    /// How many batches were added, and how many of them are on disk.
+    /// Batches appended so far, and batches on disk.
     added: u64,
     synced: u64,
     syncing: bool,
@@ -92,7 +92,7 @@ impl Log {
         self.changed.notify_all();
     }
 
-    /// The agency's winning documents, when all agencies have ended.
+    /// Waits until all agencies have ended; returns the agency's winning documents.
     fn result(&self, agency: u32) -> Vec<u8> {
         let waiting = self.changed.wait_while(self.lock(), |shared| shared.ended < self.agencies);
         let shared = waiting.unwrap_or_else(PoisonError::into_inner);
@@ -129,7 +129,7 @@ fn serve(socket: &TcpStream, log: &Log) -> io::Result<()> {
     }
 }
 
-/// Validates records, makes rows of them, and notes who wins. How many there were.
+/// Validates records, appends their rows and collects the winners. Returns the number of records.
 fn take_bets(
     records: &[u8],
     agency: u32,

@@ -1,4 +1,4 @@
-//! As much of the protocol as the baselines need.
+//! The part of the protocol that the baselines need.
 
 use std::io::{self, BufReader, Read};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ const FIELD_SEPARATOR: u8 = 0x1F;
 const FIELDS: usize = 6;
 const MAX_PAYLOAD: u32 = 1 << 20;
 
-/// The frames that a client sends.
+/// Reads the frames of a client.
 pub struct Frames<'a> {
     reader: BufReader<&'a TcpStream>,
     payload: Vec<u8>,
@@ -29,7 +29,7 @@ impl<'a> Frames<'a> {
         Self { reader: BufReader::with_capacity(64 * 1024, socket), payload: Vec::new() }
     }
 
-    /// Waits for the next one: its type and its payload.
+    /// Waits for the next frame; returns its type and payload.
     pub fn next(&mut self) -> io::Result<(u8, &[u8])> {
         let mut header = [0; 5];
         self.reader.read_exact(&mut header)?;
@@ -43,7 +43,7 @@ impl<'a> Frames<'a> {
         Ok((kind, &self.payload))
     }
 
-    /// Whether the next one, or its beginning, has been received already.
+    /// Whether bytes of the next frame have been received.
     pub fn has_more(&self) -> bool {
         !self.reader.buffer().is_empty()
     }
@@ -59,7 +59,7 @@ pub fn push_frame(kind: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// Appends the answer to an `OPEN_SESSION`; the agency it names.
+/// Appends the answer to an `OPEN_SESSION`; returns its agency.
 pub fn open_session(payload: &[u8], out: &mut Vec<u8>) -> io::Result<u32> {
     let &[_version, a, b, c, d] = payload else { return Err(malformed()) };
     let mut answer = [0; 17];
@@ -72,12 +72,12 @@ pub fn open_session(payload: &[u8], out: &mut Vec<u8>) -> io::Result<u32> {
     Ok(u32::from_be_bytes([a, b, c, d]))
 }
 
-/// The records of a `SESSION_BETS`, behind the index of the first.
+/// The records of a `SESSION_BETS`, which follow the index of the first.
 pub fn session_records(payload: &[u8]) -> io::Result<&[u8]> {
     payload.get(8..).ok_or_else(malformed)
 }
 
-/// Appends the CSV rows of records, which must be of six fields. How many there were.
+/// Appends the CSV rows of records, which must have six fields. Returns their number.
 pub fn push_rows(records: &[u8], rows: &mut Vec<u8>) -> io::Result<u64> {
     let text = std::str::from_utf8(records).map_err(io::Error::other)?;
     let mut count = 0;
@@ -96,7 +96,7 @@ pub fn push_rows(records: &[u8], rows: &mut Vec<u8>) -> io::Result<u64> {
     Ok(count)
 }
 
-/// Appends a row.
+/// Appends one CSV row.
 pub fn push_row<'a>(fields: impl Iterator<Item = &'a [u8]>, rows: &mut Vec<u8>) {
     for (index, field) in fields.enumerate() {
         if index > 0 {

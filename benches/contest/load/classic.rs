@@ -1,4 +1,4 @@
-//! Classic clients: a connection for each message.
+//! Classic clients: one connection for each message.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -10,10 +10,10 @@ use loteria::protocol::message::ClientMessage;
 use super::connect;
 use super::stream::{Stream, winners};
 
-/// How soon a client that asks for the result asks again.
+/// The pause between two requests for the result.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Brings all streams, side by side; how long that took.
+/// Sends all streams in parallel; returns the time it took.
 pub fn upload(address: SocketAddr, streams: &[Stream]) -> io::Result<Duration> {
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -31,7 +31,7 @@ fn bring(address: SocketAddr, stream: &Stream) -> io::Result<()> {
     })
 }
 
-/// Ends all agencies, and checks what each is told of its winners.
+/// Ends all agencies and checks the result of each.
 pub fn draw(address: SocketAddr, streams: &[Stream]) -> io::Result<()> {
     for stream in streams {
         let (end, _) = end_and_request(stream)?;
@@ -57,7 +57,7 @@ fn end_and_request(stream: &Stream) -> io::Result<(Vec<u8>, Vec<u8>)> {
     Ok((end, request))
 }
 
-/// Sends a frame over a connection of its own; all that comes back until the server closes it.
+/// Sends a frame over a new connection; returns everything until the server closes it.
 fn ask(address: SocketAddr, frame: &[u8]) -> io::Result<Vec<u8>> {
     let mut socket = connect(address)?;
     socket.write_all(frame)?;

@@ -1,4 +1,4 @@
-//! The load: clients of the protocol, whose frames are made before the clock starts, so that the time is the server's.
+//! The load: clients of the protocol. Their frames are made before the clock starts, so that the server's time is measured.
 
 pub mod classic;
 pub mod session;
@@ -8,7 +8,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long the server may leave a client without an answer before the run is given up.
+/// A run fails if the server does not answer within this time.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {

@@ -1,4 +1,4 @@
-//! Clients with sessions: several batches in flight, then the END, then the wait for the result.
+//! Session clients: they send batches, several in flight, then END, then wait for the result.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,13 +12,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::connect;
 use super::stream::Stream;
 
-/// How many batches of a session may wait for their answer.
+/// The most batches of a session in flight.
 const WINDOW: usize = 32;
-/// How many threads the clients share.
+/// Threads that share the clients.
 const THREADS: usize = 5;
 const MAX_PAYLOAD: u32 = 1 << 20;
 
-/// A client.
+/// A connection with a session.
 #[derive(Debug)]
 pub struct Session {
     agency: AgencyId,
@@ -27,7 +27,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects, and asks for a session.
+    /// Connects and sends `OPEN_SESSION`.
     pub fn request(address: SocketAddr, agency: AgencyId) -> io::Result<Self> {
         let mut session = Self { agency, socket: connect(address)?, inbox: FrameBuffer::new(MAX_PAYLOAD) };
         session.send(&[ClientMessage::OpenSession {
@@ -37,7 +37,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Waits until the session is open. So many bets of its agency must be stored.
+    /// Waits until the session is open; `expected` bets of its agency must be stored.
     pub fn opened(&mut self, expected: u64) -> io::Result<()> {
         let agency_expected = self.agency;
         self.expect(|message| {
@@ -46,7 +46,7 @@ impl Session {
         })
     }
 
-    /// Sends messages, in one write.
+    /// Sends messages in one write.
     pub fn send(&mut self, messages: &[ClientMessage<'_>]) -> io::Result<()> {
         let mut bytes = Vec::new();
         for message in messages {
@@ -60,7 +60,7 @@ impl Session {
         self.expect(|message| matches!(message, ServerMessage::BetAck))
     }
 
-    /// Waits for the result, which must be this one, if one is given.
+    /// Waits for the result; if `expected` is given, it must be equal.
     pub fn result(&mut self, expected: Option<&[u8]>) -> io::Result<()> {
         self.expect(|message| {
             matches!(message, ServerMessage::Result(documents)
@@ -106,7 +106,7 @@ pub fn open(address: SocketAddr, streams: &[Stream]) -> io::Result<Vec<Session>>
     Ok(sessions)
 }
 
-/// Brings the streams, each over its session, until all is acknowledged.
+/// Sends each stream over its session until everything is acknowledged.
 pub fn upload(sessions: &mut [Session], streams: &[Stream]) -> io::Result<()> {
     let share = sessions.len().div_ceil(THREADS).max(1);
     std::thread::scope(|scope| {
@@ -145,11 +145,11 @@ fn advance_ready(uploads: &mut [Upload<'_>]) -> io::Result<()> {
     ready.into_iter().try_for_each(Upload::advance)
 }
 
-/// A client at work.
+/// A session that sends its stream.
 struct Upload<'a> {
     session: &'a mut Session,
     stream: &'a Stream,
-    /// Batches.
+    /// In batches.
     sent: usize,
     acknowledged: usize,
 }
@@ -167,12 +167,12 @@ impl Upload<'_> {
         self.session.socket.write_all(frames)
     }
 
-    /// Waits for answers, and sends on.
+    /// Receives answers and fills the window again.
     fn advance(&mut self) -> io::Result<()> {
         self.session.receive()?;
         while let Some(frame) = self.session.inbox.next_frame().map_err(io::Error::other)? {
             let message = ServerMessage::decode(frame).map_err(io::Error::other)?;
-            // It may tell of more than the batch that it answers.
+            // `stored` may be more than this batch makes it.
             let least = self.stream.batches.get(self.acknowledged).map(|batch| batch.stored);
             match message {
                 ServerMessage::SessionStored { stored } if least.is_some_and(|least| stored >= least) => {
@@ -185,7 +185,7 @@ impl Upload<'_> {
     }
 }
 
-/// Ends all agencies, and waits for the results, which must be `expected` if they are given.
+/// Ends all agencies and waits for the results; if `expected` is given, they must be equal.
 pub fn draw(sessions: &mut [Session], expected: Option<&[Vec<u8>]>) -> io::Result<()> {
     for session in sessions.iter_mut() {
         session.send(&[ClientMessage::End(None), ClientMessage::AwaitResult])?;

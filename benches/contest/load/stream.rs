@@ -1,4 +1,4 @@
-//! Made-up bets: as records in frames for a client to send, and as rows of a file for a server to start on.
+//! Generated bets: as frames that a client sends, and as rows of a file on which a server starts.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -10,9 +10,9 @@ use loteria::lottery::{AgencyId, Bet};
 use loteria::protocol::message::ClientMessage;
 use loteria::protocol::record::{RECORD_SEPARATOR, push_record};
 
-/// How many bets a message carries.
+/// Bets in one message.
 const BATCH: u64 = 136;
-/// One bet of so many wins.
+/// One in so many bets wins.
 const BETS_PER_WINNER: u64 = 5000;
 const WINNING_NUMBER: u32 = 7574;
 const NAMES: [(&str, &str); 4] = [
@@ -22,12 +22,12 @@ const NAMES: [(&str, &str); 4] = [
     ("Milagros Rocío", "Sosa"),
 ];
 
-/// The agencies 1 to that many.
+/// The agencies 1 to `count`.
 pub fn agencies(count: u16) -> impl Iterator<Item = AgencyId> {
     (1..=count).filter_map(AgencyId::new)
 }
 
-/// Hands on the bets of an agency with these indexes.
+/// Calls `take` with each bet of the agency in the range of indexes.
 fn for_each_bet(
     agency: AgencyId,
     indexes: Range<u64>,
@@ -57,42 +57,42 @@ fn document_of(agency: AgencyId, index: u64) -> u64 {
     u64::from(agency.get()) * 10_000_000 + index
 }
 
-/// The payload of the result that an agency with so many bets must get.
+/// The payload of the RESULT for an agency with so many bets.
 pub fn winners(agency: AgencyId, bets: u64) -> Vec<u8> {
     let indexes = (0..bets / BETS_PER_WINNER).map(|winner| (winner + 1) * BETS_PER_WINNER - 1);
     let documents = indexes.map(|index| document_of(agency, index).to_string());
     documents.collect::<Vec<_>>().join("\x1e").into_bytes()
 }
 
-/// What of a stream is sent at once.
+/// One frame of a stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch {
-    /// Where its frame ends in the bytes.
+    /// The end of the frame in `Stream::bytes`.
     pub end: usize,
-    /// How many bets of the agency there are with it.
+    /// The number of bets that the agency has after it.
     pub stored: u64,
 }
 
-/// The frames with which one agency brings its bets.
+/// The frames that one agency sends.
 #[derive(Debug)]
 pub struct Stream {
     /// The agency.
     pub agency: AgencyId,
-    /// How many bets of the agency are there before.
+    /// The number of bets that the agency has before it.
     pub begin: u64,
-    /// All frames, one behind the other.
+    /// All frames in sequence.
     pub bytes: Vec<u8>,
-    /// Each of them.
+    /// Where each frame ends.
     pub batches: Vec<Batch>,
 }
 
 impl Stream {
-    /// For a session: the bets with these indexes.
+    /// `SESSION_BETS` frames of the bets in the range of indexes.
     pub fn for_session(agency: AgencyId, indexes: Range<u64>) -> io::Result<Self> {
         Self::of(agency, indexes, |first, records| ClientMessage::SessionBets { first, records })
     }
 
-    /// For classic connections.
+    /// `MULTIPLE_BETS` frames.
     pub fn for_classic(agency: AgencyId, bets: u64) -> io::Result<Self> {
         Self::of(agency, 0..bets, |_, records| ClientMessage::MultipleBets(records))
     }
@@ -122,17 +122,17 @@ impl Stream {
         Ok(stream)
     }
 
-    /// How many bets it brings.
+    /// The number of bets in it.
     pub fn bets(&self) -> u64 {
         self.stored() - self.begin
     }
 
-    /// How many bets of the agency there are after it.
+    /// The number of bets that the agency has after it.
     pub fn stored(&self) -> u64 {
         self.batches.last().map_or(self.begin, |batch| batch.stored)
     }
 
-    /// The frames of these batches.
+    /// The bytes of a range of batches.
     pub fn frames(&self, batches: Range<usize>) -> &[u8] {
         let end_of = |count: usize| {
             count.checked_sub(1).and_then(|last| self.batches.get(last)).map_or(0, |batch| batch.end)
@@ -141,7 +141,7 @@ impl Stream {
     }
 }
 
-/// Writes a file of bets, and makes it last: so many of each agency, in turns of a batch.
+/// Writes and syncs a file of bets in which the agencies take turns.
 pub fn write_file(path: &Path, agency_count: u16, bets_each: u64) -> io::Result<()> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let mut rows = Vec::new();

@@ -1,4 +1,4 @@
-//! From the last END to the results that everybody awaits.
+//! Time from the last END until all sessions have their results.
 
 use std::io;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::report::{Goal, Row, Unit};
 /// Bets of each agency: a million and a thousand in all.
 const MANY: u64 = 200_000;
 const FEW: u64 = 200;
-/// Seconds.
+/// In seconds.
 const LIMIT: f64 = 0.002;
 
 pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {

@@ -1,4 +1,4 @@
-//! Bets over a connection, and so a process, for each batch.
+//! Bets over classic connections: one connection, and so one process, for each batch.
 
 use std::io;
 
@@ -36,7 +36,7 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
     ])
 }
 
-/// Bets in a second, from the first connection to the last acknowledgement.
+/// Bets per second, from the first connection to the last acknowledgement.
 fn bring(bench: &Bench, contestant: Contestant, streams: &[Stream]) -> io::Result<f64> {
     let folder = bench.empty_folder()?;
     let server = Server::start(contestant, folder.path(), AGENCIES)?;

@@ -1,4 +1,4 @@
-//! How the time for a bet grows with the bets that are there and with the sessions that bring them.
+//! Growth of the time of a bet with the number of existing bets and of sessions.
 
 use std::io;
 use std::time::Instant;
@@ -12,11 +12,11 @@ use crate::process::{Contestant, SERVER, Server};
 use crate::report::{Goal, Row, Unit};
 
 const MANY_SESSIONS: u16 = 500;
-/// Bets that are there where there are few.
+/// Existing bets.
 const FEW_BETS: u64 = 100_000;
 const MANY_BETS: u64 = 10_000_000;
 
-/// A number of sessions, and of bets that are there before they bring theirs.
+/// A number of sessions and of existing bets.
 struct Case {
     contestant: Contestant,
     name: &'static str,
@@ -27,7 +27,7 @@ struct Case {
 }
 
 impl Case {
-    /// All bring `bets`, in equal parts.
+    /// The sessions send `bets` together, in equal parts.
     fn new(
         (contestant, name): (Contestant, &'static str),
         sessions: u16,
@@ -41,7 +41,7 @@ impl Case {
         Ok(Self { contestant, name, sessions, before, streams: streams?, times: Series::default() })
     }
 
-    /// Seconds for a bet, once all sessions are open.
+    /// Seconds for each bet, once all sessions are open.
     fn measure(&self, bench: &Bench) -> io::Result<f64> {
         let folder = bench.folder_with(self.sessions, self.before / u64::from(self.sessions))?;
         let server = Server::start(self.contestant, &folder, self.sessions)?;
@@ -69,7 +69,7 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
     let mut cases = vec![
         Case::new((SERVER, "time of a bet, 5 sessions, 100,000 bets there"), AGENCIES, FEW_BETS, bets)?,
         Case::new((SERVER, "time of a bet, 500 sessions"), MANY_SESSIONS, FEW_BETS, bets)?,
-        // It reads nothing of what is there.
+        // The bare shape does not read existing bets.
         Case::new((bare, "  bare shape, 5 sessions"), AGENCIES, 0, bets)?,
         Case::new((bare, "  bare shape, 500 sessions"), MANY_SESSIONS, 0, bets)?,
     ];

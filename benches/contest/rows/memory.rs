@@ -1,4 +1,4 @@
-//! What the processes hold when a million bets have come, and an agency whose file has a million.
+//! Memory of the server's processes after a million bets, and of an agency with a million bets.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::process::{Agency, SERVER, Server};
 use crate::processes::{children_of, has_open};
 use crate::report::{Goal, Row, Unit};
 
-/// KiB.
+/// In KiB.
 const SERVER_LIMIT: f64 = 12.0 * 1024.0;
 const HANDLER_LIMIT: f64 = 350.0;
 const AGENCY_LIMIT: f64 = 8.0 * 1024.0;
@@ -49,11 +49,11 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
     ])
 }
 
-/// The largest of each, in KiB.
+/// The largest values, in KiB.
 struct Held {
-    /// What a process of the server has in memory.
+    /// Resident memory of any process of the server.
     process: f64,
-    /// What a handler has for itself alone.
+    /// Memory that a handler does not share.
     handler: f64,
 }
 
@@ -87,7 +87,7 @@ fn look(server: &Server, bets: &Path) -> io::Result<Held> {
     Ok(held)
 }
 
-/// The most that an agency has in memory.
+/// The peak memory of an agency.
 fn measure_agency(bench: &Bench, bets: u64) -> io::Result<f64> {
     let folder = bench.empty_folder()?;
     sample::write(1, &[bets], sample::DEFAULT_SEED, folder.path()).map_err(io::Error::other)?;
@@ -100,7 +100,7 @@ fn watch_agency(server: &Server, folder: &Path) -> io::Result<f64> {
     let agency = AgencyId::new(1_u16).ok_or_else(|| io::Error::other("no agency"))?;
     let mut most = 0.0;
     Agency::start(server, folder, agency)?.finish(|pid| {
-        // It has ended when nothing is to be read.
+        // Once it has ended there is nothing to read.
         most = peak(pid).unwrap_or(most);
     })?;
     Ok(most)

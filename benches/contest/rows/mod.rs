@@ -20,25 +20,25 @@ use crate::load::stream::write_file;
 use crate::progress::Progress;
 use crate::report::Row;
 
-/// How many agencies take part unless something else is said.
+/// The number of agencies, unless a row says otherwise.
 const AGENCIES: u16 = 5;
 
-/// What is measured together.
+/// Rows that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Group {
     /// Bets over sessions, from the load generator and from agencies
     Sessions,
     /// Bets over a connection for each batch
     Classic,
-    /// From the last END to the results
+    /// Time from the last END to the results
     Await,
-    /// Starting on bets that are there
+    /// Start on existing bets
     Start,
-    /// What the processes hold
+    /// Memory of the processes
     Memory,
     /// A thousand sessions at once
     Thousand,
-    /// How the time for a bet grows with bets and sessions
+    /// Growth of the time of a bet with bets and sessions
     Growth,
 }
 
@@ -47,7 +47,7 @@ impl Group {
     pub const ALL: [Self; 7] =
         [Self::Sessions, Self::Classic, Self::Await, Self::Start, Self::Memory, Self::Thousand, Self::Growth];
 
-    /// As it is named on the command line.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sessions => "sessions",
@@ -74,22 +74,22 @@ impl Group {
     }
 }
 
-/// How much is measured.
+/// The size of the measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     is_quick: bool,
     rounds: usize,
-    /// Rounds of what takes little time and varies much.
+    /// Rounds of rows that are short and vary much.
     short_rounds: usize,
-    /// Bets that each agency brings.
+    /// Bets of each agency.
     session_bets: u64,
     classic_bets: u64,
-    /// Bets that are there already where that matters, the fewer and the more.
+    /// Existing bets, for rows that compare few with many.
     bets_before: [u64; 2],
 }
 
 impl Size {
-    /// What the targets are for.
+    /// The size for which the targets hold.
     pub const FULL: Self = Self {
         is_quick: false,
         rounds: 7,
@@ -98,7 +98,7 @@ impl Size {
         classic_bets: 40_000,
         bets_before: [1_000_000, 10_000_000],
     };
-    /// For a first look.
+    /// A quick overview.
     pub const QUICK: Self = Self {
         is_quick: true,
         rounds: 3,
@@ -108,7 +108,7 @@ impl Size {
         bets_before: [100_000, 1_000_000],
     };
 
-    /// One line: how much that is.
+    /// One line that describes the size.
     pub fn describe(self) -> String {
         let Self { rounds, session_bets, classic_bets, .. } = self;
         let note = if self.is_quick { "; quick, so nothing at 10,000,000 bets" } else { "" };
@@ -116,17 +116,17 @@ impl Size {
     }
 }
 
-/// What all groups need.
+/// What every group needs.
 #[derive(Debug)]
 pub struct Bench {
     folder: PathBuf,
     size: Size,
-    /// Where it says how far it is.
+    /// The display of the progress.
     pub progress: Progress,
 }
 
 impl Bench {
-    /// All files will be in that folder.
+    /// Keeps all files in `folder`.
     pub fn new(folder: &Path, size: Size) -> Self {
         Self { folder: folder.to_owned(), size, progress: Progress::new() }
     }
@@ -136,7 +136,7 @@ impl Bench {
         tempfile::tempdir_in(&self.folder)
     }
 
-    /// A folder with bets that are there already, so many of each agency. It is made when it is first asked for.
+    /// A folder with existing bets, so many of each agency; created at the first call.
     fn folder_with(&self, agencies: u16, bets_each: u64) -> io::Result<Prepared> {
         let folder = self.folder.join(format!("{agencies}-x-{bets_each}"));
         let bets = folder.join("bets.csv");
@@ -148,7 +148,7 @@ impl Bench {
         Ok(Prepared { bytes: fs::metadata(bets)?.len(), folder })
     }
 
-    /// Runs one contestant's turn, and shows that.
+    /// Runs one contestant and shows it in the progress.
     fn turn<T>(&self, what: &str, run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         self.progress.run(what);
         let result = run();
@@ -157,7 +157,7 @@ impl Bench {
     }
 }
 
-/// A folder with bets, for one run: when it is dropped, what the run has added is taken away.
+/// A folder with bets for one run. Dropping it removes what the run added.
 #[derive(Debug)]
 struct Prepared {
     folder: PathBuf,
@@ -176,7 +176,7 @@ impl Drop for Prepared {
     fn drop(&mut self) {
         let bets = File::options().write(true).open(self.folder.join("bets.csv"));
         let cut = bets.and_then(|bets| bets.set_len(self.bytes).and_then(|()| bets.sync_all()));
-        // Where that fails the next run finds other bets than it expects, and says so.
+        // If this fails, the next run reports the unexpected bets.
         cut.ok();
         fs::remove_file(self.folder.join("bets.csv.state")).ok();
     }

@@ -1,4 +1,4 @@
-//! Bets over sessions: the load generator's against server and baselines, and agencies that read their files.
+//! Bets over sessions: from the load generator to server and baselines, and from agencies that read their files.
 
 use std::fs;
 use std::io;
@@ -50,7 +50,7 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
     ])
 }
 
-/// Bets in a second, from the first connection to the last acknowledgement.
+/// Bets per second, from the first connection to the last acknowledgement.
 fn bring(bench: &Bench, contestant: Contestant, streams: &[Stream]) -> io::Result<f64> {
     let folder = bench.empty_folder()?;
     let server = Server::start(contestant, folder.path(), AGENCIES)?;
@@ -74,7 +74,7 @@ fn rate(bets: u64, seconds: f64) -> f64 {
     bets as f64 / seconds
 }
 
-/// Bets in a second that agencies bring from their files, from the start of the first to the end of the last.
+/// Bets per second from agencies with files, from the start of the first to the end of the last.
 fn bring_files(folder: &Path, bets: u64) -> io::Result<f64> {
     let server = Server::start(SERVER, folder, AGENCIES)?;
     let rate = measure_files(&server, folder, bets);

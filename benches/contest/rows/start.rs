@@ -1,4 +1,4 @@
-//! Starting on bets that are there: how long, and in how much memory.
+//! Time and memory of a start on existing bets.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::process::Server;
 use crate::processes::{children_of, has_open};
 use crate::report::{Goal, Row, Unit};
 
-/// Seconds for a bet, where there are many.
+/// The most seconds for each bet.
 const LIMIT_PER_BET: f64 = 0.3e-6;
 const MANY: u64 = 1_000_000;
 
@@ -44,7 +44,7 @@ fn time_row(bets: u64, times: &Series) -> Row {
     if bets < MANY { row } else { row.below(bets as f64 * LIMIT_PER_BET) }
 }
 
-/// Seconds until server and storage answer, and the most memory that storage had.
+/// Seconds until server and storage answer, and storage's peak memory.
 fn measure(bench: &Bench, bets: u64) -> io::Result<(f64, f64)> {
     let folder = bench.folder_with(AGENCIES, bets / u64::from(AGENCIES))?;
     let (server, time) = Server::start_timed(&folder, AGENCIES)?;

@@ -1,4 +1,4 @@
-//! A thousand sessions at once, each of an agency of its own that stores bets and awaits the result.
+//! A thousand sessions at once. Each is of another agency, stores bets and awaits the result.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::report::{Row, Unit};
 
 const SESSIONS: u16 = 1000;
 const BETS_EACH: u64 = 136 * 2;
-/// Seconds.
+/// In seconds.
 const OPEN_LIMIT: f64 = 2.0;
 const GONE_LIMIT: f64 = 1.0;
 const PAUSE: Duration = Duration::from_millis(2);
@@ -56,7 +56,7 @@ fn time(server: &Server, streams: &[Stream]) -> io::Result<[Duration; 3]> {
     let have_results = start.elapsed();
     let closing = Instant::now();
     drop(sessions);
-    // The one that asks is served too.
+    // The connection that asks is counted too.
     while status(server.address())?.handlers > 1 {
         std::thread::sleep(PAUSE);
     }
