@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::log_bad_config;
-use crate::agency::single_bet;
+use crate::agency;
 use crate::config::{check_log_format, host_and_port};
 use crate::logging;
 use crate::lottery::bet::{is_real_date, parse_decimal};
@@ -64,7 +64,7 @@ pub fn run(args: &BetArgs) -> ExitCode {
         birthdate: &args.birthdate,
         number: args.number,
     };
-    match single_bet::run(&bet, &args.address) {
+    match agency::send_bet(&bet, &args.address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
