@@ -4,31 +4,58 @@
 mod common;
 
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::agencies::Agency;
+use common::original::{OnUnknown, OriginalServer};
 use common::stage::{Stage, documents, rows};
-use common::{PATIENCE, kind};
+use common::{PATIENCE, Setup, await_within, free_port, kind, processes, until};
 use nix::sys::signal::Signal;
 
 #[test]
-fn all_bets_are_sent_in_order_and_the_winners_counted() {
+fn all_bets_are_sent_in_order_and_the_log_tells_it_in_few_lines() {
     let stage = Stage::new(&rows(95));
     let mut agency = stage.agency(&[]);
     stage.accept_session(0, 0, 1 << 20).finish(0, 95, b"1\x1e2\x1e3");
     let log = agency.succeed();
+    let lines: Vec<&str> = log.lines().skip(1).collect();
     assert_eq!(
-        log.0.matches("action: apuesta_enviada | result: success | cantidad: 10\n").count(),
-        9,
-        "{}",
-        log.0
+        lines,
+        [
+            "INFO     action: open_session | result: success | agency_id: 3 | stored: 0",
+            "INFO     action: apuesta_enviada | result: success | cantidad: 95",
+            "INFO     action: end_message | result: success | agency_id: 3",
+            "INFO     action: consulta_ganadores | result: success | cant_ganadores: 3",
+        ]
     );
-    assert!(log.0.contains("action: apuesta_enviada | result: success | cantidad: 5\n"), "{}", log.0);
-    assert!(
-        log.0.contains("action: consulta_ganadores | result: success | cant_ganadores: 3\n"),
-        "{}",
-        log.0
-    );
+}
+
+#[test]
+fn each_batch_has_a_line_at_level_debug() {
+    let stage = Stage::new(&rows(95));
+    let mut agency = stage.agency(&[("CLI_LOG_LEVEL", "DEBUG")]);
+    stage.accept_session(0, 0, 1 << 20).finish(0, 95, b"");
+    let log = agency.succeed();
+    assert_eq!(log.count("DEBUG", "apuesta_enviada | result: success | cantidad: 10"), 9, "{}", log.0);
+    assert_eq!(log.count("DEBUG", "apuesta_enviada | result: success | cantidad: 5"), 1, "{}", log.0);
+}
+
+#[test]
+fn a_long_upload_says_how_far_it_is() {
+    let stage = Stage::new(&rows(50));
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept_session(0, 0, 1 << 20);
+    for batch in 1..=5 {
+        peer.bets();
+        if batch >= 4 {
+            std::thread::sleep(Duration::from_millis(2600));
+        }
+        peer.acknowledge(batch * 10);
+    }
+    peer.finish(50, 50, b"");
+    let log = agency.succeed();
+    assert_eq!(log.count("INFO", "apuesta_enviada | result: in_progress | cantidad: 50"), 1, "{}", log.0);
+    assert_eq!(log.lines_with("apuesta_enviada").len(), 2, "{}", log.0);
 }
 
 #[test]
@@ -156,6 +183,122 @@ fn a_server_that_is_busy_is_asked_again() {
 }
 
 #[test]
+fn bets_that_could_not_be_stored_are_sent_again_over_a_new_session() {
+    let stage = Stage::new(&rows(50));
+    let mut agency = stage.agency(&[]);
+    for _ in 0..3 {
+        let mut peer = stage.accept_session(20, 0, 1 << 20);
+        for reason in ["could not be stored: No space left on device", "a gap", "a gap"] {
+            peer.bets();
+            peer.send(kind::ERROR, reason.as_bytes());
+        }
+        assert_eq!(peer.frame(), None);
+    }
+    let mut peer = stage.accept_session(20, 0, 1 << 20);
+    for stored in [30, 40, 50] {
+        assert_eq!(peer.bets().0, stored - 10);
+        peer.acknowledge(stored);
+    }
+    assert_eq!(peer.frame(), Some((kind::END, vec![])));
+    peer.send(kind::ERROR, b"could not be stored: No space left on device");
+    drop(peer);
+    stage.accept_session(50, 0, 1 << 20).finish(50, 50, b"");
+    let log = agency.succeed();
+    // Once before and once after something was stored.
+    let warnings = log.lines_of("WARNING");
+    assert_eq!(warnings.len(), 2, "{}", log.0);
+    assert!(warnings[0].contains("could not be stored: No space left on device"), "{}", log.0);
+    assert!(log.lines().count() <= 12, "{}", log.0);
+}
+
+#[test]
+fn an_agency_outlasts_a_full_disk() {
+    if !cfg!(debug_assertions) {
+        return; // A release has no failpoints.
+    }
+    let failpoints = "disk_append=1*off->4*return(28);disk_write_state=1*off->1*return(28)";
+    let server = Setup::of(1).with("FAILPOINTS", failpoints).start();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("agency-1.csv"), rows(5000)).unwrap();
+    let mut agency = Agency::start(folder.path(), 1, &server.address(), &[("CLI_BATCH_MAXAMOUNT", "10")]);
+    let log = agency.succeed();
+    assert!(!log.lines_with("the server says: could not be stored: No space left").is_empty(), "{}", log.0);
+    assert_eq!(server.bets_file().split(|byte| *byte == b'\n').count(), 5000 + 1);
+}
+
+#[test]
+fn the_pause_grows_until_something_new_is_achieved() {
+    let stage = Stage::new(&rows(10));
+    let mut agency = stage.agency(&[]);
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let mut sessions = 0;
+    while Instant::now() < deadline {
+        let Some(mut peer) = await_within(Duration::from_millis(100), || stage.try_accept()) else {
+            continue;
+        };
+        peer.expect_opening();
+        peer.open(0, 0, 1 << 20);
+        peer.bets();
+        peer.acknowledge(10);
+        assert_eq!(peer.frame(), Some((kind::END, vec![])));
+        peer.send(kind::BET_ACK, b"OK");
+        assert_eq!(peer.frame(), Some((kind::AWAIT_RESULT, vec![])));
+        sessions += 1;
+    }
+    assert!((3..=8).contains(&sessions), "{sessions}");
+    assert!(agency.log().lines_of("WARNING").len() <= 2, "{}", agency.log().0);
+    agency.terminate(Signal::SIGTERM);
+}
+
+#[test]
+fn a_server_without_sessions_is_named_and_classic_mode_with_it() {
+    for on_unknown in [OnUnknown::Close, OnUnknown::KeepOpen] {
+        let server = OriginalServer::start(1, on_unknown);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("agency-3.csv"), rows(10)).unwrap();
+        let mut agency = Agency::start(folder.path(), 3, &server.address, &[]);
+        let line = await_within(Duration::from_secs(15), || agency.try_end()).map(|_| agency.fail());
+        let line = line.expect("an agency that ends");
+        assert!(line.contains("does not speak sessions") && line.contains("CLI_PROTOCOL=classic"), "{line}");
+        assert_eq!(server.bets_of(3), 0);
+    }
+}
+
+#[test]
+fn a_server_whose_storage_is_slow_is_not_taken_for_one_without_sessions() {
+    let server = Setup::of(1).start();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("agency-1.csv"), rows(10)).unwrap();
+    let storage = server.storage();
+    processes::send(storage, Signal::SIGSTOP);
+    let mut agency = Agency::start(folder.path(), 1, &server.address(), &[]);
+    // Longer than it takes the agency to find out what kind of server this is.
+    std::thread::sleep(Duration::from_secs(9));
+    assert!(agency.try_end().is_none(), "{}", agency.log().0);
+    processes::send(storage, Signal::SIGCONT);
+    agency.succeed();
+}
+
+#[test]
+fn a_server_that_restarts_while_a_session_opens_is_not_taken_for_one_without_sessions() {
+    let setup = Setup::of(1).with("SERVER_PORT", free_port());
+    let mut server = setup.start();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("agency-1.csv"), rows(10)).unwrap();
+    let mut agency = None;
+    for _ in 0..3 {
+        let storage = server.storage();
+        processes::send(storage, Signal::SIGSTOP);
+        let address = server.address();
+        agency.get_or_insert_with(|| Agency::start(folder.path(), 1, &address, &[]));
+        until("OPEN_SESSION is in flight", || !server.log().lines_with("accept_connections").is_empty());
+        server.kill9();
+        server = setup.start();
+    }
+    agency.unwrap().succeed();
+}
+
+#[test]
 fn a_server_that_lets_it_wait_is_told_of_once() {
     let stage = Stage::new(&rows(10));
     let mut agency = stage.agency(&[]);
@@ -234,8 +377,9 @@ fn a_signal_ends_it_between_two_tries() {
     let address = stage.listener.local_addr().unwrap().to_string();
     let Stage { listener, folder } = stage;
     drop(listener);
-    let mut agency = Agency::start(folder.path(), 3, &address, &[]);
+    let mut agency = Agency::start(folder.path(), 3, &address, &[("CLI_LOG_LEVEL", "DEBUG")]);
     agency.await_log("retry_in_ms", 3);
+    assert_eq!(agency.log().lines_of("WARNING").len(), 1, "the reason is the same");
     agency.terminate(Signal::SIGTERM);
 }
 

@@ -3,9 +3,12 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::agencies::Agency;
+use common::original::{OnUnknown, OriginalServer};
 use common::stage::{Stage, documents, rows};
-use common::{kind, processes, server_of, until};
+use common::{Setup, kind, processes, server_of, until};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -91,4 +94,58 @@ fn an_end_that_storage_took_with_it_is_sent_again() {
         1,
         "the first one was lost"
     );
+}
+
+#[test]
+fn classic_mode_sends_again_what_could_not_be_stored() {
+    let stage = Stage::new(&rows(10));
+    let mut agency = stage.agency(&[("CLI_PROTOCOL", "classic")]);
+    let mut peer = stage.accept();
+    let sent = peer.frame();
+    for _ in 0..3 {
+        peer.send(kind::ERROR, b"could not be stored: No space left on device");
+        peer = stage.accept();
+        assert_eq!(peer.frame(), sent);
+    }
+    peer.send(kind::BET_ACK, b"OK");
+    assert_eq!(stage.accept().frame(), Some((kind::END, vec![3])));
+    let mut peer = stage.accept();
+    peer.frame().unwrap();
+    peer.send(kind::RESULT, b"");
+    let log = agency.succeed();
+    let warnings = log.lines_of("WARNING");
+    assert!(warnings.len() == 1 && warnings[0].contains("could not be stored: No space left"), "{}", log.0);
+}
+
+#[test]
+fn classic_mode_outlasts_a_full_disk() {
+    if !cfg!(debug_assertions) {
+        return; // A release has no failpoints.
+    }
+    let server = Setup::of(1).with("FAILPOINTS", "disk_append=3*return(28)").start();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("agency-1.csv"), rows(300)).unwrap();
+    let variables = [("CLI_PROTOCOL", "classic"), ("CLI_LOOP_PERIOD", "20ms")];
+    Agency::start(folder.path(), 1, &server.address(), &variables).succeed();
+    assert_eq!(server.bets_file().split(|byte| *byte == b'\n').count(), 300 + 1);
+}
+
+#[test]
+fn a_contest_against_the_original_server_ends_soon_after_the_last_end() {
+    let server = OriginalServer::start(5, OnUnknown::KeepOpen);
+    let folder = tempfile::tempdir().unwrap();
+    let start = |agency| {
+        std::fs::write(folder.path().join(format!("agency-{agency}.csv")), rows(300)).unwrap();
+        let variables = [("CLI_PROTOCOL", "classic"), ("CLI_BATCH_MAXAMOUNT", "100")];
+        Agency::start(folder.path(), agency, &server.address, &variables)
+    };
+    let mut agencies: Vec<Agency> = (1..=5).map(start).collect();
+    for agency in &mut agencies {
+        assert!(agency.succeed().has("consulta_ganadores | result: success | cant_ganadores: 300"));
+    }
+    let took = server.last_end().elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    for agency in 1..=5 {
+        assert_eq!(server.bets_of(agency), 300);
+    }
 }

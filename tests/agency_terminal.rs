@@ -58,11 +58,7 @@ fn on_a_terminal_a_bar_stands_below_the_log_and_is_gone_at_the_end() {
     peer.give_result(b"1\x1e2");
     let (code, lines) = end(agency);
     assert_eq!(code, Some(0));
-    assert_eq!(
-        lines.iter().filter(|line| line.contains("action: apuesta_enviada")).count(),
-        98,
-        "{lines:#?}"
-    );
+    assert_eq!(lines.iter().filter(|line| line.contains("apuesta_enviada")).count(), 1, "{lines:#?}");
     assert!(lines.last().unwrap().ends_with("cant_ganadores: 2"), "{lines:#?}");
 }
 

@@ -1,125 +1,137 @@
-//! A connection to the server, with its time limits, and the answers that come over it.
+//! A connection to the server: its time limits, and the replies that it receives.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use memchr::memchr_iter;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::error::{AgencyError, Lost, Trouble};
+use super::error::{AgencyError, AttemptError, ConnectionLost};
 use crate::logging::{self, Outcome};
 use crate::protocol::frame::{Frame, FrameBuffer, FrameType, HEADER_LEN, header};
 use crate::protocol::message::{ClientMessage, NotAnAnswer, ServerMessage};
 use crate::protocol::record::RECORD_SEPARATOR;
 
-/// How long one address may take to answer.
+/// The limit for each address of the server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the server may take to read or to answer, unless it is the draw that is waited for.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
-/// After this much of it without an answer, the log says that one is waited for.
-const QUIET: Duration = Duration::from_secs(3);
+/// The limit for a reply, but for the one to `AWAIT_RESULT`, and for the server to read what is sent.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+/// After this time without a reply, the log says that the agency waits for one.
+pub(super) const QUIET: Duration = Duration::from_secs(3);
 
-// A network that was cut, or a server that lost its power, says nothing: it is noticed by these.
+// These notice a network that was cut and a server that lost its power.
 const KEEPALIVE_IDLE_S: u32 = 10;
 const KEEPALIVE_INTERVAL_S: u32 = 5;
 const KEEPALIVE_PROBES: u32 = 3;
 const UNACKNOWLEDGED_MS: u32 = 20_000;
 
-/// The longest answer that is kept whole, in bytes. Results are counted as they come, whatever their length.
-const MAX_ANSWER: u32 = 64 * 1024;
-/// How much of a result is read at once, in bytes.
+/// The longest reply that is kept whole, in bytes. A RESULT is counted while it arrives and may be longer.
+const MAX_REPLY: u32 = 64 * 1024;
+/// How much of a RESULT is read at once, in bytes.
 const RESULT_CHUNK: usize = 16 * 1024;
 
-/// A connection that stands.
-pub struct ServerConnection {
+/// The reasons of an ERROR that are temporary begin with one of these.
+const TEMPORARY: [&str; 2] = ["busy", "could not be stored"];
+
+pub(super) struct ServerConnection {
     stream: TcpStream,
     incoming: FrameBuffer,
+    /// Whether the reply is later than [`QUIET`]. The read timeout is then the rest of [`ANSWER_TIMEOUT`].
+    is_late: bool,
 }
 
 impl ServerConnection {
-    /// Connects to `HOST:PORT`, to the first address of it that answers.
-    ///
-    /// # Errors
-    /// None does.
-    pub fn open(address: &str) -> Result<Self, Lost> {
+    /// Connects to the first address of `HOST:PORT` that accepts.
+    pub(super) fn open(address: &str) -> Result<Self, ConnectionLost> {
         let stream = connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(QUIET))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        notice_a_cut(&stream).map_err(io::Error::from)?;
-        Ok(Self { stream, incoming: FrameBuffer::new(MAX_ANSWER) })
+        enable_keepalive(&stream).map_err(io::Error::from)?;
+        Ok(Self { stream, incoming: FrameBuffer::new(MAX_REPLY), is_late: false })
     }
 
-    /// Sends whole frames.
-    ///
-    /// # Errors
-    /// The connection broke before the system took the last byte: the server can't have the last frame whole.
-    pub fn send(&mut self, frames: &[u8]) -> Result<(), Lost> {
+    /// Sends whole frames. After an error the server can't have the last frame whole.
+    pub(super) fn send(&mut self, frames: &[u8]) -> Result<(), ConnectionLost> {
         self.stream.write_all(frames).map_err(lost)
     }
 
-    /// Sends a message.
-    ///
-    /// # Errors
-    /// As of [`Self::send`].
-    pub fn send_message(&mut self, message: &ClientMessage<'_>) -> Result<(), Lost> {
+    pub(super) fn send_message(&mut self, message: &ClientMessage<'_>) -> Result<(), ConnectionLost> {
         let mut frame = Vec::new();
         message.encode(&mut frame);
         self.send(&frame)
     }
 
-    /// Whether an answer is there to be received without waiting.
-    pub fn has_answer(&self) -> bool {
+    /// Tells the server that nothing more will be sent.
+    pub(super) fn finish_sending(&self) -> Result<(), ConnectionLost> {
+        Ok(self.stream.shutdown(Shutdown::Write)?)
+    }
+
+    /// Whether a whole reply can be received without waiting.
+    pub(super) fn has_reply(&self) -> bool {
         self.incoming.has_frame()
     }
 
-    /// Waits for the next answer.
-    ///
-    /// # Errors
-    /// None came, or it is none that a server gives.
-    pub fn receive(&mut self) -> Result<ServerMessage<'_>, Trouble> {
+    /// Waits for the first byte of a reply. Returns false if the server closes the connection or says nothing.
+    pub(super) fn replies_within(&self, limit: Duration) -> Result<bool, ConnectionLost> {
+        self.stream.set_read_timeout(Some(limit))?;
+        match self.stream.peek(&mut [0]) {
+            Ok(count) => Ok(count > 0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Does the same with [`QUIET`] as the limit. A reply that is late can still be received.
+    pub(super) fn replies_soon(&mut self) -> Result<bool, ConnectionLost> {
+        match self.stream.peek(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.expect_late_reply().map(|()| false)
+            }
+            result => Ok(result.is_ok_and(|count| count > 0)),
+        }
+    }
+
+    /// Waits for the next reply.
+    pub(super) fn receive(&mut self) -> Result<ServerMessage<'_>, AttemptError> {
         while !self.incoming.has_frame() {
             self.receive_more()?;
         }
-        let frame = self.incoming.next_frame().map_err(AgencyError::from)?.ok_or(Lost::Closed)?;
+        let frame = self.incoming.next_frame().map_err(AgencyError::from)?.ok_or(ConnectionLost::Closed)?;
         Ok(ServerMessage::decode(frame).map_err(AgencyError::from)?)
     }
 
-    fn receive_more(&mut self) -> Result<(), Lost> {
-        let read = match self.stream.read(self.incoming.space()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.read_late(),
-            other => other,
-        };
-        match read {
-            Ok(0) => Err(Lost::Closed),
-            Ok(count) => {
-                self.incoming.received(count);
-                Ok(())
+    fn receive_more(&mut self) -> Result<(), ConnectionLost> {
+        match self.stream.read(self.incoming.space()) {
+            Ok(0) => return Err(ConnectionLost::Closed),
+            Ok(count) => self.incoming.received(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_late => {
+                return self.expect_late_reply();
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(lost(error)),
+            Err(error) => return Err(lost(error)),
         }
+        if self.is_late {
+            self.is_late = false;
+            self.stream.set_read_timeout(Some(QUIET))?;
+        }
+        Ok(())
     }
 
-    /// Reads what has not come while it was quiet, within what is left of the time. A server that is full takes
-    /// connections and lets them wait: somebody may ask why nothing happens.
-    fn read_late(&mut self) -> io::Result<usize> {
+    /// Logs that the server lets the agency wait: a server whose places are all taken accepts connections and says
+    /// nothing.
+    fn expect_late_reply(&mut self) -> Result<(), ConnectionLost> {
         logging::info("connect", Outcome::InProgress, &[("waited_s", &QUIET.as_secs())]);
-        self.stream.set_read_timeout(Some(ANSWER_TIMEOUT.saturating_sub(QUIET)))?;
-        let read = self.stream.read(self.incoming.space());
-        self.stream.set_read_timeout(Some(QUIET))?;
-        read
+        self.is_late = true;
+        Ok(self.stream.set_read_timeout(Some(ANSWER_TIMEOUT.saturating_sub(QUIET)))?)
     }
 
-    /// Waits for a result and counts the winners in it; none if the draw has not been made. It must begin within `limit`,
-    /// if there is one. Nothing else may be awaited over this connection.
-    ///
-    /// # Errors
-    /// No such answer came, or a refusal.
-    pub fn receive_winners(&mut self, limit: Option<Duration>) -> Result<Option<u64>, Trouble> {
+    /// Waits for a RESULT and counts its winners; returns `None` for `IN_PROGRESS`. The reply must begin within `limit`.
+    /// No other reply may be outstanding.
+    pub(super) fn receive_winners(&mut self, limit: Option<Duration>) -> Result<Option<u64>, AttemptError> {
         if !self.incoming.is_empty() {
-            return Err(AgencyError::WrongAnswer.into());
+            return Err(AgencyError::WrongReply.into());
         }
         self.stream.set_read_timeout(limit).map_err(lost)?;
         let mut header = [0; HEADER_LEN];
@@ -132,12 +144,12 @@ impl ServerConnection {
             Some(FrameType::InProgress) => Ok(None),
             Some(FrameType::Error) => Err(self.refusal(len)?),
             Some(kind) => Err(AgencyError::from(NotAnAnswer(kind)).into()),
-            None => Err(AgencyError::WrongAnswer.into()),
+            None => Err(AgencyError::WrongReply.into()),
         }
     }
 
-    /// Counts the documents in the `len` bytes to come.
-    fn count_winners(&mut self, len: u32) -> Result<u64, Lost> {
+    /// Counts the documents in the next `len` bytes.
+    fn count_winners(&mut self, len: u32) -> Result<u64, ConnectionLost> {
         let mut chunk = [0; RESULT_CHUNK];
         let mut left = len as usize;
         let mut separators = 0;
@@ -151,31 +163,28 @@ impl ServerConnection {
         Ok(if len == 0 { 0 } else { separators + 1 })
     }
 
-    fn refusal(&mut self, len: u32) -> Result<Trouble, Lost> {
-        let mut payload = vec![0; len.min(MAX_ANSWER) as usize];
+    fn refusal(&mut self, len: u32) -> Result<AttemptError, ConnectionLost> {
+        let mut payload = vec![0; len.min(MAX_REPLY) as usize];
         self.stream.read_exact(&mut payload).map_err(lost)?;
-        let answer = ServerMessage::decode(Frame { kind: FrameType::Error, payload: &payload });
-        Ok(answer.map_or_else(
+        let reply = ServerMessage::decode(Frame { kind: FrameType::Error, payload: &payload });
+        Ok(reply.map_or_else(
             |error| AgencyError::from(error).into(),
-            |answer| unwanted(&answer, "to say who won"),
+            |reply| unexpected_reply(&reply, "to say who won"),
         ))
     }
 }
 
-/// What an answer means that is not the one that was hoped for: that there is no room now, that `what` is refused, or
-/// nothing.
-pub fn unwanted(answer: &ServerMessage<'_>, what: &str) -> Trouble {
-    match *answer {
-        ServerMessage::Error(reason) if reason.starts_with("busy") => Lost::Busy(reason.to_owned()).into(),
-        ServerMessage::Error(reason) => {
-            AgencyError::Refused { what: what.to_owned(), reason: reason.to_owned() }.into()
-        }
-        _ => AgencyError::WrongAnswer.into(),
+/// Says what a reply means that is not the expected one. `what` is the request, for people.
+pub(super) fn unexpected_reply(reply: &ServerMessage<'_>, what: &str) -> AttemptError {
+    let ServerMessage::Error(reason) = *reply else { return AgencyError::WrongReply.into() };
+    if TEMPORARY.iter().any(|start| reason.starts_with(start)) {
+        return AttemptError::RefusedForNow(reason.to_owned());
     }
+    AgencyError::Refused { what: what.to_owned(), reason: reason.to_owned() }.into()
 }
 
-/// Writes the header of the frame that begins at `start` and goes on to the end of `out`.
-pub fn finish_frame(kind: FrameType, start: usize, out: &mut [u8]) {
+/// Writes the header of the frame that begins at `start` and reaches to the end of `out`.
+pub(super) fn finish_frame(kind: FrameType, start: usize, out: &mut [u8]) {
     let Some(frame) = out.get_mut(start..) else { return };
     let len = frame.len().saturating_sub(HEADER_LEN);
     if let Some(place) = frame.first_chunk_mut() {
@@ -183,8 +192,8 @@ pub fn finish_frame(kind: FrameType, start: usize, out: &mut [u8]) {
     }
 }
 
-fn connect(address: &str) -> Result<TcpStream, Lost> {
-    let mut last = Lost::NoAddress(address.to_owned());
+fn connect(address: &str) -> Result<TcpStream, ConnectionLost> {
+    let mut last = ConnectionLost::NoAddress(address.to_owned());
     for candidate in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&candidate, CONNECT_TIMEOUT) {
             Ok(stream) => return Ok(stream),
@@ -194,7 +203,7 @@ fn connect(address: &str) -> Result<TcpStream, Lost> {
     Err(last)
 }
 
-fn notice_a_cut(stream: &TcpStream) -> nix::Result<()> {
+fn enable_keepalive(stream: &TcpStream) -> nix::Result<()> {
     setsockopt(stream, sockopt::KeepAlive, &true)?;
     setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S)?;
     setsockopt(stream, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S)?;
@@ -202,10 +211,10 @@ fn notice_a_cut(stream: &TcpStream) -> nix::Result<()> {
     setsockopt(stream, sockopt::TcpUserTimeout, &UNACKNOWLEDGED_MS)
 }
 
-fn lost(error: io::Error) -> Lost {
+fn lost(error: io::Error) -> ConnectionLost {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => Lost::Closed,
-        io::ErrorKind::WouldBlock => Lost::Silent(ANSWER_TIMEOUT.as_secs()),
-        _ => Lost::Io(error),
+        io::ErrorKind::UnexpectedEof => ConnectionLost::Closed,
+        io::ErrorKind::WouldBlock => ConnectionLost::Silent(ANSWER_TIMEOUT.as_secs()),
+        _ => ConnectionLost::Io(error),
     }
 }

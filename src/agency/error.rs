@@ -1,4 +1,4 @@
-//! What can go wrong for an agency: [`Lost`] is worth another try, [`AgencyError`] is not.
+//! Why an attempt fails: an [`AgencyError`] ends the agency, every other [`AttemptError`] is followed by a retry.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,82 +12,41 @@ use crate::protocol::message::NotAnAnswer;
 
 /// What ends an agency.
 #[derive(Debug, Error)]
-pub enum AgencyError {
-    /// The file of bets can't be read.
+pub(crate) enum AgencyError {
     #[error("{}: {error}", .file.display())]
-    File {
-        /// The file.
-        file: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
-    /// A row of the file is no bet.
+    File { file: PathBuf, error: io::Error },
+    /// `line` is the line on which the row begins.
     #[error("{}, line {line}: {error}", .file.display())]
-    Row {
-        /// The file.
-        file: PathBuf,
-        /// The line on which the row begins.
-        line: u64,
-        /// What is wrong with it.
-        error: BadRow,
-    },
-    /// The server has bets of this agency that the file has not.
+    Row { file: PathBuf, line: u64, error: BadRow },
     #[error("the server has {stored} bets of this agency, but {} has only {in_file}", .file.display())]
-    FileTooShort {
-        /// The file.
-        file: PathBuf,
-        /// How many bets the server has.
-        stored: u64,
-        /// How many rows the file has.
-        in_file: u64,
-    },
-    /// The file has bets that the server can't take any more.
+    FileTooShort { file: PathBuf, stored: u64, in_file: u64 },
     #[error("this agency has ended with {stored} bets, but {} has more", .file.display())]
-    EndedBefore {
-        /// The file.
-        file: PathBuf,
-        /// How many bets the server has.
-        stored: u64,
-    },
-    /// The server refused what was asked.
+    EndedBefore { file: PathBuf, stored: u64 },
     #[error("the server refused {what}: {reason}")]
-    Refused {
-        /// What it was.
-        what: String,
-        /// What the server says.
-        reason: String,
-    },
+    Refused { what: String, reason: String },
+    #[error("this server does not speak sessions: start the agency with CLI_PROTOCOL=classic")]
+    NoSessions,
     /// Classic messages hold the agency in one byte.
     #[error("classic messages know only agencies from 1 to 255, not {0}")]
     NoClassicAgency(u16),
-    /// Classic bets were sent whole and not answered. Sent again, they could be stored twice.
     #[error(
         "the connection broke before the answer to {bets}: whether that is stored is not known, and sending it again \
          could store it twice ({lost})"
     )]
-    UnknownOutcome {
-        /// Which ones.
-        bets: String,
-        /// How the connection broke.
-        lost: Lost,
-    },
-    /// What answers is no server of this protocol.
+    UnknownOutcome { bets: String, lost: ConnectionLost },
     #[error("{0}")]
-    NoSuchFrame(#[from] FrameError),
-    /// What answers is no server of this protocol.
+    BadFrame(#[from] FrameError),
     #[error("{0}")]
-    NoAnswer(#[from] NotAnAnswer),
-    /// The server answers something else than what it was asked.
-    #[error("the server's answer does not fit to what was asked")]
-    WrongAnswer,
-    /// The signals can't be waited for.
+    NotAReply(#[from] NotAnAnswer),
+    #[error("the server sent a reply of the wrong type")]
+    WrongReply,
     #[error("can't wait for signals: {0}")]
     Signals(io::Error),
 }
 
 impl AgencyError {
-    /// Writes the error to the log, as what ended the process.
-    pub fn log(&self) {
+    /// Writes the error to the log as the one that ended the process.
+    pub(crate) fn log(&self) {
         let log = |fields: &[logging::Field<'_>]| {
             logging::event(Level::Critical, "agency", Outcome::Fail, fields);
         };
@@ -128,33 +87,29 @@ pub enum BadRow {
     Endless(usize),
 }
 
-/// Why a connection was lost, or never came about. Trying again may help.
+/// Why a connection broke or could not be made.
 #[derive(Debug, Error)]
-pub enum Lost {
-    /// The system says so.
+pub(crate) enum ConnectionLost {
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The name has no address.
     #[error("{0} has no address")]
     NoAddress(String),
-    /// The server ended it.
     #[error("the server closed the connection")]
     Closed,
-    /// Nothing was heard.
     #[error("the server did not answer for {0} s")]
     Silent(u64),
-    /// The server can't serve now.
-    #[error("the server says: {0}")]
-    Busy(String),
 }
 
-/// Either of the two.
+/// Why one attempt failed.
 #[derive(Debug, Error)]
-pub enum Trouble {
-    /// Try again.
+pub(crate) enum AttemptError {
+    /// A retry may succeed.
     #[error(transparent)]
-    Lost(#[from] Lost),
-    /// Give up.
+    Lost(#[from] ConnectionLost),
+    /// The server gave a temporary reason. Nothing of what it refused is stored, and a retry may succeed.
+    #[error("the server says: {0}")]
+    RefusedForNow(String),
+    /// A retry would not help.
     #[error(transparent)]
     Fatal(#[from] AgencyError),
 }

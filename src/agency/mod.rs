@@ -1,23 +1,22 @@
-//! `loteria agency`: reads its file of bets, brings them to the server and waits for the result.
+//! `loteria agency`: sends the bets of a file to the server and waits for the result. `loteria bet` sends one bet.
 //!
-//! [`session`] is how it talks to a server of ours, `classic` to one that knows only the original's messages. Both read
-//! the bets from a `bets_file` straight into frames, over a `connection`. On a terminal `progress` shows how far it is.
-//! [`single_bet`] is `loteria bet`.
+//! [`session`] talks to our server, `classic` also to the original's. Both encode the rows of a `bets_file` into frames
+//! and send them over a `connection`. `backoff` repeats what failed. `progress` is the bar on a terminal.
 
+mod backoff;
 mod bets_file;
 mod classic;
 mod connection;
 mod error;
-mod pauses;
 mod progress;
 pub mod session;
-pub mod single_bet;
+mod upload;
 
 use std::io;
 use std::thread;
 
-pub use error::AgencyError;
-
+pub(crate) use classic::send_bet;
+pub(crate) use error::AgencyError;
 use progress::Progress;
 
 use crate::config::{AgencyConfig, Protocol};
@@ -25,10 +24,7 @@ use crate::logging::{self, Outcome};
 use crate::system::signal;
 
 /// Runs the agency until it knows how many of its bets won.
-///
-/// # Errors
-/// What can't be mended by trying again: a bad file, a refusal.
-pub fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
+pub(crate) fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
     let progress = Progress::start();
     end_at_a_signal(progress.end()).map_err(AgencyError::Signals)?;
     log_config(config);
@@ -59,19 +55,23 @@ fn log_config(config: &AgencyConfig) {
     );
 }
 
-/// Lets SIGTERM and SIGINT end the process at once, wherever it waits: looking up a name can't be interrupted, and
-/// nothing has to be brought to an end, as the server keeps what it acknowledged and nothing else.
-fn end_at_a_signal(take_away: impl Fn() + Send + 'static) -> io::Result<()> {
+/// Lets SIGTERM and SIGINT end the process at once. There is nothing to clean up but the bar: the server keeps what it
+/// acknowledged.
+fn end_at_a_signal(remove_bar: impl Fn() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let Ok(signal) = signal::wait_for_termination() else { return };
-        take_away();
+        remove_bar();
         logging::info("shutdown", Outcome::Success, &[("signal", &signal)]);
         end();
     })?;
     Ok(())
 }
 
-#[expect(clippy::exit, clippy::disallowed_methods, reason = "main may be in a call that nothing else ends")]
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "the main thread may be in a call that can't be interrupted, such as the look-up of a name"
+)]
 fn end() -> ! {
     std::process::exit(0)
 }

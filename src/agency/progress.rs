@@ -1,4 +1,4 @@
-//! What a person sees of the agency on a terminal: a bar below the lines of the log. Elsewhere there is none.
+//! The agency's progress on a terminal: a bar below the lines of the log.
 
 use std::cell::Cell;
 use std::io::IsTerminal as _;
@@ -8,57 +8,56 @@ use indicatif::{HumanFloatCount, ProgressBar, ProgressDrawTarget, ProgressState,
 
 use crate::logging;
 
-/// How often it is drawn where nothing happens.
+/// How often the bar is drawn while nothing happens.
 const TICK: Duration = Duration::from_millis(200);
 
 const UPLOADING: &str = "{bar:30} {human_pos} of {prefix}{human_len} bets, {rate}{msg}";
 const WAITING: &str = "{spinner} {human_pos} bets sent, waiting for the draw for {elapsed}{msg}";
 
-/// How far the agency is.
+/// The bar of an agency.
 #[derive(Debug)]
-pub struct Progress {
+pub(super) struct Progress {
     /// Hidden where standard error is no terminal.
     bar: ProgressBar,
-    /// How often the connection was lost.
-    lost: Cell<u64>,
+    reconnections: Cell<u64>,
 }
 
 impl Progress {
-    /// Shows it if standard error is a terminal, and from then on has the log write above it.
-    pub fn start() -> Self {
-        let lost = Cell::new(0);
+    /// Shows the bar if standard error is a terminal, and lets the log write above it.
+    pub(super) fn start() -> Self {
+        let reconnections = Cell::new(0);
         if !std::io::stderr().is_terminal() {
-            return Self { bar: ProgressBar::hidden(), lost };
+            return Self { bar: ProgressBar::hidden(), reconnections };
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let above = bar.clone();
         logging::write_between(Box::new(move |write| above.suspend(write)));
         bar.set_style(style("{spinner} connecting{msg}"));
         bar.enable_steady_tick(TICK);
-        Self { bar, lost }
+        Self { bar, reconnections }
     }
 
-    /// What takes it away, from any thread.
-    pub fn end(&self) -> impl Fn() + Send + 'static {
+    /// Returns a function that removes the bar, from any thread.
+    pub(super) fn end(&self) -> impl Fn() + Send + 'static {
         let bar = self.bar.clone();
         move || bar.finish_and_clear()
     }
 
-    /// Whether somebody may see it: for callers that have to work for its values.
-    pub fn is_shown(&self) -> bool {
+    /// Whether the bar is visible. If not, callers need not compute values for it.
+    pub(super) fn is_shown(&self) -> bool {
         !self.bar.is_hidden()
     }
 
-    /// Bets are sent from here on: the server has so many.
-    pub fn uploads_from(&self, stored: u64) {
+    /// Shows the upload, of which the server already has `stored` bets.
+    pub(super) fn uploads_from(&self, stored: u64) {
         self.bar.set_style(style(UPLOADING));
         self.bar.set_position(stored);
-        // What was stored before was not sent just now.
+        // The rate counts only bets that this run sends.
         self.bar.reset_eta();
     }
 
-    /// There are so many bets in all, or about so many.
-    pub fn expects(&self, bets: u64, exactly: bool) {
+    /// Sets how many bets there are in all, or about how many.
+    pub(super) fn expects(&self, bets: u64, exactly: bool) {
         self.bar.set_length(bets);
         if self.bar.prefix().is_empty() == exactly {
             return;
@@ -66,22 +65,22 @@ impl Progress {
         self.bar.set_prefix(if exactly { "" } else { "about " });
     }
 
-    /// So many bets are acknowledged.
-    pub fn stored(&self, bets: u64) {
+    /// Sets how many bets are acknowledged.
+    pub(super) fn stored(&self, bets: u64) {
         self.bar.set_position(bets);
     }
 
-    /// All that is left is to wait: the server has so many bets.
-    pub fn waits(&self, stored: u64) {
+    /// Shows that the agency waits for the draw and that the server has `stored` bets.
+    pub(super) fn waits(&self, stored: u64) {
         self.bar.set_position(stored);
         self.bar.set_style(style(WAITING));
         self.bar.reset_elapsed();
     }
 
-    /// The connection was lost, or could not be had, and is tried again.
-    pub fn lost(&self) {
-        self.lost.set(self.lost.get() + 1);
-        self.bar.set_message(format!(", reconnections: {}", self.lost.get()));
+    /// Counts a retry.
+    pub(super) fn reconnecting(&self) {
+        self.reconnections.set(self.reconnections.get() + 1);
+        self.bar.set_message(format!(", reconnections: {}", self.reconnections.get()));
     }
 }
 
@@ -93,7 +92,7 @@ impl Drop for Progress {
 
 fn style(template: &str) -> ProgressStyle {
     let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        // A line that can't be written to is not drawn.
+        // Writing to a line of the bar does not fail.
         write!(out, "{} bets/s", HumanFloatCount(state.per_sec().round())).unwrap_or_default();
     };
     match ProgressStyle::with_template(template) {

@@ -1,243 +1,122 @@
-//! Session mode: one connection, many batches in flight, and after a break on from what the server has stored.
+//! Session mode: one connection for all messages. After a break, the next session continues from what is stored.
 
-use std::collections::VecDeque;
-use std::path::Path;
-use std::time::Instant;
+use std::time::Duration;
 
-use super::bets_file::{Batch, BetsFile, Limits};
-use super::connection::{ServerConnection, finish_frame, unwanted};
-use super::error::{AgencyError, Trouble};
-use super::pauses::{LONGEST, Pauses};
+use super::backoff::Backoff;
+use super::bets_file::BetsFile;
+use super::connection::{QUIET, ServerConnection, unexpected_reply};
+use super::error::{AgencyError, AttemptError, ConnectionLost};
 use super::progress::Progress;
+use super::upload::Upload;
 use crate::config::AgencyConfig;
-use crate::logging::{self, Outcome};
-use crate::lottery::AgencyId;
-use crate::protocol::frame::{FrameType, HEADER_LEN};
+use crate::logging::{self, Level, Outcome};
 use crate::protocol::message::{AgencyState, ClientMessage, SESSION_VERSION, ServerMessage};
 
-/// The most batches that are sent and not yet acknowledged.
-const WINDOW: usize = 32;
-/// About how much goes in one write, in bytes.
-const WRITE_SIZE: usize = 64 * 1024;
-/// The longest payload that is sent, in bytes, whatever the server would take: memory has a limit.
-const MAX_PAYLOAD: u32 = 1 << 20;
-/// The index before the records of a `SESSION_BETS`, in bytes.
-const INDEX_LEN: usize = size_of::<u64>();
+/// A version that no server speaks. Every server with sessions refuses it at once, without its storage.
+const NO_VERSION: u8 = 0;
+/// How much later than a newer connection an older one may be answered.
+const OVERTAKING: Duration = Duration::from_secs(2);
+/// An acknowledged END counts for more than any number of acknowledged bets.
+const END_ACKNOWLEDGED: u64 = u64::MAX;
 
-/// Brings all bets and waits for the result: the number of winners.
-///
-/// # Errors
-/// What another try would not mend.
-pub fn run(config: &AgencyConfig, progress: &Progress) -> Result<u64, AgencyError> {
-    // A file that is not there is told at once, not when the server is.
+/// Sends all bets and waits for the result; returns the number of winners.
+pub(super) fn run(config: &AgencyConfig, progress: &Progress) -> Result<u64, AgencyError> {
+    // A missing file is reported at once, even if the server can't be reached.
     BetsFile::open(&config.bets_file, config.id)?;
-    let mut pauses = Pauses::shown(progress);
-    loop {
-        let begun = Instant::now();
-        match attend(config, &mut pauses, progress) {
-            Ok(winners) => return Ok(winners),
-            Err(Trouble::Fatal(error)) => return Err(error),
-            Err(Trouble::Lost(lost)) => {
-                if begun.elapsed() > LONGEST {
-                    pauses.reset();
-                }
-                pauses.wait(&lost);
-            }
-        }
-    }
+    let mut client = SessionClient { config, progress, was_open: false };
+    Backoff::new(Some(progress)).retry(|backoff| client.attempt(backoff))
 }
 
-/// One session, from wherever the server is.
-fn attend(config: &AgencyConfig, pauses: &mut Pauses<'_>, progress: &Progress) -> Result<u64, Trouble> {
-    let mut connection = ServerConnection::open(&config.server_address)?;
-    let opened = open(&mut connection, config.id)?;
-    let mut file = BetsFile::open(&config.bets_file, config.id)?;
-    file.skip(opened.stored)?;
-    let mut stored = opened.stored;
-    if opened.state == AgencyState::Open {
-        stored = Upload::new(&mut connection, file, config, &opened, progress).run(pauses)?;
-        end(&mut connection, config.id)?;
-        pauses.reset();
-    } else if file.has_more()? {
-        let file = config.bets_file.clone();
-        return Err(AgencyError::EndedBefore { file, stored: opened.stored }.into());
-    }
-    progress.waits(stored);
-    await_result(&mut connection)
+struct SessionClient<'a> {
+    config: &'a AgencyConfig,
+    progress: &'a Progress,
+    /// Whether the server has opened a session before.
+    was_open: bool,
 }
 
-/// What the server says of this agency.
+/// The contents of `SESSION_OPENED`.
 struct Opened {
     stored: u64,
     state: AgencyState,
     max_payload: u32,
 }
 
-fn open(connection: &mut ServerConnection, agency: AgencyId) -> Result<Opened, Trouble> {
-    let message = ClientMessage::OpenSession { version: SESSION_VERSION, agency: agency.get().into() };
-    match ask(connection, &message)? {
-        ServerMessage::SessionOpened { agency: of, stored, state, max_payload } if of == agency => {
-            logging::info("open_session", Outcome::Success, &[("agency_id", &agency), ("stored", &stored)]);
-            Ok(Opened { stored, state, max_payload })
+impl SessionClient<'_> {
+    /// Runs one session, from the opening to the result.
+    fn attempt(&mut self, backoff: &mut Backoff<'_>) -> Result<u64, AttemptError> {
+        let Self { config, progress, .. } = *self;
+        let mut connection = ServerConnection::open(&config.server_address)?;
+        let Opened { mut stored, state, max_payload } = self.open(&mut connection, backoff)?;
+        let mut file = BetsFile::open(&config.bets_file, config.id)?;
+        file.skip(stored)?;
+        if state == AgencyState::Open {
+            let upload = Upload::new(&mut connection, file, config, stored, max_payload);
+            stored = upload.run(progress, backoff)?;
+            self.end(&mut connection)?;
+            backoff.achieved(END_ACKNOWLEDGED);
+        } else if file.has_more()? {
+            return Err(AgencyError::EndedBefore { file: config.bets_file.clone(), stored }.into());
         }
-        other => Err(unwanted(&other, "to open a session")),
-    }
-}
-
-fn end(connection: &mut ServerConnection, agency: AgencyId) -> Result<(), Trouble> {
-    match ask(connection, &ClientMessage::End(None))? {
-        ServerMessage::BetAck => {
-            logging::info("end_message", Outcome::Success, &[("agency_id", &agency)]);
-            Ok(())
-        }
-        other => Err(unwanted(&other, "the end of the bets")),
-    }
-}
-
-fn await_result(connection: &mut ServerConnection) -> Result<u64, Trouble> {
-    connection.send_message(&ClientMessage::AwaitResult)?;
-    Ok(connection.receive_winners(None)?.ok_or(AgencyError::WrongAnswer)?)
-}
-
-fn ask<'a>(
-    connection: &'a mut ServerConnection,
-    message: &ClientMessage<'_>,
-) -> Result<ServerMessage<'a>, Trouble> {
-    connection.send_message(message)?;
-    connection.receive()
-}
-
-fn limits(config: &AgencyConfig, max_payload: u32) -> Limits {
-    let bytes = (max_payload.min(MAX_PAYLOAD) as usize).saturating_sub(INDEX_LEN);
-    Limits { bets: config.batch_max_amount, bytes }
-}
-
-/// What is left of the file.
-enum Rest {
-    More,
-    Nothing,
-    /// A row that can't be sent. What stands before it still is, and is waited for.
-    Bad(AgencyError),
-}
-
-/// Bets on their way.
-struct Upload<'a> {
-    connection: &'a mut ServerConnection,
-    file: BetsFile,
-    path: &'a Path,
-    limits: Limits,
-    /// The index of the next bet of the file.
-    next: u64,
-    rest: Rest,
-    /// Frames that are encoded and not sent.
-    out: Vec<u8>,
-    /// Batches that are not acknowledged, each with the count of bets that its acknowledgement must reach.
-    in_flight: VecDeque<(u64, Batch)>,
-    progress: &'a Progress,
-}
-
-impl<'a> Upload<'a> {
-    fn new(
-        connection: &'a mut ServerConnection,
-        file: BetsFile,
-        config: &'a AgencyConfig,
-        opened: &Opened,
-        progress: &'a Progress,
-    ) -> Self {
-        Self {
-            connection,
-            file,
-            path: &config.bets_file,
-            limits: limits(config, opened.max_payload),
-            next: opened.stored,
-            rest: Rest::More,
-            out: Vec::with_capacity(2 * WRITE_SIZE),
-            in_flight: VecDeque::with_capacity(WINDOW),
-            progress,
-        }
+        progress.waits(stored);
+        connection.send_message(&ClientMessage::AwaitResult)?;
+        Ok(connection.receive_winners(None)?.ok_or(AgencyError::WrongReply)?)
     }
 
-    /// Sends what is left of the file, until all of it is acknowledged; returns how many bets there are.
-    fn run(mut self, pauses: &mut Pauses<'_>) -> Result<u64, Trouble> {
-        let stored = self.next;
-        self.send_batches()?;
-        self.show(stored);
-        self.progress.uploads_from(stored);
-        while !self.in_flight.is_empty() {
-            self.take_answers()?;
-            pauses.reset();
-            self.send_batches()?;
+    fn open(
+        &mut self,
+        connection: &mut ServerConnection,
+        backoff: &mut Backoff<'_>,
+    ) -> Result<Opened, AttemptError> {
+        let agency = self.config.id;
+        let message = ClientMessage::OpenSession { version: SESSION_VERSION, agency: agency.get().into() };
+        connection.send_message(&message)?;
+        if !self.was_open && !connection.replies_soon()? && self.server_lacks_sessions() {
+            return Err(AgencyError::NoSessions.into());
         }
-        match self.rest {
-            Rest::Bad(error) => Err(error.into()),
-            Rest::More | Rest::Nothing => Ok(self.next),
-        }
-    }
-
-    /// Shows how many bets are acknowledged, of how many.
-    fn show(&self, acknowledged: u64) {
-        if self.progress.is_shown() {
-            let is_read = matches!(self.rest, Rest::Nothing);
-            let all = if is_read { self.next } else { self.file.expected_rows(self.next) };
-            self.progress.expects(all, is_read);
-            self.progress.stored(acknowledged);
-        }
-    }
-
-    fn send_batches(&mut self) -> Result<(), Trouble> {
-        while matches!(self.rest, Rest::More) && self.in_flight.len() < WINDOW {
-            self.encode_batch();
-            if self.out.len() >= WRITE_SIZE {
-                self.flush()?;
+        match connection.receive()? {
+            ServerMessage::SessionOpened { agency: of, stored, state, max_payload } if of == agency => {
+                // While every session fails for the same reason, the log does not repeat this either.
+                let is_news = backoff.has_warned() || !self.was_open;
+                let level = if is_news { Level::Info } else { Level::Debug };
+                let fields: [logging::Field<'_>; 2] = [("agency_id", &agency), ("stored", &stored)];
+                logging::event(level, "open_session", Outcome::Success, &fields);
+                self.was_open = true;
+                Ok(Opened { stored, state, max_payload })
             }
+            other => Err(unexpected_reply(&other, "to open a session")),
         }
-        self.flush()
     }
 
-    fn flush(&mut self) -> Result<(), Trouble> {
-        self.connection.send(&self.out)?;
-        self.out.clear();
-        Ok(())
-    }
-
-    /// Encodes the next bets as one frame, or finds that there are none.
-    fn encode_batch(&mut self) {
-        let start = self.out.len();
-        self.out.extend_from_slice(&[0; HEADER_LEN]);
-        self.out.extend_from_slice(&self.next.to_be_bytes());
-        match self.file.fill(self.limits, &mut self.out) {
-            Ok(Some(batch)) => {
-                finish_frame(FrameType::SessionBets, start, &mut self.out);
-                self.next += batch.bets;
-                self.in_flight.push_back((self.next, batch));
-                return;
-            }
-            Ok(None) => self.rest = Rest::Nothing,
-            Err(error) => self.rest = Rest::Bad(error),
-        }
-        self.out.truncate(start);
-    }
-
-    /// Waits for an answer, and takes those that came with it: the server answers many batches after one sync, and the
-    /// sooner the window is full again, the more bets share the next one.
-    fn take_answers(&mut self) -> Result<(), Trouble> {
-        self.take_answer()?;
-        while self.connection.has_answer() && !self.in_flight.is_empty() {
-            self.take_answer()?;
-        }
-        Ok(())
-    }
-
-    fn take_answer(&mut self) -> Result<(), Trouble> {
-        let answer = self.connection.receive()?;
-        let Some((reached, batch)) = self.in_flight.pop_front() else { return Ok(()) };
-        match answer {
-            ServerMessage::SessionStored { stored } if stored >= reached => {
-                logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
-                self.show(reached);
+    fn end(&self, connection: &mut ServerConnection) -> Result<(), AttemptError> {
+        connection.send_message(&ClientMessage::End(None))?;
+        match connection.receive()? {
+            ServerMessage::BetAck => {
+                logging::info("end_message", Outcome::Success, &[("agency_id", &self.config.id)]);
                 Ok(())
             }
-            other => Err(unwanted(&other, &batch.name(self.path))),
+            other => Err(unexpected_reply(&other, "the end of the bets")),
         }
+    }
+
+    /// Returns whether the server answers classic messages, but no `OPEN_SESSION`.
+    ///
+    /// It is asked twice, because a server that restarts may close one connection and answer the next.
+    fn server_lacks_sessions(&self) -> bool {
+        (0..2).all(|_| self.answers_only_classic().unwrap_or(false))
+    }
+
+    /// Sends `OPEN_SESSION` over one connection, then `RESULT_REQUEST` over another.
+    ///
+    /// A server accepts connections in order. So once the second is answered, a slow or full server has also accepted
+    /// the first, and answers it if it speaks sessions.
+    fn answers_only_classic(&self) -> Result<bool, ConnectionLost> {
+        let address = &self.config.server_address;
+        let agency = self.config.id.get();
+        let mut session = ServerConnection::open(address)?;
+        session.send_message(&ClientMessage::OpenSession { version: NO_VERSION, agency: agency.into() })?;
+        let mut classic = ServerConnection::open(address)?;
+        // Any answer will do, also one about another agency.
+        classic.send_message(&ClientMessage::ResultRequest(Some(u8::try_from(agency).unwrap_or(1))))?;
+        Ok(classic.replies_within(QUIET)? && !session.replies_within(OVERTAKING).unwrap_or(false))
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::log_bad_config;
-use crate::agency::single_bet;
+use crate::agency;
 use crate::config::{check_log_format, host_and_port};
 use crate::logging;
 use crate::lottery::bet::{is_real_date, parse_decimal};
@@ -14,7 +14,7 @@ use crate::protocol::record::{FIELD_SEPARATOR, RECORD_SEPARATOR};
 
 /// Where the values come from and what the exit code means.
 pub const HELP: &str = "Each value is taken from its flag, else from its environment variable. config.ini is not \
-read. A server that is not there, or is busy, is tried again until it answers.\n\nExit code 0: the bet is on the \
+read. It tries again while the server is not there, is busy or can't store now.\n\nExit code 0: the bet is on the \
 server's disk. 1: it was refused, or the connection broke before the answer, and nobody knows. 2: a value is missing \
 or can't be used.";
 
@@ -64,7 +64,7 @@ pub fn run(args: &BetArgs) -> ExitCode {
         birthdate: &args.birthdate,
         number: args.number,
     };
-    match single_bet::run(&bet, &args.address) {
+    match agency::send_bet(&bet, &args.address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

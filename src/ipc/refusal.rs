@@ -36,8 +36,8 @@ pub enum Refusal {
     /// A bet of another agency than the session's.
     #[error("a bet of another agency than the session's")]
     OtherAgency,
-    /// The disk took nothing of it.
-    #[error("it could not be stored: {}", Errno::from_raw(*.errno).desc())]
+    /// The disk took nothing of it. Clients know by the first words that they may try again.
+    #[error("could not be stored: {}", Errno::from_raw(*.errno).desc())]
     Disk {
         /// What the system said: see `errno(3)`.
         errno: i32,

@@ -60,6 +60,11 @@ impl Agency {
         until(text, || self.log().0.matches(text).count() >= times);
     }
 
+    /// How it ended, if it has.
+    pub fn try_end(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait()
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn end(&mut self) -> ExitStatus {

@@ -21,6 +21,7 @@ pub mod load;
 pub mod log;
 pub mod log_table;
 pub mod oracle;
+pub mod original;
 pub mod processes;
 pub mod program;
 pub mod queues;

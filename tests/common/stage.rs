@@ -48,25 +48,26 @@ impl Stage {
 
     /// Accepts its next connection.
     pub fn accept(&self) -> Peer {
-        let stream = await_some("a connection", || match self.listener.accept() {
-            Ok((stream, _)) => Some(stream),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        await_some("a connection", || self.try_accept())
+    }
+
+    /// Accepts its next connection, if there is one.
+    pub fn try_accept(&self) -> Option<Peer> {
+        let stream = match self.listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
             Err(error) => panic!("{error}"),
-        });
+        };
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Peer { stream }
+        Some(Peer { stream })
     }
 
     /// Accepts a session that goes on from `stored`.
     pub fn accept_session(&self, stored: u64, state: u8, max_payload: u32) -> Peer {
         let mut peer = self.accept();
-        assert_eq!(peer.frame(), Some((kind::OPEN_SESSION, vec![1, 0, 0, 0, 3])));
-        let mut payload = 3_u32.to_be_bytes().to_vec();
-        payload.extend(stored.to_be_bytes());
-        payload.push(state);
-        payload.extend(max_payload.to_be_bytes());
-        peer.send(kind::SESSION_OPENED, &payload);
+        peer.expect_opening();
+        peer.open(stored, state, max_payload);
         peer
     }
 }
@@ -78,6 +79,20 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Takes the `OPEN_SESSION` of agency 3.
+    pub fn expect_opening(&mut self) {
+        assert_eq!(self.frame(), Some((kind::OPEN_SESSION, vec![1, 0, 0, 0, 3])));
+    }
+
+    /// Says that the session is open and goes on from `stored`.
+    pub fn open(&mut self, stored: u64, state: u8, max_payload: u32) {
+        let mut payload = 3_u32.to_be_bytes().to_vec();
+        payload.extend(stored.to_be_bytes());
+        payload.push(state);
+        payload.extend(max_payload.to_be_bytes());
+        self.send(kind::SESSION_OPENED, &payload);
+    }
+
     /// The next frame; none when the agency has closed its side.
     pub fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut header = [0; 5];

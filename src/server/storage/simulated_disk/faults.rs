@@ -11,7 +11,7 @@ use super::{Call, SimulatedDisk, Trouble};
 use crate::ipc::refusal::Refusal;
 use crate::ipc::reply_pipe::Reply;
 
-const REFUSED: &str = "it could not be stored: No space left on device";
+const REFUSED: &str = "could not be stored: No space left on device";
 
 /// How a call fails: after each of its steps but the last, and a write also after that, as it may report late.
 fn ways_to_fail(call: Call) -> Vec<Trouble> {

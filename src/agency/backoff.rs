@@ -1,0 +1,139 @@
+//! Retries with pauses that grow, so that a server in trouble is not flooded, and that vary at random, so that agencies
+//! which lost their server together do not come back together.
+
+use std::mem;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+
+use super::error::{AgencyError, AttemptError};
+use super::progress::Progress;
+use crate::logging::{self, Level, Outcome};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// While the reason stays the same, only one WARNING is logged in this time.
+const REPEAT_WARNING: Duration = Duration::from_mins(1);
+
+/// The state of the retries.
+#[derive(Debug)]
+pub(super) struct Backoff<'a> {
+    /// The next pause is at most this long.
+    next: Duration,
+    /// The most that was achieved so far.
+    milestone: u64,
+    /// The last reason that was logged as a WARNING, and when.
+    warned: Option<(String, Instant)>,
+    warned_since_asked: bool,
+    /// Counts the retries, for people at a terminal.
+    progress: Option<&'a Progress>,
+}
+
+impl<'a> Backoff<'a> {
+    pub(super) fn new(progress: Option<&'a Progress>) -> Self {
+        Self { next: FIRST_PAUSE, milestone: 0, warned: None, warned_since_asked: false, progress }
+    }
+
+    /// Repeats an attempt until it succeeds or fails for good.
+    pub(super) fn retry<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, AttemptError>,
+    ) -> Result<T, AgencyError> {
+        loop {
+            let started = Instant::now();
+            match attempt(self) {
+                Ok(value) => {
+                    self.reset();
+                    return Ok(value);
+                }
+                Err(AttemptError::Fatal(error)) => return Err(error),
+                Err(error) => {
+                    // Such a long attempt was a pause in itself.
+                    if started.elapsed() > LONGEST_PAUSE {
+                        self.next = FIRST_PAUSE;
+                    }
+                    self.wait(&error);
+                }
+            }
+        }
+    }
+
+    /// Begins with short pauses again if this attempt got further than all attempts before it.
+    pub(super) fn achieved(&mut self, milestone: u64) {
+        if milestone > self.milestone {
+            self.milestone = milestone;
+            self.reset();
+        }
+    }
+
+    /// Returns whether a WARNING was logged since the last call.
+    pub(super) fn has_warned(&mut self) -> bool {
+        mem::take(&mut self.warned_since_asked)
+    }
+
+    fn reset(&mut self) {
+        self.next = FIRST_PAUSE;
+        self.warned = None;
+    }
+
+    fn wait(&mut self, error: &AttemptError) {
+        let pause = self.next_pause();
+        if let Some(progress) = self.progress {
+            progress.reconnecting();
+        }
+        let level = self.level_of(error.to_string());
+        let fields: [logging::Field<'_>; 2] = [("error", error), ("retry_in_ms", &pause.as_millis())];
+        logging::event(level, "connect", Outcome::Fail, &fields);
+        thread::sleep(pause);
+    }
+
+    fn level_of(&mut self, reason: String) -> Level {
+        let is_repeated = |(last, at): &(String, Instant)| *last == reason && at.elapsed() < REPEAT_WARNING;
+        if self.warned.as_ref().is_some_and(is_repeated) {
+            return Level::Debug;
+        }
+        self.warned = Some((reason, Instant::now()));
+        self.warned_since_asked = true;
+        Level::Warning
+    }
+
+    fn next_pause(&mut self) -> Duration {
+        let longest = self.next;
+        self.next = (longest * 2).min(LONGEST_PAUSE);
+        longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_longest_until_more_is_achieved() {
+        let mut backoff = Backoff::new(None);
+        let mut limit = FIRST_PAUSE;
+        for _ in 0..10 {
+            let pause = backoff.next_pause();
+            assert!(pause >= limit / 2 && pause <= limit, "{pause:?} of {limit:?}");
+            limit = (limit * 2).min(LONGEST_PAUSE);
+        }
+        assert_eq!(limit, LONGEST_PAUSE);
+        backoff.achieved(5);
+        assert!(backoff.next_pause() <= FIRST_PAUSE);
+        backoff.achieved(5);
+        assert!(backoff.next_pause() >= FIRST_PAUSE);
+    }
+
+    #[test]
+    fn a_reason_is_a_warning_once_until_it_changes_or_more_is_achieved() {
+        let mut backoff = Backoff::new(None);
+        let mut levels = |reasons: &[&str]| -> Vec<Level> {
+            reasons.iter().map(|reason| backoff.level_of((*reason).to_owned())).collect()
+        };
+        assert_eq!(levels(&["a", "a", "b"]), [Level::Warning, Level::Debug, Level::Warning]);
+        backoff.achieved(1);
+        assert_eq!(backoff.level_of("b".to_owned()), Level::Warning);
+        assert!(backoff.has_warned() && !backoff.has_warned());
+    }
+}
