@@ -23,15 +23,15 @@
 //! |---|---|
 //! | `agency::session` | encodes a row of the agency's file as a record of a frame |
 //! | `server::acceptor` | accepts the connection, announces the client to storage, forks the handler |
-//! | `server::handler` | waits for bytes; `protocol::frame` cuts them into frames |
+//! | `server::handler::event_loop` | waits for bytes; `protocol::frame` cuts them into frames |
 //! | `protocol::message`, `protocol::record`, `lottery::bet` | decode the frame into a message and its records into bets, and validate them |
-//! | `server::handler`, `lottery::row` | encodes the bets as CSV rows of a request |
-//! | `ipc::request_queue`, `system::mqueue` | send the request through the queue, in parts |
+//! | `server::handler::policy`, `lottery::row` | decide what the message means, and encode the bets as CSV rows of a request |
+//! | `ipc::storage_client`, `system::mqueue` | send the request through the queue, in parts |
 //! | `server::storage::clients` | in the storage process: joins the parts to a request again |
 //! | `server::storage::contest`, `server::storage::ledger` | decide the request, check its rows and add them to the group |
 //! | `server::storage::bet_log`, `server::storage::disk` | write and sync the group |
 //! | `ipc::reply_pipe` | carries the reply back to the handler |
-//! | `server::handler` | logs it and sends the answer to the client |
+//! | `server::handler::conversation` | logs it and sends the answer to the client, in the order of the requests |
 //!
 //! # Where to find what
 //!
