@@ -283,7 +283,7 @@ fn at_level_info_a_session_does_not_log_each_batch() {
     assert!(server.log().lines_of("DEBUG").is_empty());
 }
 
-const PROTOCOL_PAGE: &str = include_str!("../docs/protocol.md");
+const PROTOCOL_PAGE: &str = include_str!("../../docs/protocol.md");
 
 /// The next code block of that language in the page, and what follows it.
 fn code_block<'a>(page: &'a str, language: &str) -> (&'a str, &'a str) {
