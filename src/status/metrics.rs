@@ -94,7 +94,7 @@ impl Source {
     /// Ask the server. A server that comes or goes is logged once.
     fn ask(&self, was_up: bool) -> Scrape {
         let asked_at = Instant::now();
-        let status = ask_by_name(&self.server).and_then(|json| Ok(serde_json::from_slice(&json)?));
+        let status = ask_by_name(&self.server).and_then(|json| super::ask::parse(&json));
         match &status {
             Ok(_) if !was_up => info("status", Outcome::Success, &[("server", &self.server)]),
             Err(error) if was_up => {

@@ -104,6 +104,12 @@ fn a_refusal_is_told_with_its_reason() {
 }
 
 #[test]
+fn a_refusal_cannot_write_to_a_terminal() {
+    let log = log_of(&against(&[frame(kind::ERROR, b"\x1b[31mno\n\xc2\x9b2J")]));
+    assert!(log.0.contains("the server refused the bet: \\x1b[31mno\\x0a\\x9b2J"), "{}", log.0);
+}
+
+#[test]
 fn an_answer_that_does_not_come_leaves_the_outcome_unknown_and_the_bet_is_not_sent_again() {
     let output = against(&[Vec::new()]);
     let log = log_of(&output);

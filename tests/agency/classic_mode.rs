@@ -1,6 +1,6 @@
 //! The agency's classic mode, as the original's: packets of at most 8 kB, a connection for each, and polling.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::agencies::Agency;
 use common::original::{OnUnknown, OriginalServer};

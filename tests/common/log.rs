@@ -28,6 +28,11 @@ impl Log {
         self.count("INFO", event) > 0
     }
 
+    /// How many draws were made.
+    pub fn draws(&self) -> usize {
+        self.lines_with("INFO     action: sorteo | result: success | ").len()
+    }
+
     /// The lines that hold this text.
     pub fn lines_with(&self, text: &str) -> Vec<&str> {
         self.lines().filter(|line| line.contains(text)).collect()

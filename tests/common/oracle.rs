@@ -105,7 +105,7 @@ fn check_classic(stored: &[Bet], requests: &[Request], unanswered: Unanswered) -
 fn check_draw(setup: &Setup, stored: &[Bet], load: &Load) {
     assert_eq!(setup.state()["ended"], serde_json::json!((1..=AGENCIES).collect::<Vec<_>>()));
     assert_eq!(setup.state()["draw"]["agencies"], AGENCIES);
-    let draws = logs(setup).iter().map(|log| log.count("INFO", "sorteo | result: success")).sum::<usize>();
+    let draws = logs(setup).iter().map(Log::draws).sum::<usize>();
     assert!(draws <= 1, "{draws} draws were made");
     let results = load.results();
     assert_eq!(results.len(), SESSIONS.len() + 1 + CLASSIC.len());

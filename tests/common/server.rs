@@ -146,6 +146,15 @@ impl Setup {
         server
     }
 
+    /// Starts a server whose log does not say where it listens.
+    pub fn start_quietly(&self) -> RunningServer {
+        let port = free_port();
+        let mut server = self.clone().with("SERVER_PORT", port).spawn();
+        until("the server listens", || Client::try_connect(port).is_ok());
+        server.port = port;
+        server
+    }
+
     /// Starts a server that is expected to end by itself, and waits for it.
     pub fn run(&self) -> Ended {
         let mut server = self.spawn();

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use common::program::PROGRAM;
 use common::terminal::OnTerminal;
-use common::{Bet, Running, Setup, bets, kind, loteria, output, rows, server_of, text, winner};
+use common::{Bet, Running, Setup, bets, kind, loteria, output, rows, server_of, text, until, winner};
 
 /// How an audit ended.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ fn a_contest_is_recounted_while_its_server_runs() {
     );
     halfway.good();
     server.connect().send(&common::frame(kind::END, &[2]));
-    server.wait_for("sorteo | result: success");
+    until("the draw", || server.log().draws() == 1);
     let after = audit(&setup, &["winners"]);
     assert_eq!(after.table()[1..], [["1", "11", "1"], ["2", "7", "2"], ["all", "18", "3"]]);
     assert!(after.out.contains("winning number: 7574 (as drawn"), "{}", after.out);

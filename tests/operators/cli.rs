@@ -94,6 +94,50 @@ fn the_committed_compose_file_is_that_of_five_agencies() {
 }
 
 #[test]
+fn a_compose_file_may_have_no_agency_and_the_originals_container_names() {
+    let compose = |arguments: &[&str]| {
+        let output = loteria(&[&["compose", "--agencies"], arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let server_alone = compose(&["0"]);
+    assert!(server_alone.contains("\n  server:\n") && !server_alone.contains("client1:"), "{server_alone}");
+    assert!(!server_alone.contains("CLIENTS_AMOUNT"), "config.ini says how many take part: {server_alone}");
+    let names = |text: &str| {
+        let names = text.lines().filter_map(|line| line.strip_prefix("    container_name: "));
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(names(&compose(&["2"])).is_empty());
+    assert_eq!(names(&compose(&["2", "--container-names"])), ["server", "client1", "client2"]);
+    assert_eq!(names(&compose(&["0", "--container-names"])), ["server"]);
+}
+
+#[test]
+fn nothing_that_a_server_sends_reaches_a_terminal_unescaped() {
+    let draw = |text: &str| {
+        let draw = format!(r#""drawn":true,"draw":{{"at":"{text}","agencies":2,"winning_number":7574}}"#);
+        let more = format!(r#""refusals":[{{"by":"{text}","reason":"{text}","count":1}}],"#);
+        let status = STATUS.replacen(r#""drawn":false,"draw":null"#, &draw, 1);
+        status.replacen(r#""per_agency""#, &format!(r#"{more}"per_agency""#), 1)
+    };
+    let escape = "\\u001b[31m\\u009b2J\\u007f\\r";
+    let is_clean = |bytes: &[u8]| !text(bytes).contains(|c: char| c.is_control() && c != '\n');
+    for flags in [&[][..], &["--json"], &["--prometheus"]] {
+        for (answer, code) in [
+            (frame(0x0F, draw(escape).as_bytes()), 0),
+            (frame(0x0F, draw("\u{9b}2J\u{7f}").as_bytes()), 0),
+            (frame(0x0F, draw("\x1b[31m").as_bytes()), 1),
+            (frame(0x0F, STATUS.replace("\"full\"", &format!("\"{escape}\"")).as_bytes()), 1),
+            (frame(0x03, b"\x1b[31mno\r\xc2\x9b2J"), 1),
+        ] {
+            let output = status(&answer, flags);
+            assert!(is_clean(&output.stdout) && is_clean(&output.stderr), "{flags:?} {output:?}");
+            assert_eq!(output.status.code(), Some(code), "{flags:?} {output:?}");
+        }
+    }
+}
+
+#[test]
 fn a_status_is_a_table_or_the_servers_json() {
     let output = status(&frame(0x0F, STATUS.as_bytes()), &[]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

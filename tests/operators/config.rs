@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use common::server::Ended;
-use common::{Client, Setup, bets, free_port, kind, loteria, output, rows, text};
+use common::{Client, Log, Setup, bets, kind, loteria, output, rows, text};
 
 /// The one line that a start with a bad configuration writes.
 #[track_caller]
@@ -24,21 +24,26 @@ fn a_missing_file_is_no_error_and_the_settings_are_logged() {
     let start =
         "INFO     action: config | result: success | port: 0 | listen_backlog: 128 | logging_level: INFO";
     assert!(lines[0].starts_with(start), "{}", lines[0]);
-    for (key, value) in [("clients_amount", "5"), ("max_clients", "1024"), ("max_payload", "1048576")] {
+    for (key, value) in
+        [("clients_amount", "5"), ("max_clients", "1024"), ("max_payload", "65536"), ("config_file", "none")]
+    {
         assert_eq!(log.value("config", key).as_deref(), Some(value), "{}", lines[0]);
     }
+    let bets = server.setup().bets_path().display().to_string();
+    assert_eq!(log.value("config", "storage_filepath"), Some(bets));
 }
 
 #[test]
 fn the_file_is_read_and_the_environment_overrides_it() {
     let file = "# a comment\n[DEFAULT]\nserver_port = 1\nServer_Ip = 127.0.0.1\nCLIENTS_AMOUNT = 2\nMAX_PAYLOAD: 5000\n\
-        STORAGE_FILEPATH = other.csv\n[AGENCY]\nSERVER_ADDRESS = server:12345\n[WHATEVER]\nX = y\n";
+        STORAGE_FILEPATH = other.csv\n[AGENCY]\nserver_address: server:12345\n";
     let setup = Setup::new().without("SERVER_IP").with("CLIENTS_AMOUNT", 7).write("config.ini", file);
     let server = setup.start();
     assert_eq!(server.session(7).1.max_payload, 5000);
     server.connect().classic(kind::BET, &bets(1, 0..1)[0].record(), kind::BET_ACK, b"OK");
     assert_eq!(std::fs::read(setup.path("other.csv")).unwrap(), rows(&bets(1, 0..1)));
-    assert!(setup.path("other.csv.state").exists() || !setup.path("bets.csv.state").exists());
+    let file = setup.path("config.ini").display().to_string();
+    assert_eq!(server.log().value("config", "config_file"), Some(file));
 }
 
 #[test]
@@ -49,13 +54,17 @@ fn the_originals_file_is_taken() {
     let log = server.log();
     assert_eq!(log.value("config", "listen_backlog").as_deref(), Some("5"));
     assert_eq!(log.lines_of("WARNING").len(), 1, "a host name is ignored, and that is said once");
+    let [line] = log.lines_with("action: config")[..] else { panic!("one config line: {}", log.0) };
+    let start =
+        "INFO     action: config | result: success | port: 0 | listen_backlog: 5 | logging_level: INFO | ";
+    assert!(line.starts_with(start), "{line}");
 }
 
 #[test]
 fn the_shipped_file_is_taken() {
     let file = include_str!("../../config.ini");
     let server = Setup::new().write("config.ini", file).start();
-    assert_eq!(server.session(5).1.max_payload, 1 << 20);
+    assert_eq!(server.session(5).1.max_payload, 65_536);
 }
 
 #[test]
@@ -73,17 +82,73 @@ fn fewer_connections_than_agencies_are_warned_of() {
     for (max_clients, warnings) in [(3, 0), (2, 1)] {
         let setup = Setup::new().with("CLIENTS_AMOUNT", 3).with("MAX_CLIENTS", max_clients);
         let log = setup.start().log();
-        let lines = log.lines_with("WARNING  action: config | result: success | max_clients: ");
+        let lines = log.lines_with("WARNING  action: max_clients | result: success | max_clients: ");
         assert_eq!(lines.len(), warnings, "{}", log.0);
+        assert_eq!(log.lines_with("action: config").len(), 1);
+    }
+}
+
+/// Runs a program in the setup's folder. Its configuration must be refused: the log without the times.
+#[track_caller]
+fn refused(setup: &Setup, program: &str, variables: &[(&str, &str)]) -> String {
+    let mut command = loteria(&[program]);
+    let output = output(command.current_dir(setup.path(".")).envs(variables.iter().copied()));
+    let log = Log(text(&output.stderr));
+    assert_eq!(output.status.code(), Some(2), "{}", log.0);
+    log.assert_well_formed();
+    log.lines().fold(String::new(), |lines, line| lines + line + "\n")
+}
+
+#[test]
+fn all_faults_are_reported_together_one_line_each() {
+    let file = "SERVER_IP = 1.2.3.4\n[DEFAULT]\nSERVER_PROT = 12\nMAX_CLIENTS = 10 # ten\nCLIENT_TIMEOUT\n\
+        clients_amount = 3\nCLIENTS_AMOUNT: 4\nPROTOCOL = classic\n[AGENCI]\nID = 1\n[AGENCY]\nMAX_PAYLOAD = 5\n\
+        LOOP_PERIOD = soon\n";
+    let setup = Setup::new().write("config.ini", file);
+    let of_both = "\
+CRITICAL action: config | result: fail | origin: config.ini line 1 | error: \"SERVER_IP = 1.2.3.4\" is before the first [SECTION]
+CRITICAL action: config | result: fail | key: SERVER_PROT | value: 12 | origin: config.ini line 3 | error: there is no such setting; the nearest name is SERVER_PORT
+CRITICAL action: config | result: fail | origin: config.ini line 5 | error: \"CLIENT_TIMEOUT\" has no value: KEY = VALUE is needed
+CRITICAL action: config | result: fail | key: CLIENTS_AMOUNT | value: 4 | origin: config.ini line 7 | error: line 6 sets this key already
+CRITICAL action: config | result: fail | key: PROTOCOL | value: classic | origin: config.ini line 8 | error: this setting belongs to the section [AGENCY]
+CRITICAL action: config | result: fail | origin: config.ini line 9 | error: there is no section [AGENCI]; the nearest name is [AGENCY]
+CRITICAL action: config | result: fail | key: MAX_PAYLOAD | value: 5 | origin: config.ini line 12 | error: this setting belongs to the section [DEFAULT]
+";
+    let of_server = "\
+CRITICAL action: config | result: fail | key: SERVER_PORT | value: 99999 | origin: environment variable SERVER_PORT | allowed: a port from 0 to 65535
+CRITICAL action: config | result: fail | key: MAX_CLIENTS | value: 10 # ten | origin: config.ini line 4 | allowed: a number from 1 to 1000000 | error: a comment must be on a line of its own
+";
+    let of_agency = "\
+CRITICAL action: config | result: fail | key: CLI_ID | allowed: an agency's number from 1 to 65535 | error: not set
+CRITICAL action: config | result: fail | key: CLI_LOOP_PERIOD | value: soon | origin: config.ini line 13 | allowed: a duration above 0 such as 5s, 200ms or 1m30s
+";
+    assert_eq!(refused(&setup, "server", &[("SERVER_PORT", "99999")]), format!("{of_both}{of_server}"));
+    assert_eq!(refused(&setup, "agency", &[]), format!("{of_both}{of_agency}"));
+    assert!(!setup.bets_path().exists());
+}
+
+#[test]
+fn a_missing_agency_number_is_not_set() {
+    let line = refused(&Setup::new(), "agency", &[]);
+    assert_eq!(line.lines().count(), 1, "{line}");
+    assert!(line.contains("key: CLI_ID | ") && line.ends_with("error: not set\n"), "{line}");
+}
+
+#[test]
+fn the_level_names_of_python_and_go_are_accepted() {
+    for (name, level) in [("WARN", "WARNING"), ("notice", "WARNING"), ("debug", "DEBUG")] {
+        let server = Setup::new().with("LOGGING_LEVEL", name).start_quietly();
+        let lines = server.log().lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines.is_empty(), level == "WARNING", "{name}: {lines:?}");
     }
 }
 
 #[test]
-fn an_unknown_key_is_named_with_value_and_origin_and_all_settings() {
+fn an_unknown_key_is_named_with_value_and_origin_and_the_nearest_setting() {
     let setup = Setup::new().write("config.ini", "[DEFAULT]\nSERVER_PROT = 12\n");
     let ended = setup.run();
     let line = only_line(&ended);
-    for part in ["SERVER_PROT", "12", "config.ini", "SERVER_PORT", "MAX_CLIENTS"] {
+    for part in ["SERVER_PROT", "12", "config.ini line 2", "SERVER_PORT"] {
         assert!(line.contains(part), "{part} is missing: {line}");
     }
     assert!(!setup.bets_path().exists());
@@ -167,10 +232,8 @@ fn a_folder_that_can_not_be_written_ends_the_start_with_one_line() {
 
 #[test]
 fn levels_below_the_configured_one_are_not_logged() {
-    let server = Setup::new().with("LOGGING_LEVEL", "warning").with("SERVER_PORT", free_port()).spawn();
-    let port: u16 = server.setup().setting("SERVER_PORT").parse().unwrap();
-    common::until("it listens", || Client::try_connect(port).is_ok());
-    Client::connect(port).classic(kind::BET, &bets(1, 0..1)[0].record(), kind::BET_ACK, b"OK");
+    let server = Setup::new().with("LOGGING_LEVEL", "warning").start_quietly();
+    server.connect().classic(kind::BET, &bets(1, 0..1)[0].record(), kind::BET_ACK, b"OK");
     assert_eq!(server.log().0, "");
 }
 
@@ -195,11 +258,11 @@ fn a_check_prints_each_setting_with_its_origin_and_touches_nothing() {
         let line = table.lines().find(|line| line.starts_with(&format!("{key} "))).unwrap();
         line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(row("CLIENTS_AMOUNT"), "7 config.ini [DEFAULT]");
+    assert_eq!(row("CLIENTS_AMOUNT"), "7 config.ini line 2");
     assert_eq!(row("MAX_CLIENTS"), "20 environment variable MAX_CLIENTS");
     assert_eq!(row("CLIENT_TIMEOUT"), "0.5 environment variable CLIENT_TIMEOUT");
-    assert_eq!(row("MAX_PAYLOAD"), "1048576 default");
-    assert!(row("SERVER_IP").starts_with("0.0.0.0 config.ini [DEFAULT]; server is a host name"), "{table}");
+    assert_eq!(row("MAX_PAYLOAD"), "65536 default");
+    assert!(row("SERVER_IP").starts_with("0.0.0.0 config.ini line 3; server is a host name"), "{table}");
     let files: Vec<_> =
         std::fs::read_dir(setup.path(".")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(files, ["config.ini"]);
@@ -212,6 +275,8 @@ fn a_check_tells_what_is_wrong_as_the_server_does() {
     assert_eq!((code, &*table), (Some(2), ""));
     let ended = setup.run();
     assert_eq!(line.get(20..), only_line(&ended).get(20..).map(|rest| format!("{rest}\n")).as_deref());
-    let (code, _, line) = check(&Setup::new().write("config.ini", "[DEFAULT]\nNO = 1\n"), &[]);
-    assert!(code == Some(2) && line.contains("there is no such setting"), "{line}");
+    let (code, _, lines) =
+        check(&Setup::new().write("config.ini", "[DEFAULT]\nNO = 1\nMAX_CLIENTS = 0\n"), &[]);
+    assert!(code == Some(2) && lines.contains("there is no such setting"), "{lines}");
+    assert_eq!(lines.lines().count(), 2, "{lines}");
 }

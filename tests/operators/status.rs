@@ -1,6 +1,6 @@
 //! STATUS: how the contest goes, as JSON, for operators and health checks.
 
-use common::{Setup, bets, frame, kind, processes, server_of, status, until, winner};
+use common::{Setup, bets, frame, kind, loteria, output, processes, server_of, status, text, until, winner};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -93,6 +93,51 @@ fn a_status_tells_of_the_draw() {
     assert_eq!((&got["drawn"], &got["ended"]), (&json!(true), &json!(1)));
     assert!(got["draw"].is_object(), "{got}");
     assert!(got["draw"].to_string().contains("7574"), "{got}");
+}
+
+/// Runs `loteria status` in a folder, with those settings in the environment: its exit code and both outputs.
+fn ask(setup: &Setup, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let mut command = loteria(&[&["status"], arguments].concat());
+    let output = output(command.current_dir(setup.path(".")).envs(variables.iter().copied()));
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_status_asks_the_server_of_the_configuration() {
+    let server = Setup::of(3).with("SERVER_IP", "127.0.0.2").start();
+    let (setup, port) = (server.setup(), server.port().to_string());
+    for ip in ["127.0.0.2", "0.0.0.0", "server"] {
+        let server =
+            setup.clone().with("SERVER_IP", ip).with("STORAGE_FILEPATH", format!("{ip}.csv")).start();
+        let port = server.port().to_string();
+        let (code, out, error) = ask(&setup, &[], &[("SERVER_PORT", &port), ("SERVER_IP", ip)]);
+        assert!(code == Some(0) && out.contains("0 of 3"), "{ip}: {error}");
+    }
+    let file = format!("[DEFAULT]\nSERVER_PORT = {port}\nSERVER_IP = 127.0.0.2\n");
+    let setup = setup.write("config.ini", file);
+    let (code, _, error) = ask(&setup, &[], &[]);
+    assert_eq!(code, Some(0), "{error}");
+    let (code, _, error) = ask(&setup, &[], &[("SERVER_PORT", "1")]);
+    assert!(code == Some(1) && error.contains("127.0.0.2:1"), "the environment overrides the file: {error}");
+    let address = format!("127.0.0.2:{port}");
+    let (code, _, error) = ask(&setup, &["--address", &address], &[("SERVER_PORT", "no port")]);
+    assert_eq!(code, Some(0), "--address overrides all: {error}");
+}
+
+#[test]
+fn a_configuration_without_a_port_to_ask_is_told() {
+    let setup = Setup::new().write("config.ini", "[DEFAULT]\nMAX_CLIENTS = 0\nSERVER_PROT = 1\n");
+    let (code, out, error) = ask(&setup, &[], &[("SERVER_PORT", "x")]);
+    assert_eq!((code, &*out), (Some(2), ""));
+    for part in ["SERVER_PORT", "MAX_CLIENTS", "SERVER_PROT", "--address"] {
+        assert!(error.contains(part), "{part} is missing: {error}");
+    }
+    let folder = Setup::new();
+    std::fs::create_dir(folder.path("config.ini")).unwrap();
+    let (code, _, error) = ask(&folder, &["--watch"], &[]);
+    assert!(code == Some(2) && error.contains("config.ini") && error.contains("--address"), "{error}");
+    let (code, _, error) = ask(&Setup::new(), &[], &[("SERVER_PORT", "0")]);
+    assert!(code == Some(2) && error.contains("SERVER_PORT is 0") && error.contains("--address"), "{error}");
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! `loteria status --watch`: the live view on a terminal that the test plays, and the lines where there is none.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::ops::{Deref, DerefMut};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::terminal::{Left, OnTerminal};
-use common::{Running, RunningServer, Setup, bets, loteria, processes, server_of, until};
+use common::{Running, RunningServer, Setup, bets, frame, kind, loteria, processes, server_of, until};
 use nix::sys::signal::Signal;
 use nix::sys::termios::LocalFlags;
 
@@ -218,6 +219,22 @@ fn a_server_that_is_not_there_is_a_line() {
     let text = lines("127.0.0.1:1", "\n", || ());
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("the server does not answer: Connection refused"), "{text}");
+}
+
+#[test]
+fn a_refusal_is_written_without_its_control_characters() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let refuse = || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&frame(kind::ERROR, b"\x1b[31mno\r\xc2\x9b2J")).unwrap();
+        stream.read_to_end(&mut Vec::new()).ok();
+    };
+    let text = std::thread::scope(|scope| {
+        scope.spawn(refuse);
+        lines(&address, "\n", || ())
+    });
+    assert!(text.contains("the server refused: \\x1b[31mno\\x0d\\x9b2J\n"), "{text:?}");
 }
 
 #[test]

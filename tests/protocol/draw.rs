@@ -1,9 +1,7 @@
 //! The draw: made once, when all agencies have ended, and the same for ever after.
 
-use common::{Bet, RunningServer, Setup, bets, kind, processes, server_of, status, winner};
+use common::{Bet, RunningServer, Setup, bets, kind, processes, server_of, status, until, winner};
 use nix::sys::signal::Signal;
-
-const DRAWN: &str = "sorteo | result: success";
 
 #[track_caller]
 fn expect_result(server: &RunningServer, agency: u8, documents: &str) {
@@ -32,7 +30,7 @@ fn the_draw_is_made_when_the_last_agency_ends_and_logged_once() {
     }
     assert!(server.log().lines_with("sorteo").is_empty());
     server.connect().classic_end(3);
-    assert_eq!(server.log().count("INFO", DRAWN), 1);
+    assert_eq!(server.log().draws(), 1);
     for agency in [3, 1, 2] {
         server.connect().classic_end(agency);
         expect_result(&server, agency, "");
@@ -55,7 +53,7 @@ fn agencies_without_bets_take_part() {
     let server = server_of(2);
     server.session(2).0.end_agency();
     server.session(1).0.end_agency();
-    server.wait_for(DRAWN);
+    until("the draw", || server.log().draws() == 1);
     assert_eq!(server.bets_file(), b"");
     expect_result(&server, 1, "");
 }
@@ -63,6 +61,8 @@ fn agencies_without_bets_take_part() {
 #[test]
 fn the_draw_survives_a_restart_and_is_not_logged_again() {
     let mut server = drawn();
+    let line = "sorteo | result: success | numero: 7574 | bets: 5 | winners: 2";
+    assert!(server.log().has(line), "{}", server.log().0);
     server.terminate();
     let file = server.bets_file();
     let again = server.setup().start();
@@ -97,7 +97,7 @@ fn ends_survive_a_restart_before_the_draw() {
     again.connect().refused(kind::BET, &Bet::made_up(1, 9).record());
     again.session(2).0.store(0, &[winner(2, "5")]);
     again.connect().classic_end(2);
-    assert_eq!(again.log().count("INFO", DRAWN), 1);
+    assert_eq!(again.log().draws(), 1);
     expect_result(&again, 2, "5");
 }
 
@@ -154,7 +154,7 @@ fn where_all_have_ended_the_draw_is_made_at_the_start() {
     server.terminate();
     let again = server.setup().with("CLIENTS_AMOUNT", 2).start();
     expect_result(&again, 1, "1");
-    assert_eq!(again.log().count("INFO", DRAWN), 1);
+    assert_eq!(again.log().draws(), 1);
     assert_eq!(status(again.port())["drawn"], true);
 }
 
@@ -196,7 +196,7 @@ fn ends_that_come_at_the_same_time_make_one_draw() {
             });
         }
     });
-    assert_eq!(server.log().count("INFO", DRAWN), 1);
+    assert_eq!(server.log().draws(), 1);
 }
 
 #[cfg(debug_assertions)]
