@@ -47,10 +47,9 @@ impl Batch {
     }
 }
 
-/// The line on which the row begins that stands at that byte, or behind line ends that stand there.
+/// Returns the line of the first row at or after `byte`.
 ///
-/// It is counted only when it is asked for: what `csv` calls a record's line is that of the record before, where
-/// lines end with CRLF or are empty.
+/// The line of a `csv` position does not serve: after CRLF or an empty line it is that of the record before.
 fn line_at(path: &Path, byte: u64) -> io::Result<u64> {
     let mut file = BufReader::with_capacity(READ_SIZE, File::open(path)?);
     let mut line = 1;
@@ -117,7 +116,7 @@ impl BetsFile {
         u64::try_from(rows).unwrap_or(u64::MAX).max(read)
     }
 
-    /// Passes over the first rows, which the server has already.
+    /// Skips the first rows, which the server already has.
     ///
     /// # Errors
     /// The file can't be read, or has fewer rows.
@@ -133,7 +132,7 @@ impl BetsFile {
         Ok(())
     }
 
-    /// Whether there is another row, good or bad. Takes it.
+    /// Reads another row, good or bad. Returns whether there is one.
     ///
     /// # Errors
     /// The file can't be read.

@@ -14,7 +14,7 @@ use crate::protocol::record::{FIELD_SEPARATOR, RECORD_SEPARATOR};
 
 /// Where the values come from and what the exit code means.
 pub const HELP: &str = "Each value is taken from its flag, else from its environment variable. config.ini is not \
-read. A server that is not there, or is busy, is tried again until it answers.\n\nExit code 0: the bet is on the \
+read. It tries again while the server is not there, is busy or can't store now.\n\nExit code 0: the bet is on the \
 server's disk. 1: it was refused, or the connection broke before the answer, and nobody knows. 2: a value is missing \
 or can't be used.";
 
