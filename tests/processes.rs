@@ -4,8 +4,11 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
 
-use common::{RunningServer, Setup, bets, kind, output, processes, program, status, text};
+use common::{
+    Running, RunningServer, Setup, bets, free_port, kind, output, processes, program, status, text, until,
+};
 use nix::fcntl::OFlag;
 
 /// A server with a process of each kind: acceptor, storage, metrics and a handler.
@@ -107,7 +110,7 @@ fn a_server_and_a_demo_start_where_sigchld_is_ignored() {
     let ignoring = ["env", "--ignore-signal=CHLD"];
     let setup = Setup::new().started_by(&ignoring);
     works(&setup);
-    let mut demo = std::process::Command::new("env");
+    let mut demo = Command::new("env");
     demo.args([ignoring[1], program::PROGRAM, "demo", "--agencies", "1", "--bets", "5", "--dir"]);
     let ended = output(demo.arg(setup.path("demo")));
     assert!(ended.status.success(), "{}", text(&ended.stderr));
@@ -160,19 +163,18 @@ fn a_server_starts_in_an_empty_root() {
 }
 
 #[test]
-fn an_agency_and_a_status_work_in_an_empty_root() {
-    let server = Setup::of(1).start();
+fn an_agency_waits_for_its_server_in_an_empty_root() {
     let Some(root) = Setup::new().in_empty_root() else { return };
     let root = root.write("agency-1.csv", "Ana,Paz,1,2000-01-01,7\n");
-    let run = |arguments: &[&str]| {
-        let mut command = std::process::Command::new("chroot");
-        command.arg(root.path("")).arg("/loteria").args(arguments);
-        command.envs([("CLI_ID", "1"), ("CLI_SERVER_ADDRESS", &*server.address())]);
-        let ended = output(&mut command);
-        assert!(ended.status.success(), "{}", text(&ended.stderr));
-    };
-    run(&["agency"]);
-    run(&["status", "--address", &server.address()]);
+    let port = free_port();
+    let log = root.path("agency.log");
+    let mut agency = Command::new("chroot");
+    agency.arg(root.path("")).args(["/loteria", "agency"]).stderr(fs::File::create(&log).unwrap());
+    agency.envs([("CLI_ID", "1"), ("CLI_SERVER_ADDRESS", &*format!("127.0.0.1:{port}"))]);
+    let mut agency = Running::start(&mut agency);
+    until("it has tried twice", || fs::read_to_string(&log).unwrap().matches("retry_in_ms").count() > 1);
+    let _server = Setup::of(1).with("SERVER_PORT", port).start();
+    assert!(agency.end().success(), "{}", fs::read_to_string(&log).unwrap());
 }
 
 #[test]
