@@ -47,7 +47,7 @@
 //! | client, as storage and acceptor know it; its token | [`ipc::client`] |
 //! | group: what one sync puts on disk | [`server::storage::ledger`] |
 //! | handler; child | [`server::handler`], `server::acceptor::children` |
-//! | limits: settings; what a handler may do | [`config`], [`confinement`] |
+//! | limits: settings; what a handler may do | [`config`], [`system::confinement`] |
 //! | clock | what waits goes by `Instant`. The time of day is what people see: in the log ([`logging`]), the draw, the live view, and the date of an answer over HTTP |
 
 pub mod agency;
@@ -55,7 +55,6 @@ pub mod audit;
 pub mod cli;
 pub mod compose;
 pub mod config;
-pub mod confinement;
 pub mod demo;
 mod failpoint;
 pub mod ipc;

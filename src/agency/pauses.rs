@@ -4,11 +4,10 @@
 use std::thread;
 use std::time::Duration;
 
-use rand::RngExt as _;
-
 use super::error::{AgencyError, Lost, Trouble};
 use super::progress::Progress;
 use crate::logging::{self, Level, Outcome};
+use crate::system::random;
 
 const FIRST: Duration = Duration::from_millis(100);
 /// The longest pause.
@@ -78,7 +77,8 @@ impl<'a> Pauses<'a> {
     fn next_pause(&mut self) -> Duration {
         let longest = self.next;
         self.next = (longest * 2).min(LONGEST);
-        longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+        let share = f64::from(random::number().unwrap_or(u32::MAX)) / f64::from(u32::MAX);
+        longest.mul_f64(0.5 + 0.5 * share)
     }
 }
 

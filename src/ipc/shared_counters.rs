@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::system::shared_words::SharedWords;
+use crate::system::memory::SharedWords;
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::histogram::Histogram;
-use crate::confinement::InForce;
 use crate::lottery::{AgencyId, Draw};
+use crate::system::confinement::ConfinementReport;
 
 /// The state of a contest and of the server that runs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct Status {
     /// How often the storage service had to be started again.
     pub storage_restarts: u64,
     /// What confines the handlers.
-    pub confinement: InForce,
+    pub confinement: ConfinementReport,
     /// Connections that were accepted since the server started.
     #[serde(default)]
     pub connections: u64,

@@ -13,7 +13,8 @@ use nix::sys::socket::{
 #[derive(Debug)]
 pub struct PacketSocket(OwnedFd);
 
-/// What a send came to.
+/// What became of a packet.
+#[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// It is on its way.
@@ -27,7 +28,8 @@ pub enum Sent {
     PeerGone,
 }
 
-/// What a receive came to.
+/// What was received.
+#[must_use]
 #[derive(Debug)]
 pub enum Received {
     /// A packet of that length, and the descriptor that came with it.

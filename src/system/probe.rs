@@ -49,7 +49,7 @@ pub fn try_everything(stage: &str) {
     report("duplicate", dup(io::stderr()).map(drop).map_err(io::Error::from));
     report("memory_file", memfd_create(c"probe", MFdFlags::empty()).map(drop).map_err(io::Error::from));
     report("epoll", Epoll::new(EpollCreateFlags::empty()).map(drop).map_err(io::Error::from));
-    report("queue", mqueue::create().map(drop));
+    report("queue", mqueue::create("probe").map(drop).map_err(io::Error::other));
     report("fork", try_fork());
     report("signal", kill(getppid(), None).map_err(io::Error::from));
     report("trace", ptrace::seize(getppid(), ptrace::Options::empty()).map_err(io::Error::from));

@@ -65,7 +65,7 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     let signals = Signals::open().map_err(ServerError::of("can't receive signals"))?;
     let listener = listener::bind(config)?;
     let metrics = Metrics::listen(config.metrics_address.as_deref())?;
-    let inherited = Inherited::make()?;
+    let inherited = Inherited::make(&config.storage_filepath)?;
     let acceptor = Acceptor {
         config,
         max_clients,
