@@ -27,7 +27,7 @@
 //! | [`server::handler::event_loop`] | waits for bytes; [`protocol::frame`] cuts them into frames |
 //! | [`protocol::message`], [`protocol::record`], [`lottery::bet`] | the frame becomes a message, its records become bets |
 //! | [`server::handler::session`] or [`classic`](server::handler::classic) | the bets become rows ([`lottery::row`]) of a request |
-//! | [`ipc::storage_client`], [`ipc::request_queue`], [`system::mqueue`] | the request goes into the queue, in parts |
+//! | [`ipc::storage_client`], [`ipc::request_queue`], `system::mqueue` | the request goes into the queue, in parts |
 //! | [`server::storage`], [`clients`](server::storage::clients) | the parts become a request again, in another process |
 //! | [`server::storage::ledger`], [`batch`](server::storage::batch), [`contest`](server::storage::contest) | the request is decided, its rows are checked and join the group |
 //! | [`server::storage::bet_log`], [`disk`](server::storage::disk) | the group is written and synced |
@@ -47,7 +47,7 @@
 //! | client, as storage and acceptor know it; its token | [`ipc::client`] |
 //! | group: what one sync puts on disk | [`server::storage::ledger`] |
 //! | handler; child | [`server::handler`], `server::acceptor::children` |
-//! | limits: settings; what a handler may do | [`config`], [`system::confinement`] |
+//! | limits: settings; what a handler may do | [`config`], `system::confinement` |
 //! | clock | what waits goes by `Instant`. The time of day is what people see: in the log ([`logging`]), the draw, the live view, and the date of an answer over HTTP |
 
 pub mod agency;

@@ -148,7 +148,9 @@ fn a_server_without_a_message_queue_names_the_limit_and_its_value() {
     let Some(poor) = Setup::new().with_mqueue_limits(&[]) else { return };
     let failure = poor.started_by(&["prlimit", "--msgqueue=100"]).run().failure();
     assert!(failure.contains("ulimit -q is 100") && failure.contains("another user"), "{failure}");
-    for limit in [4, 6, 10] {
+    let least = setup.clone().with_limit("n", 16).start();
+    least.session(1).0.store(0, &bets(1, 0..2000));
+    for limit in [4, 6, 15] {
         let failure = setup.clone().with_limit("n", limit).run().failure();
         assert!(failure.contains(&format!("ulimit -n is {limit}")), "{failure}");
         assert!(!failure.contains("ulimit -q"), "{failure}");

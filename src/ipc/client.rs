@@ -22,8 +22,7 @@ impl ClientToken {
 
     /// A new one, for a test.
     #[cfg(test)]
-    #[must_use]
-    pub fn random() -> Self {
+    pub(crate) fn random() -> Self {
         let mut bytes = [0; Self::LEN];
         crate::system::random::fill(&mut bytes).unwrap();
         Self::from_bytes(bytes)

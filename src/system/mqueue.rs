@@ -1,6 +1,5 @@
 //! A POSIX message queue between related processes: see `mq_overview(7)`.
 
-use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -34,8 +33,8 @@ pub struct QueuePair {
 #[derive(Debug, Error)]
 pub enum QueueError {
     /// The system has as many queues as it may have.
-    #[error("no further message queue is allowed: fs.mqueue.queues_max is {}", or_unknown(.0.as_ref()))]
-    TooManyQueues(Option<i64>),
+    #[error("the system allows no further message queue: fs.mqueue.queues_max is {0}")]
+    TooManyQueues(String),
     /// The user has as many bytes in queues as it may have.
     #[error(
         "this user's bytes in message queues, which are counted over all containers, are used up: ulimit -q is {0}; raise \
@@ -43,14 +42,11 @@ pub enum QueueError {
     )]
     TooManyBytes(u64),
     /// This process has as many descriptors as it may have.
-    #[error("no further descriptor is allowed: ulimit -n is {0}")]
+    #[error("this process may have no further descriptor: ulimit -n is {0}")]
     TooManyDescriptors(u64),
     /// Even the smallest queue is larger than the system allows.
-    #[error(
-        "the limits of message queues are too low: fs.mqueue.msg_max is {}, fs.mqueue.msgsize_max is {}",
-        or_unknown(.0.msg_max.as_ref()), or_unknown(.0.msgsize_max.as_ref())
-    )]
-    TooSmall(Limits),
+    #[error("fs.mqueue.msgsize_max is too low")]
+    TooSmall,
     /// The kernel was built without queues.
     #[error("this kernel has no POSIX message queues")]
     Unsupported,
@@ -59,13 +55,9 @@ pub enum QueueError {
     System(#[from] io::Error),
 }
 
-fn or_unknown(limit: Option<&i64>) -> &dyn Display {
-    limit.map_or(&"unknown, as there is no /proc", |limit| limit)
-}
-
-/// The system's limits of queues, as far as `/proc` tells them.
+/// The system's limits of queues, where there is a `/proc` that tells them.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+struct Limits {
     msg_max: Option<i64>,
     msgsize_max: Option<i64>,
 }
@@ -167,13 +159,16 @@ fn byte_limit() -> u64 {
 /// Finds the limit that an error of `mq_open(3)` is about.
 fn explain(error: Errno) -> QueueError {
     match error {
-        Errno::ENOSPC => QueueError::TooManyQueues(read_limit("queues_max")),
+        Errno::ENOSPC => {
+            let limit = read_limit("queues_max");
+            QueueError::TooManyQueues(limit.map_or("too low".to_owned(), |limit| limit.to_string()))
+        }
         // Both limits give EMFILE. Only one of them is about other descriptors too.
         Errno::EMFILE if nix::unistd::dup(io::stderr()).is_err() => {
             QueueError::TooManyDescriptors(descriptor_limit())
         }
         Errno::EMFILE => QueueError::TooManyBytes(byte_limit()),
-        Errno::EINVAL => QueueError::TooSmall(Limits::read()),
+        Errno::EINVAL => QueueError::TooSmall,
         Errno::ENOSYS => QueueError::Unsupported,
         other => QueueError::System(other.into()),
     }

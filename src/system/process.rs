@@ -18,7 +18,7 @@ use nix::unistd::{ForkResult, Pid, getpid, getppid};
 use crate::logging::{Level, Outcome, event};
 
 /// The exit status of a child whose code panicked.
-pub const PANICKED: i32 = 101;
+pub(crate) const PANICKED: i32 = 101;
 /// The exit status of a child that could not run its code.
 const NOT_PREPARED: i32 = 102;
 
@@ -87,7 +87,7 @@ fn log_unprepared(error: &io::Error) {
 ///
 /// # Errors
 /// The parent is dead already (`BrokenPipe`), or the kernel refuses.
-pub fn die_with(parent: Pid) -> io::Result<()> {
+pub(crate) fn die_with(parent: Pid) -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have died before that. Its pid is compared with the one from before the fork: in a container the
     // parent may be process 1.
@@ -96,18 +96,18 @@ pub fn die_with(parent: Pid) -> io::Result<()> {
 
 /// Stops this process from preempting others when it wakes up (`SCHED_BATCH` in `sched(7)`). Where hundreds of processes
 /// take turns, each then does more in its turn.
-pub fn schedule_as_batch() {
+pub(crate) fn schedule_as_batch() {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the parameters live through the call, and it changes nothing but when this process runs.
     let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
     debug_assert_eq!(done, 0);
 }
 
-/// Forks a child as [`fork_child`] does, and waits until it has ended.
+/// Forks a child as [`fork_child`] does, and waits for its end.
 ///
 /// # Errors
 /// As [`fork_child`].
-pub fn run_in_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Exit> {
+pub(crate) fn run_in_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Exit> {
     let child = fork_child(keep, body)?;
     loop {
         return match waitpid(child, None) {
@@ -166,7 +166,7 @@ fn close_if_open(fd: RawFd) {
 }
 
 /// How many descriptors this process may have: `RLIMIT_NOFILE`, which shells show as `ulimit -n`.
-pub fn descriptor_limit() -> u64 {
+pub(crate) fn descriptor_limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }
 
@@ -195,21 +195,21 @@ pub fn reap() -> io::Result<Option<(Pid, Exit)>> {
     }
 }
 
-/// Sends a signal to a child that has not been reaped. One that has ended already is left alone.
+/// Sends a signal to a child that has not been reaped yet.
 pub fn signal_child(child: Pid, signal: Signal) {
-    // The only error possible for an own child is that it has ended: its number is not reused until it is reaped.
+    // The only possible error is that the child has ended. Its pid is not reused before it is reaped.
     kill(child, signal).unwrap_or_default();
 }
 
-/// Ends this process as `kill -9` does: for tests of what then holds.
+/// Ends this process as `kill -9` does, for tests.
 #[cfg(debug_assertions)]
-pub fn kill_self() -> ! {
+pub(crate) fn kill_self() -> ! {
     kill(getpid(), Signal::SIGKILL).unwrap_or_default();
     // SAFETY: ends the process at once. Not reached: the signal is delivered before the call above returns.
     unsafe { libc::_exit(PANICKED) }
 }
 
-/// Makes the program that `command` starts end when this process does, however that ends.
+/// Makes the kernel kill the program that `command` starts when this process ends.
 pub fn die_with_parent(command: &mut Command) {
     let parent = getpid();
     // SAFETY: between fork and exec the closure makes two system calls, and neither allocates nor locks.
