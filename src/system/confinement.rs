@@ -82,7 +82,7 @@ impl ConfinementReport {
         digits.into_iter().fold(0, |status, coverage| status * 3 + coverage as i32)
     }
 
-    /// Decodes an exit status. Any other status is that of a child that failed, such as a panic's: no layer is known to work.
+    /// Decodes an exit status. No layer is known to work if the child ended with another status, such as a panic's.
     fn from_status(status: i32) -> Self {
         if !(0..Self::STATUSES).contains(&status) {
             return Self::NOTHING;
