@@ -54,7 +54,6 @@ pub mod audit;
 pub mod cli;
 pub mod compose;
 pub mod config;
-pub mod confinement;
 pub mod demo;
 mod failpoint;
 pub mod ipc;

@@ -169,14 +169,14 @@ fn agencies_that_lose_their_network_come_back_and_go_on() {
 }
 
 #[test]
-fn twelve_servers_of_one_user_run_and_the_thirteenth_says_what_to_do() {
+fn fourteen_servers_of_one_user_run_and_the_fifteenth_says_what_to_do() {
     let Some(_turn) = engine() else { return };
-    let servers = Servers::start(13, "bridge");
+    let servers = Servers::start(15, "bridge");
     let logs = servers.logs();
     let listening = logs.iter().filter(|log| log.value("listen", "port").is_some()).count();
     let small = logs.iter().filter(|log| log.value("request_queue", "messages").is_some()).count();
-    assert_eq!((listening, small), (12, 3));
-    let error = logs[12].value("server", "error").unwrap();
+    assert_eq!((listening, small), (14, 5));
+    let error = logs[14].value("server", "error").unwrap();
     assert!(error.contains("ulimit -q") && error.contains("another user"), "{error}");
 }
 

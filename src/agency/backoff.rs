@@ -5,11 +5,10 @@ use std::mem;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rand::RngExt as _;
-
 use super::error::{AgencyError, AttemptError};
 use super::progress::Progress;
 use crate::logging::{self, Level, Outcome};
+use crate::system::random;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -101,7 +100,8 @@ impl<'a> Backoff<'a> {
     fn next_pause(&mut self) -> Duration {
         let longest = self.next;
         self.next = (longest * 2).min(LONGEST_PAUSE);
-        longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+        let share = f64::from(random::number().unwrap_or(u32::MAX)) / f64::from(u32::MAX);
+        longest.mul_f64(0.5 + 0.5 * share)
     }
 }
 

@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::lottery::AgencyId;
 use crate::sample::{self, SampleError};
 use crate::status::StatusError;
+use crate::system::random;
 use crate::system::signal::Signals;
 use contest::LiveContest;
 use output::Output;
@@ -125,7 +126,8 @@ fn prepare(folder: Option<PathBuf>) -> Result<PathBuf, DemoError> {
 
 fn fresh_folder() -> io::Result<PathBuf> {
     loop {
-        let folder = std::env::temp_dir().join(format!("loteria-demo-{:08x}", rand::random::<u32>()));
+        let name = format!("loteria-demo-{:08x}", random::number()?);
+        let folder = std::env::temp_dir().join(name);
         match fs::create_dir(&folder) {
             Ok(()) => return Ok(folder),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Names one client to the storage service: whoever knows it speaks for the client. It is random, and only the storage
-/// service and that client's handler know it. The acceptor draws it in memory that no child gets (`SecretPage`), and calls
+/// service and that client's handler know it. The acceptor draws it in memory that no child gets (`WipeOnForkPage`), and calls
 /// the client by its [`ClientSerial`], which is no secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ClientToken(u128);
@@ -22,9 +22,10 @@ impl ClientToken {
 
     /// A new one, for a test.
     #[cfg(test)]
-    #[must_use]
-    pub fn random() -> Self {
-        Self(rand::random())
+    pub(crate) fn random() -> Self {
+        let mut bytes = [0; Self::LEN];
+        crate::system::random::fill(&mut bytes).unwrap();
+        Self::from_bytes(bytes)
     }
 }
 

@@ -52,7 +52,7 @@ impl AcceptorEnd {
     /// Tells the storage service something, without waiting.
     ///
     /// # Errors
-    /// What the kernel says beyond the outcomes of [`Sent`].
+    /// The errors of the kernel that are not a `Sent`.
     pub fn send(&self, message: ToStorage) -> io::Result<Sent> {
         self.send_with(message, &[], None)
     }
@@ -86,6 +86,7 @@ impl AcceptorEnd {
 }
 
 /// What the storage service got from its socket.
+#[must_use]
 #[derive(Debug)]
 pub enum Told {
     /// A client came; its pipe is missing if there was no descriptor for it.
@@ -127,7 +128,7 @@ impl StorageEnd {
     /// Tells the acceptor something.
     ///
     /// # Errors
-    /// What the kernel says beyond the outcomes of [`Sent`].
+    /// The errors of the kernel that are not a `Sent`.
     pub fn send(&self, message: FromStorage) -> io::Result<Sent> {
         let mut packet = [0; MAX_HEAD];
         let length = encode(&message, &mut packet)?;

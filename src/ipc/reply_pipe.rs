@@ -167,6 +167,7 @@ pub struct ReplyReader<'a> {
 const FIRST_CAPACITY: usize = 512;
 
 /// What came out of the pipe.
+#[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PipeState {
     /// Something, or nothing for now.

@@ -10,7 +10,7 @@ use super::client::ClientToken;
 use super::codec::{MAX_HEAD, decode, encode};
 use crate::failpoint::kill_point;
 use crate::lottery::AgencyId;
-use crate::system::mqueue::{MESSAGE_LEN, QueueReceiver, QueueSender};
+use crate::system::mqueue::{QueueReceiver, QueueSender, Queued};
 
 /// What a handler asks of the storage service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,23 +115,23 @@ impl<'a> RequestSender<'a> {
         self.unfinished
     }
 
-    /// Sends as many parts as the queue takes. True once there is nothing left to send.
+    /// Sends as many parts as the queue takes. [`Self::is_sending`] says whether any are left.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn send(&mut self) -> io::Result<bool> {
+    pub fn send(&mut self) -> io::Result<()> {
         while self.unfinished {
             let from = MAX_HEAD + self.sent;
             let rest = self.body().len() - from;
-            let count = rest.min(MESSAGE_LEN - MAX_HEAD);
+            let count = rest.min(self.queue.message_len() - MAX_HEAD);
             let last = count == rest;
             let head = PartHead { client: self.client, id: self.id, request: self.request.clone(), last };
             let mut bytes = [0; MAX_HEAD];
             let head_len = encode(&head, &mut bytes)?;
             let message = self.body.get_mut(from - head_len..from + count).unwrap_or_default();
             message.iter_mut().zip(bytes).take(head_len).for_each(|(to, byte)| *to = byte);
-            if !self.queue.send(message)? {
-                return Ok(false);
+            if self.queue.send(message)? == Queued::Full {
+                return Ok(());
             }
             if !last {
                 kill_point!("request_part_sent");
@@ -141,7 +141,7 @@ impl<'a> RequestSender<'a> {
             self.unfinished = !last;
         }
         self.body.clear();
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -162,7 +162,7 @@ impl<'a> RequestReceiver<'a> {
     /// The end of that queue.
     #[must_use]
     pub fn new(queue: &'a QueueReceiver) -> Self {
-        Self { queue, message: vec![0; MESSAGE_LEN] }
+        Self { queue, message: vec![0; queue.message_len()] }
     }
 
     /// Takes the next part of some request, and its share of the bulk bytes. None where the queue is empty.
@@ -198,7 +198,7 @@ impl AsFd for RequestReceiver<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::mqueue;
+    use crate::system::mqueue::{self, QueuePair};
 
     #[test]
     fn the_heads_of_requests_are_short() {
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_long_request_goes_in_parts_and_waits_for_room() {
-        let (receiver, sender) = mqueue::create().unwrap();
+        let QueuePair { receiver, sender, .. } = mqueue::create("test-parts").unwrap();
         let client = ClientToken::random();
         let mut sender = RequestSender::new(&sender, client);
         let mut receiver = RequestReceiver::new(&receiver);
@@ -226,7 +226,7 @@ mod tests {
         let mut got = Vec::new();
         let mut parts = 0;
         loop {
-            let sent = sender.send().unwrap();
+            sender.send().unwrap();
             while let Some((head, bytes)) = receiver.receive().unwrap() {
                 assert_eq!((head.client, head.id), (client, id));
                 assert_eq!(head.request.is_some(), parts == 0);
@@ -234,7 +234,7 @@ mod tests {
                 parts += 1;
                 assert_eq!(head.last, got.len() == rows.len());
             }
-            if sent {
+            if !sender.is_sending() {
                 break;
             }
         }
@@ -244,12 +244,13 @@ mod tests {
 
     #[test]
     fn garbage_in_the_queue_is_dropped() {
-        let (receiver, sender) = mqueue::create().unwrap();
-        sender.send(&[0xff; 100]).unwrap();
-        sender.send(b"").unwrap();
+        let QueuePair { receiver, sender, .. } = mqueue::create("test-garbage").unwrap();
+        for garbage in [&[0xff; 100][..], b""] {
+            assert_eq!(sender.send(garbage).unwrap(), Queued::Yes);
+        }
         let mut honest = RequestSender::new(&sender, ClientToken::random());
         honest.begin(Request::Status { counts_from: 0 });
-        assert!(honest.send().unwrap());
+        honest.send().unwrap();
         let mut receiver = RequestReceiver::new(&receiver);
         let (head, _) = receiver.receive().unwrap().unwrap();
         assert_eq!(head.request, Some(Request::Status { counts_from: 0 }));

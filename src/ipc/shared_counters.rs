@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::system::shared_words::SharedWords;
+use crate::system::memory::SharedWords;
 
 /// A counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

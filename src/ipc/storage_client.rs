@@ -62,7 +62,7 @@ impl<'a> StorageClient<'a> {
     /// # Errors
     /// What the kernel says.
     pub fn send(&mut self) -> io::Result<()> {
-        self.requests.send().map(drop)
+        self.requests.send()
     }
 
     /// Reads what the storage service has written.

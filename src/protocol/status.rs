@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::confinement::InForce;
 use crate::lottery::{AgencyId, Draw};
+use crate::system::confinement::ConfinementReport;
 
 /// The state of a contest and of the server that runs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub struct Status {
     /// How often storage died and was started again.
     pub storage_restarts: u64,
     /// What confines the handlers.
-    pub confinement: InForce,
+    pub confinement: ConfinementReport,
     /// Connections accepted since the server started.
     #[serde(default)]
     pub connections: u64,

@@ -99,7 +99,7 @@ fn status_of(
         max_clients: view.max_clients,
         uptime_seconds: view.started.elapsed().as_secs_f64(),
         storage_restarts: view.storage_restarts,
-        confinement: view.confinement.in_force(),
+        confinement: view.confinement.report(),
         connections: view.counters.get(Counter::Connections),
         batches: statistics.batches,
         refusals: refusals(view.counters, statistics),

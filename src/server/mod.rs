@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::config::ServerConfig;
 use crate::logging::{Level, Outcome, event, info};
+use crate::system::mqueue::QueueError;
 
 /// Why the server ended other than by being told to.
 #[derive(Debug, Error)]
@@ -29,9 +30,12 @@ pub enum ServerError {
         /// What the system says.
         error: io::Error,
     },
-    /// The request queue can't be had.
-    #[error("can't make the request queue: {0}{hint}", hint = queue_hint(.0))]
-    Queue(io::Error),
+    /// The request queue can't be made.
+    #[error("can't make the request queue: {0}")]
+    Queue(#[from] QueueError),
+    /// The process may have too few descriptors for a single client.
+    #[error("ulimit -n is {0}, but the server needs at least {MINIMUM_DESCRIPTORS} descriptors")]
+    TooFewDescriptors(u64),
     /// The storage service ended of its own accord, and has said why.
     #[error("the storage service gave up")]
     StorageGaveUp,
@@ -61,25 +65,13 @@ impl ServerError {
     }
 }
 
-fn queue_hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EMFILE) => {
-            "; this user's bytes in message queues, which are counted over all containers, are used up: raise the limit \
-             (ulimit -q), stop another server, or be another user"
-        }
-        Some(Errno::ENOSYS) => "; this kernel has no POSIX message queues",
-        _ => "",
-    }
-}
-
 /// Runs the server until SIGTERM or SIGINT, which have to be blocked.
 ///
 /// # Errors
 /// Why it could not start, or ended by itself.
 pub fn run(config: &ServerConfig) -> Result<(), ServerError> {
     log_config(config);
-    let max_clients =
-        raise_descriptor_limit(config.max_clients).map_err(ServerError::of("can't read limits"))?;
+    let max_clients = raise_descriptor_limit(config.max_clients)?;
     warn_of_too_few(max_clients, config.clients_amount);
     acceptor::run(config, max_clients)
 }
@@ -129,11 +121,14 @@ fn log_config(config: &ServerConfig) {
 
 /// Descriptors of the storage service besides one pipe per client, and some to spare.
 const OTHER_DESCRIPTORS: u64 = 64;
+/// Descriptors that the acceptor has while it accepts a single client.
+const MINIMUM_DESCRIPTORS: u64 = 16;
 
-/// Raises the limit of descriptors to what so many clients need. Returns how many clients can be had.
-fn raise_descriptor_limit(max_clients: u32) -> io::Result<u32> {
+/// Raises the limit of descriptors to what so many clients need. Returns how many clients are possible.
+fn raise_descriptor_limit(max_clients: u32) -> Result<u32, ServerError> {
     let needed = u64::from(max_clients) + OTHER_DESCRIPTORS;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let failed = |error: Errno| ServerError::of("can't read or set the limit of descriptors")(error.into());
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
     if soft >= needed {
         return Ok(max_clients);
     }
@@ -141,7 +136,10 @@ fn raise_descriptor_limit(max_clients: u32) -> io::Result<u32> {
     if setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)).is_ok() {
         return Ok(max_clients);
     }
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    if hard < MINIMUM_DESCRIPTORS {
+        return Err(ServerError::TooFewDescriptors(hard));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed)?;
     let possible = u32::try_from(hard.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(u32::MAX).max(1);
     let reason = format!("{needed} descriptors are needed, but the limit is {hard} (ulimit -n)");
     event(Level::Warning, "max_clients", Outcome::Fail, &[("max_clients", &possible), ("reason", &reason)]);

@@ -1,8 +1,8 @@
 //! Statuses for tests.
 
-use crate::confinement::{Extent, InForce};
 use crate::lottery::AgencyId;
 use crate::protocol::status::{AgencyStatus, Refusals, Status, Summary};
+use crate::system::confinement::{ConfinementReport, Coverage};
 
 /// The status of agencies 1 and on, which have so many bets and have ended or not.
 pub fn status(agencies: &[(u64, bool)]) -> Status {
@@ -26,11 +26,11 @@ pub fn status(agencies: &[(u64, bool)]) -> Status {
         max_clients: 1024,
         uptime_seconds: 12.345,
         storage_restarts: 0,
-        confinement: InForce {
-            identity: Extent::Partial,
-            limits: Extent::Full,
-            landlock: Extent::Full,
-            seccomp: Extent::None,
+        confinement: ConfinementReport {
+            identity: Coverage::Partial,
+            limits: Coverage::Full,
+            landlock: Coverage::Full,
+            seccomp: Coverage::None,
         },
         connections: 9,
         batches: 3,

@@ -1,15 +1,15 @@
 //! Confinement: a process that parses bytes from strangers gives up what it does not need.
 //!
-//! | layer | takes away | for | see |
+//! | layer | takes away | from | see |
 //! |---|---|---|---|
-//! | identity | root, its capabilities, and every other process as a target: each handler gets a user number of its own | all handlers of a server that is root | `setresuid(2)` |
+//! | identity | root, its capabilities, and all other processes as targets: each handler gets a user number of its own | all handlers of a server that is root | `setresuid(2)` |
 //! | limits | new descriptors of any kind, new processes, core dumps | all handlers | `getrlimit(2)` |
 //! | no new privileges | what set-user-ID programs would give | all handlers | `PR_SET_NO_NEW_PRIVS(2const)` |
-//! | Landlock | files, TCP, signals and traces to any process outside | all handlers | `landlock(7)` |
-//! | seccomp | all system calls but those that a session needs | sessions; it costs more than a classic message is worth | `seccomp(2)` |
+//! | Landlock | files, TCP, signals and traces to processes outside | all handlers | `landlock(7)` |
+//! | seccomp | all system calls except those that a session needs | sessions; it costs more than a classic message is worth | `seccomp(2)` |
 //!
-//! Each layer is applied as far as the kernel and the container have it. What that is, is found out once, by a child
-//! that tries ([`Confinement::try_out`]); a handler in which a layer fails that could be had then serves nobody.
+//! Each layer is applied as far as the kernel and the container provide it. A child finds out once how far that is
+//! ([`Confinement::probe`]). A handler serves nobody if it gets less than that child did.
 
 use std::fmt;
 use std::io;
@@ -27,133 +27,207 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, apply_filter,
 };
+use serde::{Deserialize, Serialize};
 
 use super::process::{Exit, die_with, run_in_child};
-use crate::confinement::{Extent, InForce};
+
+/// How far a layer applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Coverage {
+    /// Not at all: this kernel or container lacks it.
+    None,
+    /// In part, as this kernel has only a part of it.
+    Partial,
+    /// Completely.
+    Full,
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Partial => "partial",
+            Self::Full => "full",
+        })
+    }
+}
+
+/// What confines a handler, as STATUS and the log report it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfinementReport {
+    /// Full: the handler is not root, and no other process has its user number. Partial: it is not root.
+    pub identity: Coverage,
+    /// It can make no descriptor and no process.
+    pub limits: Coverage,
+    /// It can reach no file, no network and no other process.
+    pub landlock: Coverage,
+    /// In a session, it has only the system calls that it needs.
+    pub seccomp: Coverage,
+}
+
+impl ConfinementReport {
+    const NOTHING: Self = Self {
+        identity: Coverage::None,
+        limits: Coverage::None,
+        landlock: Coverage::None,
+        seccomp: Coverage::None,
+    };
+    /// One more than the largest exit status that stands for a report.
+    const STATUSES: i32 = 3_i32.pow(4);
+
+    /// Encodes the report as an exit status: one digit of base 3 for each layer.
+    fn to_status(self) -> i32 {
+        let digits = [self.identity, self.limits, self.landlock, self.seccomp];
+        digits.into_iter().fold(0, |status, coverage| status * 3 + coverage as i32)
+    }
+
+    /// Decodes an exit status. No layer is known to work if the child ended with another status, such as a panic's.
+    fn from_status(status: i32) -> Self {
+        if !(0..Self::STATUSES).contains(&status) {
+            return Self::NOTHING;
+        }
+        let digit = |place: u32| match status / 3_i32.pow(place) % 3 {
+            2 => Coverage::Full,
+            1 => Coverage::Partial,
+            _ => Coverage::None,
+        };
+        Self { identity: digit(3), limits: digit(2), landlock: digit(1), seccomp: digit(0) }
+    }
+}
+
+impl fmt::Display for ConfinementReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { identity, limits, landlock, seccomp } = self;
+        write!(f, "identity {identity}, limits {limits}, landlock {landlock}, seccomp {seccomp}")
+    }
+}
 
 /// The layers, ready to be applied.
 pub struct Confinement {
-    /// Made once, for all handlers: each inherits it.
+    /// Made once; each handler inherits it.
     ruleset: Option<OwnedFd>,
     session_filter: Option<BpfProgram>,
-    in_force: InForce,
+    report: ConfinementReport,
 }
 
 impl fmt::Debug for Confinement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Confinement").field("in_force", &self.in_force).finish_non_exhaustive()
+        f.debug_struct("Confinement").field("report", &self.report).finish_non_exhaustive()
     }
 }
 
-/// Numbers that no system gives to users, services or containers. A handler's is this and its process number.
+/// No system gives the numbers from here on to users, services or containers. A handler's is this plus its pid.
 const FIRST_UID: u32 = 0x7e00_0000;
-/// The user that has nothing, where such a number can't be had: inside of a user namespace.
+/// The user without any rights, for user namespaces that lack the number above.
 const NOBODY: u32 = 65_534;
-/// The newest Landlock that is asked for: the first with scopes for signals.
+/// The newest version of Landlock that is used: the first with scopes for signals.
 const LANDLOCK: ABI = ABI::V6;
 
 impl Confinement {
-    /// Prepares the layers, and finds out in a child which of them can be had.
+    /// Prepares the layers, and finds out in a child how far each can be applied.
     ///
     /// # Errors
-    /// The child can't be made.
-    pub fn try_out() -> io::Result<Self> {
-        let ruleset = nothing_allowed().ok().and_then(Into::into);
-        let mut this = Self { ruleset, session_filter: filter(SESSION_CALLS), in_force: InForce::NOTHING };
+    /// The child can't be forked.
+    pub fn probe() -> io::Result<Self> {
+        let ruleset = empty_ruleset().ok().and_then(Into::into);
+        let session_filter = filter(SESSION_CALLS);
+        let mut this = Self { ruleset, session_filter, report: ConfinementReport::NOTHING };
         let parent = getpid();
-        let tried = run_in_child(&[], || {
-            let mut reached = apply(parent, try_landlock).unwrap_or(InForce::NOTHING);
-            reached.seccomp = this.apply_session();
+        let exit = run_in_child(&[], || {
+            let mut reached = apply(parent, probe_landlock).unwrap_or(ConfinementReport::NOTHING);
+            reached.seccomp = this.apply_session_filter();
             reached.to_status()
         })?;
-        if let Exit::Status(status) = tried {
-            this.in_force = InForce::from_status(status);
+        if let Exit::Status(status) = exit {
+            this.report = ConfinementReport::from_status(status);
         }
         Ok(this)
     }
 
-    /// What will confine each handler.
-    #[must_use]
-    pub fn in_force(&self) -> InForce {
-        self.in_force
+    /// What confines each handler.
+    pub fn report(&self) -> ConfinementReport {
+        self.report
     }
 
-    /// The descriptor that a handler has to inherit, if there is one.
-    #[must_use]
+    /// The descriptor that a handler must inherit, if there is one.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.ruleset.as_ref().map(AsFd::as_fd)
     }
 
-    /// Confines this process, a child of `parent`, for good. It must have all its descriptors by now.
+    /// Confines this process, a child of `parent`, for good. It must already have all its descriptors.
     ///
     /// # Errors
-    /// A layer failed that was there when it was tried.
+    /// A layer failed that worked in the probe.
     pub fn enter(&self, parent: Pid) -> io::Result<()> {
-        let reached = apply(parent, || self.restrict())?;
-        let wanted = self.in_force;
-        let missing = [
-            ("identity", reached.identity < wanted.identity),
-            ("limits", reached.limits < wanted.limits),
-            ("Landlock", reached.landlock < wanted.landlock),
-        ];
-        check_missing(&missing)
+        let reached = apply(parent, || self.apply_landlock())?;
+        require("identity", reached.identity, self.report.identity)?;
+        require("limits", reached.limits, self.report.limits)?;
+        require("Landlock", reached.landlock, self.report.landlock)
     }
 
-    /// Takes this process, which is confined already, all system calls but those of a session.
+    /// Leaves this process, which is confined already, only the system calls that a session needs.
     ///
     /// # Errors
     /// As [`Self::enter`].
     pub fn enter_session(&self) -> io::Result<()> {
-        let reached = if self.in_force.seccomp == Extent::None { Extent::None } else { self.apply_session() };
-        check_missing(&[("seccomp", reached < self.in_force.seccomp)])
+        if self.report.seccomp == Coverage::None {
+            return Ok(());
+        }
+        require("seccomp", self.apply_session_filter(), self.report.seccomp)
     }
 
-    /// Landlock as it was tried, if the kernel takes it again.
-    fn restrict(&self) -> Extent {
-        let Some(ruleset) = &self.ruleset else { return Extent::None };
+    /// Applies the inherited ruleset.
+    fn apply_landlock(&self) -> Coverage {
+        let Some(ruleset) = &self.ruleset else { return Coverage::None };
         // SAFETY: takes two numbers, and changes nothing but what this process may do: see landlock_restrict_self(2).
         let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
-        // Of no more use here. The owner is the parent's value, whose destructor never runs in a child.
+        // It is not needed any more. Its owner is the parent's value, whose destructor never runs in a child.
         let closed = close(ruleset.as_raw_fd());
-        if done == 0 && closed.is_ok() { self.in_force.landlock } else { Extent::None }
+        if done == 0 && closed.is_ok() { self.report.landlock } else { Coverage::None }
     }
 
-    fn apply_session(&self) -> Extent {
-        let applied = self.session_filter.as_ref().is_some_and(|filter| apply_filter(filter).is_ok());
-        if applied { Extent::Full } else { Extent::None }
+    fn apply_session_filter(&self) -> Coverage {
+        apply_seccomp(self.session_filter.as_ref())
     }
 }
 
-/// Applies all layers but that of sessions.
-fn apply(parent: Pid, landlock: impl FnOnce() -> Extent) -> io::Result<InForce> {
-    let identity = give_up_identity();
-    // A change of user clears what ties it to its parent.
+fn apply_seccomp(filter: Option<&BpfProgram>) -> Coverage {
+    let applied = filter.is_some_and(|filter| apply_filter(filter).is_ok());
+    if applied { Coverage::Full } else { Coverage::None }
+}
+
+/// Applies all layers except seccomp.
+fn apply(parent: Pid, landlock: impl FnOnce() -> Coverage) -> io::Result<ConfinementReport> {
+    let identity = drop_privileges();
+    // The change of user has undone this.
     die_with(parent)?;
     set_no_new_privs()?;
     let landlock = landlock();
-    // Last, as trying Landlock needs a descriptor for a moment.
-    Ok(InForce { identity, limits: set_limits(), landlock, seccomp: Extent::None })
+    // The limits come last: the probe of Landlock needs a descriptor for a moment.
+    let limits = set_limits();
+    Ok(ConfinementReport { identity, limits, landlock, seccomp: Coverage::None })
 }
 
-fn check_missing(layers: &[(&str, bool)]) -> io::Result<()> {
-    match layers.iter().find(|(_, missing)| *missing) {
-        Some((layer, _)) => Err(io::Error::other(format!("the handler could not be confined: {layer}"))),
-        None => Ok(()),
+fn require(layer: &str, reached: Coverage, wanted: Coverage) -> io::Result<()> {
+    if reached < wanted {
+        return Err(io::Error::other(format!("the handler could not be confined: {layer}")));
     }
+    Ok(())
 }
 
-/// Becomes a user that nobody else is, or at least one that has nothing.
-fn give_up_identity() -> Extent {
+/// Becomes a user that no other process has, or at least one without any rights.
+fn drop_privileges() -> Coverage {
     if !geteuid().is_root() {
-        return Extent::Partial;
+        return Coverage::Partial;
     }
     let own = FIRST_UID.saturating_add(getpid().as_raw().unsigned_abs());
     if become_user(own).is_ok() {
-        Extent::Full
+        Coverage::Full
     } else if become_user(NOBODY).is_ok() {
-        Extent::Partial
+        Coverage::Partial
     } else {
-        Extent::None
+        Coverage::None
     }
 }
 
@@ -161,18 +235,18 @@ fn become_user(id: u32) -> nix::Result<()> {
     let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
     setgroups(&[])?;
     setresgid(group, group, group)?;
-    // With the last user number that is root's go all capabilities.
+    // The kernel takes all capabilities when the last of the three user numbers changes from root's.
     setresuid(user, user, user)
 }
 
-fn set_limits() -> Extent {
+fn set_limits() -> Coverage {
     let all = [Resource::RLIMIT_CORE, Resource::RLIMIT_NPROC, Resource::RLIMIT_NOFILE];
     let set = all.into_iter().filter(|resource| setrlimit(*resource, 0, 0).is_ok()).count();
-    if set == all.len() { Extent::Full } else { Extent::Partial }
+    if set == all.len() { Coverage::Full } else { Coverage::Partial }
 }
 
-/// Landlock, with all that it can handle, and no rule that would allow any of it.
-fn nothing_allowed() -> Result<RulesetCreated, RulesetError> {
+/// Makes a Landlock ruleset that handles all that Landlock can, and allows none of it.
+fn empty_ruleset() -> Result<RulesetCreated, RulesetError> {
     Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK))?
         .handle_access(AccessNet::from_all(LANDLOCK))?
@@ -180,11 +254,11 @@ fn nothing_allowed() -> Result<RulesetCreated, RulesetError> {
         .create()
 }
 
-fn try_landlock() -> Extent {
-    match nothing_allowed().and_then(RulesetCreated::restrict_self).map(|status| status.ruleset) {
-        Ok(RulesetStatus::FullyEnforced) => Extent::Full,
-        Ok(RulesetStatus::PartiallyEnforced) => Extent::Partial,
-        Ok(RulesetStatus::NotEnforced) | Err(_) => Extent::None,
+fn probe_landlock() -> Coverage {
+    match empty_ruleset().and_then(RulesetCreated::restrict_self).map(|status| status.ruleset) {
+        Ok(RulesetStatus::FullyEnforced) => Coverage::Full,
+        Ok(RulesetStatus::PartiallyEnforced) => Coverage::Partial,
+        Ok(RulesetStatus::NotEnforced) | Err(_) => Coverage::None,
     }
 }
 
@@ -219,7 +293,7 @@ const SESSION_CALLS: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// Those calls, and memory that can't be executed. All else fails with EPERM.
+/// Makes a filter that allows these calls, and memory that can't be executed. All other calls fail with EPERM.
 fn filter(calls: &[libc::c_long]) -> Option<BpfProgram> {
     let mut rules: Vec<(libc::c_long, Vec<SeccompRule>)> =
         calls.iter().map(|call| (*call, Vec::new())).collect();
@@ -238,9 +312,26 @@ fn filter(calls: &[libc::c_long]) -> Option<BpfProgram> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::process::PANICKED;
 
     #[test]
     fn there_is_a_filter_for_this_architecture() {
         assert!(filter(SESSION_CALLS).is_some());
+    }
+
+    #[test]
+    fn an_exit_status_carries_a_report_and_any_other_status_means_none() {
+        for status in 0..ConfinementReport::STATUSES {
+            assert_eq!(ConfinementReport::from_status(status).to_status(), status);
+        }
+        for failed in [-1, ConfinementReport::STATUSES, PANICKED, 102, 255] {
+            assert_eq!(ConfinementReport::from_status(failed), ConfinementReport::NOTHING);
+        }
+    }
+
+    #[test]
+    fn a_report_is_printed_layer_by_layer() {
+        let report = ConfinementReport::from_status(2 * 27 + 9);
+        assert_eq!(report.to_string(), "identity full, limits partial, landlock none, seccomp none");
     }
 }

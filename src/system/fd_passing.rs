@@ -9,39 +9,41 @@ use nix::sys::socket::{
     socketpair,
 };
 
-/// One end of the pair. Never blocks; each packet arrives whole or not at all, with its descriptor if it has one.
+/// One end of the pair. It never blocks. Each packet arrives whole or not at all, together with its descriptor.
 #[derive(Debug)]
 pub struct PacketSocket(OwnedFd);
 
-/// What a send came to.
+/// What became of a packet.
+#[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// It is on its way.
+    /// It was sent.
     Done,
-    /// There is no room for it before the peer has read.
+    /// It was not sent: the socket is full until the peer reads.
     Full,
-    /// The system has no memory for it, or too many descriptors are on their way: it may well go later, but no event
-    /// says when.
+    /// It was not sent: the system lacks memory, or too many descriptors are in transit. A retry may succeed, but no
+    /// event says when.
     Scarce,
-    /// Nobody has the other end any more.
+    /// It was not sent: no process has the other end any more.
     PeerGone,
 }
 
-/// What a receive came to.
+/// What was received.
+#[must_use]
 #[derive(Debug)]
 pub enum Received {
-    /// A packet of that length, and the descriptor that came with it.
+    /// A packet of this length, and the descriptor that came with it.
     Packet(usize, Option<OwnedFd>),
-    /// None is waiting.
+    /// No packet waits.
     Empty,
-    /// None is waiting, and nobody has the other end any more.
+    /// No packet waits, and no process has the other end any more.
     PeerGone,
 }
 
-/// A connected pair, closed on exec.
+/// Makes a connected pair, closed on exec.
 ///
 /// # Errors
-/// No descriptors are to be had.
+/// The limit of descriptors is reached.
 pub fn packet_socket_pair() -> io::Result<(PacketSocket, PacketSocket)> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
@@ -49,10 +51,10 @@ pub fn packet_socket_pair() -> io::Result<(PacketSocket, PacketSocket)> {
 }
 
 impl PacketSocket {
-    /// Sends a packet, the concatenation of `parts`, and a copy of a descriptor with it.
+    /// Sends a packet, the concatenation of `parts`, with a copy of the descriptor.
     ///
     /// # Errors
-    /// What the kernel says beyond the outcomes of [`Sent`].
+    /// The errors of the kernel that are not a [`Sent`].
     pub fn send(&self, parts: [&[u8]; 2], descriptor: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
         let descriptors: Vec<RawFd> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&descriptors)];
@@ -67,11 +69,11 @@ impl PacketSocket {
         }
     }
 
-    /// Receives a packet into `buffer`, which has to be long enough for it. A descriptor that came with it but could
-    /// not be had (the limit) is missing.
+    /// Receives a packet into `buffer`, which must be long enough for it. Its descriptor is missing if this process has
+    /// reached its limit.
     ///
     /// # Errors
-    /// What the kernel says beyond the outcomes of [`Received`].
+    /// The errors of the kernel that are not a [`Received`].
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let mut space = nix::cmsg_space!(RawFd);
         let mut parts = [IoSliceMut::new(buffer)];
@@ -83,7 +85,7 @@ impl PacketSocket {
             Err(error) => return Err(error.into()),
         };
         let mut descriptor = None;
-        // A control message that was cut gives an error: then there is no descriptor to take.
+        // A truncated control message is an error: then there is no descriptor to take.
         for control in message.cmsgs().into_iter().flatten() {
             if let ControlMessageOwned::ScmRights(descriptors) = control {
                 for raw in descriptors {

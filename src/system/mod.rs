@@ -1,13 +1,13 @@
-//! What the operating system gives, made safe. The only place with `unsafe` code; each block says what makes it sound.
+//! Safe wrappers of what the operating system offers. All `unsafe` code is here.
 #![allow(unsafe_code)]
 
-pub mod confinement;
-pub mod fd_passing;
-pub mod mqueue;
+pub(crate) mod confinement;
+pub(crate) mod fd_passing;
+pub(crate) mod memory;
+pub(crate) mod mqueue;
 #[cfg(debug_assertions)]
-pub mod probe;
+pub(crate) mod probe;
 pub mod process;
-pub mod secret_page;
-pub mod shared_mutex;
-pub mod shared_words;
+pub(crate) mod random;
+pub(crate) mod shared_mutex;
 pub mod signal;

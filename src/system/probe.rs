@@ -1,7 +1,6 @@
-//! What a process can do: tries all that a confined handler must not be able to, and logs what came of it.
+//! Tries everything that a confined handler must not be able to do, for the test of the confinement.
 //!
-//! For the test that proves the confinement from inside. Each attempt is one event of the action `probe`, `success` if
-//! it was possible.
+//! Each attempt is logged as one event of the action `probe`: `success` if it was possible.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -25,7 +24,7 @@ use crate::logging::{Level, Outcome, event};
 
 const PROGRAM: &CStr = c"/bin/true";
 
-/// Tries everything, as a handler at that stage.
+/// Tries everything. `stage` says how far this handler is confined.
 pub fn try_everything(stage: &str) {
     let report = |attempt: &str, outcome: io::Result<()>| {
         let (result, error) = match outcome {
@@ -49,7 +48,7 @@ pub fn try_everything(stage: &str) {
     report("duplicate", dup(io::stderr()).map(drop).map_err(io::Error::from));
     report("memory_file", memfd_create(c"probe", MFdFlags::empty()).map(drop).map_err(io::Error::from));
     report("epoll", Epoll::new(EpollCreateFlags::empty()).map(drop).map_err(io::Error::from));
-    report("queue", mqueue::create().map(drop));
+    report("queue", mqueue::create("probe").map(drop).map_err(io::Error::other));
     report("fork", try_fork());
     report("signal", kill(getppid(), None).map_err(io::Error::from));
     report("trace", ptrace::seize(getppid(), ptrace::Options::empty()).map_err(io::Error::from));
@@ -68,7 +67,7 @@ fn try_fork() -> io::Result<()> {
     }
 }
 
-/// The parent is a fork of the same program, so what lies here lies there.
+/// The parent is a fork of the same program, so its memory has the same layout.
 fn read_parents_memory() -> io::Result<()> {
     let mut here = [0; 8];
     let there = RemoteIoVec { base: PROGRAM.as_ptr() as usize, len: here.len() };
@@ -81,7 +80,7 @@ fn become_root() -> io::Result<()> {
     if geteuid().is_root() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::PermissionDenied)) }
 }
 
-/// Where it should not be possible it is tried on this very process: if it is, nothing more is reported.
+/// A confined process tries it on itself: if it succeeds, nothing more is reported.
 fn try_execute(stage: &str) -> io::Result<()> {
     if stage != "before" {
         return match execv(PROGRAM, &[PROGRAM]) {

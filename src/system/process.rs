@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
@@ -11,16 +10,20 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
 
+use crate::logging::{Level, Outcome, event};
+
 /// The exit status of a child whose code panicked.
-pub const PANICKED: i32 = 101;
-/// The exit status of a child that did not run its code: its parent was dead already, or it could not be set up.
-const NOT_BEGUN: i32 = 102;
+pub(crate) const PANICKED: i32 = 101;
+/// The exit status of a child that could not run its code.
+const NOT_PREPARED: i32 = 102;
 
 /// How a child ended.
+#[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// By itself, with this status.
@@ -38,27 +41,33 @@ impl fmt::Display for Exit {
     }
 }
 
-/// Forks a child that runs `body` and ends with the status that it returns: never does the child come back into the
-/// caller's code, not even by a panic, and it is killed when its parent dies. Of the parent's descriptors it has
-/// standard error and those in `keep`; `body` must use no other.
+/// Forks a child that runs `body` and exits with the status that it returns. The child never returns into the caller's
+/// code, not even by a panic, and the kernel kills it when its parent dies. It inherits standard error and the
+/// descriptors in `keep`; `body` must use no others.
 ///
 /// # Errors
-/// The kernel refuses (limits), or the process has more than one thread: a lock that another thread holds would stay
-/// locked in the child for ever.
+/// The kernel refuses (limits), or the process has several threads: a lock that another thread holds would stay locked
+/// in the child for ever.
 pub fn fork_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Pid> {
-    if thread_count()? != 1 {
+    if !has_one_thread() {
         return Err(io::Error::other("a process with several threads can't fork safely"));
     }
     let parent = getpid();
-    // SAFETY: the process has one thread, so no lock is held by a thread that the child has not, and the child may
-    // run any code.
-    #[expect(clippy::disallowed_methods, reason = "this is the function that the others shall use")]
+    // SAFETY: the process has one thread, so no other thread holds a lock that would stay locked in the child. The child
+    // may therefore run any code.
+    #[expect(clippy::disallowed_methods, reason = "all other code forks through this function")]
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            let status = match begin_child(parent, keep) {
-                Ok(()) => catch_unwind(AssertUnwindSafe(body)).unwrap_or(PANICKED),
-                Err(_) => NOT_BEGUN,
+            let status = match die_with(parent) {
+                Ok(()) => {
+                    close_all_but(keep);
+                    catch_unwind(AssertUnwindSafe(body)).unwrap_or(PANICKED)
+                }
+                Err(error) => {
+                    log_unprepared(&error);
+                    NOT_PREPARED
+                }
             };
             // SAFETY: ends the process at once; nothing of the parent's (buffers, destructors) runs in the child.
             unsafe { libc::_exit(status) }
@@ -66,36 +75,39 @@ pub fn fork_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Re
     }
 }
 
-fn begin_child(parent: Pid, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-    die_with(parent)?;
-    close_all_but(keep)
+/// Logs why a child can't run its code. A child whose parent has died just ends.
+fn log_unprepared(error: &io::Error) {
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        let error = format!("the child can't be tied to its parent: prctl(PR_SET_PDEATHSIG): {error}");
+        event(Level::Error, "fork", Outcome::Fail, &[("error", &error)]);
+    }
 }
 
-/// Has this process, a child of `parent`, killed when that one dies. To be said again after a change of user.
+/// Makes the kernel kill this process, a child of `parent`, when its parent dies. A change of user undoes this.
 ///
 /// # Errors
-/// The parent is dead already.
-pub fn die_with(parent: Pid) -> io::Result<()> {
+/// The parent is dead already (`BrokenPipe`), or the kernel refuses.
+pub(crate) fn die_with(parent: Pid) -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
-    // The parent may have died before that. Its number is compared with the one from before the fork, as in a
-    // container the parent may be process 1.
+    // The parent may have died before that. Its pid is compared with the one from before the fork: in a container the
+    // parent may be process 1.
     if getppid() == parent { Ok(()) } else { Err(io::Error::from(io::ErrorKind::BrokenPipe)) }
 }
 
-/// Has this process interrupt no other when it wakes up: see `SCHED_BATCH` in `sched(7)`. Where hundreds of them take turns,
-/// each then does more in its turn. It is as good without.
-pub fn schedule_as_batch() {
+/// Stops this process from preempting others when it wakes up (`SCHED_BATCH` in `sched(7)`). Where hundreds of processes
+/// take turns, each then does more in its turn.
+pub(crate) fn schedule_as_batch() {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the parameters live through the call, and it changes nothing but when this process runs.
     let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
     debug_assert_eq!(done, 0);
 }
 
-/// Forks a child as [`fork_child`] does, and waits until it has ended.
+/// Forks a child as [`fork_child`] does, and waits for its end.
 ///
 /// # Errors
 /// As [`fork_child`].
-pub fn run_in_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Exit> {
+pub(crate) fn run_in_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Exit> {
     let child = fork_child(keep, body)?;
     loop {
         return match waitpid(child, None) {
@@ -107,32 +119,64 @@ pub fn run_in_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::
     }
 }
 
-/// Closes every descriptor but standard error and those in `keep`.
-fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let kept = keep.iter().map(AsRawFd::as_raw_fd).chain([libc::STDERR_FILENO]);
-    let mut kept: Vec<u32> = kept.filter_map(|fd| u32::try_from(fd).ok()).collect();
+/// Closes every descriptor except standard error and those in `keep`. Call this only in a new child that uses no others.
+fn close_all_but(keep: &[BorrowedFd<'_>]) {
+    let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).chain([libc::STDERR_FILENO]).collect();
     kept.sort_unstable();
-    let mut from = 0;
-    for fd in kept.into_iter().chain([u32::MAX]) {
-        if fd > from {
-            let last = if fd == u32::MAX { u32::MAX } else { fd - 1 };
-            close_range(from, last)?;
-        }
-        from = from.max(fd.saturating_add(1));
+    if close_ranges_between(&kept).is_err() {
+        open_descriptors().filter(|fd| !kept.contains(fd)).for_each(close_if_open);
     }
-    Ok(())
 }
 
-fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: only in a new child, whose code uses no descriptor but those kept: the owners of the closed ones are the
-    // parent's values, whose code and destructors never run here.
+/// Closes the descriptors below, between and above those in `kept`, which are sorted.
+fn close_ranges_between(kept: &[RawFd]) -> io::Result<()> {
+    let mut first = 0;
+    for &fd in kept {
+        if fd > first {
+            close_range(first, fd - 1)?;
+        }
+        first = first.max(fd + 1);
+    }
+    close_range(first, RawFd::MAX)
+}
+
+/// Linux before 5.9 and old seccomp profiles lack this call.
+fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
+    // SAFETY: in a new child that uses only the descriptors it keeps. The owners of the closed ones are values of the
+    // parent, whose code and destructors never run here.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// How many threads this process has: the link count of `/proc/self/task` is 2 more.
-fn thread_count() -> io::Result<u64> {
-    Ok(std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
+/// The numbers that open descriptors may have: those that `/proc` names, or else all below the limit.
+fn open_descriptors() -> Box<dyn Iterator<Item = RawFd>> {
+    match std::fs::read_dir("/proc/self/fd") {
+        Ok(entries) => {
+            let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+            // The folder's own descriptor is closed before any other.
+            Box::new(numbers.collect::<Vec<RawFd>>().into_iter())
+        }
+        Err(_) => Box::new(0..RawFd::try_from(descriptor_limit()).unwrap_or(RawFd::MAX)),
+    }
+}
+
+fn close_if_open(fd: RawFd) {
+    // SAFETY: as for `close_range`. Of a number that is not open the kernel says EBADF.
+    unsafe { libc::close(fd) };
+}
+
+/// How many descriptors this process may have: `RLIMIT_NOFILE`, which shells show as `ulimit -n`.
+pub(crate) fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
+}
+
+fn has_one_thread() -> bool {
+    unsafe extern "C" {
+        /// glibc clears it before it starts a second thread. It needs no `/proc` and no system call.
+        static __libc_single_threaded: libc::c_char;
+    }
+    // SAFETY: glibc defines this variable with this type, and only the thread that starts a second one clears it.
+    unsafe { __libc_single_threaded != 0 }
 }
 
 /// Takes one child that has ended, if there is one. SIGCHLD coalesces, so call until there is none.
@@ -151,21 +195,21 @@ pub fn reap() -> io::Result<Option<(Pid, Exit)>> {
     }
 }
 
-/// Sends a signal to a child that has not been reaped. One that has ended already is left alone.
+/// Sends a signal to a child that has not been reaped yet.
 pub fn signal_child(child: Pid, signal: Signal) {
-    // The only error possible for an own child is that it has ended: its number is not reused until it is reaped.
+    // The only possible error is that the child has ended. Its pid is not reused before it is reaped.
     kill(child, signal).unwrap_or_default();
 }
 
-/// Ends this process as `kill -9` does: for tests of what then holds.
+/// Ends this process as `kill -9` does, for tests.
 #[cfg(debug_assertions)]
-pub fn kill_self() -> ! {
+pub(crate) fn kill_self() -> ! {
     kill(getpid(), Signal::SIGKILL).unwrap_or_default();
     // SAFETY: ends the process at once. Not reached: the signal is delivered before the call above returns.
     unsafe { libc::_exit(PANICKED) }
 }
 
-/// Makes the program that `command` starts end when this process does, however that ends.
+/// Makes the kernel kill the program that `command` starts when this process ends.
 pub fn die_with_parent(command: &mut Command) {
     let parent = getpid();
     // SAFETY: between fork and exec the closure makes two system calls, and neither allocates nor locks.
@@ -179,7 +223,6 @@ mod tests {
     #[test]
     fn a_process_with_several_threads_does_not_fork() {
         // The test harness runs tests in threads of their own, so this process has at least two.
-        assert!(thread_count().unwrap() > 1);
         assert!(fork_child(&[], || 0).is_err());
     }
 }

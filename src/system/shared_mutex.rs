@@ -1,8 +1,8 @@
 //! Bytes that related processes share, under a robust process-shared mutex: see `mmap(2)`,
 //! `pthread_mutexattr_setrobust(3)`, `pthread_mutexattr_setpshared(3)`.
 //!
-//! A process that dies with the mutex locked leaves it to the next one, for which it is repaired. The bytes are then as
-//! the dead one left them: whoever uses them must be content with any of its stores missing.
+//! If a process dies with the mutex locked, the next one repairs it. The bytes are then as the dead process left them, so
+//! users must cope with any of its stores missing.
 
 use std::cell::UnsafeCell;
 use std::io;
@@ -17,14 +17,14 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-/// What lies at the start of the mapping; the bytes follow it.
+/// The start of the mapping; the bytes follow it.
 #[repr(C)]
 struct Head {
     mutex: UnsafeCell<libc::pthread_mutex_t>,
     flag: AtomicBool,
 }
 
-/// The bytes and their mutex. Children that are forked share both.
+/// The bytes and their mutex. Forked children share both.
 #[derive(Debug)]
 pub struct SharedMutex {
     mapping: NonNull<Head>,
@@ -32,7 +32,7 @@ pub struct SharedMutex {
 }
 
 impl SharedMutex {
-    /// Maps `length` zeroed bytes, unlocked, with the flag down.
+    /// Maps `length` zeroed bytes, unlocked, with the flag cleared.
     ///
     /// # Errors
     /// ENOMEM.
@@ -68,13 +68,13 @@ impl SharedMutex {
         check(unsafe { libc::pthread_mutexattr_destroy(attributes) })
     }
 
-    /// A flag that all sharers see, with or without the lock.
+    /// A flag that all these processes see, with or without the lock.
     #[must_use]
     pub fn flag(&self) -> &AtomicBool {
         &self.head().flag
     }
 
-    /// Locks if nobody has it locked.
+    /// Locks the mutex, if no other process holds it.
     ///
     /// # Errors
     /// None that a correct use gives.
@@ -84,7 +84,7 @@ impl SharedMutex {
         self.locked(code)
     }
 
-    /// Locks, and waits for it up to `limit`, by the wall clock.
+    /// Locks the mutex, and waits for it up to `limit` by the wall clock.
     ///
     /// # Errors
     /// None that a correct use gives.

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// The signals that this program handles: to end it, and that a child ended.
@@ -17,10 +17,13 @@ fn handled() -> SigSet {
 /// [`Signals`], [`wait_for_termination`] or [`unblock`]. The first act of `main`, so that none is ever missed.
 ///
 /// SIGXFSZ is blocked with them, for good: a file that may not grow is then an error of the write, as a full disk is.
+/// SIGCHLD gets its default action: a parent may have passed it on as ignored, and children could then not be waited for.
 ///
 /// # Errors
 /// None that a correct kernel gives.
 pub fn block() -> io::Result<()> {
+    // SAFETY: no signal handler is installed or replaced: the action was to ignore the signal or the default.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     let mut blocked = handled();
     blocked.add(Signal::SIGXFSZ);
     Ok(blocked.thread_block()?)

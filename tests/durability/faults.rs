@@ -4,13 +4,14 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
+use std::process::Command;
 
 use common::bets::{of_agency, parse_rows};
 use common::client::bets_frame;
 use common::load::{AGENCIES, Load};
 use common::oracle::{Unanswered, check_all, check_folder, logs};
 use common::queues::Mount;
-use common::{Bet, RunningServer, Setup, bets, free_port, kind, records, rows, status, winner};
+use common::{Bet, RunningServer, Setup, bets, free_port, kind, output, records, rows, status, winner};
 
 /// A server of two agencies with these failpoints; none in a release, which has no failpoints.
 fn with(failpoints: &str) -> Option<Setup> {
@@ -218,6 +219,48 @@ fn a_disk_that_fails_now_and_then_under_load_loses_and_doubles_no_bet() {
     assert!(failed("action: storage_write | result: fail") >= 5);
     assert_eq!(failed("action: state_write | result: fail"), 2);
     assert_eq!(failed("action: storage | result: fail"), 0);
+}
+
+#[test]
+fn what_is_planted_where_the_state_file_is_written_is_neither_followed_nor_changed() {
+    let plants: [(&str, &[&str]); 4] = [
+        ("a symlink", &["ln", "-s"]),
+        ("a hard link", &["ln"]),
+        ("a file", &["cp"]),
+        ("a symlink to nothing", &["sh", "-c", "ln -s nowhere \"$1\"", "sh"]),
+    ];
+    for (what, plant) in plants {
+        let server = Setup::of(2).write("victim", "not to be touched").start();
+        let [victim, next] = ["victim", "bets.csv.state.next"].map(|name| server.setup().path(name));
+        let mut command = Command::new(plant[0]);
+        command.args(&plant[1..]);
+        if plant[0] != "sh" {
+            command.arg(&victim);
+        }
+        assert!(output(command.arg(&next)).status.success());
+        server.connect().classic_end(1);
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "not to be touched", "{what}");
+        assert!(!server.setup().path("nowhere").exists(), "{what}");
+        assert!(!next.is_symlink() && !next.exists(), "{what}");
+        let state = server.setup().path("bets.csv.state");
+        assert!(fs::symlink_metadata(state).unwrap().is_file(), "{what}");
+        assert_eq!(server.setup().state()["ended"], serde_json::json!([1]));
+    }
+}
+
+#[test]
+fn a_pipe_where_the_state_file_is_written_does_not_stop_storage_and_a_folder_is_a_refusal() {
+    let server = Setup::of(3).start();
+    let next = server.setup().path("bets.csv.state.next");
+    nix::unistd::mkfifo(&next, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    server.connect().classic_end(1);
+    fs::create_dir(&next).unwrap();
+    let (mut client, _) = server.session(2);
+    client.send_frame(kind::END, b"");
+    assert!(client.expect_error().contains("Is a directory"));
+    fs::remove_dir(&next).unwrap();
+    client.end_agency();
+    assert_eq!(server.setup().state()["ended"], serde_json::json!([1, 2]));
 }
 
 /// Takes all room that is left.

@@ -6,11 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the bottom to the top. Modules of one layer do not use each other.
-const LAYERS: [&[&str]; 8] = [
-    // The domain, which needs nothing; how a line is logged; what confines a handler, as a value.
-    &["lottery", "logging", "confinement"],
-    // What the operating system gives, made safe, which knows nothing of bets; the wire, which makes no system call.
-    &["system", "protocol"],
+const LAYERS: [&[&str]; 9] = [
+    // The domain, which needs nothing; how a line is logged.
+    &["lottery", "logging"],
+    // Safe wrappers of the operating system, which know nothing of bets.
+    &["system"],
+    // The wire. It makes no system call: of `system` it uses a type alone.
+    &["protocol"],
     // Where a test has a process killed.
     &["failpoint"],
     // The channels between the server's processes; the settings; files that are made up.

@@ -114,22 +114,73 @@ fn a_silent_session_is_kept_honest_by_keep_alive() {
     assert!(timer.starts_with("02:"), "{timer}");
 }
 
+/// A server with these limits of its IPC namespace starts, says what it has to live with, and stores long requests.
+fn works_with(limits: &[(&str, u32)], messages: &str, reason: &str) {
+    let Some(setup) = Setup::new().with_mqueue_limits(limits) else { return };
+    let server = setup.start();
+    let log = server.log();
+    assert_eq!(log.value("request_queue", "messages").as_deref(), Some(messages), "{}", log.0);
+    assert_eq!(log.value("request_queue", "reason").as_deref(), Some(reason));
+    let (mut session, _) = server.session(1);
+    session.store(0, &bets(1, 0..2000));
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..2000)));
+}
+
+#[test]
+fn a_server_works_within_lower_limits_of_message_queues_and_names_them() {
+    works_with(&[("msg_max", 5)], "5", "fs.mqueue.msg_max is 5");
+    works_with(&[("msgsize_max", 4096)], "10", "fs.mqueue.msgsize_max is 4096");
+    let both = "fs.mqueue.msg_max is 1, fs.mqueue.msgsize_max is 128";
+    works_with(&[("msg_max", 1), ("msgsize_max", 128)], "1", both);
+}
+
+#[test]
+fn a_server_without_a_message_queue_names_the_limit_and_its_value() {
+    if let Some(setup) = Setup::new().with_mqueue_limits(&[("queues_max", 0)]) {
+        let failure = setup.run().failure();
+        assert!(failure.contains("fs.mqueue.queues_max is 0"), "{failure}");
+        assert!(!failure.contains("No space left"), "{failure}");
+    }
+    let Some(setup) = Setup::new().with_user_of_its_own() else { return };
+    let Some(poor) = Setup::new().with_mqueue_limits(&[]) else { return };
+    let failure = poor.started_by(&["prlimit", "--msgqueue=100"]).run().failure();
+    assert!(failure.contains("ulimit -q is 100") && failure.contains("another user"), "{failure}");
+    let least = setup.clone().with_limit("n", 16).start();
+    least.session(1).0.store(0, &bets(1, 0..2000));
+    for limit in [4, 6, 15] {
+        let failure = setup.clone().with_limit("n", limit).run().failure();
+        assert!(failure.contains(&format!("ulimit -n is {limit}")), "{failure}");
+        assert!(!failure.contains("ulimit -q"), "{failure}");
+    }
+}
+
+#[test]
+fn a_server_with_few_bytes_in_message_queues_works_with_what_is_left() {
+    let Some(setup) = Setup::new().with_mqueue_limits(&[]) else { return };
+    let server = setup.started_by(&["prlimit", "--msgqueue=5000"]).start();
+    let reason = server.log().value("request_queue", "reason").unwrap();
+    assert!(reason.contains("ulimit -q is 5000"), "{reason}");
+    let (mut session, _) = server.session(1);
+    session.store(0, &bets(1, 0..2000));
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..2000)));
+}
+
 #[test]
 fn servers_of_one_user_share_its_bytes_in_queues_until_there_is_no_room_for_one_more() {
     let Some(first) = Setup::new().with_user_of_its_own() else { return };
     if !queues::limit_is_the_usual_one() {
         return;
     }
-    // Nine whole queues, and then what is left.
-    let room = |index| [None, Some("5"), Some("2"), Some("1")][usize::max(index, 8) - 8];
-    let servers: Vec<_> = (0..12).map(|_| first.beside().start()).collect();
+    // Nine whole queues, and then what is left: at last one message of 4,096 bytes, and one of 2,048.
+    let room = |index: usize| [None, Some("5"), Some("2"), Some("1")][index.clamp(8, 11) - 8];
+    let servers: Vec<_> = (0..14).map(|_| first.beside().start()).collect();
     for (index, server) in servers.iter().enumerate() {
         assert_eq!(server.log().value("request_queue", "messages").as_deref(), room(index), "{index}");
     }
     let failure = first.run().failure();
     assert!(failure.contains("ulimit -q") && failure.contains("another user"), "{failure}");
     // The smallest queue is one too.
-    let (mut session, _) = servers[11].session(1);
+    let (mut session, _) = servers[13].session(1);
     session.store(0, &bets(1, 0..2000));
-    assert_eq!(servers[11].bets_file(), rows(&bets(1, 0..2000)));
+    assert_eq!(servers[13].bets_file(), rows(&bets(1, 0..2000)));
 }

@@ -1,11 +1,15 @@
 //! What holds when a process of the server is killed: every bet that was acknowledged is stored, once, in order.
-
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use common::client::bets_frame;
-use common::{Bet, RunningServer, Setup, bets, kind, processes, rows, server_of, status, until, winner};
+use common::{
+    Bet, Running, RunningServer, Setup, bets, kind, processes, rows, server_of, status, until, winner,
+};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -157,4 +161,83 @@ fn what_a_handler_had_sent_whole_when_it_was_killed_is_stored() {
     assert_eq!((opened.stored, opened.state), (9, 1));
     back.send_bets(9, &bets(1, 9..10));
     back.expect_error();
+}
+
+/// An IPC namespace of a test's own, and where its queues are seen. None where this process may not make one.
+struct IpcNamespace {
+    keeper: Running,
+    folder: tempfile::TempDir,
+}
+
+impl IpcNamespace {
+    fn new() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let script =
+            format!("mount -t mqueue none {} && echo ready && exec sleep 60", folder.path().display());
+        let mut command = Command::new("unshare");
+        command.args(["--ipc", "--mount", "sh", "-c", &script]).stdout(Stdio::piped());
+        let mut keeper = Running::start(&mut command);
+        let mut line = String::new();
+        BufReader::new(keeper.stdout()).read_line(&mut line).unwrap();
+        if line.is_empty() {
+            eprintln!("skipped: only root can make an IPC namespace");
+            return None;
+        }
+        Some(Self { keeper, folder })
+    }
+
+    /// The command that runs another one there.
+    fn enter(&self) -> [String; 3] {
+        ["nsenter", "--ipc", &format!("--target={}", self.keeper.pid())].map(str::to_owned)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let folder = self.folder.path().strip_prefix("/").unwrap();
+        let folder = Path::new("/proc").join(self.keeper.pid().to_string()).join("root").join(folder);
+        let names = std::fs::read_dir(folder).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// Starts a server there that is killed between making a queue and removing its name.
+    fn leave_a_name(&self, setup: &Setup) -> Option<String> {
+        let killed = setup.clone().with_fault("mq_open:signal=SIGKILL:when=2")?.run();
+        assert_eq!(killed.code, None, "{}", killed.log.0);
+        let names = self.names();
+        assert_eq!(names.len(), 1, "{names:?}");
+        names.into_iter().next()
+    }
+}
+
+#[test]
+fn the_name_of_a_queue_that_a_killed_server_left_is_removed_by_the_next_start() {
+    let Some(namespace) = IpcNamespace::new() else { return };
+    let enter = namespace.enter();
+    let setup = Setup::of(2).started_by(&enter.each_ref().map(String::as_str));
+    for _ in 0..3 {
+        if namespace.leave_a_name(&setup).is_none() {
+            return;
+        }
+    }
+    let server = setup.start();
+    assert_eq!(namespace.names(), Vec::<String>::new());
+    server.session(1).0.store(0, &bets(1, 0..3));
+}
+
+#[test]
+fn a_name_that_another_user_has_taken_does_not_keep_a_server_from_starting() {
+    let Some(namespace) = IpcNamespace::new() else { return };
+    let Some(setup) = Setup::of(2).with_user_of_its_own() else { return };
+    let user = setup.user().unwrap().to_string();
+    let enter = namespace.enter();
+    let enter = enter.each_ref().map(String::as_str);
+    let become_user = ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"];
+    let setup = setup.started_by(&[&enter[..], &become_user].concat());
+    let Some(name) = namespace.leave_a_name(&setup) else { return };
+    let queue = namespace.folder.path().join(&name);
+    let chown =
+        Command::new(enter[0]).args(&enter[1..]).args(["--mount", "chown", "12345"]).arg(queue).status();
+    assert!(chown.unwrap().success());
+    let server = setup.start();
+    assert_eq!(namespace.names(), [name]);
+    server.session(1).0.store(0, &bets(1, 0..3));
 }

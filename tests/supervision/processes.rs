@@ -1,8 +1,10 @@
-//! What the server's processes are, and what each of them holds: its duties are its alone.
-
+//! How the server's processes start, what they are, and what each of them holds: its duties are its alone.
 use std::fs;
+use std::process::Command;
 
-use common::{RunningServer, Setup, bets, kind, processes, status};
+use common::{
+    Running, RunningServer, Setup, bets, free_port, kind, output, processes, program, status, text, until,
+};
 use nix::fcntl::OFlag;
 
 /// A server with a process of each kind: acceptor, storage and a handler.
@@ -82,4 +84,100 @@ fn a_handler_that_panics_ends_there_and_harms_nobody_else() {
     let [end] = log.lines_with("action: handler | result: fail")[..] else { panic!("one end: {}", log.0) };
     assert!(end.ends_with(" | error: exit status 101"), "{end}");
     assert_eq!(status(server.port())["storage_restarts"], 0);
+}
+
+/// A server that stores, answers and ends well.
+#[track_caller]
+fn works(setup: &Setup) {
+    let mut server = setup.clone().with("CLIENTS_AMOUNT", 1).start();
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..3));
+    client.end_agency();
+    client.send_frame(kind::AWAIT_RESULT, b"");
+    client.expect(kind::RESULT, b"");
+    drop(client);
+    server.terminate();
+    assert_eq!(server.bets_file(), common::rows(&bets(1, 0..3)));
+    assert!(server.log().lines_of("ERROR").is_empty(), "{}", server.log().0);
+}
+
+#[test]
+fn a_server_and_a_demo_start_where_sigchld_is_ignored() {
+    let ignoring = ["env", "--ignore-signal=CHLD"];
+    let setup = Setup::new().started_by(&ignoring);
+    works(&setup);
+    let mut demo = Command::new("env");
+    demo.args([ignoring[1], &program::PROGRAM, "demo", "--agencies", "1", "--bets", "5", "--dir"]);
+    let ended = output(demo.arg(setup.path("demo")));
+    assert!(ended.status.success(), "{}", text(&ended.stderr));
+}
+
+#[test]
+fn without_close_range_children_still_have_only_their_own_descriptors() {
+    for errno in ["ENOSYS", "EPERM"] {
+        let Some(setup) = Setup::new().with_fault(&format!("close_range:error={errno}")) else { return };
+        works(&setup);
+        let server = setup.start();
+        let (_client, _) = server.session(1);
+        // Those of `confinement::a_handler_has_only_the_descriptors_that_it_needs`.
+        assert_eq!(descriptors(server.handlers()[0]).len(), 6);
+    }
+}
+
+#[test]
+fn without_close_range_and_proc_children_still_have_only_their_own_descriptors() {
+    let setup = Setup::new().in_empty_root();
+    let Some(setup) = setup.and_then(|setup| setup.with_fault("close_range:error=ENOSYS")) else { return };
+    works(&setup);
+    let server = setup.start();
+    let (_client, _) = server.session(1);
+    assert_eq!(descriptors(server.handlers()[0]).len(), 6);
+}
+
+#[test]
+fn what_fails_in_a_child_before_its_code_runs_is_named_in_the_log() {
+    let Some(setup) = Setup::new().with_fault("prctl:error=EPERM") else { return };
+    let ended = setup.run();
+    assert_eq!(ended.code, Some(1));
+    let named = ended.log.lines_with("action: fork | result: fail");
+    // The probe's child, and six times storage's.
+    assert_eq!(named.len(), 7, "{}", ended.log.0);
+    for line in named {
+        assert!(line.contains("PR_SET_PDEATHSIG") && line.contains("Operation not permitted"), "{line}");
+    }
+    let value = |layer| ended.log.value("confinement", layer);
+    assert_eq!(
+        ["identity", "limits", "landlock", "seccomp"].map(value),
+        [(); 4].map(|()| Some("none".into()))
+    );
+}
+
+#[test]
+fn a_server_starts_in_an_empty_root() {
+    let Some(setup) = Setup::new().in_empty_root() else { return };
+    works(&setup);
+}
+
+#[test]
+fn an_agency_waits_for_its_server_in_an_empty_root() {
+    let Some(root) = Setup::new().in_empty_root() else { return };
+    let root = root.write("agency-1.csv", "Ana,Paz,1,2000-01-01,7\n");
+    let port = free_port();
+    let log = root.path("agency.log");
+    let mut agency = Command::new("chroot");
+    agency.arg(root.path("")).args(["/loteria", "agency"]).stderr(fs::File::create(&log).unwrap());
+    agency.envs([("CLI_ID", "1"), ("CLI_SERVER_ADDRESS", &*format!("127.0.0.1:{port}"))]);
+    let mut agency = Running::start(&mut agency);
+    until("it has tried twice", || fs::read_to_string(&log).unwrap().matches("retry_in_ms").count() > 1);
+    let _server = Setup::of(1).with("SERVER_PORT", port).start();
+    assert!(agency.end().success(), "{}", fs::read_to_string(&log).unwrap());
+}
+
+#[test]
+fn storage_that_finds_no_room_to_say_that_it_is_ready_says_so_again() {
+    for errno in ["EAGAIN", "ENOBUFS", "ENOMEM"] {
+        let fault = format!("sendmsg:error={errno}:when=1..3");
+        let Some(setup) = Setup::new().with_fault(&fault) else { return };
+        works(&setup);
+    }
 }

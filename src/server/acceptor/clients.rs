@@ -14,8 +14,8 @@ use super::{Acceptor, PAUSE};
 use crate::ipc::client::ClientSerial;
 use crate::ipc::shared_counters::Counter;
 use crate::logging::{Level, Outcome, event};
+use crate::system::memory::WipeOnForkPage;
 use crate::system::process::Exit;
-use crate::system::secret_page::SecretPage;
 
 /// Those on their way from the backlog to a process of their own, and those of whom storage is to be told.
 pub(super) struct Clients {
@@ -24,7 +24,7 @@ pub(super) struct Clients {
     /// The one of whom storage is told next.
     pub(super) newcomer: Option<Newcomer>,
     /// The newcomer's token, at its start.
-    pub(super) secret: SecretPage,
+    pub(super) secret: WipeOnForkPage,
     /// Those whose process has ended, and of whom storage has not been told so yet.
     pub(super) gone: Vec<ClientSerial>,
     /// Until when nobody is accepted, as the system has not given what the last one needed. Kept until one is served.
@@ -36,7 +36,7 @@ pub(super) struct Clients {
 impl Clients {
     /// Nobody yet.
     pub(super) fn new() -> io::Result<Self> {
-        let (waiting, secret) = (VecDeque::new(), SecretPage::new()?);
+        let (waiting, secret) = (VecDeque::new(), WipeOnForkPage::new()?);
         Ok(Self { waiting, newcomer: None, secret, gone: Vec::new(), pause_until: None, serial: 0 })
     }
 

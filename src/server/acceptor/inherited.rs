@@ -1,14 +1,17 @@
 //! What is made before the first fork, as all children inherit it.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
-use crate::confinement::InForce;
+use nix::unistd::geteuid;
+
 use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::shared_counters::SharedCounters;
 use crate::logging::{Level, Outcome, event, info};
 use crate::server::ServerError;
-use crate::system::confinement::Confinement;
-use crate::system::mqueue::{self, QueueReceiver, QueueSender};
+use crate::system::confinement::{Confinement, ConfinementReport};
+use crate::system::mqueue::{self, QueuePair, QueueReceiver, QueueSender};
 
 /// The request queue, the shared memory, the layers of confinement.
 pub(super) struct Inherited {
@@ -22,10 +25,13 @@ pub(super) struct Inherited {
 }
 
 impl Inherited {
-    /// Makes all of it, and logs what is not as it should be.
-    pub(super) fn make() -> Result<Self, ServerError> {
-        let (receiver, sender) = mqueue::create().map_err(ServerError::Queue)?;
-        warn_of_a_small_queue(&receiver).map_err(ServerError::Queue)?;
+    /// Makes all of it, and logs what is not as it should be. The name of the queue comes from the path of the bets.
+    pub(super) fn make(bets: &Path) -> Result<Self, ServerError> {
+        let QueuePair { receiver, sender, limited_by } = mqueue::create(&queue_name(bets))?;
+        if let Some(reason) = limited_by {
+            warn_of_a_small_queue(&receiver, &reason)
+                .map_err(ServerError::of("can't read the queue's size"))?;
+        }
         Ok(Self {
             receiver,
             sender,
@@ -36,9 +42,20 @@ impl Inherited {
     }
 }
 
+/// Makes the name that each server on these bets uses: the next start removes what a killed server has left. It names
+/// the folder by device and inode, as containers with one IPC namespace may use equal paths. Servers whose names are equal
+/// by chance do not disturb each other.
+fn queue_name(bets: &Path) -> String {
+    let folder = bets.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Storage will report a folder that can't be read.
+    let (device, inode) = folder.metadata().map_or((0, 0), |folder| (folder.dev(), folder.ino()));
+    let file: String = bets.file_name().unwrap_or_default().to_string_lossy().chars().take(32).collect();
+    format!("{}-{device:x}-{inode:x}-{file}", geteuid())
+}
+
 fn confinement() -> io::Result<Confinement> {
-    let confinement = Confinement::try_out()?;
-    let InForce { identity, limits, landlock, seccomp } = confinement.in_force();
+    let confinement = Confinement::probe()?;
+    let ConfinementReport { identity, limits, landlock, seccomp } = confinement.report();
     info(
         "confinement",
         Outcome::Success,
@@ -47,16 +64,9 @@ fn confinement() -> io::Result<Confinement> {
     Ok(confinement)
 }
 
-/// It works as a full one does, but many small messages take longer.
-fn warn_of_a_small_queue(queue: &QueueReceiver) -> io::Result<()> {
-    if let Some(messages) = queue.small_capacity()? {
-        let reason = "this user's bytes in message queues are nearly used up (ulimit -q)";
-        event(
-            Level::Warning,
-            "request_queue",
-            Outcome::Success,
-            &[("messages", &messages), ("reason", &reason)],
-        );
-    }
+/// A small queue works as a full one does, but many small messages take longer.
+fn warn_of_a_small_queue(queue: &QueueReceiver, reason: &str) -> io::Result<()> {
+    let messages = queue.capacity()?;
+    event(Level::Warning, "request_queue", Outcome::Success, &[("messages", &messages), ("reason", &reason)]);
     Ok(())
 }

@@ -61,7 +61,7 @@ const CONTROL: u64 = 2;
 pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     let signals = Signals::open().map_err(ServerError::of("can't receive signals"))?;
     let listener = listener::bind(config)?;
-    let inherited = Inherited::make()?;
+    let inherited = Inherited::make(&config.storage_filepath)?;
     let acceptor = Acceptor {
         config,
         max_clients,

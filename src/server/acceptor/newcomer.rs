@@ -7,8 +7,6 @@ use std::thread;
 use std::time::Instant;
 
 use nix::unistd::Pid;
-use rand::TryRng as _;
-use rand::rngs::SysRng;
 
 use super::Acceptor;
 use super::children::Child;
@@ -21,8 +19,9 @@ use crate::ipc::shared_counters::Counter;
 use crate::protocol::message::ServerMessage;
 use crate::server::handler::{self, AcceptedClient};
 use crate::system::fd_passing::Sent;
+use crate::system::memory::WipeOnForkPage;
 use crate::system::process::fork_child;
-use crate::system::secret_page::SecretPage;
+use crate::system::random;
 
 /// Of so many clients that wait for a handler it is taken that more are coming.
 const CROWD: usize = 16;
@@ -125,10 +124,10 @@ impl Acceptor<'_> {
     }
 }
 
-/// Draws a client's token at the start of the secret page, straight from the system, and puts it into the client's pipe.
-fn draw_token(secret: &mut SecretPage, pipe: &OwnedFd) -> io::Result<()> {
+/// Draws a client's token into the start of the secret page, and writes it into the client's pipe.
+fn draw_token(secret: &mut WipeOnForkPage, pipe: &OwnedFd) -> io::Result<()> {
     let token = secret.get_mut(..ClientToken::LEN).unwrap_or_default();
-    SysRng.try_fill_bytes(token).map_err(io::Error::other)?;
+    random::fill(token)?;
     nix::unistd::write(pipe, token)?;
     Ok(())
 }

@@ -142,13 +142,8 @@ impl FileDisk {
         }
         lock(&bets, path)?;
         let (state_path, next_state_path) = (state_path(path), beside(path, ".state.next"));
-        // A kill may have left it; its END was not acknowledged.
-        match std::fs::remove_file(&next_state_path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(&next_state_path)(error));
-            }
-            _ => {}
-        }
+        // A server that was killed may have left it; its END was not acknowledged.
+        remove_if_exists(&next_state_path).map_err(failed(&next_state_path))?;
         folder.sync_all().map_err(failed(folder_path))?;
         Ok(Self { bets, folder, state_path, next_state_path })
     }
@@ -176,6 +171,14 @@ pub fn read_state_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
 #[must_use]
 pub fn state_path(bets: &Path) -> PathBuf {
     beside(bets, ".state")
+}
+
+/// Removes what a failed write has left, or what somebody has put there: a link, but not what it points to.
+fn remove_if_exists(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -246,7 +249,9 @@ impl Disk for FileDisk {
 
     fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()> {
         error_point!("disk_write_state");
-        let mut file = File::create(&self.next_state_path)?;
+        remove_if_exists(&self.next_state_path)?;
+        // Made anew: a link that somebody puts there at this moment is not followed, but an error.
+        let mut file = File::create_new(&self.next_state_path)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         kill_point!("state_written");

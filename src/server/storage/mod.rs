@@ -32,6 +32,8 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -46,6 +48,7 @@ use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::reply_pipe::ReplyHead;
 use crate::ipc::request_queue::{PartHead, RequestReceiver};
 use crate::logging::{Field, Level, Outcome, event, info};
+use crate::system::fd_passing::Sent;
 use crate::system::mqueue::QueueReceiver;
 
 /// Exit status: it was told to stop, and all it had received is stored and answered.
@@ -182,6 +185,8 @@ struct Service<'a> {
     bulk: Vec<u8>,
 }
 
+/// How soon the service says again that it is ready, where the system had no room for it.
+const RETRY_READY: Duration = Duration::from_millis(5);
 /// How soon the shared mutex is tried again, in milliseconds.
 const RETRY_MUTEX: u16 = 5;
 /// How soon a draw is tried again that could not be written, in milliseconds.
@@ -195,7 +200,7 @@ impl Service<'_> {
         epoll.add(self.control, readable)?;
         // The last agency may have been the last because CLIENTS_AMOUNT is less than it was.
         self.commit()?;
-        self.control.send(FromStorage::Ready { agencies: self.ledger.contest().agencies() })?;
+        self.announce()?;
         while !self.stopping {
             match epoll.wait(&mut [EpollEvent::empty(); 2], self.timeout()) {
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -210,6 +215,16 @@ impl Service<'_> {
         while self.requests.waiting()? > 0 {
             self.take_group()?;
             self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Tells the acceptor that this service is ready, and waits for room to say so. A service that is not ready has no
+    /// client, and the acceptor stops it with SIGKILL.
+    fn announce(&self) -> io::Result<()> {
+        let ready = FromStorage::Ready { agencies: self.ledger.contest().agencies() };
+        while matches!(self.control.send(ready)?, Sent::Full | Sent::Scarce) {
+            sleep(RETRY_READY);
         }
         Ok(())
     }
