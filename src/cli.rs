@@ -273,7 +273,7 @@ fn run_status(args: &StatusArgs) -> ExitCode {
 
 fn run_sample(args: &SampleArgs) -> ExitCode {
     let result = sample::write(args.agencies, &args.bets, args.seed, &args.dir);
-    let wrong_usage = matches!(result, Err(sample::SampleError::Amounts { .. }));
+    let wrong_usage = matches!(result, Err(sample::SampleError::Amounts(..)));
     let code = report(result);
     if wrong_usage { ExitCode::from(USAGE) } else { code }
 }
