@@ -45,7 +45,7 @@
 //! | group: what one sync puts on disk | [`server::storage::ledger`] |
 //! | handler; child | [`server::handler`], `server::acceptor::children` |
 //! | limits: settings; what a handler may do | [`config`], [`confinement`] |
-//! | clock | what waits goes by `Instant`. The time of day is what people see: in the log ([`logging`]), the draw and the live view |
+//! | clock | what waits goes by `Instant`. The time of day is what people see: in the log (`logging`), the draw and the live view |
 
 pub mod agency;
 pub mod audit;

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::BETS_FILE;
 use super::error::DemoError;
 use super::output::Output;
 use super::process::{Process, Variable};
@@ -20,6 +19,9 @@ use crate::lottery::AgencyId;
 use crate::protocol::status::Status;
 use crate::status;
 use crate::system::signal::{Signals, is_termination};
+
+/// The server's file of bets, in the demo's folder.
+pub(crate) const BETS_FILE: &str = "bets.csv";
 
 /// The time between two questions to the server.
 const TICK: Duration = Duration::from_millis(150);

@@ -6,15 +6,13 @@ use std::process::ExitStatus;
 
 use thiserror::Error;
 
-use super::BETS_FILE;
-use super::report::BetCount;
 use crate::lottery::AgencyId;
 use crate::sample::SampleError;
 use crate::status::StatusError;
 
 #[derive(Debug, Error)]
 pub(crate) enum DemoError {
-    #[error("{} holds a {BETS_FILE} already: give another --dir", .0.display())]
+    #[error("{} holds a bets.csv already: give another --dir", .0.display())]
     FolderInUse(PathBuf),
     #[error("{}: {error}", .path.display())]
     File { path: PathBuf, error: io::Error },
@@ -35,6 +33,6 @@ pub(crate) enum DemoError {
     #[error("the log of agency {0} does not say how many of its bets won")]
     NoWinners(AgencyId),
     /// What the processes said differs from the file of bets.
-    #[error("agency {agency}: {BETS_FILE} has {counted}, but should have {told}")]
-    Disagreement { agency: AgencyId, counted: BetCount, told: BetCount },
+    #[error("agency {agency}: bets.csv has {counted}, but should have {told}")]
+    Disagreement { agency: AgencyId, counted: String, told: String },
 }

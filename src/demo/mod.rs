@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use self::contest::Contest;
+use self::contest::{BETS_FILE, Contest};
 use self::error::DemoError;
 use self::output::Output;
 use crate::sample;
@@ -19,8 +19,6 @@ use crate::system::signal::Signals;
 
 /// The most agencies. Each is a process.
 pub(crate) const MAX_AGENCIES: i64 = 1000;
-/// The server's file of bets, in the demo's folder.
-const BETS_FILE: &str = "bets.csv";
 
 /// Run a contest of that many agencies with that many bets each. Its processes have ended when this returns.
 pub(crate) fn run(agencies: u16, bets: u64, folder: Option<PathBuf>) -> Result<(), DemoError> {

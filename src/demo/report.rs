@@ -43,7 +43,11 @@ pub(crate) fn check(claims: &Claims, bets: u64, path: &Path, output: &Output) ->
         // Each bet exactly once: not only what the server says, but what the agency's file has.
         let expected = BetCount { bets, ..told };
         if counted != expected || told != expected {
-            return Err(DemoError::Disagreement { agency, counted, told: expected });
+            return Err(DemoError::Disagreement {
+                agency,
+                counted: counted.to_string(),
+                told: expected.to_string(),
+            });
         }
     }
     Ok(())
