@@ -314,7 +314,7 @@ fn watch(address: Option<String>) -> ExitCode {
 
 fn run_sample(args: &SampleArgs) -> ExitCode {
     let result = sample::write(args.agencies, &args.bets, args.seed, &args.dir);
-    let wrong_usage = matches!(result, Err(sample::SampleError::Amounts { .. }));
+    let wrong_usage = matches!(result, Err(sample::SampleError::Amounts(..)));
     let code = report(result);
     if wrong_usage { ExitCode::from(USAGE) } else { code }
 }

@@ -1,4 +1,4 @@
-//! `loteria sample`: made-up files of bets, the same bytes for the same seed.
+//! `loteria sample`: writes files of made-up bets. The same seed gives the same bytes.
 //!
 //! `tests/data/agency-1.csv` to `agency-5.csv` are what
 //! `loteria sample --agencies 5 --bets 9000,6000,3500,1500,0 --dir tests/data` writes.
@@ -17,13 +17,13 @@ use crate::lottery::AgencyId;
 
 /// The seed where none is given.
 pub const DEFAULT_SEED: u64 = 7574;
-/// The number that some bet on more than chance would have it: the one that wins unless configured otherwise.
+/// The default winning number. More bets are on it than chance would give.
 const WINNING_NUMBER: u32 = 7574;
-/// How many bets there are for one on the winning number.
+/// One of so many bets is on the winning number.
 const BETS_PER_WINNER: u32 = 1000;
 /// Numbers are below this.
 const NUMBERS: u32 = 10_000;
-/// An agency with at least so many bets has a winner for sure.
+/// An agency with at least so many bets has at least one winner.
 const ENOUGH_FOR_A_WINNER: u64 = 5;
 
 #[rustfmt::skip]
@@ -50,38 +50,28 @@ const NICKNAMES: [&str; 12] = [
 
 const SUFFIXES: [&str; 4] = [", hijo", ", viuda de Paz", ", Jr.", ", \"h\""];
 
-/// Why the files could not be written.
+/// Why the files cannot be written.
 #[derive(Debug, Error)]
 pub enum SampleError {
-    /// Neither one number of bets nor one for each agency.
-    #[error("--bets must be one number, or one for each of the {agencies} agencies, not {given}")]
-    Amounts {
-        /// How many agencies there are.
-        agencies: u16,
-        /// How many numbers were given.
-        given: usize,
-    },
-    /// A file or the folder can't be written.
-    #[error("{}: {error}", .path.display())]
-    Write {
-        /// The file or the folder.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
+    /// There are this many agencies, but that many amounts.
+    #[error("--bets must be one number, or one for each of the {0} agencies, not {1}")]
+    Amounts(u16, usize),
+    /// This file or folder cannot be written.
+    #[error("{path}: {1}", path = .0.display())]
+    Write(PathBuf, io::Error),
 }
 
-/// Writes `agency-1.csv` to `agency-N.csv` into a folder, which is made if it is not there.
+/// Write `agency-1.csv` to `agency-N.csv` into a folder, which is made if it is missing.
 ///
 /// # Errors
-/// `bets` is neither one number nor one for each agency, or the folder can't be written to.
+/// `bets` is neither one number nor one for each agency, or a file cannot be written.
 pub fn write(agencies: u16, bets: &[u64], seed: u64, folder: &Path) -> Result<(), SampleError> {
     let amounts = match bets {
         [same] => vec![*same; agencies.into()],
         each if each.len() == usize::from(agencies) => each.to_vec(),
-        _ => return Err(SampleError::Amounts { agencies, given: bets.len() }),
+        _ => return Err(SampleError::Amounts(agencies, bets.len())),
     };
-    let at = |path: &Path, error| SampleError::Write { path: path.to_owned(), error };
+    let at = |path: &Path, error| SampleError::Write(path.to_owned(), error);
     fs::create_dir_all(folder).map_err(|error| at(folder, error))?;
     let mut first_document = 0;
     for (agency, bets) in (1..=agencies).filter_map(AgencyId::new).zip(amounts) {
@@ -110,10 +100,10 @@ fn write_file(path: &Path, bets: Bets) -> io::Result<()> {
 /// The bets of one agency.
 struct Bets {
     dice: Dice,
-    /// The place of the next bet's document among all documents.
+    /// The index of the next bet's document among all documents.
     document: u64,
     left: u64,
-    /// How many are left when the sure winner comes.
+    /// The value of `left` at which the winner comes that every agency has.
     sure_winner: Option<u64>,
 }
 
@@ -154,18 +144,17 @@ impl Iterator for Bets {
     }
 }
 
-/// A document that no other bet has: a permutation of the numbers that documents have, so that neighbours do not
-/// look like it.
-fn document(place: u64) -> u64 {
+/// A unique document. Documents are a permutation of a range of numbers, so that neighbours do not look related.
+fn document(index: u64) -> u64 {
     const LOWEST: u64 = 5_000_000;
     const HOW_MANY: u64 = 43_000_000;
-    // No divisor in common with HOW_MANY, so that each place gets another number.
+    // Coprime to HOW_MANY, so that every index gets a number of its own.
     const STRIDE: u64 = 15_485_863;
-    let round = place / HOW_MANY;
-    LOWEST + round * HOW_MANY + place % HOW_MANY * STRIDE % HOW_MANY
+    let round = index / HOW_MANY;
+    LOWEST + round * HOW_MANY + index % HOW_MANY * STRIDE % HOW_MANY
 }
 
-/// Chance that never changes: the generator is specified, and what is made of its bits stands here.
+/// Random numbers that are the same with every version of `rand`: the generator is specified, the rest is here.
 struct Dice(ChaCha8Rng);
 
 impl Dice {
@@ -239,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn seeds_and_agencies_differ_and_the_same_is_the_same() {
+    fn another_seed_or_agency_gives_other_bets() {
         assert_eq!(bets(1, 1, 50), bets(1, 1, 50));
         assert_ne!(bets(1, 1, 50), bets(2, 1, 50));
         assert_ne!(bets(1, 1, 50), bets(1, 2, 50));
@@ -259,18 +248,18 @@ mod tests {
     }
 
     #[test]
-    fn no_document_comes_twice() {
+    fn documents_are_unique() {
         let documents: HashSet<u64> = (0..100_000).chain(42_999_900..43_000_100).map(document).collect();
         assert_eq!(documents.len(), 100_200);
     }
 
     #[test]
-    fn there_is_one_amount_or_one_for_each() {
+    fn there_must_be_one_amount_or_one_for_each_agency() {
         let folder = tempfile::tempdir().unwrap();
         assert!(write(2, &[1], 0, folder.path()).is_ok());
         assert!(write(2, &[1, 2], 0, folder.path()).is_ok());
         for wrong in [&[][..], &[1, 2, 3]] {
-            assert!(matches!(write(2, wrong, 0, folder.path()), Err(SampleError::Amounts { .. })));
+            assert!(matches!(write(2, wrong, 0, folder.path()), Err(SampleError::Amounts(..))));
         }
     }
 }

@@ -31,7 +31,7 @@ impl Progress {
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let above = bar.clone();
-        logging::write_between(Box::new(move |write| above.suspend(write)));
+        logging::write_through(Box::new(move |write| above.suspend(write)));
         bar.set_style(style("{spinner} connecting{msg}"));
         bar.enable_steady_tick(TICK);
         Self { bar, reconnections }

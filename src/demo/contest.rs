@@ -1,4 +1,4 @@
-//! The contest while it runs: starts the processes, watches over them, and stops them.
+//! Starts the processes of the contest, supervises them and stops them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::DemoError;
+use super::error::DemoError;
 use super::output::Output;
 use super::process::{Process, Variable};
 use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, Setting, Settings};
@@ -20,50 +20,50 @@ use crate::protocol::status::Status;
 use crate::status;
 use crate::system::signal::{Signals, is_termination};
 
-/// The time between two looks at how far the server is.
+/// The server's file of bets, in the demo's folder.
+pub(crate) const BETS_FILE: &str = "bets.csv";
+
+/// The time between two questions to the server.
 const TICK: Duration = Duration::from_millis(150);
-/// The time between two looks at whether it listens yet.
+/// The time between two looks at the server's log until it listens.
 const SHORT_TICK: Duration = Duration::from_millis(10);
-/// How long a server may take until it listens: it may have to wait for one that was killed, and to read a long file.
+/// The time in which a server must listen. It may have to wait for a killed one, and to read a long file.
 const START_LIMIT: Duration = Duration::from_mins(1);
-/// How long the bar waits for its number. Signals wait as long.
+/// The time limit of a question for the progress bar. A signal may have to wait as long.
 const PEEK_LIMIT: Duration = Duration::from_millis(300);
-/// How long processes may take to end before they are killed.
+/// The time after which processes that have not ended are killed.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
-/// How often the server is started again.
+/// How often a server that was killed is started again.
 const MAX_RESTARTS: u32 = 5;
-/// Connections that the server takes besides the agencies'.
+/// Connections that the server serves besides the agencies'.
 const SPARE_CLIENTS: u16 = 64;
 
-/// What server and agencies said at the end.
-pub struct Claims {
+/// What server and agencies say at the end.
+pub(crate) struct Claims {
     /// The server's last status.
-    pub status: Status,
-    /// How many of its bets won, agency by agency.
-    pub winners: Vec<(AgencyId, u64)>,
-    /// From the start of the agencies to the end of the last one.
-    pub duration: Duration,
+    pub(crate) status: Status,
+    /// How many bets of each agency won.
+    pub(crate) winners: Vec<(AgencyId, u64)>,
+    /// From the start of the agencies to the end of the last.
+    pub(crate) duration: Duration,
 }
 
-/// The processes of a contest.
-pub struct LiveContest<'a> {
+/// A running contest.
+pub(crate) struct Contest<'a> {
     folder: &'a Path,
     size: u16,
     signals: &'a Signals,
     output: &'a Output,
     server: Process,
-    /// 0 until the first server has said which one it took; the next ones get the same.
+    /// 0 until the first server listens. A server that is started again gets the same port.
     port: u16,
     restarts: u32,
     agencies: Vec<(AgencyId, Process)>,
 }
 
-impl<'a> LiveContest<'a> {
-    /// Starts the server.
-    ///
-    /// # Errors
-    /// It can't be started.
-    pub fn new(
+impl<'a> Contest<'a> {
+    /// Start the server.
+    pub(crate) fn start(
         folder: &'a Path,
         size: u16,
         signals: &'a Signals,
@@ -73,11 +73,8 @@ impl<'a> LiveContest<'a> {
         Ok(Self { folder, size, signals, output, server, port: 0, restarts: 0, agencies: Vec::new() })
     }
 
-    /// Runs the agencies until all of them have their results.
-    ///
-    /// # Errors
-    /// A process failed, or a signal came.
-    pub fn run(&mut self) -> Result<Claims, DemoError> {
+    /// Run the agencies until all of them have their results.
+    pub(crate) fn run(&mut self) -> Result<Claims, DemoError> {
         self.await_listening()?;
         let begun = Instant::now();
         self.start_agencies()?;
@@ -92,18 +89,15 @@ impl<'a> LiveContest<'a> {
         Ok(Claims { status: self.last_status()?, winners: self.winners()?, duration })
     }
 
-    /// Asks all processes to end, and kills those that do not.
-    ///
-    /// # Errors
-    /// The server did not end as it should.
-    pub fn stop(mut self) -> Result<(), DemoError> {
+    /// End all processes. Those that have not ended in time are killed when `self` is dropped.
+    pub(crate) fn stop(mut self) -> Result<(), DemoError> {
         let limit = Instant::now() + STOP_LIMIT;
         for (_, agency) in &mut self.agencies {
             agency.ask_to_end()?;
         }
         self.server.ask_to_end()?;
         while Instant::now() < limit && !self.all_have_ended()? {
-            // Whoever sends another signal wants what is being done already.
+            // Another signal asks for what is already being done.
             let _: bool = self.signal_came(SHORT_TICK)?;
         }
         match self.server.ended()? {
@@ -117,12 +111,12 @@ impl<'a> LiveContest<'a> {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Waits for a while, or until a child ends.
+    /// Wait for that time, or until a child ends.
     fn wait(&self, time: Duration) -> Result<(), DemoError> {
         if self.signal_came(time)? { Err(DemoError::Interrupted) } else { Ok(()) }
     }
 
-    /// Waits for a while, or until a child ends; whether a signal that ends the demo came.
+    /// Wait for that time, or until a child ends. Return whether SIGTERM or SIGINT came.
     fn signal_came(&self, time: Duration) -> io::Result<bool> {
         let mut waiting = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut waiting, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)) {
@@ -136,7 +130,7 @@ impl<'a> LiveContest<'a> {
         Ok(came)
     }
 
-    /// Waits until the server listens, and says so; or until it has ended.
+    /// Wait until the server listens, or has been killed.
     fn await_listening(&mut self) -> Result<(), DemoError> {
         let limit = Instant::now() + START_LIMIT;
         while Instant::now() < limit {
@@ -153,7 +147,7 @@ impl<'a> LiveContest<'a> {
         Err(DemoError::NotListening { last_line: self.server.last_line() })
     }
 
-    /// Starts the server again if a signal has ended it.
+    /// Start the server again if it was killed.
     fn keep_server_alive(&mut self) -> Result<(), DemoError> {
         while let Some(status) = self.server.ended()? {
             let Some(signal) = status.signal().filter(|_| self.restarts < MAX_RESTARTS) else {
@@ -209,7 +203,7 @@ impl<'a> LiveContest<'a> {
             self.keep_server_alive()?;
             match status::ask(self.address(), Instant::now() + status::DEADLINE) {
                 Ok(status) => return Ok(status),
-                // Killed in the last moment: it is started again.
+                // It was killed meanwhile, and is started again.
                 Err(_) if self.server.ended()?.is_some() => {}
                 Err(error) => return Err(error.into()),
             }
@@ -232,7 +226,7 @@ fn start_server(folder: &Path, size: u16, port: u16) -> io::Result<Process> {
         ("SERVER_PORT", port.to_string()),
         ("CLIENTS_AMOUNT", size.to_string()),
         ("MAX_CLIENTS", size.saturating_add(SPARE_CLIENTS).to_string()),
-        ("STORAGE_FILEPATH", super::BETS_FILE.to_owned()),
+        ("STORAGE_FILEPATH", BETS_FILE.to_owned()),
     ];
     Process::start(folder, "server", variables(&SERVER_SETTINGS, &changes), "server.log")
 }
@@ -243,7 +237,7 @@ fn start_agency(folder: &Path, agency: AgencyId, server: SocketAddr) -> io::Resu
     Process::start(folder, "agency", variables(&AGENCY_SETTINGS, &changes), &log)
 }
 
-/// Every setting as an environment variable, so that no `config.ini` of the folder has a say.
+/// All settings as environment variables, so that a `config.ini` in the folder has no effect.
 fn variables(settings: &Settings, changes: &[(&str, String)]) -> Vec<Variable> {
     let value_of = |setting: &Setting| {
         let change = changes.iter().find(|(key, _)| *key == setting.key);

@@ -1,7 +1,8 @@
-//! `loteria demo`: a whole contest on this machine. A server and agencies, real processes of this very program, and
-//! made-up bets; at the end a table, checked against the file of bets.
+//! `loteria demo`: runs a whole contest on this machine, with this program as server and agencies and with made-up bets. At
+//! the end it compares what they said with the file of bets.
 
 mod contest;
+mod error;
 mod output;
 mod process;
 mod report;
@@ -9,99 +10,25 @@ mod report;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 
-use thiserror::Error;
-
-use crate::lottery::AgencyId;
-use crate::sample::{self, SampleError};
-use crate::status::StatusError;
+use self::contest::{BETS_FILE, Contest};
+use self::error::DemoError;
+use self::output::Output;
+use crate::sample;
 use crate::system::random;
 use crate::system::signal::Signals;
-use contest::LiveContest;
-use output::Output;
 
-/// The most agencies that one machine is asked to run.
-pub const MAX_AGENCIES: i64 = 1000;
-/// The server's file, in the demo's folder.
-const BETS_FILE: &str = "bets.csv";
+/// The most agencies. Each is a process.
+pub(crate) const MAX_AGENCIES: i64 = 1000;
 
-/// Why the contest failed.
-#[derive(Debug, Error)]
-pub enum DemoError {
-    /// The folder holds the bets of another contest.
-    #[error("{} holds a {BETS_FILE} already: give another --dir", .0.display())]
-    FolderInUse(PathBuf),
-    /// The folder, or the file of bets in it, can't be used.
-    #[error("{}: {error}", .path.display())]
-    File {
-        /// Which of them.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
-    /// The agencies' files can't be written.
-    #[error(transparent)]
-    Sample(#[from] SampleError),
-    /// A process can't be started, waited for, or written about.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// SIGINT or SIGTERM came.
-    #[error("interrupted")]
-    Interrupted,
-    /// The server ended, not by a signal or too often.
-    #[error("the server ended ({status}): {last_line}")]
-    ServerEnded {
-        /// How.
-        status: ExitStatus,
-        /// The end of its log.
-        last_line: String,
-    },
-    /// The server does not listen.
-    #[error("the server does not listen: {last_line}")]
-    NotListening {
-        /// The end of its log.
-        last_line: String,
-    },
-    /// The server does not say how many bets it has.
-    #[error("the server does not tell its status: {0}")]
-    Status(#[from] StatusError),
-    /// An agency failed.
-    #[error("agency {agency} ended ({status}): {last_line}")]
-    AgencyEnded {
-        /// Which.
-        agency: AgencyId,
-        /// How.
-        status: ExitStatus,
-        /// The end of its log.
-        last_line: String,
-    },
-    /// An agency ended well, and did not say how many of its bets won.
-    #[error("the log of agency {0} does not say how many of its bets won")]
-    NoWinners(AgencyId),
-    /// What the processes said and what is in the file differ.
-    #[error("agency {agency}: {BETS_FILE} has {counted}, but should have {told}")]
-    Disagreement {
-        /// Which.
-        agency: AgencyId,
-        /// What is in the file.
-        counted: report::BetCount,
-        /// What server and agency said.
-        told: report::BetCount,
-    },
-}
-
-/// Runs a contest of that many agencies with that many bets each.
-///
-/// # Errors
-/// Something did not go as it should, or a signal came. All processes have ended then, too.
-pub fn run(agencies: u16, bets: u64, folder: Option<PathBuf>) -> Result<(), DemoError> {
+/// Run a contest of that many agencies with that many bets each. Its processes have ended when this returns.
+pub(crate) fn run(agencies: u16, bets: u64, folder: Option<PathBuf>) -> Result<(), DemoError> {
     let signals = Signals::open()?;
     let folder = prepare(folder)?;
     let output = Output::new(u64::from(agencies) * bets);
     output.say(&format!("folder: {}", folder.display()))?;
     sample::write(agencies, &[bets], sample::DEFAULT_SEED, &folder)?;
-    let mut contest = LiveContest::new(&folder, agencies, &signals, &output)?;
+    let mut contest = Contest::start(&folder, agencies, &signals, &output)?;
     let claims = contest.run();
     let stopped = contest.stop();
     let claims = claims?;
@@ -110,7 +37,7 @@ pub fn run(agencies: u16, bets: u64, folder: Option<PathBuf>) -> Result<(), Demo
     report::check(&claims, bets, &folder.join(BETS_FILE), &output)
 }
 
-/// Makes the folder and says its full path.
+/// Make the folder, and return its full path.
 fn prepare(folder: Option<PathBuf>) -> Result<PathBuf, DemoError> {
     let at = |path: &Path, error| DemoError::File { path: path.to_owned(), error };
     let folder = match folder {

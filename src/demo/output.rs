@@ -1,18 +1,16 @@
-//! What the demo shows: lines on standard output and, on a terminal, a bar of the bets that are stored.
+//! The demo's output: lines on standard output and, on a terminal, a progress bar.
 
 use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// The place where the demo says how it is going.
-pub struct Output {
-    /// Draws nothing where standard error is no terminal.
+pub(crate) struct Output {
+    /// Draws nothing unless standard error is a terminal.
     bar: ProgressBar,
 }
 
 impl Output {
-    /// For a contest of that many bets.
-    pub fn new(bets: u64) -> Self {
+    pub(crate) fn new(bets: u64) -> Self {
         let bar = ProgressBar::new(bets);
         if let Ok(style) =
             ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} bets stored, {elapsed}")
@@ -22,21 +20,17 @@ impl Output {
         Self { bar }
     }
 
-    /// Prints a line.
-    ///
-    /// # Errors
-    /// Standard output is gone.
-    pub fn say(&self, line: &str) -> io::Result<()> {
+    /// Print a line above the bar.
+    pub(crate) fn say(&self, line: &str) -> io::Result<()> {
         self.bar.suspend(|| writeln!(io::stdout(), "{line}"))
     }
 
-    /// Shows how many bets are stored.
-    pub fn stored(&self, bets: u64) {
+    pub(crate) fn stored(&self, bets: u64) {
         self.bar.set_position(bets);
     }
 
-    /// Takes the bar away.
-    pub fn finish(&self) {
+    /// Remove the bar.
+    pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 }

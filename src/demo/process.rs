@@ -1,4 +1,4 @@
-//! A process of the contest: this program, run as a server or an agency, with its log in a file.
+//! A process of the contest: this program as a server or an agency, with its log in a file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,57 +10,51 @@ use nix::unistd::Pid;
 
 use crate::system::process::{die_with_parent, signal_child};
 
-/// This program, even if its file has been replaced or removed.
+/// This program, even if its file was replaced or removed.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// A running process. It is killed and waited for when it is dropped.
+/// A process. Dropping it kills it.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
-    /// Where in the log its own lines begin: one that was started before may have written to it.
+    /// The offset of its own lines in the log. An earlier process may have written to the same file.
     log_start: u64,
 }
 
-/// An environment variable.
-pub type Variable = (String, String);
+/// An environment variable and its value.
+pub(crate) type Variable = (String, String);
 
 impl Process {
-    /// Runs a command of this program in `folder`, with nothing in its environment but those variables.
-    ///
-    /// # Errors
-    /// It can't be started, or its log not be opened.
-    pub fn start(folder: &Path, command: &str, variables: Vec<Variable>, log: &str) -> io::Result<Self> {
+    /// Run a command of this program in `folder`, with only those variables in its environment.
+    pub(crate) fn start(
+        folder: &Path,
+        command: &str,
+        variables: Vec<Variable>,
+        log: &str,
+    ) -> io::Result<Self> {
         let log = folder.join(log);
         let file = OpenOptions::new().create(true).append(true).open(&log)?;
         let log_start = file.metadata()?.len();
         let mut program = Command::new(THIS_PROGRAM);
         program.arg(command).current_dir(folder).env_clear().envs(variables);
-        // The log has local time.
+        // The log is in local time.
         program.envs(std::env::var_os("TZ").map(|zone| ("TZ", zone)));
         program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         die_with_parent(&mut program);
         Ok(Self { child: program.spawn()?, log, log_start })
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// How it ended, if it has.
-    ///
-    /// # Errors
-    /// None that a correct kernel gives.
-    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
 
-    /// Sends it SIGTERM, if it has not ended.
-    ///
-    /// # Errors
-    /// None that a correct kernel gives.
-    pub fn ask_to_end(&mut self) -> io::Result<()> {
+    /// Send SIGTERM, unless it has ended.
+    pub(crate) fn ask_to_end(&mut self) -> io::Result<()> {
         if self.ended()?.is_none() {
             let id = i32::try_from(self.child.id()).map_err(io::Error::other)?;
             signal_child(Pid::from_raw(id), Signal::SIGTERM);
@@ -68,21 +62,18 @@ impl Process {
         Ok(())
     }
 
-    /// The value of `key` in the first line of its log that is about that action and its success.
-    ///
-    /// # Errors
-    /// The log can't be read.
-    pub fn logged(&self, action: &str, key: &str) -> io::Result<Option<String>> {
+    /// The value of `key` in the first line of its log about that action's success.
+    pub(crate) fn logged(&self, action: &str, key: &str) -> io::Result<Option<String>> {
         let wanted = format!(" action: {action} | result: success");
         let log = self.read_log()?;
-        // A line that is being written has not its end yet.
+        // The last line may be incomplete.
         let mut lines =
             log.split_inclusive('\n').filter(|line| line.ends_with('\n') && line.contains(&wanted));
         Ok(lines.find_map(|line| field(line, key)).map(ToOwned::to_owned))
     }
 
     /// The last line of its log.
-    pub fn last_line(&self) -> String {
+    pub(crate) fn last_line(&self) -> String {
         let log = self.read_log().unwrap_or_default();
         let line = log.lines().next_back().unwrap_or("it wrote nothing to its log");
         format!("{line} ({})", self.log.display())
@@ -99,14 +90,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended: then there is nothing to kill, and its status is known.
+        // This fails if it has ended and was waited for.
         if self.child.kill().is_ok() {
             self.child.wait().ok();
         }
     }
 }
 
-/// The value of a key in a log line.
 fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
     line.trim_end().split(" | ").find_map(|field| field.strip_prefix(key)?.strip_prefix(": "))
 }

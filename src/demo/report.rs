@@ -1,12 +1,12 @@
-//! The end of the contest: what the processes said, compared with what is in the file of bets.
+//! The report at the end: compares what the processes said with the file of bets.
 
 use std::fmt::{self, Display};
 use std::path::Path;
 
 use csv::{ByteRecord, ReaderBuilder};
 
-use super::DemoError;
 use super::contest::Claims;
+use super::error::DemoError;
 use super::output::Output;
 use crate::lottery::AgencyId;
 use crate::lottery::bet::parse_decimal;
@@ -14,11 +14,11 @@ use crate::lottery::draw::wins;
 
 /// The bets of an agency, and how many of them won.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BetCount {
+pub(crate) struct BetCount {
     /// All of them.
-    pub bets: u64,
+    pub(crate) bets: u64,
     /// Those that won.
-    pub winners: u64,
+    pub(crate) winners: u64,
 }
 
 impl Display for BetCount {
@@ -27,11 +27,8 @@ impl Display for BetCount {
     }
 }
 
-/// Prints the table and compares it with the file, in which each agency must have `bets` bets.
-///
-/// # Errors
-/// The file can't be read, or differs.
-pub fn check(claims: &Claims, bets: u64, path: &Path, output: &Output) -> Result<(), DemoError> {
+/// Print the table, and compare it with the file, in which each agency must have `bets` bets.
+pub(crate) fn check(claims: &Claims, bets: u64, path: &Path, output: &Output) -> Result<(), DemoError> {
     let rows = rows_of(claims);
     for line in table(&rows) {
         output.say(&line)?;
@@ -46,7 +43,11 @@ pub fn check(claims: &Claims, bets: u64, path: &Path, output: &Output) -> Result
         // Each bet exactly once: not only what the server says, but what the agency's file has.
         let expected = BetCount { bets, ..told };
         if counted != expected || told != expected {
-            return Err(DemoError::Disagreement { agency, counted, told: expected });
+            return Err(DemoError::Disagreement {
+                agency,
+                counted: counted.to_string(),
+                told: expected.to_string(),
+            });
         }
     }
     Ok(())

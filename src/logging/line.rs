@@ -1,35 +1,32 @@
-//! One event as one line: text, or a JSON object. Whatever is in a value, the line stays one, and of a bounded length.
+//! Formats an event as one line of bounded length, whatever its values hold.
 
 use std::fmt::{self, Display, Write as _};
 
 use super::{Field, Level, Outcome};
 
-/// The form of a line.
+/// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// `LEVEL    action: NAME | result: .. | key: value`, behind the time.
+    /// The time, then `LEVEL    action: NAME | result: .. | key: value`.
     Text,
-    /// `{"time":..,"level":..,"action":..,"result":..,"key":"value"}`: all values are texts.
+    /// `{"time":..,"level":..,"action":..,"result":..,"key":"value"}`: all values are strings.
     Json,
 }
 
 impl Format {
-    /// The form's name in the configuration.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Text => "text",
             Self::Json => "json",
         }
     }
 
-    /// The form of that name, whatever its case.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
+    /// The format of that name, in any case.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         [Self::Text, Self::Json].into_iter().find(|format| format.name().eq_ignore_ascii_case(name))
     }
 
-    /// Writes a character so that it can't end the value or the line.
+    /// Write a character so that it cannot end the value or the line.
     fn escape(self, character: char, out: &mut String) -> fmt::Result {
         let ends_line = character.is_control() || matches!(character, '\u{2028}' | '\u{2029}');
         match (self, character) {
@@ -44,18 +41,24 @@ impl Format {
     }
 }
 
-/// The longest value in bytes, escapes included. Four of them leave a line below 4,096 bytes, up to which one write
-/// to a pipe is never torn by another process's.
+/// The longest value in bytes, escapes included. Four of them fit into 4,096 bytes, up to which one write to a pipe does not
+/// mix with another process's.
 const MAX_VALUE: usize = 900;
 /// The longest line in bytes, without its time.
 const MAX_LINE: usize = 4000;
-/// What stands around a key and its value, at most, in bytes.
+/// The most bytes around a key and its value.
 const BORDERS: usize = 10;
 
-/// The line without its time: of a JSON object, all but the beginning with it.
-pub fn line(format: Format, level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>]) -> String {
+/// The line without its time. A JSON object lacks its beginning, which holds the time.
+pub(crate) fn line(
+    format: Format,
+    level: Level,
+    action: &str,
+    outcome: Outcome,
+    fields: &[Field<'_>],
+) -> String {
     let mut line = String::with_capacity(200);
-    // Writing to a String cannot fail; a value whose own Display fails is cut there.
+    // Writing to a String cannot fail. A value whose Display fails is cut there.
     match format {
         Format::Text => write!(line, "{:<8} action: {action} | result: {outcome}", level.name()),
         Format::Json => {
@@ -66,7 +69,7 @@ pub fn line(format: Format, level: Level, action: &str, outcome: Outcome, fields
     for (key, value) in fields {
         debug_assert!(
             !matches!(*key, "time" | "level" | "action" | "result" | "source"),
-            "the log's readers keep {key} for themselves"
+            "the log's readers reserve the key {key}"
         );
         if line.len() + key.len() + MAX_VALUE + BORDERS > MAX_LINE {
             break;
@@ -83,10 +86,8 @@ pub fn line(format: Format, level: Level, action: &str, outcome: Outcome, fields
     line
 }
 
-/// A value as a line of the log has it: escaped, so that it can't break the line, and cut if it is long. For what others
-/// show of it.
-#[must_use]
-pub fn one_line(value: &dyn Display) -> String {
+/// A value as in a line of the log: escaped, and cut if it is long. For other outputs.
+pub(crate) fn one_line(value: &dyn Display) -> String {
     let mut text = String::new();
     push_value(Format::Text, value, &mut text);
     text
@@ -97,7 +98,7 @@ fn push_value(format: Format, value: &dyn Display, out: &mut String) {
     write!(Escaped { format, out, end }, "{value}").unwrap_or_default();
 }
 
-/// Writes what cannot break a line or a field, up to a length.
+/// Escapes what is written to it, up to a length.
 struct Escaped<'a> {
     format: Format,
     out: &'a mut String,
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_stays_below_the_length_that_a_pipe_keeps_whole() {
+    fn a_line_is_short_enough_for_one_write_to_a_pipe() {
         let long = "ñ|".repeat(100_000);
         let field: Field<'_> = ("a", &long);
         let text = line(Format::Text, Level::Info, "x", Outcome::Fail, &[field; 20]);
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_is_cut_where_it_stays_an_object() {
+    fn a_json_line_that_is_cut_is_still_an_object() {
         let long = "\"\n".repeat(100_000);
         let field: Field<'_> = ("a", &long);
         let text = line(Format::Json, Level::Info, "x", Outcome::Fail, &[field; 20]);

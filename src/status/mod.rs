@@ -1,4 +1,4 @@
-//! `loteria status`: asks a running server how the contest is going. The server's health check, and its live view.
+//! `loteria status`: asks a running server for its status, once or again and again. Also the health check.
 
 mod ask;
 pub(crate) mod metrics;
@@ -6,28 +6,23 @@ mod prometheus;
 #[cfg(test)]
 mod samples;
 mod table;
-pub mod text;
-pub mod watch;
+pub(crate) mod text;
+pub(crate) mod watch;
 
 use self::ask::ask_by_name;
-pub use self::ask::{DEADLINE, StatusError, ask};
+pub(crate) use self::ask::{DEADLINE, StatusError, ask};
 
-/// How a status is shown.
+/// The form in which a status is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
+pub(crate) enum Format {
     Table,
-    /// The JSON object that the server sent.
+    /// The JSON object as the server sent it.
     Json,
-    /// The text format of Prometheus.
     Prometheus,
 }
 
-/// Asks the server at `HOST:PORT`: what it says, as it is to be printed. Nothing in it controls a terminal.
-///
-/// # Errors
-/// No status came in time.
-pub fn text_of(address: &str, format: Format) -> Result<String, StatusError> {
+/// Ask the server at `HOST:PORT` for its status, in the form in which it is printed. Nothing in it controls a terminal.
+pub(crate) fn text_of(address: &str, format: Format) -> Result<String, StatusError> {
     let json = ask_by_name(address)?;
     let status = ask::parse(&json)?;
     Ok(match format {

@@ -4,8 +4,8 @@ use crate::lottery::AgencyId;
 use crate::protocol::status::{AgencyStatus, Refusals, Status, Summary};
 use crate::system::confinement::{ConfinementReport, Coverage};
 
-/// The status of agencies 1 and on, which have so many bets and have ended or not.
-pub fn status(agencies: &[(u64, bool)]) -> Status {
+/// A status with these agencies, numbered from 1: the bets of each, and whether it has ended.
+pub(crate) fn status(agencies: &[(u64, bool)]) -> Status {
     let per_agency: Vec<AgencyStatus> = (1_u16..)
         .zip(agencies)
         .map(|(number, &(bets, ended))| AgencyStatus { agency: AgencyId::new(number).unwrap(), bets, ended })
@@ -42,4 +42,9 @@ pub fn status(agencies: &[(u64, bool)]) -> Status {
         sync_seconds,
         per_agency,
     }
+}
+
+/// The same at that uptime.
+pub(crate) fn status_at(uptime_seconds: f64, agencies: &[(u64, bool)]) -> Status {
+    Status { uptime_seconds, ..status(agencies) }
 }

@@ -1,15 +1,14 @@
-//! The status as a table, for people.
+//! The status as a table.
 
 use std::fmt::Write as _;
 
 use super::text::plural;
 use crate::protocol::status::{AgencyStatus, Status};
 
-/// How many agencies have a line each.
+/// The most agencies that get a line of their own.
 const LISTED: usize = 100;
 
-/// The status for people.
-pub fn table(status: &Status) -> String {
+pub(crate) fn table(status: &Status) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let mut line = |name: &str, value: String| {
@@ -30,7 +29,7 @@ fn push_agencies(text: &mut String, agencies: &[AgencyStatus]) {
     text.push_str("\nagency         bets  ended\n");
     let mut agencies: Vec<&AgencyStatus> = agencies.iter().collect();
     if agencies.len() > LISTED {
-        // Those that the draw waits for are the ones that are looked for.
+        // The draw waits for those that have not ended, so they come first.
         agencies.sort_by_key(|agency| agency.ended);
     }
     for agency in agencies.iter().take(LISTED) {
@@ -46,8 +45,7 @@ fn push_agencies(text: &mut String, agencies: &[AgencyStatus]) {
     }
 }
 
-/// The draw for people.
-pub fn draw_of(status: &Status) -> String {
+pub(crate) fn draw_of(status: &Status) -> String {
     match &status.draw {
         Some(draw) => format!("{} won, {}", draw.winning_number, draw.at),
         None if status.drawn => "made".to_owned(),
@@ -74,8 +72,9 @@ mod tests {
         let draw = Some(Draw { at: "2026-01-01T00:00:00-03:00".into(), agencies: 5, winning_number: 7574 });
         assert!(table(&Status { drawn: true, draw, ..status }).contains("7574 won, 2026-01-01"));
     }
+
     #[test]
-    fn of_many_agencies_those_that_the_draw_waits_for_are_listed_and_the_others_summed_up() {
+    fn of_many_agencies_those_that_have_not_ended_are_listed_first_and_the_rest_is_summed_up() {
         let few: Vec<(u64, bool)> = (0..100).map(|number| (1, number % 2 == 0)).collect();
         let agencies = |count: usize| {
             let table = table(&samples::status(&few.repeat(2)[..count]));

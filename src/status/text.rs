@@ -1,8 +1,7 @@
-//! Numbers and times as people read them.
+//! Numbers and durations as text.
 
-/// A number with a comma between its thousands.
-#[must_use]
-pub fn grouped(number: u64) -> String {
+/// A number with commas between thousands.
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -14,27 +13,23 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// The word for one or for several.
-#[must_use]
-pub fn plural<'a>(count: u64, one: &'a str, several: &'a str) -> &'a str {
+/// The singular or the plural of a word.
+pub(crate) fn plural<'a>(count: u64, one: &'a str, several: &'a str) -> &'a str {
     if count == 1 { one } else { several }
 }
 
-/// A rate: whole numbers, but for small ones.
-#[must_use]
-pub fn rate(per_second: f64) -> String {
+/// A rate, with one decimal if it is small.
+pub(crate) fn rate(per_second: f64) -> String {
     if per_second > 0.0 && per_second < 9.95 {
         format!("{per_second:.1}")
     } else {
-        // A number that is not negative, in whole ones.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
         grouped(per_second.round() as u64)
     }
 }
 
-/// A short time, such as that of a sync.
-#[must_use]
-pub fn short_time(seconds: f64) -> String {
+/// A duration of milliseconds to seconds.
+pub(crate) fn short_time(seconds: f64) -> String {
     if seconds >= 0.9995 {
         format!("{seconds:.1} s")
     } else if seconds >= 0.009_995 {
@@ -44,9 +39,8 @@ pub fn short_time(seconds: f64) -> String {
     }
 }
 
-/// A long time, in its two greatest units.
-#[must_use]
-pub fn long_time(seconds: f64) -> String {
+/// A duration of seconds to days, in its two largest units.
+pub(crate) fn long_time(seconds: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
     let seconds = seconds as u64;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -58,9 +52,8 @@ pub fn long_time(seconds: f64) -> String {
     }
 }
 
-/// A time in one short word.
-#[must_use]
-pub fn brief_time(seconds: f64) -> String {
+/// A duration in its largest unit only, without a space.
+pub(crate) fn brief_time(seconds: f64) -> String {
     long_time(seconds)
         .split(' ')
         .take(2)

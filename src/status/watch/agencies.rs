@@ -1,5 +1,5 @@
-//! The agencies of the live view: a bar for each. Where not all find room, those that stand worst come first, and a
-//! last line sums the others up.
+//! The agencies of the live view, a bar for each. If not all fit, those that are furthest behind come first, and a last line
+//! sums up the rest.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -11,39 +11,38 @@ use super::history::History;
 use crate::protocol::status::{AgencyStatus, Status};
 use crate::status::text::{brief_time, grouped, plural, rate};
 
-/// The least width of an agency.
+/// The least width of an agency's line.
 const NARROW: u16 = 38;
-/// Between two columns of agencies.
+/// The space between two columns of agencies.
 const GAP: u16 = 2;
-/// Without a bet for so many seconds, an agency stands still.
-const STANDS_STILL: f64 = 5.0;
+/// An agency without a new bet for so many seconds is shown as idle.
+const IDLE_AFTER: f64 = 5.0;
 
+/// The width of an agency's number.
 const NUMBER: usize = 6;
+/// The width of the rate or the state.
 const NOTE: usize = 10;
+/// So many agencies get one column, if there is room.
+const FEW: usize = 10;
 
-/// How many columns find room.
 fn columns_in(width: u16) -> u16 {
     ((width + GAP) / (NARROW + GAP)).max(1)
 }
 
-/// How many lines so many agencies need at that width, with their title.
-pub fn rows_needed(agencies: usize, width: u16) -> u16 {
+/// The lines that so many agencies need at that width, including their title.
+pub(crate) fn rows_needed(agencies: usize, width: u16) -> u16 {
     let columns = usize::from(columns_in(width));
-    // A few agencies look better one below the other.
     let rows = if agencies <= FEW { agencies } else { agencies.div_ceil(columns).max(FEW) };
     u16::try_from(rows).unwrap_or(u16::MAX).saturating_add(1)
 }
 
-/// As many agencies stand one below the other, if there is room.
-const FEW: usize = 10;
-
-/// Who is shown, and where.
+/// Which agencies are shown, and how they are arranged.
 struct Plan {
-    /// The places of the agencies, those that are shown first.
+    /// The indices of all agencies. The first `shown` of them have a line.
     order: Vec<usize>,
     shown: usize,
     columns: u16,
-    /// How many stand one below the other.
+    /// Agencies in one column.
     in_column: usize,
 }
 
@@ -57,7 +56,7 @@ impl Plan {
             let in_column = count.div_ceil(columns.into());
             return Self { order: (0..count).collect(), shown: count, columns, in_column };
         }
-        // The last line is for the sum of the others.
+        // The last line sums up the rest.
         let in_column = rows - 1;
         Self {
             order: worst_first(status, history),
@@ -68,13 +67,12 @@ impl Plan {
     }
 }
 
-/// Draws the agencies.
-pub fn draw(frame: &mut Frame<'_>, area: Rect, status: &Status, history: &History, theme: Theme) {
+pub(crate) fn draw(frame: &mut Frame<'_>, area: Rect, status: &Status, history: &History, theme: Theme) {
     let Some(list_height) = area.height.checked_sub(1).filter(|height| *height > 0) else { return };
     let list = Rect { y: area.y + 1, height: list_height, ..area };
     let plan = Plan::new(list, status, history);
     let (shown, others) = plan.order.split_at_checked(plan.shown).unwrap_or_default();
-    let title = if others.is_empty() { " agencies" } else { " agencies, those that stand worst first" };
+    let title = if others.is_empty() { " agencies" } else { " agencies, those furthest behind first" };
     frame.render_widget(Line::styled(title, theme.faint()), Rect { height: 1, ..area });
     let width = (list.width + GAP) / plan.columns - GAP;
     let most = most_bets(status);
@@ -93,24 +91,24 @@ fn most_bets(status: &Status) -> u64 {
     status.per_agency.iter().map(|agency| agency.bets).max().unwrap_or(0)
 }
 
-/// The places of the agencies: those that have not ended first, of them those that stand still, then those with the
-/// fewest bets.
+/// The indices of the agencies: first those that have not ended, of them those that are idle, of them those with the fewest
+/// bets.
 fn worst_first(status: &Status, history: &History) -> Vec<usize> {
     let mut order: Vec<usize> = (0..status.per_agency.len()).collect();
     order.sort_by_cached_key(|place| {
         let agency = status.per_agency.get(*place);
-        let goes = history.rate_of(*place).unwrap_or(0.0) > 0.0;
-        (agency.is_some_and(|agency| agency.ended), goes, agency.map_or(0, |agency| agency.bets), *place)
+        let is_busy = history.rate_of(*place).unwrap_or(0.0) > 0.0;
+        (agency.is_some_and(|agency| agency.ended), is_busy, agency.map_or(0, |agency| agency.bets), *place)
     });
     order
 }
 
-/// What the lines of all agencies have in common.
+/// Draws the lines of the agencies.
 struct Bars<'a> {
     width: u16,
-    /// The bets of a whole bar.
+    /// The number of bets that fills a bar.
     most: u64,
-    /// The width of a number of bets.
+    /// The width of the number of bets.
     digits: usize,
     status: &'a Status,
     history: &'a History,
@@ -137,7 +135,7 @@ impl Bars<'_> {
         let (theme, idle) = (self.theme, self.history.idle(place));
         match self.history.rate_of(place) {
             _ if agency.ended => ("ended".to_owned(), theme.done()),
-            _ if idle >= STANDS_STILL => (format!("idle {}", brief_time(idle)), theme.idle()),
+            _ if idle >= IDLE_AFTER => (format!("idle {}", brief_time(idle)), theme.idle()),
             Some(per_second) if per_second > 0.0 => (format!("{}/s", rate(per_second)), theme.busy()),
             _ => ("-".to_owned(), theme.faint()),
         }

@@ -1,4 +1,4 @@
-//! What happened between two looks at a server, for whoever watches it. The server keeps no such list.
+//! The events that follow from the difference of two statuses. The server keeps no list of events.
 
 use std::fmt;
 
@@ -6,34 +6,29 @@ use crate::lottery::{AgencyId, Draw};
 use crate::protocol::status::Status;
 use crate::status::text::{grouped, plural};
 
-/// Something to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The server answers for the first time.
-    Found,
-    /// The server has stopped to answer, for this reason.
+pub(crate) enum Event {
+    /// The first answer.
+    FirstAnswer,
+    /// The server does not answer any more, for this reason.
     Lost(String),
-    /// The server answers again.
     Back,
-    /// The server was started again, or another one stands in its place.
+    /// The server was started again, or another server has its address.
     Restarted,
-    /// The storage service died and was replaced; so often in all.
+    /// Storage died and was started again. Holds the number of restarts.
     StorageRestarted(u64),
-    /// These agencies have ended.
     Ended(Vec<AgencyId>),
-    /// The draw was made.
     Drawn(Draw),
-    /// All connections that the server can serve are in use: so many.
+    /// The server serves as many connections as it can. Holds that number.
     Full(u32),
-    /// No longer so.
     NotFull,
-    /// So many requests were refused as the disk did not take them.
+    /// The disk failed. Holds the number of requests that were refused for it.
     DiskFailed(u64),
 }
 
 impl Event {
-    /// Whether it is one to worry about.
-    pub fn is_bad(&self) -> bool {
+    /// Whether an operator should look at the server.
+    pub(crate) fn is_bad(&self) -> bool {
         matches!(
             self,
             Self::Lost(_) | Self::Restarted | Self::StorageRestarted(_) | Self::Full(_) | Self::DiskFailed(_)
@@ -41,13 +36,13 @@ impl Event {
     }
 }
 
-/// As many agencies as are named where several end together.
+/// The most agencies that one event names.
 const NAMED: usize = 5;
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Found => f.write_str("the server answers"),
+            Self::FirstAnswer => f.write_str("the server answers"),
             Self::Lost(error) => write!(f, "the server does not answer: {error}"),
             Self::Back => f.write_str("the server answers again"),
             Self::Restarted => f.write_str("the server was started again"),
@@ -75,11 +70,10 @@ fn write_ended(f: &mut fmt::Formatter<'_>, agencies: &[AgencyId]) -> fmt::Result
     }
 }
 
-/// What happened between two statuses.
-pub fn between(before: &Status, after: &Status) -> Vec<Event> {
+pub(crate) fn between(before: &Status, after: &Status) -> Vec<Event> {
     let mut events = Vec::new();
-    let another = is_another(before, after);
-    if another {
+    let is_other = is_other_run(before, after);
+    if is_other {
         events.push(Event::Restarted);
     } else if after.storage_restarts > before.storage_restarts {
         events.push(Event::StorageRestarted(after.storage_restarts));
@@ -97,14 +91,14 @@ pub fn between(before: &Status, after: &Status) -> Vec<Event> {
         _ => {}
     }
     let failed = disk_failures(after).saturating_sub(disk_failures(before));
-    if failed > 0 && !another {
+    if failed > 0 && !is_other {
         events.push(Event::DiskFailed(failed));
     }
     events
 }
 
-/// Whether another server answers than the one before: it was started later, or has another contest.
-pub fn is_another(before: &Status, after: &Status) -> bool {
+/// Whether the two statuses are not of the same run of a server.
+pub(crate) fn is_other_run(before: &Status, after: &Status) -> bool {
     after.uptime_seconds < before.uptime_seconds || after.bets < before.bets
 }
 
@@ -114,8 +108,7 @@ fn newly_ended(before: &Status, after: &Status) -> Vec<AgencyId> {
     agencies.filter(|(place, agency)| agency.ended && !had(*place)).map(|(_, agency)| agency.agency).collect()
 }
 
-/// Whether the server serves as many as it can.
-pub fn is_full(status: &Status) -> bool {
+pub(crate) fn is_full(status: &Status) -> bool {
     status.handlers >= status.max_clients
 }
 

@@ -1,37 +1,34 @@
-//! What a watcher knows of a server: what was seen of it lately, whether it answers, and what happened. Pure: how it is
-//! shown is the view's affair.
+//! The statuses of the last seconds, what follows from them, and the latest events.
 //!
-//! Time is the server's own, its uptime, so that no delay on the way changes a rate.
+//! Rates use the server's uptime as their clock, so a delay of an answer does not change them.
 
 use std::collections::VecDeque;
 
 use chrono::{DateTime, Local};
 
-use super::events::{Event, between, is_another};
+use super::events::{Event, between, is_other_run};
 use crate::protocol::status::{Status, Summary};
 
-/// Rates are those of so many seconds.
+/// The time over which rates are taken, in seconds.
 const WINDOW: f64 = 5.0;
-/// As many events as are kept.
+/// The most events that are kept.
 const KEPT: usize = 100;
 
-/// What is known of a server.
-pub struct History {
-    /// Where it is, as it was asked for.
-    pub address: String,
-    /// Since when it does not answer, and why, if it does not.
-    pub silent: Option<(DateTime<Local>, String)>,
+pub(crate) struct History {
+    /// The server's address, as the user gave it.
+    pub(crate) address: String,
+    /// Since when the server does not answer, and why.
+    pub(crate) silent: Option<(DateTime<Local>, String)>,
     /// The statuses of the window, the latest one last.
     statuses: VecDeque<Status>,
-    /// The uptime at which each agency's count was first seen as it is.
+    /// For each agency the uptime at which its number of bets last changed.
     changed: Vec<f64>,
-    /// The newest first.
+    /// Newest first.
     events: VecDeque<(DateTime<Local>, Event)>,
 }
 
 impl History {
-    /// Nothing is known yet of the server at that address.
-    pub fn new(address: &str) -> Self {
+    pub(crate) fn new(address: &str) -> Self {
         Self {
             address: address.to_owned(),
             silent: None,
@@ -41,8 +38,8 @@ impl History {
         }
     }
 
-    /// The server was asked: its status, or why there is none. Returns what is new.
-    pub fn take(&mut self, when: DateTime<Local>, answer: Result<Status, String>) -> Vec<Event> {
+    /// Add an answer, and return the events that follow from it.
+    pub(crate) fn add(&mut self, when: DateTime<Local>, answer: Result<Status, String>) -> Vec<Event> {
         let events = match answer {
             Ok(status) => self.answered(status),
             Err(error) => self.lost(when, error),
@@ -58,7 +55,7 @@ impl History {
         let mut events = Vec::new();
         let was_silent = self.silent.take().is_some();
         match self.latest() {
-            None => events.push(Event::Found),
+            None => events.push(Event::FirstAnswer),
             Some(before) => {
                 events.extend(was_silent.then_some(Event::Back));
                 events.extend(between(before, &status));
@@ -78,7 +75,7 @@ impl History {
     }
 
     fn keep(&mut self, status: Status) {
-        if self.latest().is_some_and(|before| is_another(before, &status)) {
+        if self.latest().is_some_and(|before| is_other_run(before, &status)) {
             self.statuses.clear();
             self.changed.clear();
         }
@@ -98,45 +95,44 @@ impl History {
         }
     }
 
-    /// The last status.
-    pub fn latest(&self) -> Option<&Status> {
+    pub(crate) fn latest(&self) -> Option<&Status> {
         self.statuses.back()
     }
 
-    /// The events, each with its time, the newest first.
-    pub fn events(&self) -> impl Iterator<Item = &(DateTime<Local>, Event)> {
+    /// The events with their times, newest first.
+    pub(crate) fn events(&self) -> impl Iterator<Item = &(DateTime<Local>, Event)> {
         self.events.iter()
     }
 
-    /// Bets a second.
-    pub fn rate(&self) -> Option<f64> {
+    /// Bets per second.
+    pub(crate) fn rate(&self) -> Option<f64> {
         self.per_second(|first, last| last.bets.saturating_sub(first.bets))
     }
 
-    /// Bets a second of the agency at that place.
-    pub fn rate_of(&self, place: usize) -> Option<f64> {
+    /// Bets per second of the agency at that index.
+    pub(crate) fn rate_of(&self, place: usize) -> Option<f64> {
         let bets = |status: &Status| status.per_agency.get(place).map_or(0, |agency| agency.bets);
         self.per_second(|first, last| bets(last).saturating_sub(bets(first)))
     }
 
-    /// For how many seconds the agency at that place has brought nothing.
-    pub fn idle(&self, place: usize) -> f64 {
+    /// For how many seconds the agency at that index has stored no bet.
+    pub(crate) fn idle(&self, place: usize) -> f64 {
         let changed = self.changed.get(place);
         self.latest().zip(changed).map_or(0.0, |(last, changed)| last.uptime_seconds - changed)
     }
 
-    /// Groups a second.
-    pub fn groups(&self) -> Option<f64> {
+    /// Groups per second.
+    pub(crate) fn groups(&self) -> Option<f64> {
         self.per_second(|first, last| last.group_bets.since(&first.group_bets).count)
     }
 
-    /// The groups of the window, by their bets.
-    pub fn group_bets(&self) -> Summary {
+    /// The bets of the window's groups.
+    pub(crate) fn group_bets(&self) -> Summary {
         self.in_window(|status| &status.group_bets)
     }
 
-    /// The syncs of the window, by their seconds.
-    pub fn sync_seconds(&self) -> Summary {
+    /// The durations of the window's syncs.
+    pub(crate) fn sync_seconds(&self) -> Summary {
         self.in_window(|status| &status.sync_seconds)
     }
 
@@ -156,16 +152,12 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::samples;
-
-    fn at(uptime_seconds: f64, agencies: &[(u64, bool)]) -> Status {
-        Status { uptime_seconds, ..samples::status(agencies) }
-    }
+    use crate::status::samples::{self, status_at as at};
 
     fn history(statuses: impl IntoIterator<Item = Status>) -> History {
         let mut history = History::new("here:1");
         for status in statuses {
-            history.take(Local::now(), Ok(status));
+            history.add(Local::now(), Ok(status));
         }
         history
     }
@@ -176,14 +168,14 @@ mod tests {
         assert_eq!((history.rate(), history.rate_of(0)), (None, None));
         for second in 2..=20_u32 {
             let bets = u64::from(second.min(15)) * 10;
-            history.take(Local::now(), Ok(at(second.into(), &[(bets, false), (7, false)])));
+            history.add(Local::now(), Ok(at(second.into(), &[(bets, false), (7, false)])));
         }
         assert_eq!(
             (history.rate(), history.rate_of(0), history.rate_of(1)),
             (Some(0.0), Some(0.0), Some(0.0))
         );
         assert_eq!((history.idle(0), history.idle(1)), (5.0, 18.0));
-        history.take(Local::now(), Ok(at(20.5, &[(205, false), (7, false)])));
+        history.add(Local::now(), Ok(at(20.5, &[(205, false), (7, false)])));
         assert_eq!((history.rate_of(0), history.idle(0)), (Some(10.0), 0.0));
     }
 
@@ -191,7 +183,7 @@ mod tests {
     fn another_server_begins_another_history() {
         let mut history = history([at(100.0, &[(50, false)]), at(101.0, &[(60, false)])]);
         assert_eq!(history.rate(), Some(10.0));
-        assert_eq!(history.take(Local::now(), Ok(at(1.0, &[(60, false)]))), [Event::Restarted]);
+        assert_eq!(history.add(Local::now(), Ok(at(1.0, &[(60, false)]))), [Event::Restarted]);
         assert_eq!((history.rate(), history.idle(0)), (None, 0.0));
         assert_eq!(history.events().count(), 2);
     }
@@ -208,15 +200,15 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_goes_and_comes_back_is_told_of_once_each() {
+    fn loss_and_return_of_a_server_are_one_event_each() {
         let mut history = history([]);
         let now = Local::now();
-        let mut take = |answer: Result<Status, String>| history.take(now, answer);
+        let mut take = |answer: Result<Status, String>| history.add(now, answer);
         let status = || Ok(samples::status(&[(1, false)]));
         let refused = || Err("refused".to_owned());
         assert_eq!(take(refused()), [Event::Lost("refused".to_owned())]);
         assert_eq!(take(refused()), []);
-        assert_eq!(take(status()), [Event::Found]);
+        assert_eq!(take(status()), [Event::FirstAnswer]);
         assert_eq!(take(status()), []);
         assert_eq!(take(Err("late".to_owned())), [Event::Lost("late".to_owned())]);
         assert_eq!(take(status()), [Event::Back]);
@@ -228,8 +220,8 @@ mod tests {
     fn only_the_newest_events_are_kept() {
         let mut history = history([]);
         for _ in 0..KEPT {
-            history.take(Local::now(), Err("refused".to_owned()));
-            history.take(Local::now(), Ok(samples::status(&[])));
+            history.add(Local::now(), Err("refused".to_owned()));
+            history.add(Local::now(), Ok(samples::status(&[])));
         }
         assert_eq!(history.events().count(), KEPT);
     }

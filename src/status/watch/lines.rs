@@ -1,5 +1,4 @@
-//! What a watcher writes where there is no terminal: a line for each event, and one for the contest when it has moved,
-//! at most one a second.
+//! The output without a terminal: a line for each event, and at most one line a second for the contest, if it has changed.
 
 use std::io::{self, Write};
 
@@ -14,18 +13,15 @@ use crate::status::text::{grouped, plural, rate, short_time};
 /// The time between two lines about the contest.
 const EVERY: TimeDelta = TimeDelta::milliseconds(950);
 
-/// When a line about the contest was written last, and how far it was.
+/// Writes the lines. Keeps when the last line about the contest was written, and what state it showed.
 #[derive(Default)]
-pub struct Lines {
-    last: Option<(DateTime<Local>, Reached)>,
+pub(crate) struct Lines {
+    last: Option<(DateTime<Local>, Progress)>,
 }
 
 impl Lines {
-    /// Writes what is new.
-    ///
-    /// # Errors
-    /// What `out` says.
-    pub fn write(
+    /// Write the events, and the contest if it has changed.
+    pub(crate) fn write(
         &mut self,
         out: &mut impl Write,
         history: &History,
@@ -37,26 +33,26 @@ impl Lines {
             writeln!(out, "{time} {event}")?;
         }
         let Some(status) = history.latest().filter(|_| history.silent.is_none()) else { return Ok(()) };
-        let reached = Reached::by(status);
-        if self.last.as_ref().is_none_or(|(at, last)| now - *at >= EVERY && *last != reached) {
+        let progress = Progress::of(status);
+        if self.last.as_ref().is_none_or(|(at, last)| now - *at >= EVERY && *last != progress) {
             writeln!(out, "{time} {}", contest(history, status))?;
-            self.last = Some((now, reached));
+            self.last = Some((now, progress));
         }
         Ok(())
     }
 }
 
-/// How far a contest is; the time alone does not move it.
+/// The state of a contest, without what changes with time alone.
 #[derive(PartialEq, Eq)]
-struct Reached {
+struct Progress {
     bets: u64,
     ended: u16,
     drawn: bool,
     storage_restarts: u64,
 }
 
-impl Reached {
-    fn by(status: &Status) -> Self {
+impl Progress {
+    fn of(status: &Status) -> Self {
         let &Status { bets, ended, drawn, storage_restarts, .. } = status;
         Self { bets, ended, drawn, storage_restarts }
     }
@@ -86,7 +82,7 @@ mod tests {
     use crate::status::samples;
 
     #[test]
-    fn events_are_written_at_once_and_the_contest_when_it_has_moved() {
+    fn events_are_written_at_once_and_the_contest_when_it_has_changed() {
         let (mut lines, mut history, mut out) = (Lines::default(), History::new("here:1"), Vec::new());
         let start = Local::now();
         let answers = [
@@ -98,7 +94,7 @@ mod tests {
         ];
         for (millis, answer) in answers {
             let now = start + TimeDelta::milliseconds(millis);
-            let events = history.take(now, answer);
+            let events = history.add(now, answer);
             lines.write(&mut out, &history, &events, now).unwrap();
         }
         let text = String::from_utf8(out).unwrap();

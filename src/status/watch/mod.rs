@@ -1,7 +1,8 @@
-//! `loteria status --watch`: looks at a server again and again, until it is told to leave.
+//! `loteria status --watch`: asks a server for its status again and again. On a terminal it draws a live view, elsewhere it
+//! writes lines.
 //!
-//! A thread of its own asks the server, so that a key or a signal is never kept waiting by it. On a terminal there is
-//! a live view; elsewhere there are lines. The terminal is left as it was found: on q, Ctrl-C, SIGTERM, and a panic.
+//! A thread asks the server, so that a slow answer delays neither keys nor signals. The terminal is restored on q, Ctrl-C,
+//! SIGTERM and a panic.
 
 mod agencies;
 mod drawing;
@@ -26,42 +27,41 @@ use ratatui::crossterm::event::{self as keys, KeyCode, KeyEventKind, KeyModifier
 use self::drawing::Theme;
 use self::history::History;
 use self::lines::Lines;
-use super::{DEADLINE, ask};
+use super::ask::{DEADLINE, ask};
 use crate::failpoint::error_point;
 use crate::protocol::status::Status;
 use crate::system::signal::{Signals, is_termination};
 
-/// The time between two questions. Where an answer takes long, its fourfold: what is watched should not be slowed down.
+/// The time between two questions. If an answer takes long, the pause is four times as long, to spare the server.
 const EVERY: Duration = Duration::from_millis(500);
-/// How soon an answer that has come is shown.
+/// How often the main thread looks for an answer.
 const TICK: Duration = Duration::from_millis(100);
-/// The clock of the view goes on without answers too.
+/// The view is redrawn this often even without an answer, because it shows a clock.
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// What a look at the server gave: its status, or why there is none.
-type Look = Result<Status, String>;
+/// The status, or why there is none.
+type Answer = Result<Status, String>;
 
-/// Watches the server at `HOST:PORT`. SIGTERM and SIGINT must be blocked.
+/// Watch the server at `HOST:PORT`. SIGTERM and SIGINT must be blocked.
 ///
 /// # Errors
-/// Terminal or standard output are gone, or no thread is to be had.
-pub fn run(address: &str) -> io::Result<()> {
-    // Before the thread is made, which is then not in the way of the signals.
+/// Terminal or standard output cannot be used, or the thread cannot be made.
+pub(crate) fn run(address: &str) -> io::Result<()> {
     let signals = Signals::open()?;
-    let answers = ask_on_and_on(address.to_owned())?;
+    let answers = poll_server(address.to_owned())?;
     let mut history = History::new(address);
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
         show(&mut history, &answers, &signals)
     } else {
         match write_lines(&mut history, &answers, &signals) {
-            // Whoever read the lines has seen enough.
+            // The reader of a pipe has closed it.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,
         }
     }
 }
 
-fn ask_on_and_on(address: String) -> io::Result<Receiver<Look>> {
+fn poll_server(address: String) -> io::Result<Receiver<Answer>> {
     let (sender, receiver) = channel();
     thread::Builder::new().spawn(move || {
         loop {
@@ -77,7 +77,7 @@ fn ask_on_and_on(address: String) -> io::Result<Receiver<Look>> {
     Ok(receiver)
 }
 
-/// Waits for a tick, or until one of these is readable. True if a signal says that it is time to leave.
+/// Wait for a tick, or until a descriptor is readable. Return whether a signal asks to end.
 fn wait(signals: &Signals, others: &[BorrowedFd<'_>]) -> io::Result<bool> {
     let all = others.iter().copied().chain([signals.as_fd()]);
     let mut waited: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -93,20 +93,20 @@ fn wait(signals: &Signals, others: &[BorrowedFd<'_>]) -> io::Result<bool> {
     Ok(false)
 }
 
-fn next_answer(answers: &Receiver<Look>) -> io::Result<Option<Look>> {
+fn next_answer(answers: &Receiver<Answer>) -> io::Result<Option<Answer>> {
     match answers.try_recv() {
         Ok(answer) => Ok(Some(answer)),
         Err(TryRecvError::Empty) => Ok(None),
-        Err(TryRecvError::Disconnected) => Err(io::Error::other("nobody asks the server any more")),
+        Err(TryRecvError::Disconnected) => Err(io::Error::other("the thread that asks the server has ended")),
     }
 }
 
-fn write_lines(history: &mut History, answers: &Receiver<Look>, signals: &Signals) -> io::Result<()> {
+fn write_lines(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) -> io::Result<()> {
     let mut lines = Lines::default();
     while !wait(signals, &[])? {
         let now = Local::now();
         while let Some(answer) = next_answer(answers)? {
-            let events = history.take(now, answer);
+            let events = history.add(now, answer);
             let mut out = io::stdout().lock();
             lines.write(&mut out, history, &events, now)?;
             out.flush()?;
@@ -115,39 +115,39 @@ fn write_lines(history: &mut History, answers: &Receiver<Look>, signals: &Signal
     Ok(())
 }
 
-/// The terminal, taken over until it is dropped.
+/// The terminal in raw mode on its alternate screen, until this is dropped.
 struct Screen(DefaultTerminal);
 
 impl Screen {
-    fn take_over() -> io::Result<Self> {
-        // This also has a panic give the terminal back before it says anything.
-        ratatui::try_init().map(Self).inspect_err(|_| give_back())
+    fn enter() -> io::Result<Self> {
+        // This also sets a panic hook, which restores the terminal before it prints the panic.
+        ratatui::try_init().map(Self).inspect_err(|_| restore())
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // Where the terminal is gone there is nothing to give back.
+        // If the terminal is gone there is nothing to restore.
         self.0.show_cursor().unwrap_or_default();
-        // A panic has given it back before it said what it had to: done again, the next line would be written over that.
+        // After a panic the hook has restored it. A second time would overwrite the panic's message.
         if !thread::panicking() {
-            give_back();
+            restore();
         }
     }
 }
 
-fn give_back() {
+fn restore() {
     ratatui::try_restore().unwrap_or_default();
 }
 
-fn show(history: &mut History, answers: &Receiver<Look>, signals: &Signals) -> io::Result<()> {
+fn show(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) -> io::Result<()> {
     let theme = Theme { colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) };
-    let mut screen = Screen::take_over()?;
+    let mut screen = Screen::enter()?;
     let mut drawn: Option<Instant> = None;
     loop {
         let mut changed = drawn.is_none_or(|at| at.elapsed() >= REDRAW);
         while let Some(answer) = next_answer(answers)? {
-            history.take(Local::now(), answer);
+            history.add(Local::now(), answer);
             changed = true;
         }
         if changed {
@@ -168,7 +168,6 @@ fn show(history: &mut History, answers: &Receiver<Look>, signals: &Signals) -> i
 
 enum Key {
     Leave,
-    /// The terminal has another size.
     Redraw,
     None,
 }

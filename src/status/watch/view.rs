@@ -1,4 +1,4 @@
-//! The live view: what is known of a server, drawn on a terminal of any size.
+//! Draws the live view, on a terminal of any size.
 
 use chrono::{DateTime, Local};
 use ratatui::Frame;
@@ -14,21 +14,20 @@ use crate::protocol::status::Status;
 use crate::status::table::draw_of;
 use crate::status::text::{grouped, long_time, plural, rate, short_time};
 
-/// Lines of the part that sums the contest up.
+/// The lines of the summary.
 const SUMMARY: u16 = 5;
-/// Lines that events get at least, with their title.
+/// The least lines for events, including their title.
 const EVENTS: u16 = 5;
 /// The width of the bar of the agencies that have ended.
 const ENDED_BAR: usize = 20;
-/// The width of the names at the left of the summary.
+/// The width of the labels of the summary.
 const NAMES: usize = 10;
 
-/// Draws all of it.
-pub fn draw(frame: &mut Frame<'_>, history: &History, now: DateTime<Local>, theme: Theme) {
+pub(crate) fn draw(frame: &mut Frame<'_>, history: &History, now: DateTime<Local>, theme: Theme) {
     let area = frame.area();
     let agencies = history.latest().map_or(0, |status| status.per_agency.len());
     let needed = rows_needed(agencies, area.width);
-    // Blank lines are for those who have room for them.
+    // A low terminal has no room for blank lines.
     let gap = u16::from(area.height >= 20);
     let rest = area.height.saturating_sub(1 + SUMMARY + 3 * gap);
     let agencies_have = needed.min(rest.saturating_sub(EVENTS));
@@ -62,7 +61,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History, now: DateTime
     match (&history.silent, history.latest()) {
         (Some((since, _)), _) => {
             let seconds = (now - *since).num_milliseconds().max(0);
-            #[expect(clippy::cast_precision_loss, reason = "milliseconds of a time that is looked at")]
+            #[expect(clippy::cast_precision_loss, reason = "no server is down for that many milliseconds")]
             let silent = long_time(seconds as f64 / 1000.0);
             spans.push(Span::styled(format!("  no answer for {silent}"), theme.bad()));
         }
@@ -98,22 +97,22 @@ fn named(name: &str, theme: Theme, spans: impl IntoIterator<Item = Span<'static>
     line
 }
 
-/// A part of a line, a few columns behind the one before.
+/// A further part of a line, with some space before it.
 fn next(text: &str, style: Style) -> Span<'static> {
     Span::styled(format!("   {text}"), style)
 }
 
-/// So many of something that takes an s.
+/// A number with a noun whose plural takes an s.
 fn counted(count: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(count), plural(count, "", "s"))
 }
 
 fn bets_line(status: &Status, history: &History, theme: Theme) -> Line<'static> {
     let per_second = history.rate().map_or_else(|| "-".to_owned(), rate);
-    let goes = history.rate().is_some_and(|rate| rate > 0.0);
+    let is_busy = history.rate().is_some_and(|rate| rate > 0.0);
     let spans = [
         Span::styled(format!("{} stored", grouped(status.bets)), STRONG),
-        next(&format!("{per_second}/s"), if goes { theme.busy() } else { theme.faint() }),
+        next(&format!("{per_second}/s"), if is_busy { theme.busy() } else { theme.faint() }),
         next(&counted(status.batches, "message"), theme.faint()),
     ];
     named("bets", theme, spans)
@@ -178,14 +177,14 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, history: &History, theme: Them
 mod tests {
     use super::*;
     use crate::lottery::Draw;
-    use crate::status::samples;
+    use crate::status::samples::{self, status_at as at};
     use chrono::TimeDelta;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
     const PLAIN: Theme = Theme { colours: false };
 
-    /// What stands on a terminal of that size, line by line.
+    /// The lines that a terminal of that size shows.
     fn screen(history: &History, now: DateTime<Local>, width: u16, height: u16) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, history, now, PLAIN)).unwrap();
@@ -197,16 +196,12 @@ mod tests {
     fn history(statuses: impl IntoIterator<Item = Status>) -> History {
         let mut history = History::new("here:12345");
         for status in statuses {
-            history.take(Local::now(), Ok(status));
+            history.add(Local::now(), Ok(status));
         }
         history
     }
 
-    fn at(uptime_seconds: f64, agencies: &[(u64, bool)]) -> Status {
-        Status { uptime_seconds, ..samples::status(agencies) }
-    }
-
-    /// The numbers of the agencies on the screen, from left to right and from top to bottom.
+    /// The numbers of the agencies on the screen, line by line.
     fn numbers(screen: &[String]) -> Vec<u16> {
         let words = screen.iter().filter(|line| line.contains(['━', '─']) && !line.contains(" of "));
         let words = words.flat_map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -222,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_contest_stands_whole_in_the_order_of_its_agencies() {
+    fn a_small_contest_is_shown_whole_in_the_order_of_its_agencies() {
         let history = history([
             at(10.0, &[(1000, false), (500, false), (0, true)]),
             at(12.0, &[(1500, false), (500, false), (0, true)]),
@@ -242,9 +237,9 @@ mod tests {
     }
 
     #[test]
-    fn of_many_agencies_those_that_stand_worst_come_first_and_the_others_are_summed_up() {
-        // Agencies 1 to 100 have ended; of the others those whose number ends in 0 stand still; all others go forward, the
-        // higher their number the farther they are.
+    fn of_many_agencies_those_furthest_behind_come_first_and_the_rest_is_summed_up() {
+        // Agencies 1 to 100 have ended. Of the others, those whose number ends in 0 are idle; the rest is busy, and has more
+        // bets the higher its number.
         let agencies = |more: u64| -> Vec<(u64, bool)> {
             let each = |number: u64| match number {
                 1..=100 => (5000, true),
@@ -258,7 +253,7 @@ mod tests {
         let mut shown = numbers(&screen);
         shown.sort_unstable();
         assert_eq!(shown, (11..27).map(|tens| tens * 10).collect::<Vec<u16>>(), "{screen:#?}");
-        assert!(screen.iter().any(|line| line.contains("those that stand worst first")));
+        assert!(screen.iter().any(|line| line.contains("those furthest behind first")));
         let rest = 100 * 5000
             + 24 * 2000
             + (101..=500).filter(|number| number % 10 != 0).map(|n| n + 1).sum::<u64>();
@@ -267,10 +262,10 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_not_there_is_seen_at_once_and_what_was_known_stays() {
+    fn a_lost_server_is_shown_at_once_and_its_last_status_stays() {
         let mut history = history([at(10.0, &[(1000, false)])]);
         let now = Local::now();
-        history.take(now, Err("Connection refused".to_owned()));
+        history.add(now, Err("Connection refused".to_owned()));
         let screen = screen(&history, now + TimeDelta::seconds(7), 80, 24);
         assert!(screen[0].contains("no answer for 7 s"), "{screen:#?}");
         assert!(screen.iter().any(|line| line.contains("1,000 stored")));
@@ -278,19 +273,19 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_stands_where_it_hides_nothing() {
+    fn the_clock_is_shown_only_where_it_hides_nothing() {
         let mut history = history([at(10.0, &[(1000, false)])]);
         let now = Local::now();
         let has_clock = |history: &History, width| screen(history, now, width, 24)[0].contains("q leaves");
         // ` loteria here:12345  up 10 s` has 28 columns, the clock 21.
         assert!(has_clock(&history, 49) && !has_clock(&history, 48));
         assert!(screen(&history, now, 40, 24)[0].ends_with("here:12345  up 10 s"));
-        history.take(now, Err("Connection refused".to_owned()));
+        history.add(now, Err("Connection refused".to_owned()));
         assert!(screen(&history, now, 40, 24)[0].ends_with("here:12345  no answer for 0 s"));
     }
 
     #[test]
-    fn the_draw_is_told() {
+    fn the_draw_is_shown() {
         let draw = Some(Draw { at: "2026-01-01T00:00:00-03:00".into(), agencies: 1, winning_number: 7574 });
         let history = history([Status { drawn: true, draw, ..at(10.0, &[(1000, true)]) }]);
         let screen = screen(&history, Local::now(), 80, 24);

@@ -4,10 +4,8 @@
 //! YYYY-MM-DD HH:MM:SS LEVEL    action: NAME | result: success|fail|in_progress | key: value | ...
 //! ```
 //!
-//! The tools that read it take each line apart at every `|` and each field at its first `:`. So whatever is in a
-//! value, a line stays one line and a field one field: `|`, control characters and line separators are escaped.
-//!
-//! Or one JSON object per event, with the same keys and `time` and `level` before them: see [`Format`].
+//! Its readers split a line at every `|` and a field at its first `:`. So in a value `|`, control characters and line
+//! separators are escaped. With [`Format::Json`] a line is a JSON object with the same keys, behind `time` and `level`.
 
 mod line;
 
@@ -21,31 +19,30 @@ use chrono::{FixedOffset, Local, Utc};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use line::line;
-pub use line::{Format, one_line};
+pub(crate) use line::{Format, one_line};
 
-/// How much an event matters. The names are those of Python's `logging`.
+/// The severity of an event. The names are those of Python's `logging`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
-    /// For whoever looks for a fault: a line per batch.
+    /// Details, such as a line per batch.
     Debug,
     /// The story of the contest.
     Info,
-    /// Something to look at; the server goes on as it should.
+    /// An operator should look at it; the server goes on.
     Warning,
-    /// Something went wrong, and somebody was refused for it.
+    /// Something failed, and a client was refused because of it.
     Error,
-    /// The process ends for it.
+    /// The process ends because of it.
     Critical,
 }
 
-/// All levels, from the most talkative on.
-pub const LEVELS: [Level; 5] = [Level::Debug, Level::Info, Level::Warning, Level::Error, Level::Critical];
+/// All levels, least severe first.
+pub(crate) const LEVELS: [Level; 5] =
+    [Level::Debug, Level::Info, Level::Warning, Level::Error, Level::Critical];
 
 impl Level {
-    /// The level's name in the log and in the configuration.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Debug => "DEBUG",
             Self::Info => "INFO",
@@ -57,8 +54,7 @@ impl Level {
 
     /// The level of that name, in any case. `WARN` (Python) and `NOTICE` (Go) mean WARNING: no line has a level between INFO
     /// and WARNING.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         let name = if ["WARN", "NOTICE"].iter().any(|other| name.eq_ignore_ascii_case(other)) {
             "WARNING"
         } else {
@@ -68,14 +64,11 @@ impl Level {
     }
 }
 
-/// How an action ended.
+/// The `result` of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was done.
     Success,
-    /// It was not done.
     Fail,
-    /// It is not done yet.
     InProgress,
 }
 
@@ -89,23 +82,22 @@ impl Display for Outcome {
     }
 }
 
-/// One field of an event: its key and its value. A key is a word, and none of `time`, `level`, `action`, `result` and
-/// `source`.
-pub type Field<'a> = (&'a str, &'a dyn Display);
+/// A field of an event: key and value. A key is one word, but not `time`, `level`, `action`, `result` or `source`.
+pub(crate) type Field<'a> = (&'a str, &'a dyn Display);
 
-/// The environment variable that tells the form of the lines, for all processes of this program alike.
-pub const LOG_FORMAT: &str = "LOG_FORMAT";
+/// The environment variable that selects the format, for all commands.
+pub(crate) const LOG_FORMAT: &str = "LOG_FORMAT";
 
 static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Info as u8);
-/// The offset of local time that this process stays at, in seconds.
-static OFFSET: AtomicI32 = AtomicI32::new(UNKNOWN);
-const UNKNOWN: i32 = i32::MIN;
+/// The frozen offset of local time in seconds. No real offset is `NOT_FROZEN`.
+static OFFSET: AtomicI32 = AtomicI32::new(NOT_FROZEN);
+const NOT_FROZEN: i32 = i32::MIN;
 static IS_JSON: AtomicBool = AtomicBool::new(false);
-static BETWEEN: OnceLock<Box<Between>> = OnceLock::new();
+static WRAPPER: OnceLock<Box<Wrapper>> = OnceLock::new();
 
-/// Starts the log of this process, at level INFO, and makes a panic one line of it. To be called once, before the
-/// first event; children that are forked go on with it. Its form is the environment's, as nothing else is known yet.
-pub fn start() {
+/// Start the log at level INFO, and log panics. Call this once, before the first event. Forked children inherit it. The
+/// format comes from the environment until the configuration has been read.
+pub(crate) fn start() {
     if let Some(format) = std::env::var(LOG_FORMAT).ok().and_then(|name| Format::from_name(&name)) {
         set_format(format);
     }
@@ -132,34 +124,28 @@ pub fn start() {
     }));
 }
 
-/// Lets only events of that level and above through, from now on.
-pub fn set_level(level: Level) {
+pub(crate) fn set_level(level: Level) {
     THRESHOLD.store(level as u8, Ordering::Relaxed);
 }
 
-/// Writes lines of that form, from now on.
-pub fn set_format(format: Format) {
+pub(crate) fn set_format(format: Format) {
     IS_JSON.store(format == Format::Json, Ordering::Relaxed);
 }
 
 fn format() -> Format {
     if IS_JSON.load(Ordering::Relaxed) { Format::Json } else { Format::Text }
 }
-
-/// The present offset of local time.
-#[must_use]
-pub fn local_offset() -> FixedOffset {
+pub(crate) fn local_offset() -> FixedOffset {
     *Local::now().offset()
 }
 
-/// Keeps this process at an offset of local time. For a process that is about to lose the right to open files, the one
-/// with the time zone included.
-pub fn freeze_offset(offset: FixedOffset) {
+/// Use this offset of local time from now on. For a process that is about to lose access to the time zone's file.
+pub(crate) fn freeze_offset(offset: FixedOffset) {
     OFFSET.store(offset.local_minus_utc(), Ordering::Relaxed);
 }
 
-/// Writes one event.
-pub fn event(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>]) {
+/// Write one event.
+pub(crate) fn event(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>]) {
     if (level as u8) < THRESHOLD.load(Ordering::Relaxed) {
         return;
     }
@@ -174,35 +160,33 @@ pub fn event(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>])
             log::log!(severity, "{}", line(format(), level, action, outcome, fields));
         }
     };
-    match BETWEEN.get() {
-        Some(between) => between(&mut write),
+    match WRAPPER.get() {
+        Some(wrapper) => wrapper(&mut write),
         None => write(),
     }
 }
 
-/// Something that has to stop for a moment so that a line can be written: it calls what it is given once.
-pub type Between = dyn Fn(&mut dyn FnMut()) + Send + Sync;
+/// Calls its argument once, which writes a line.
+pub(crate) type Wrapper = dyn Fn(&mut dyn FnMut()) + Send + Sync;
 
-/// Has every line written from within `between`: what else is drawn on the same terminal steps aside for it. Only the
-/// first call counts.
-pub fn write_between(between: Box<Between>) {
-    BETWEEN.get_or_init(|| between);
+/// Write every line from within `wrapper`, which can hide a progress bar meanwhile. Only the first call has an effect.
+pub(crate) fn write_through(wrapper: Box<Wrapper>) {
+    WRAPPER.get_or_init(|| wrapper);
 }
 
-/// How long a line waits for a log that is not read, before it is left out.
+/// How long to wait for the reader of a full pipe before a line is dropped, in milliseconds.
 const READER_PATIENCE: u8 = 100;
 
-/// Whether a line can be written without waiting for ever: who reads a pipe may have stopped, and the server has to go on,
-/// and to end when it is told to.
+/// Whether standard error takes a line in time. The reader of a pipe may have stopped, and must not stop the server.
 fn reader_takes_lines() -> bool {
     let error = std::io::stderr();
     let mut output = [PollFd::new(error.as_fd(), PollFlags::POLLOUT)];
-    // A confined handler can't poll, and simply writes; it is killed if it does not end.
+    // A confined handler may not poll, and simply writes. If it blocks, the acceptor kills it at the end.
     poll(&mut output, READER_PATIENCE) != Ok(0)
 }
 
-/// An event of level INFO.
-pub fn info(action: &str, outcome: Outcome, fields: &[Field<'_>]) {
+/// Write an event of level INFO.
+pub(crate) fn info(action: &str, outcome: Outcome, fields: &[Field<'_>]) {
     event(Level::Info, action, outcome, fields);
 }
 

@@ -1,0 +1,38 @@
+//! Why a demo fails.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use thiserror::Error;
+
+use crate::lottery::AgencyId;
+use crate::sample::SampleError;
+use crate::status::StatusError;
+
+#[derive(Debug, Error)]
+pub(crate) enum DemoError {
+    #[error("{} holds a bets.csv already: give another --dir", .0.display())]
+    FolderInUse(PathBuf),
+    #[error("{}: {error}", .path.display())]
+    File { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("interrupted")]
+    Interrupted,
+    #[error("the server ended ({status}): {last_line}")]
+    ServerEnded { status: ExitStatus, last_line: String },
+    #[error("the server does not listen: {last_line}")]
+    NotListening { last_line: String },
+    #[error("the server does not tell its status: {0}")]
+    Status(#[from] StatusError),
+    #[error("agency {agency} ended ({status}): {last_line}")]
+    AgencyEnded { agency: AgencyId, status: ExitStatus, last_line: String },
+    #[error("the log of agency {0} does not say how many of its bets won")]
+    NoWinners(AgencyId),
+    /// What the processes said differs from the file of bets.
+    #[error("agency {agency}: bets.csv has {counted}, but should have {told}")]
+    Disagreement { agency: AgencyId, counted: String, told: String },
+}
