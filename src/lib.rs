@@ -46,7 +46,7 @@
 //! | the messages between the processes | `ipc` |
 //! | every `unsafe` block | `system` |
 //! | the wire format | `protocol` |
-//! | how to add a setting | add a row to the table in `config`, use its field, and document it in `README.md` (a test compares the two) and `config.ini` |
+//! | how to add a setting | add a row to the table in `config`, use its field, and document it in `README.md` and `config.ini` (a test compares the three) |
 //! | how to add a log line | call `logging::event` and add a row to `docs/operations.md`; a test compares them |
 
 pub mod agency;

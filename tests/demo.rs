@@ -5,9 +5,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{ChildStdout, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 
-use common::{Running, loteria, output, processes, text, until};
+use common::program::PROGRAM;
+use common::{Running, free_port, loteria, output, processes, text, until};
 use nix::sys::signal::Signal;
 
 /// A running demo in a folder of its own.
@@ -161,4 +162,26 @@ fn a_folder_with_bets_is_refused() {
     let output = output(&mut loteria(&["demo", "--dir", folder.path().to_str().unwrap()]));
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("bets.csv"));
+}
+
+#[test]
+fn the_five_lines_of_the_readme_run_a_contest() {
+    let readme = include_str!("../README.md");
+    let (_, section) = readme.split_once("\n## Run a contest\n").unwrap();
+    let (_, code) = section.split_once("```sh\n").unwrap();
+    let (lines, _) = code.split_once("```").unwrap();
+    assert_eq!(lines.lines().count(), 5);
+    let port = free_port().to_string();
+    let script = format!("set -e\ntrap 'kill $(jobs -p)' EXIT\n{}", lines.replace("12345", &port));
+    let folder = tempfile::tempdir().unwrap();
+    let programs = Path::new(PROGRAM).parent().unwrap().display();
+    let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).current_dir(folder.path()).env("PATH", path).env("SERVER_PORT", &port);
+    let output = output(&mut command);
+    let (out, error) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{out}{error}");
+    for part in ["agencies ended    2 of 2\nbets stored       2000\n", "bets.csv.state agrees"] {
+        assert!(out.contains(part), "{part}\n{out}{error}");
+    }
 }
