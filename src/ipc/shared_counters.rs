@@ -1,43 +1,34 @@
-//! What acceptor and handlers count for the operators, in memory that all of the server's processes share.
+//! What acceptor and handlers count for STATUS, in memory that they share.
 //!
-//! A handler that was taken over can write any number here, so these are statistics and nothing else: no decision
-//! hangs on them, and every value of every one of them is taken as it is. A handler touches the memory only when it
-//! refuses something, or is asked for a status.
+//! A handler that was taken over can write any number here, so nothing depends on these counters.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::system::shared_words::SharedWords;
 
-/// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counter {
-    /// Connections accepted since the server started; written by the acceptor alone.
+    /// Connections accepted since the server started. Only the acceptor writes it.
     Connections,
-    /// Handlers that live; written by the acceptor alone.
+    /// Living handlers. Only the acceptor writes it.
     Handlers,
-    /// Clients that the acceptor sent away, as there was no descriptor, memory or process for them.
+    /// Clients that the acceptor rejected because the system had no descriptor, memory or process for them.
     Busy,
-    /// Refused by a handler: what the protocol does not allow.
+    /// Messages that break the protocol, refused by a handler.
     Protocol,
-    /// Refused by a handler: bets that are malformed, or of an agency that may not bring them.
+    /// Bets that are malformed or of a wrong agency, refused by a handler.
     Bets,
-    /// Refused by a handler: an END or a request for results of an agency that does not take part, or is not the
-    /// session's.
+    /// Messages of an agency that does not take part, or is not the session's, refused by a handler.
     Agency,
 }
 
 const COUNTERS: usize = Counter::Agency as usize + 1;
 
-/// The counters.
 #[derive(Debug)]
 pub struct SharedCounters(SharedWords<COUNTERS>);
 
 impl SharedCounters {
-    /// All of them 0.
-    ///
-    /// # Errors
-    /// ENOMEM.
     pub fn new() -> io::Result<Self> {
         Ok(Self(SharedWords::new()?))
     }
@@ -46,22 +37,18 @@ impl SharedCounters {
         self.0.all().get(counter as usize)
     }
 
-    /// One more.
     pub fn add(&self, counter: Counter) {
         if let Some(word) = self.word(counter) {
             word.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// So many now.
     pub fn set(&self, counter: Counter, value: u64) {
         if let Some(word) = self.word(counter) {
             word.store(value, Ordering::Relaxed);
         }
     }
 
-    /// How many.
-    #[must_use]
     pub fn get(&self, counter: Counter) -> u64 {
         self.word(counter).map_or(0, |word| word.load(Ordering::Relaxed))
     }
@@ -72,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_counts_for_itself_and_none_minds_a_false_number() {
+    fn each_counter_is_separate_and_wraps_around() {
         let counters = SharedCounters::new().unwrap();
         counters.add(Counter::Agency);
         counters.set(Counter::Bets, u64::MAX);

@@ -62,7 +62,7 @@ impl Acceptor<'_> {
     /// Forks their process.
     pub(super) fn fork_metrics(&self, replies: OwnedFd) -> io::Result<Pid> {
         let Some(Metrics { listener, .. }) = &self.metrics else { return Err(ErrorKind::NotFound.into()) };
-        let view = self.view();
+        let view = self.context();
         let (queue, signals) = (&self.inherited.sender, &self.signals);
         let channels = Channels { listener, queue, replies, signals };
         // With standard input and output in their places no scraper's socket can get their numbers.

@@ -16,9 +16,8 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use self::scraper::Scraper;
-use super::inquiry::{Inquiry, Step};
-use super::view::ServerView;
-use crate::ipc::reply_pipe::{PipeState, ReplyReader};
+use super::handler::{HandlerContext, StatusQuery};
+use crate::ipc::reply_pipe::PipeState;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Level, Outcome, event};
 use crate::status::prometheus;
@@ -53,7 +52,7 @@ const FIRST_SCRAPER: u64 = 4;
 
 /// The process, from its first to its last act. Returns its exit status.
 #[must_use]
-pub fn run(channels: &Channels<'_>, view: &ServerView<'_>) -> i32 {
+pub fn run(channels: &Channels<'_>, view: &HandlerContext<'_>) -> i32 {
     logging::freeze_offset(view.offset);
     let served = Metrics::new(channels, view).and_then(|metrics| {
         view.confinement.enter_service(view.acceptor, DESCRIPTORS)?;
@@ -72,10 +71,10 @@ struct Metrics<'a> {
     listener: &'a TcpListener,
     signals: &'a Signals,
     storage: StorageClient<'a>,
-    view: &'a ServerView<'a>,
+    view: &'a HandlerContext<'a>,
     epoll: Epoll,
     /// What is being asked of the storage service: the number of the request.
-    inquiry: Option<(u32, Inquiry)>,
+    inquiry: Option<StatusQuery>,
     waits_for_queue: bool,
     /// In places of their own, as the place tells whose an event is.
     scrapers: [Option<Scraper>; SCRAPERS],
@@ -83,10 +82,8 @@ struct Metrics<'a> {
 }
 
 impl<'a> Metrics<'a> {
-    fn new(channels: &'a Channels<'a>, view: &'a ServerView<'a>) -> io::Result<Self> {
-        let mut replies = ReplyReader::new(channels.replies.as_fd());
-        let token = replies.take_token()?;
-        let storage = StorageClient::new(token, channels.queue, replies);
+    fn new(channels: &'a Channels<'a>, view: &'a HandlerContext<'a>) -> io::Result<Self> {
+        let storage = StorageClient::new(channels.queue, channels.replies.as_fd())?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let readable = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
         epoll.add(channels.listener, readable(LISTENER))?;
@@ -205,8 +202,9 @@ impl<'a> Metrics<'a> {
     fn ask(&mut self) -> io::Result<()> {
         let wanted = self.scrapers.iter().flatten().any(Scraper::is_asking);
         if wanted && self.inquiry.is_none() {
-            let (inquiry, request) = Inquiry::of_totals();
-            self.inquiry = Some((self.storage.ask(request)?, inquiry));
+            let query = StatusQuery::default();
+            self.storage.ask(query.request())?;
+            self.inquiry = Some(query);
         } else if self.storage.is_sending() {
             self.storage.send()?;
         }
@@ -223,15 +221,17 @@ impl<'a> Metrics<'a> {
     /// Takes what the storage service says. False where it has ended.
     fn take_replies(&mut self) -> io::Result<bool> {
         let state = self.storage.fill()?;
-        while let Some((head, bulk)) = self.storage.next_reply()? {
+        while let Some((reply, bulk)) = self.storage.next_reply()? {
             let bulk = bulk.to_vec();
-            let inquiry = match self.inquiry.take() {
-                Some((id, inquiry)) if id == head.id => inquiry,
-                _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "a reply to no question")),
+            let Some(mut query) = self.inquiry.take() else {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a reply to no question"));
             };
-            match inquiry.take(head.reply, &bulk, self.view)? {
-                Step::Ask(inquiry, request) => self.inquiry = Some((self.storage.ask(request)?, inquiry)),
-                Step::Done(status) => self.answer(&prometheus::text(&status))?,
+            match query.take(reply, &bulk, self.view)? {
+                None => {
+                    self.storage.ask(query.request())?;
+                    self.inquiry = Some(query);
+                }
+                Some(status) => self.answer(&prometheus::text(&status))?,
             }
         }
         Ok(state == PipeState::Open)
