@@ -24,15 +24,15 @@
 //! |---|---|
 //! | [`agency::session`] | a row of the agency's file becomes a record of a frame |
 //! | [`server::acceptor`] | accepts the connection, tells storage of it, forks the handler |
-//! | [`server::handler::event_loop`] | waits for bytes; [`protocol::frame`] cuts them into frames |
+//! | `server::handler::event_loop` | waits for bytes; [`protocol::frame`] splits them into frames |
 //! | [`protocol::message`], [`protocol::record`], [`lottery::bet`] | the frame becomes a message, its records become bets |
-//! | [`server::handler::session`] or [`classic`](server::handler::classic) | the bets become rows ([`lottery::row`]) of a request |
-//! | [`ipc::storage_client`], [`ipc::request_queue`], [`system::mqueue`] | the request goes into the queue, in parts |
+//! | `server::handler::policy` | decides what the message means; the bets become rows ([`lottery::row`]) of a request |
+//! | `ipc::storage_client`, [`ipc::request_queue`], [`system::mqueue`] | the request goes into the queue, in parts |
 //! | [`server::storage`], [`clients`](server::storage::clients) | the parts become a request again, in another process |
 //! | [`server::storage::ledger`], [`batch`](server::storage::batch), [`contest`](server::storage::contest) | the request is decided, its rows are checked and join the group |
 //! | [`server::storage::bet_log`], [`disk`](server::storage::disk) | the group is written and synced |
 //! | [`server::storage::answer`], [`ipc::reply_pipe`] | what the group came to is looked up, and the reply goes back to the handler |
-//! | [`server::handler::dialog`], then `session` or `classic` again | it is logged, and becomes a message to the client |
+//! | `server::handler::conversation` | the reply is logged, and becomes a message to the client |
 //!
 //! # Where each concept lives
 //!
@@ -46,7 +46,7 @@
 //! | request; reply, and the page of a long one | [`ipc::request_queue`], [`ipc::reply_pipe`] |
 //! | client, as storage and acceptor know it; its token | [`ipc::client`] |
 //! | group: what one sync puts on disk | [`server::storage::ledger`] |
-//! | handler; child | [`server::handler`], `server::acceptor::children` |
+//! | handler; child | `server::handler`, `server::acceptor::children` |
 //! | limits: settings; what a handler may do | [`config`], [`confinement`] |
 //! | clock | what waits goes by `Instant`. The time of day is what people see: in the log ([`logging`]), the draw, the live view, and the date of an answer over HTTP |
 

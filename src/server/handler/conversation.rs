@@ -51,12 +51,19 @@ enum Query {
 /// How far a result is.
 #[derive(Debug, Clone, Copy)]
 enum ResultStage {
-    /// Storage answers at once. If the draw has not been made, the client may want to `wait`.
+    /// Storage answers at once. If the draw has not been made, the client either `wait`s for it or is told so. Asking this
+    /// first lets a client that half-closes behind an `AWAIT_RESULT` get the result if the draw has been made.
     First { wait: bool },
     /// Storage answers once the draw has been made.
     AwaitDraw,
     /// Storage sends the page that begins at this byte.
     Page { offset: u64 },
+}
+
+impl ResultStage {
+    fn offset(self) -> u64 {
+        if let Self::Page { offset } = self { offset } else { 0 }
+    }
 }
 
 impl PendingReply {
@@ -270,30 +277,30 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    fn ask_query(&mut self, mut query: Query, connection: &mut Connection<'_>) -> io::Result<()> {
-        let request = match &mut query {
-            Query::Status(query) => query.request(),
-            Query::Result(agency, stage) => {
-                let agency = *agency;
-                // After the draw storage is asked for the result at once, not to wait for it: so a client that half-closed
-                // gets the result after the draw, and is closed before it.
-                if let ResultStage::First { wait } = *stage
-                    && self.context.finished.some_unfinished(self.context.agencies)
-                {
-                    if !wait {
-                        self.send_in_progress(agency, connection);
-                        return Ok(());
-                    }
-                    *stage = ResultStage::AwaitDraw;
+    fn ask_query(&mut self, query: Query, connection: &mut Connection<'_>) -> io::Result<()> {
+        match query {
+            Query::Result(agency, ResultStage::First { wait })
+                if self.context.finished.some_unfinished(self.context.agencies) =>
+            {
+                if wait {
+                    return self.ask_result(agency, ResultStage::AwaitDraw);
                 }
-                match *stage {
-                    ResultStage::First { .. } => Request::Result { agency, offset: 0 },
-                    ResultStage::AwaitDraw => Request::AwaitResult { agency },
-                    ResultStage::Page { offset } => Request::Result { agency, offset },
-                }
+                self.send_in_progress(agency, connection);
+                Ok(())
+            }
+            Query::Result(agency, stage) => self.ask_result(agency, stage),
+            Query::Status(query) => self.ask(query.request(), Question::Query(Query::Status(query))),
+        }
+    }
+
+    fn ask_result(&mut self, agency: AgencyId, stage: ResultStage) -> io::Result<()> {
+        let request = match stage {
+            ResultStage::AwaitDraw => Request::AwaitResult { agency },
+            ResultStage::First { .. } | ResultStage::Page { .. } => {
+                Request::Result { agency, offset: stage.offset() }
             }
         };
-        self.ask(request, Question::Query(query))
+        self.ask(request, Question::Query(Query::Result(agency, stage)))
     }
 
     fn answer_result(
@@ -305,17 +312,14 @@ impl<'a> Conversation<'a> {
         connection: &mut Connection<'_>,
     ) -> io::Result<()> {
         match (reply, stage) {
-            (&Reply::ResultPage { total }, ResultStage::Page { offset }) => {
-                self.send_page(agency, offset, total, bulk, connection);
+            (&Reply::ResultPage { total }, _) => {
+                self.send_page(agency, stage.offset(), total, bulk, connection);
             }
-            (&Reply::ResultPage { total }, _) => self.send_page(agency, 0, total, bulk, connection),
             (Reply::NotDrawn, ResultStage::First { wait: false }) => {
                 self.send_in_progress(agency, connection);
             }
             (Reply::NotDrawn, _) if connection.is_half_closed => self.close(CLOSED_WHILE_AWAITING),
-            (Reply::NotDrawn, _) => {
-                return self.ask_query(Query::Result(agency, ResultStage::AwaitDraw), connection);
-            }
+            (Reply::NotDrawn, _) => return self.ask_result(agency, ResultStage::AwaitDraw),
             (other, _) => {
                 let error = refusal(other).unwrap_or_default();
                 Subject::Result(agency.get().into()).log(self.ip, self.mode.level(), Some(&error));

@@ -37,9 +37,11 @@ impl Subject {
 }
 
 fn log(level: Level, action: &str, fields: &[Field<'_>], error: Option<&str>) {
-    match &error {
-        None => event(level, action, Outcome::Success, fields),
-        Some(error) => event(level, action, Outcome::Fail, &[fields, &[("error", error)]].concat()),
+    if let Some(error) = &error {
+        let fields = [fields, &[("error", error)]].concat();
+        event(level, action, Outcome::Fail, &fields);
+    } else {
+        event(level, action, Outcome::Success, fields);
     }
 }
 
