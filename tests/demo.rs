@@ -174,7 +174,7 @@ fn the_five_lines_of_the_readme_run_a_contest() {
     let port = free_port().to_string();
     let script = format!("set -e\ntrap 'kill $(jobs -p)' EXIT\n{}", lines.replace("12345", &port));
     let folder = tempfile::tempdir().unwrap();
-    let programs = Path::new(PROGRAM).parent().unwrap().display();
+    let programs = Path::new(&*PROGRAM).parent().unwrap().display();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("bash");
     command.args(["-c", &script]).current_dir(folder.path()).env("PATH", path).env("SERVER_PORT", &port);

@@ -1,26 +1,25 @@
-//! What a client is called: by a secret between the storage service and its handler, and by its number elsewhere.
+//! The two names of a client: a secret token between storage and the client's handler, and a serial number elsewhere.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Names one client to the storage service: whoever knows it speaks for the client. It is random, and only the storage
-/// service and that client's handler know it. The acceptor draws it in memory that no child gets (`WipeOnForkPage`), and calls
-/// the client by its [`ClientSerial`], which is no secret.
+/// The secret that identifies a client to storage: whoever knows it can make requests as that client. It is random, and
+/// only storage and the client's handler keep it. The acceptor draws it in memory that no child inherits, and names the
+/// client by its [`ClientSerial`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ClientToken(u128);
 
 impl ClientToken {
-    /// How many bytes it has.
+    /// The length in bytes.
     pub const LEN: usize = 16;
 
-    /// The token that was drawn as these bytes.
+    /// Turns the bytes that the acceptor drew into a token.
     #[must_use]
     pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(u128::from_le_bytes(bytes))
     }
 
-    /// A new one, for a test.
     #[cfg(test)]
     pub(crate) fn random() -> Self {
         let mut bytes = [0; Self::LEN];
@@ -29,11 +28,11 @@ impl ClientToken {
     }
 }
 
-/// Counts the clients of a server.
+/// Numbers the clients of a server. Not a secret.
 pub type ClientSerial = u64;
 
 impl fmt::Debug for ClientToken {
-    /// Never the token itself: whoever knows it can speak for the client.
+    /// Hides the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientToken(..)")
     }

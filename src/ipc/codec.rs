@@ -1,18 +1,18 @@
-//! How the heads of messages between the processes are written: the only user of `bincode`.
+//! Encodes and decodes the heads of messages between processes. The only user of `bincode`.
 //!
-//! A message is a head, written by `bincode`, and after it bulk bytes as they are (rows, documents), which are never
-//! copied one by one. All of it is between processes of one executable, so nothing here is a format to keep.
+//! A message is a head in `bincode`'s encoding, followed by bulk bytes (rows, documents), which are copied as a block. Both
+//! sides run the same executable, so the format may change with every release.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// The most bytes that a head takes. A reply of no more than these is a short one: see [`super::reply_pipe`].
+/// The longest head in bytes. A reply up to this length is a short one: see [`super::reply_pipe`].
 pub const MAX_HEAD: usize = 64;
 
-/// A message that can't be read: the other process is not what it should be.
+/// A message that cannot be decoded: the other process is broken or hostile.
 #[derive(Debug, Error)]
-#[error("a message between the server's processes makes no sense: {0}")]
+#[error("a malformed message from another process of the server: {0}")]
 pub struct BadMessage(String);
 
 impl From<BadMessage> for std::io::Error {
@@ -21,14 +21,14 @@ impl From<BadMessage> for std::io::Error {
     }
 }
 
-/// The most memory that reading a head may take, in bytes: a text's length is not believed before it is checked.
-const MAX_READ: usize = 4096;
+/// The most memory in bytes that decoding a head may allocate, whatever length it claims for a text.
+const MAX_DECODED: usize = 4096;
 
 fn format() -> impl bincode::config::Config {
-    bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX_READ>()
+    bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX_DECODED>()
 }
 
-/// Writes a head at the start of `out`; returns its length.
+/// Encodes a head at the start of `out`. Returns its length.
 ///
 /// # Errors
 /// `out` is too short.
@@ -36,10 +36,10 @@ pub fn encode(head: &impl Serialize, out: &mut [u8]) -> Result<usize, BadMessage
     bincode::serde::encode_into_slice(head, out, format()).map_err(|error| BadMessage(error.to_string()))
 }
 
-/// Reads a head at the start of `bytes`; returns it, and what follows it.
+/// Decodes the head at the start of `bytes`. Returns it and the bytes behind it.
 ///
 /// # Errors
-/// There is none.
+/// `bytes` do not start with a head of this type.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), BadMessage> {
     let (head, length) =
         bincode::serde::decode_from_slice(bytes, format()).map_err(|error| BadMessage(error.to_string()))?;
@@ -57,7 +57,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_head_is_read_back_and_the_bulk_behind_it_is_left() {
+    fn decoding_returns_the_head_and_the_bulk_behind_it() {
         let head = PartHead {
             client: ClientToken::random(),
             id: 7,
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_not_there_is_an_error_and_not_an_allocation() {
+    fn a_claimed_length_without_its_bytes_is_an_error_and_not_an_allocation() {
         let at = "2026-03-01T20:15:00-03:00".to_owned();
         let draw = Some(Draw { at: at.clone(), agencies: 2, winning_number: 7574 });
         let reply = Reply::StatusPage { agencies: 2, ended: 2, bets: 7, draw };
@@ -87,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_a_decoder_panic(bytes: Vec<u8>) {
+        fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
             drop(decode::<PartHead>(&bytes));
             drop(decode::<ReplyHead>(&bytes));
             drop(decode::<ToStorage>(&bytes));

@@ -1,5 +1,5 @@
-//! The socket between acceptor and storage service. Each storage process gets a fresh pair, so nothing that was meant
-//! for a dead one reaches its successor.
+//! The socket between acceptor and storage. Each storage process gets a fresh pair, so no message for a dead one reaches
+//! its successor.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,59 +10,66 @@ use super::client::{ClientSerial, ClientToken};
 use super::codec::{MAX_HEAD, decode, encode};
 use crate::system::fd_passing::{PacketSocket, Received, Sent, packet_socket_pair};
 
-/// What the acceptor tells the storage service.
+/// What the acceptor sends to storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToStorage {
-    /// A client came: its token follows, and the write end of its reply pipe is attached.
+    /// A new client. Its token follows, and the write end of its reply pipe is attached.
     ClientCame(ClientSerial),
-    /// Its handler has ended.
+    /// The client's handler has ended.
     ClientGone(ClientSerial),
     /// Store and answer what the queue holds, then end.
     Stop,
 }
 
-/// What the storage service tells the acceptor.
+/// What storage sends to the acceptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromStorage {
-    /// It has recovered and takes requests.
+    /// Storage has recovered and takes requests.
     Ready {
         /// How many agencies take part.
         agencies: u16,
     },
 }
 
+/// What storage receives from the acceptor.
+#[derive(Debug)]
+pub enum FromAcceptor {
+    /// A new client. The pipe is missing if this process had no descriptor left for it.
+    ClientCame(ClientSerial, ClientToken, Option<OwnedFd>),
+    /// The client's handler has ended.
+    ClientGone(ClientSerial),
+    /// Store and answer what the queue holds, then end.
+    Stop,
+    /// The acceptor has ended.
+    Hangup,
+}
+
 /// The acceptor's end.
 #[derive(Debug)]
 pub struct AcceptorEnd(PacketSocket);
 
-/// The storage service's end.
+/// Storage's end.
 #[derive(Debug)]
 pub struct StorageEnd(PacketSocket);
 
-/// A fresh pair.
-///
-/// # Errors
-/// No descriptors are to be had.
-pub fn control_pair() -> io::Result<(AcceptorEnd, StorageEnd)> {
+/// Makes a fresh pair.
+pub(crate) fn control_pair() -> io::Result<(AcceptorEnd, StorageEnd)> {
     let (one, other) = packet_socket_pair()?;
     Ok((AcceptorEnd(one), StorageEnd(other)))
 }
 
 impl AcceptorEnd {
-    /// Tells the storage service something, without waiting.
-    ///
-    /// # Errors
-    /// The errors of the kernel that are not a `Sent`.
-    pub fn send(&self, message: ToStorage) -> io::Result<Sent> {
+    pub(crate) fn send(&self, message: ToStorage) -> io::Result<Sent> {
         self.send_with(message, &[], None)
     }
 
-    /// Tells the storage service of a client, without waiting. The token is sent from where it is: no copy of it is made
-    /// in this process.
-    ///
-    /// # Errors
-    /// As [`Self::send`].
-    pub fn introduce(&self, client: ClientSerial, token: &[u8], pipe: BorrowedFd<'_>) -> io::Result<Sent> {
+    /// Announces a client to storage. The token is sent from where it lies: this process makes no copy of it.
+    pub(crate) fn announce(
+        &self,
+        client: ClientSerial,
+        token: &[u8],
+        pipe: BorrowedFd<'_>,
+    ) -> io::Result<Sent> {
         self.send_with(ToStorage::ClientCame(client), token, Some(pipe))
     }
 
@@ -72,11 +79,8 @@ impl AcceptorEnd {
         self.0.send([head.get(..length).unwrap_or_default(), bulk], pipe)
     }
 
-    /// What the storage service has said, if it has.
-    ///
-    /// # Errors
-    /// What the kernel says; a message that makes no sense.
-    pub fn receive(&self) -> io::Result<Option<FromStorage>> {
+    /// Receives the next message; `None` if there is none, or storage has ended.
+    pub(crate) fn receive(&self) -> io::Result<Option<FromStorage>> {
         let mut packet = [0; MAX_HEAD];
         match self.0.receive(&mut packet)? {
             Received::Packet(length, _) => Ok(Some(decode(packet.get(..length).unwrap_or_default())?.0)),
@@ -85,51 +89,28 @@ impl AcceptorEnd {
     }
 }
 
-/// What the storage service got from its socket.
-#[must_use]
-#[derive(Debug)]
-pub enum Told {
-    /// A client came; its pipe is missing if there was no descriptor for it.
-    Came(ClientSerial, ClientToken, Option<OwnedFd>),
-    /// A client's handler has ended.
-    Gone(ClientSerial),
-    /// It is time to stop.
-    Stop,
-    /// Nothing more for now.
-    Nothing,
-    /// The acceptor is dead.
-    AcceptorGone,
-}
-
 impl StorageEnd {
-    /// What the acceptor has said, if it has.
-    ///
-    /// # Errors
-    /// What the kernel says; a message that makes no sense.
-    pub fn receive(&self) -> io::Result<Told> {
+    /// Receives the next message; `None` if there is none.
+    pub(crate) fn receive(&self) -> io::Result<Option<FromAcceptor>> {
         let mut packet = [0; MAX_HEAD];
-        Ok(match self.0.receive(&mut packet)? {
-            Received::Packet(length, pipe) => {
-                let (message, token) = decode(packet.get(..length).unwrap_or_default())?;
-                match message {
-                    ToStorage::ClientCame(client) => {
-                        let token = token.try_into().map_err(io::Error::other)?;
-                        Told::Came(client, ClientToken::from_bytes(token), pipe)
-                    }
-                    ToStorage::ClientGone(client) => Told::Gone(client),
-                    ToStorage::Stop => Told::Stop,
-                }
+        let (length, pipe) = match self.0.receive(&mut packet)? {
+            Received::Packet(length, pipe) => (length, pipe),
+            Received::Empty => return Ok(None),
+            Received::PeerGone => return Ok(Some(FromAcceptor::Hangup)),
+        };
+        let (message, token) = decode(packet.get(..length).unwrap_or_default())?;
+        Ok(Some(match message {
+            ToStorage::ClientCame(client) => {
+                let token = ClientToken::from_bytes(token.try_into().map_err(io::Error::other)?);
+                FromAcceptor::ClientCame(client, token, pipe)
             }
-            Received::Empty => Told::Nothing,
-            Received::PeerGone => Told::AcceptorGone,
-        })
+            ToStorage::ClientGone(client) => FromAcceptor::ClientGone(client),
+            ToStorage::Stop => FromAcceptor::Stop,
+        }))
     }
 
-    /// Tells the acceptor something.
-    ///
-    /// # Errors
-    /// The errors of the kernel that are not a `Sent`.
-    pub fn send(&self, message: FromStorage) -> io::Result<Sent> {
+    /// Sends a message, without waiting.
+    pub(crate) fn send(&self, message: FromStorage) -> io::Result<Sent> {
         let mut packet = [0; MAX_HEAD];
         let length = encode(&message, &mut packet)?;
         self.0.send([packet.get(..length).unwrap_or_default(), &[]], None)

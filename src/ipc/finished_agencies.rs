@@ -1,10 +1,9 @@
-//! Which agencies have finished: an array in memory that the storage service and all handlers share, under a robust
-//! mutex of theirs.
+//! Which agencies have finished: an array that storage and all handlers share, under a robust process-shared mutex.
 //!
-//! An entry is one byte per agency, in the order of their numbers. **An entry that is set means that the agency's END
-//! is on disk.** The reverse holds as long as the array is not stale: a storage service that
-//! finds the mutex locked does not wait for it, but marks the array as stale, goes on, and sets the entries later.
-//! Nothing has to be repaired after a process died with the mutex locked: each store to the array is true by itself.
+//! The array has one byte per agency, in the order of their numbers. **If an entry is set, the agency's END is on disk.**
+//! The reverse holds unless the array is marked as stale: when storage finds the mutex locked, it does not wait, but marks
+//! the array as stale and sets the entries later. If a process dies while it holds the mutex, nothing has to be repaired:
+//! each entry is true by itself.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -15,55 +14,34 @@ use crate::lottery::AgencyId;
 use crate::lottery::agency_id::MAX_AGENCIES;
 use crate::system::shared_mutex::SharedMutex;
 
-/// How long a handler waits for the mutex before it asks the storage service instead.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long a handler waits for the mutex before it asks storage instead.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The shared array.
 #[derive(Debug)]
 pub struct FinishedAgencies(SharedMutex);
 
-/// What the array tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finished {
-    /// All have.
-    Yes,
-    /// Some have not, or nobody can say: the storage service knows.
-    Perhaps,
-    /// Some have not.
-    No,
-}
-
 impl FinishedAgencies {
-    /// An array that says nothing yet: it is stale until the storage service has filled it for the first time.
-    ///
-    /// # Errors
-    /// ENOMEM.
+    /// Makes an array that is stale until storage first publishes.
     pub fn new() -> io::Result<Self> {
         let shared = SharedMutex::new(usize::from(MAX_AGENCIES))?;
         shared.flag().store(true, Ordering::SeqCst);
         Ok(Self(shared))
     }
 
-    /// For a handler: whether all of 1..`agencies` have finished.
-    #[must_use]
-    pub fn all_finished(&self, agencies: u16) -> Finished {
-        self.read(|entries| entries.iter().take(agencies.into()).all(|entry| *entry == 1))
-    }
-
-    fn read(&self, question: impl Fn(&[u8]) -> bool) -> Finished {
-        let locked = self.0.lock_within(PATIENCE);
+    /// For handlers: whether some of 1..=`agencies` are known not to have finished. False also if only storage can tell,
+    /// because the array is stale or the mutex is locked.
+    pub fn some_unfinished(&self, agencies: u16) -> bool {
+        let locked = self.0.lock_within(LOCK_TIMEOUT);
         kill_point!("handler_has_mutex");
-        match locked {
-            Ok(Some(entries)) if question(&entries) => Finished::Yes,
-            // The flag is looked at after the entries: the storage service raises it before it answers an END whose
-            // entry it could not set.
-            Ok(Some(_)) if !self.0.flag().load(Ordering::SeqCst) => Finished::No,
-            Ok(_) | Err(_) => Finished::Perhaps,
-        }
+        let Ok(Some(entries)) = locked else { return false };
+        let unfinished = entries.iter().take(agencies.into()).any(|entry| *entry != 1);
+        // Read after the entries: storage marks the array as stale before it answers an END whose entry is not set.
+        unfinished && !self.0.flag().load(Ordering::SeqCst)
     }
 
-    /// For the storage service: sets the entries of the agencies that have finished. False where somebody has the
-    /// mutex, or has ruined it: the array is then marked as stale, and this has to be called again.
+    /// For storage: sets the entries of the agencies that have finished. False if the mutex is locked or damaged: the array
+    /// is then stale until a later call succeeds.
     #[must_use]
     pub fn publish(&self, finished: impl Iterator<Item = AgencyId>) -> bool {
         let Ok(Some(mut entries)) = self.0.try_lock() else {
@@ -90,25 +68,26 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_certain_until_it_was_filled() {
+    fn nothing_is_known_until_storage_publishes() {
         let array = FinishedAgencies::new().unwrap();
-        assert_eq!(array.all_finished(2), Finished::Perhaps);
+        assert!(!array.some_unfinished(3));
         assert!(array.publish([agency(1), agency(2)].into_iter()));
-        assert_eq!(array.all_finished(2), Finished::Yes);
-        assert_eq!(array.all_finished(3), Finished::No);
+        assert!(!array.some_unfinished(2));
+        assert!(array.some_unfinished(3));
     }
 
     #[test]
-    fn while_somebody_holds_the_mutex_only_what_is_set_is_certain() {
+    fn an_array_that_could_not_be_updated_is_stale_until_it_is() {
         let array = FinishedAgencies::new().unwrap();
         assert!(array.publish([agency(1)].into_iter()));
+        assert!(array.some_unfinished(3));
         let held = array.0.try_lock().unwrap().unwrap();
         assert!(!array.publish([agency(2)].into_iter()));
-        assert_eq!(array.all_finished(2), Finished::Perhaps);
+        assert!(!array.some_unfinished(3));
         drop(held);
-        assert_eq!(array.all_finished(1), Finished::Yes);
-        assert_eq!(array.all_finished(2), Finished::Perhaps);
+        assert!(!array.some_unfinished(3));
         assert!(array.publish([agency(1), agency(2)].into_iter()));
-        assert_eq!(array.all_finished(2), Finished::Yes);
+        assert!(array.some_unfinished(3));
+        assert!(!array.some_unfinished(2));
     }
 }

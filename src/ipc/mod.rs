@@ -1,23 +1,23 @@
 //! The typed channels between the server's processes.
 //!
-//! | channel | who writes | who reads | what goes over it | when it ends |
+//! | channel | writer | reader | contents | lifetime |
 //! |---|---|---|---|---|
-//! | request queue: [`request_queue`] | all handlers | storage service | a [`Request`](request_queue::Request) in parts, with its rows | with the server: a new storage service finds what its forerunner left, and drops it, as it knows none of those clients |
-//! | reply pipe, one per client: [`reply_pipe`] | the acceptor the client's token, first of all; then the storage service | that client's handler | a [`Reply`](reply_pipe::Reply) to each request, in their order, with its documents or counts | with the handler; at the storage service's end, which is how the handler learns of that; when the client sends what no honest handler sends |
-//! | control socket, one pair per storage service: [`control`] | acceptor; storage service | the other | [`ToStorage`](control::ToStorage): who came, with token and pipe, who is gone, stop; [`FromStorage`](control::FromStorage): it is ready | with the storage service, or the acceptor: the one that is left sees it |
-//! | finished agencies, an array under a robust mutex: [`finished_agencies`] | storage service | handlers | whose END is on disk | with the server |
-//! | counters, in shared memory, for operators only: [`shared_counters`] | acceptor, handlers | who is asked for a status | how many came, are there, were refused | with the server |
+//! | request queue: [`request_queue`] | all handlers | storage | a [`Request`](request_queue::Request) and its rows, in parts | the server's: a new storage process drops what it finds, because it knows none of those clients |
+//! | reply pipe, one per client: [`reply_pipe`] | acceptor (the client's token), then storage | that client's handler | a [`Reply`](reply_pipe::Reply) to each request, in the order of the requests | until the handler or storage ends; storage also closes it when the client breaks the protocol |
+//! | control socket, one per storage process: [`control`] | acceptor and storage | the other | new clients with token and pipe, gone clients, stop; storage is ready | until one of them ends: the other sees end-of-file |
+//! | finished agencies, an array under a robust mutex: `finished_agencies` | storage | handlers | which ENDs are on disk | the server's |
+//! | counters, in shared memory: `shared_counters` | acceptor, handlers | the handler that answers STATUS | connections, handlers, refusals | the server's |
 //!
-//! [`codec`] writes the heads of messages. [`client`] has a client's names, [`refusal`] why a request is refused,
-//! [`statistics`] what the storage service counts. [`storage_client`] is a handler's view of queue and pipe.
+//! [`codec`] encodes the heads of messages. [`client`] has the names of a client, [`refusal`] the reasons of a refusal,
+//! [`statistics`] what storage counts. `storage_client` is the handler's end of queue and pipe.
 
 pub mod client;
 pub mod codec;
 pub mod control;
-pub mod finished_agencies;
+pub(crate) mod finished_agencies;
 pub mod refusal;
 pub mod reply_pipe;
 pub mod request_queue;
-pub mod shared_counters;
+pub(crate) mod shared_counters;
 pub mod statistics;
-pub mod storage_client;
+pub(crate) mod storage_client;

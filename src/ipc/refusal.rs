@@ -1,4 +1,4 @@
-//! Why the storage service refuses a request: what its client reads, and what operators see counted.
+//! Why storage refuses a request: the text for the client, and the name under which STATUS counts it.
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -7,52 +7,52 @@ use thiserror::Error;
 use crate::lottery::AgencyId;
 use crate::lottery::row::RowError;
 
-/// Why a request was refused. Its text is what the client reads.
+/// Why a request was refused. `Display` gives the text that is sent to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Error)]
 pub enum Refusal {
-    /// The agency does not take part.
+    /// An agency outside 1..=`agencies`.
     #[error("no such agency: the agencies are 1 to {agencies}")]
     NoSuchAgency {
-        /// How many do.
+        /// How many agencies take part.
         agencies: u16,
     },
     /// A bet after END.
     #[error("agency {agency} has already sent END")]
     AgencyEnded {
-        /// Whose.
+        /// The agency of the bet.
         agency: AgencyId,
     },
     /// A bet after the draw.
     #[error("the draw has already been made")]
     Drawn,
-    /// The bets before it are missing.
+    /// The session's bets before `first` are missing.
     #[error("the first bet would be number {first}, but the next to store is {stored}")]
     Gap {
-        /// What the session said.
+        /// The index that the frame names.
         first: u64,
-        /// What the agency has.
+        /// How many bets of the agency are stored.
         stored: u64,
     },
     /// A bet of another agency than the session's.
     #[error("a bet of another agency than the session's")]
     OtherAgency,
-    /// The disk took nothing of it. Clients know by the first words that they may try again.
+    /// The disk refused it. Clients know by the first words that they may send the same again.
     #[error("could not be stored: {}", Errno::from_raw(*.errno).desc())]
     Disk {
-        /// What the system said: see `errno(3)`.
+        /// See `errno(3)`.
         errno: i32,
     },
-    /// What no honest handler sends.
-    #[error("the request makes no sense")]
+    /// A request that a correct handler never makes.
+    #[error("malformed request")]
     Malformed,
 }
 
-/// The reasons of the storage service's refusals, by their names for operators.
+/// The names of the refusals in STATUS.
 pub const REASONS: [&str; 7] =
     ["no_such_agency", "agency_ended", "drawn", "gap", "other_agency", "disk", "malformed"];
 
 impl Refusal {
-    /// Its place in [`REASONS`].
+    /// The index of its name in [`REASONS`].
     #[must_use]
     pub fn reason(&self) -> usize {
         match self {
@@ -68,7 +68,7 @@ impl Refusal {
 }
 
 impl From<RowError> for Refusal {
-    /// An honest handler sends whole rows.
+    /// A correct handler sends whole rows only.
     fn from(_: RowError) -> Self {
         Self::Malformed
     }

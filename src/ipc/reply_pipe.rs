@@ -1,14 +1,14 @@
-//! The reply pipe, typed: one per client, from the storage service to that client's handler.
+//! The reply pipe, typed: one per client, from storage to that client's handler.
 //!
 //! | field | size | |
 //! |---|---|---|
 //! | length | 2 bytes, little endian | of what follows |
-//! | head | as `bincode` writes it | a [`ReplyHead`] |
+//! | head | see [`super::codec`] | a [`ReplyHead`] |
 //! | bulk | the rest | documents or counts |
 //!
-//! The storage service never waits for a handler: it writes without blocking, at most `PIPE_BUF` bytes (`pipe(7)`) at a
-//! time, which the pipe takes whole or not at all. That every write finds room is up to the handler: it has at most
-//! one long reply outstanding and then nothing else, or [`MAX_OUTSTANDING`] short ones, which fit a pipe of one page.
+//! Storage never waits for a handler. It writes without blocking, at most `PIPE_BUF` bytes at a time, which the pipe takes
+//! whole or not at all (`pipe(7)`). The handler makes sure that there is room: it has either one long reply outstanding or
+//! up to [`MAX_OUTSTANDING`] short ones, which fit into a pipe of one page.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,37 +25,37 @@ use crate::lottery::Draw;
 use crate::protocol::message::AgencyState;
 
 /// How many short replies a handler may have outstanding.
-pub const MAX_OUTSTANDING: usize = PIPE_BUF / MAX_HEAD / 2;
+pub(crate) const MAX_OUTSTANDING: usize = PIPE_BUF / MAX_HEAD / 2;
 /// The most bulk bytes of one reply.
-pub const PAGE: usize = PIPE_BUF - 2 * MAX_HEAD;
+pub(crate) const PAGE: usize = PIPE_BUF - 2 * MAX_HEAD;
 
-/// What the storage service answers.
+/// What storage answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// To `OpenSession`.
     Opened {
         /// How many bets of the agency are on disk.
         stored: u64,
-        /// How far it is.
+        /// Whether it may still send bets.
         state: AgencyState,
     },
-    /// To `StoreBets` outside of a session: they are on disk.
+    /// To `StoreBets` outside of a session: the bets are on disk.
     Stored,
-    /// To `StoreBets` of a session: they are on disk.
+    /// To `StoreBets` of a session: the bets are on disk.
     SessionStored {
-        /// How many bets of the session's agency are.
+        /// How many bets of the agency are on disk.
         stored: u64,
     },
-    /// To `EndAgency`: it is on disk.
+    /// To `EndAgency`: the END is on disk.
     Ended,
     /// To `Result`: the draw has not been made.
     NotDrawn,
-    /// To `Result`: bytes of the documents follow.
+    /// To `Result` and `AwaitResult`: a page of the documents follows.
     ResultPage {
-        /// The length of all the agency's documents, separators included, in bytes.
+        /// The length of all pages, in bytes.
         total: u64,
     },
-    /// To `Status`: an [`AgencyCount`] for each of some agencies follows.
+    /// To `Status`: an [`AgencyCount`] for each agency that fits into the page follows.
     StatusPage {
         /// How many agencies take part.
         agencies: u16,
@@ -66,16 +66,16 @@ pub enum Reply {
         /// The draw, if it has been made.
         draw: Option<Draw>,
     },
-    /// To `Statistics`: [`Statistics`](super::statistics::Statistics) follow.
+    /// To `Statistics`: a [`Statistics`](super::statistics::Statistics) follows.
     Statistics,
-    /// It was not done, and changed nothing.
+    /// The request was refused and changed nothing.
     Refused(Refusal),
 }
 
 /// The head of one reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyHead {
-    /// The request's number.
+    /// The id of the request.
     pub id: u32,
     /// The answer.
     pub reply: Reply,
@@ -90,37 +90,29 @@ pub struct AgencyCount {
     pub ended: bool,
 }
 
-/// A pipe: the end for the handler, and the end for the storage service. Neither ever blocks.
-///
-/// # Errors
-/// No descriptors are to be had.
-pub fn reply_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+/// Makes a pipe: the handler's end and storage's end. Neither blocks.
+pub(crate) fn reply_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?)
 }
 
-/// The storage service's end: gathers a group's replies, and writes them at once.
+/// Storage's end. It gathers the replies of a group, and writes them at once.
 #[derive(Debug)]
 pub struct ReplyWriter {
     pipe: OwnedFd,
     waiting: Vec<u8>,
 }
 
-/// The handler does not read, or is gone: it gets nothing any more.
+/// The pipe is full or closed. The replies that waited are lost, so the pipe is of no further use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unwritable;
 
 impl ReplyWriter {
-    /// The end of that pipe, which must not block.
-    #[must_use]
-    pub fn new(pipe: OwnedFd) -> Self {
+    pub(crate) fn new(pipe: OwnedFd) -> Self {
         Self { pipe, waiting: Vec::new() }
     }
 
-    /// Adds a reply to those that wait to be written.
-    ///
-    /// # Errors
-    /// The pipe is full or closed.
-    pub fn push(&mut self, head: &ReplyHead, bulk: &[u8]) -> Result<(), Unwritable> {
+    /// Adds a reply; [`Self::flush`] writes it.
+    pub(crate) fn push(&mut self, head: &ReplyHead, bulk: &[u8]) -> Result<(), Unwritable> {
         let mut bytes = [0; 2 * MAX_HEAD];
         let space = bytes.get_mut(2..).unwrap_or_default();
         let head_len = encode(head, space).map_err(|_| Unwritable)?;
@@ -134,11 +126,7 @@ impl ReplyWriter {
         Ok(())
     }
 
-    /// Writes what waits.
-    ///
-    /// # Errors
-    /// The pipe is full or closed.
-    pub fn flush(&mut self) -> Result<(), Unwritable> {
+    pub(crate) fn flush(&mut self) -> Result<(), Unwritable> {
         if self.waiting.is_empty() {
             return Ok(());
         }
@@ -154,7 +142,7 @@ impl ReplyWriter {
     }
 }
 
-/// The handler's end.
+/// The handler's end. It never waits.
 #[derive(Debug)]
 pub struct ReplyReader<'a> {
     pipe: BorrowedFd<'a>,
@@ -163,31 +151,26 @@ pub struct ReplyReader<'a> {
     end: usize,
 }
 
-/// Enough for the replies to a session's window, in bytes; a page of a result makes it grow.
+/// Enough for the replies to a session's frames, in bytes. A page of a result makes the buffer grow.
 const FIRST_CAPACITY: usize = 512;
 
-/// What came out of the pipe.
+/// What a read from the pipe found.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PipeState {
-    /// Something, or nothing for now.
+    /// Storage may write more.
     Open,
-    /// The storage service is dead, or will have nothing more to do with this client.
+    /// End-of-file: storage has ended, or has dropped this client.
     Closed,
 }
 
 impl<'a> ReplyReader<'a> {
-    /// The end of that pipe.
-    #[must_use]
-    pub fn new(pipe: BorrowedFd<'a>) -> Self {
+    pub(crate) fn new(pipe: BorrowedFd<'a>) -> Self {
         Self { pipe, bytes: Vec::new(), start: 0, end: 0 }
     }
 
-    /// Takes the client's token, which the acceptor has put into the pipe before all replies.
-    ///
-    /// # Errors
-    /// It is not there.
-    pub fn take_token(&mut self) -> io::Result<ClientToken> {
+    /// Takes the client's token, which the acceptor writes before all replies.
+    pub(crate) fn take_token(&mut self) -> io::Result<ClientToken> {
         let mut token = [0; ClientToken::LEN];
         let count = nix::unistd::read(self.pipe, &mut token)?;
         if count == token.len() {
@@ -197,11 +180,8 @@ impl<'a> ReplyReader<'a> {
         }
     }
 
-    /// Reads what there is.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn fill(&mut self) -> io::Result<PipeState> {
+    /// Reads once.
+    pub(crate) fn fill(&mut self) -> io::Result<PipeState> {
         self.bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
@@ -217,11 +197,8 @@ impl<'a> ReplyReader<'a> {
         }
     }
 
-    /// Takes the next reply that has been read, and its bulk bytes.
-    ///
-    /// # Errors
-    /// It makes no sense.
-    pub fn next_reply(&mut self) -> io::Result<Option<(ReplyHead, &[u8])>> {
+    /// Takes the next reply that has been read whole, and its bulk bytes.
+    pub(crate) fn next_reply(&mut self) -> io::Result<Option<(ReplyHead, &[u8])>> {
         let waiting = self.bytes.get(self.start..self.end).unwrap_or_default();
         let Some((length, rest)) = waiting.split_first_chunk() else { return Ok(None) };
         let Some(reply) = rest.get(..u16::from_le_bytes(*length).into()) else { return Ok(None) };
@@ -276,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_short_replies_as_allowed_fit_one_page() {
+    fn the_most_outstanding_replies_fit_a_pipe_of_one_page() {
         let (_reader, write_end) = reply_pipe().unwrap();
         let smallest = nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096);
         nix::fcntl::fcntl(&write_end, smallest).unwrap();
@@ -289,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_does_not_read_is_unwritable_and_never_waited_for() {
+    fn a_full_pipe_is_an_error_and_never_waited_for() {
         let (_reader, write_end) = reply_pipe().unwrap();
         let mut writer = ReplyWriter::new(write_end);
         let head = ReplyHead { id: 0, reply: Reply::Ended };

@@ -1,5 +1,5 @@
-//! The request queue, typed: a handler's requests go in, in parts where they are long; the storage service takes the
-//! parts out.
+//! The request queue, typed: what handlers ask of storage, and storage's end. The handlers' end is
+//! [`StorageClient`](super::storage_client::StorageClient).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,151 +7,63 @@ use std::os::fd::{AsFd, BorrowedFd};
 use serde::{Deserialize, Serialize};
 
 use super::client::ClientToken;
-use super::codec::{MAX_HEAD, decode, encode};
-use crate::failpoint::kill_point;
+use super::codec::decode;
 use crate::lottery::AgencyId;
-use crate::system::mqueue::{QueueReceiver, QueueSender, Queued};
+use crate::system::mqueue::QueueReceiver;
 
-/// What a handler asks of the storage service.
+/// What a handler asks of storage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Binds the client to an agency; asks how far that is. Answer: `Opened`.
+    /// Bind the client to an agency. Reply: `Opened`.
     OpenSession {
         /// The agency.
         agency: AgencyId,
     },
-    /// Stores the rows that follow. Answer: `Stored`, or in a session `SessionStored`.
+    /// Store the rows that follow. Reply: `Stored`, or in a session `SessionStored`.
     StoreBets {
-        /// In a session, the index of the first row in the agency's stream of bets.
+        /// In a session, the index of the first row among the agency's bets.
         first: Option<u64>,
     },
-    /// The agency has no more bets. Answer: `Ended`.
+    /// The agency has no more bets. Reply: `Ended`.
     EndAgency {
         /// The agency.
         agency: AgencyId,
     },
-    /// The winning documents from that byte on. Answer: `ResultPage`, or `NotDrawn`.
+    /// Send a page of the winning documents. Reply: `ResultPage` or `NotDrawn`.
     Result {
-        /// Whose.
+        /// The agency.
         agency: AgencyId,
-        /// How many bytes of them the handler has already.
+        /// Where the page begins, in bytes.
         offset: u64,
     },
-    /// The winning documents from the first on, once the draw has been made. Answer: `ResultPage`, then.
+    /// Send the first page of the winning documents once the draw has been made. Reply: `ResultPage`.
     AwaitResult {
-        /// Whose.
+        /// The agency.
         agency: AgencyId,
     },
-    /// How the contest goes. Answer: `StatusPage`.
+    /// Report the state of the contest. Reply: `StatusPage`.
     Status {
-        /// The index of the first agency whose counts are asked for.
+        /// The index of the first agency to report on its own.
         counts_from: u16,
     },
-    /// What the storage service counts. Answer: `Statistics`.
+    /// Report what storage counts. Reply: `Statistics`.
     Statistics,
 }
 
-/// The head of one message in the request queue. A request that is longer than a message goes in parts.
+/// The head of one message in the queue. A request that is longer than a message goes in parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartHead {
-    /// Who asks.
+    /// The client whose request it is.
     pub client: ClientToken,
     /// Numbers the client's requests; the reply repeats it.
     pub id: u32,
-    /// The request, in its first part.
+    /// The request, in its first part only.
     pub request: Option<Request>,
-    /// Whether the request is whole with this part.
+    /// Whether this is the last part.
     pub last: bool,
 }
 
-/// A handler's end: sends one request after the other, and never waits.
-#[derive(Debug)]
-pub struct RequestSender<'a> {
-    queue: &'a QueueSender,
-    client: ClientToken,
-    id: u32,
-    request: Option<Request>,
-    /// Room for a head, then the bulk bytes: a part is sent from where it lies, with its head written over what was sent
-    /// before it.
-    body: Vec<u8>,
-    sent: usize,
-    unfinished: bool,
-}
-
-impl<'a> RequestSender<'a> {
-    /// The end of that client.
-    #[must_use]
-    pub fn new(queue: &'a QueueSender, client: ClientToken) -> Self {
-        Self { queue, client, id: 0, request: None, body: Vec::new(), sent: 0, unfinished: false }
-    }
-
-    /// Where the next request's bulk bytes are appended, once the request before has been sent.
-    pub fn body(&mut self) -> &mut Vec<u8> {
-        if self.body.is_empty() {
-            self.body.resize(MAX_HEAD, 0);
-        }
-        &mut self.body
-    }
-
-    /// Throws away what was appended to [`Self::body`].
-    pub fn clear(&mut self) {
-        self.body.clear();
-    }
-
-    /// Makes a request of what is in [`Self::body`]; returns its number. It is on its way once [`Self::send`] says so;
-    /// only then may the next one begin.
-    pub fn begin(&mut self, request: Request) -> u32 {
-        debug_assert!(!self.unfinished, "one request is sent after the other");
-        self.id = self.id.wrapping_add(1);
-        self.request = Some(request);
-        self.sent = 0;
-        self.unfinished = true;
-        self.id
-    }
-
-    /// Whether a request is begun and not yet sent whole.
-    #[must_use]
-    pub fn is_sending(&self) -> bool {
-        self.unfinished
-    }
-
-    /// Sends as many parts as the queue takes. [`Self::is_sending`] says whether any are left.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn send(&mut self) -> io::Result<()> {
-        while self.unfinished {
-            let from = MAX_HEAD + self.sent;
-            let rest = self.body().len() - from;
-            let count = rest.min(self.queue.message_len() - MAX_HEAD);
-            let last = count == rest;
-            let head = PartHead { client: self.client, id: self.id, request: self.request.clone(), last };
-            let mut bytes = [0; MAX_HEAD];
-            let head_len = encode(&head, &mut bytes)?;
-            let message = self.body.get_mut(from - head_len..from + count).unwrap_or_default();
-            message.iter_mut().zip(bytes).take(head_len).for_each(|(to, byte)| *to = byte);
-            if self.queue.send(message)? == Queued::Full {
-                return Ok(());
-            }
-            if !last {
-                kill_point!("request_part_sent");
-            }
-            self.request = None;
-            self.sent += count;
-            self.unfinished = !last;
-        }
-        self.body.clear();
-        Ok(())
-    }
-}
-
-impl AsFd for RequestSender<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.queue.as_fd()
-    }
-}
-
-/// The storage service's end.
+/// Storage's end.
 #[derive(Debug)]
 pub struct RequestReceiver<'a> {
     queue: &'a QueueReceiver,
@@ -159,17 +71,13 @@ pub struct RequestReceiver<'a> {
 }
 
 impl<'a> RequestReceiver<'a> {
-    /// The end of that queue.
-    #[must_use]
-    pub fn new(queue: &'a QueueReceiver) -> Self {
+    pub(crate) fn new(queue: &'a QueueReceiver) -> Self {
         Self { queue, message: vec![0; queue.message_len()] }
     }
 
-    /// Takes the next part of some request, and its share of the bulk bytes. None where the queue is empty.
-    ///
-    /// # Errors
-    /// What the kernel says. A message that makes no sense is dropped: whoever sent it is no honest handler.
-    pub fn receive(&mut self) -> io::Result<Option<(PartHead, &[u8])>> {
+    /// Takes the next part of a request and its bulk bytes; `None` if the queue is empty. Drops malformed messages: no
+    /// correct handler sends them.
+    pub(crate) fn receive(&mut self) -> io::Result<Option<(PartHead, &[u8])>> {
         loop {
             let Some(length) = self.queue.receive(&mut self.message)? else { return Ok(None) };
             let message = self.message.get(..length).unwrap_or_default();
@@ -181,10 +89,7 @@ impl<'a> RequestReceiver<'a> {
     }
 
     /// How many messages the queue holds now.
-    ///
-    /// # Errors
-    /// None that a correct kernel gives.
-    pub fn waiting(&self) -> io::Result<usize> {
+    pub(crate) fn waiting(&self) -> io::Result<usize> {
         self.queue.waiting()
     }
 }
@@ -192,68 +97,5 @@ impl<'a> RequestReceiver<'a> {
 impl AsFd for RequestReceiver<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.queue.as_fd()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::system::mqueue::{self, QueuePair};
-
-    #[test]
-    fn the_heads_of_requests_are_short() {
-        let agency = AgencyId::new(u16::MAX).unwrap();
-        let client = ClientToken::random();
-        for request in [
-            Request::StoreBets { first: Some(u64::MAX) },
-            Request::Result { agency, offset: u64::MAX },
-            Request::Status { counts_from: u16::MAX },
-        ] {
-            let head = PartHead { client, id: u32::MAX, request: Some(request), last: true };
-            assert!(encode(&head, &mut [0; 512]).unwrap() <= MAX_HEAD);
-        }
-    }
-
-    #[test]
-    fn a_long_request_goes_in_parts_and_waits_for_room() {
-        let QueuePair { receiver, sender, .. } = mqueue::create("test-parts").unwrap();
-        let client = ClientToken::random();
-        let mut sender = RequestSender::new(&sender, client);
-        let mut receiver = RequestReceiver::new(&receiver);
-        let rows: Vec<u8> = (0..200_000_u32).map(|index| index.to_le_bytes()[0]).collect();
-        sender.body().extend_from_slice(&rows);
-        let id = sender.begin(Request::StoreBets { first: Some(3) });
-        let mut got = Vec::new();
-        let mut parts = 0;
-        loop {
-            sender.send().unwrap();
-            while let Some((head, bytes)) = receiver.receive().unwrap() {
-                assert_eq!((head.client, head.id), (client, id));
-                assert_eq!(head.request.is_some(), parts == 0);
-                got.extend_from_slice(bytes);
-                parts += 1;
-                assert_eq!(head.last, got.len() == rows.len());
-            }
-            if !sender.is_sending() {
-                break;
-            }
-        }
-        assert_eq!(got, rows);
-        assert!(!sender.is_sending() && sender.body().len() == MAX_HEAD);
-    }
-
-    #[test]
-    fn garbage_in_the_queue_is_dropped() {
-        let QueuePair { receiver, sender, .. } = mqueue::create("test-garbage").unwrap();
-        for garbage in [&[0xff; 100][..], b""] {
-            assert_eq!(sender.send(garbage).unwrap(), Queued::Yes);
-        }
-        let mut honest = RequestSender::new(&sender, ClientToken::random());
-        honest.begin(Request::Status { counts_from: 0 });
-        honest.send().unwrap();
-        let mut receiver = RequestReceiver::new(&receiver);
-        let (head, _) = receiver.receive().unwrap().unwrap();
-        assert_eq!(head.request, Some(Request::Status { counts_from: 0 }));
-        assert!(receiver.receive().unwrap().is_none());
     }
 }

@@ -1,39 +1,35 @@
-//! What acceptor and handlers count for operators, in memory that they share.
+//! What acceptor and handlers count for STATUS, in memory that they share.
 //!
-//! A handler that was taken over can write any number here. So nothing but STATUS may read it, and no decision may depend
-//! on it.
+//! A handler that was taken over can write any number here, so nothing depends on these counters.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::system::memory::SharedWords;
 
-/// A counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Counter {
-    /// Connections accepted since the server started. Written by the acceptor alone.
+pub enum Counter {
+    /// Connections accepted since the server started. Only the acceptor writes it.
     Connections,
-    /// Living handlers. Written by the acceptor alone.
+    /// Living handlers. Only the acceptor writes it.
     Handlers,
-    /// Clients that the acceptor refused because a descriptor, memory or a process was missing.
+    /// Clients that the acceptor rejected because the system had no descriptor, memory or process for them.
     Busy,
-    /// Violations of the protocol that a handler refused.
+    /// Messages that break the protocol, refused by a handler.
     Protocol,
-    /// Bets that a handler refused because they are malformed, or not of the session's agency.
+    /// Bets that are malformed or of a wrong agency, refused by a handler.
     Bets,
-    /// ENDs and requests for results that a handler refused because of their agency.
+    /// Messages of an agency that does not take part, or is not the session's, refused by a handler.
     Agency,
 }
 
 const COUNTERS: usize = Counter::Agency as usize + 1;
 
-/// All counters.
 #[derive(Debug)]
 pub struct SharedCounters(SharedWords<COUNTERS>);
 
 impl SharedCounters {
-    /// Map memory that children inherit, with all counters at 0.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         Ok(Self(SharedWords::new()?))
     }
 
@@ -41,19 +37,19 @@ impl SharedCounters {
         self.0.all().get(counter as usize)
     }
 
-    pub(crate) fn add(&self, counter: Counter) {
+    pub fn add(&self, counter: Counter) {
         if let Some(word) = self.word(counter) {
             word.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn set(&self, counter: Counter, value: u64) {
+    pub fn set(&self, counter: Counter, value: u64) {
         if let Some(word) = self.word(counter) {
             word.store(value, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn get(&self, counter: Counter) -> u64 {
+    pub fn get(&self, counter: Counter) -> u64 {
         self.word(counter).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 }
@@ -63,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_counter_is_its_own_and_overflow_is_no_panic() {
+    fn each_counter_is_separate_and_wraps_around() {
         let counters = SharedCounters::new().unwrap();
         counters.add(Counter::Agency);
         counters.set(Counter::Bets, u64::MAX);

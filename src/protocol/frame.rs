@@ -1,4 +1,4 @@
-//! Frames: how bytes of a TCP stream are cut into messages.
+//! Frames: how the bytes of a TCP stream are split into messages.
 //!
 //! | field | size | meaning |
 //! |---|---|---|
@@ -21,11 +21,11 @@ pub enum FrameType {
     MultipleBets = 0x02,
     /// Server: a readable reason for a refusal.
     Error = 0x03,
-    /// Server: it is done.
+    /// Server: bets or an END are stored.
     BetAck = 0x04,
     /// Client: the agency has no more bets.
     End = 0x05,
-    /// Client: who won?
+    /// Client: asks for the winning documents.
     ResultRequest = 0x06,
     /// Server: the winning documents.
     Result = 0x07,
@@ -37,18 +37,18 @@ pub enum FrameType {
     SessionOpened = 0x0A,
     /// Client: bets, in a session.
     SessionBets = 0x0B,
-    /// Server: they are stored.
+    /// Server: the bets of a session are stored.
     SessionStored = 0x0C,
-    /// Client: answer when the draw has been made.
+    /// Client: asks for the winning documents once the draw has been made.
     AwaitResult = 0x0D,
-    /// Operator: how is the contest going?
+    /// Operator: asks for the state of the contest.
     StatusRequest = 0x0E,
-    /// Server: so it is, in JSON.
+    /// Server: the state of the contest, in JSON.
     Status = 0x0F,
 }
 
 impl FrameType {
-    /// The type of that first byte, if there is one.
+    /// The type with that number, if there is one.
     #[must_use]
     pub fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
@@ -72,43 +72,39 @@ impl FrameType {
     }
 }
 
-/// One whole message of the stream.
+/// One message, as it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it is.
+    /// The type.
     pub kind: FrameType,
-    /// What it holds.
+    /// The bytes behind the header.
     pub payload: &'a [u8],
 }
 
-/// A header that no frame can begin with. What follows it in the stream can't be understood.
+/// An invalid header. The rest of the stream cannot be split into frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FrameError {
     /// No message has this type.
     #[error("unknown message type 0x{0:02x}")]
     UnknownType(u8),
-    /// The payload would be longer than the reader takes.
-    #[error("a payload of {len} bytes is longer than the {max} that are taken")]
+    /// The payload is longer than the reader accepts.
+    #[error("a payload of {len} bytes is longer than the limit of {max}")]
     TooLong {
-        /// The length that the header claims, in bytes.
+        /// The payload length in the header, in bytes.
         len: u32,
-        /// The longest that is taken, in bytes.
+        /// The longest payload that is accepted, in bytes.
         max: u32,
     },
 }
 
-/// The header of a frame whose payload has `len` bytes.
+/// Encodes the header of a frame whose payload has `len` bytes.
 #[must_use]
 pub fn header(kind: FrameType, len: u32) -> [u8; HEADER_LEN] {
     let [a, b, c, d] = len.to_be_bytes();
     [kind as u8, a, b, c, d]
 }
 
-/// Appends a frame whose payload is the concatenation of `parts`.
-///
-/// # Panics
-/// Never: a payload of more than 4 GiB would be cut off in the header, but all that is sent is far shorter
-/// (`MAX_PAYLOAD` on the one side, [`header`] with a checked length on the other).
+/// Appends a frame whose payload is the concatenation of `parts`, which together must be shorter than 4 GiB.
 pub fn push_frame(kind: FrameType, parts: &[&[u8]], out: &mut Vec<u8>) {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     out.extend_from_slice(&header(kind, u32::try_from(len).unwrap_or(u32::MAX)));
@@ -117,31 +113,31 @@ pub fn push_frame(kind: FrameType, parts: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-/// Bytes received and not yet taken as frames. It grows with what has really come, up to one frame of the longest
-/// payload, never by what a header claims.
+/// Bytes that were received and not yet taken as frames. The buffer grows with the bytes that have come, not with the length
+/// in a header, up to one frame with the longest payload.
 #[derive(Debug)]
 pub struct FrameBuffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// The last bytes that came left no room.
+    /// Whether the last read filled the buffer.
     was_filled: bool,
     max_payload: u32,
 }
 
-/// Takes a classic packet (8 kB) whole, and no page is touched in vain in a process that lives for one of them.
+/// Holds one classic message of 8 kB. A process that serves one message touches no more pages than it needs.
 const FIRST_CAPACITY: usize = 8 * 1024;
-/// Large enough for several batches per read.
+/// Holds several batches, so that one read takes them all.
 const READ_AHEAD: usize = 64 * 1024;
 
 impl FrameBuffer {
-    /// An empty buffer that takes payloads of up to `max_payload` bytes.
+    /// Makes an empty buffer that accepts payloads of up to `max_payload` bytes.
     #[must_use]
     pub fn new(max_payload: u32) -> Self {
         Self { bytes: Vec::new(), start: 0, end: 0, was_filled: false, max_payload }
     }
 
-    /// Room to receive into, never empty. Say with [`Self::received`] how much of it was filled.
+    /// Returns room to receive into, never empty. Then call [`Self::received`].
     pub fn space(&mut self) -> &mut [u8] {
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
@@ -149,35 +145,35 @@ impl FrameBuffer {
             self.start = 0;
         }
         let is_full = self.end == self.bytes.len();
-        // Who filled it once sends more than it takes: reading ahead saves calls.
+        // A client that filled the buffer sends faster than it is read: larger reads save system calls.
         if is_full || (self.was_filled && self.bytes.len() < READ_AHEAD) {
             let longest = (self.max_payload as usize).saturating_add(HEADER_LEN).max(READ_AHEAD);
             let wanted = (self.bytes.len() * 2).clamp(FIRST_CAPACITY, longest.max(FIRST_CAPACITY));
-            // A buffer of `longest` bytes holds a whole frame, which the owner takes before it asks for more room.
+            // The owner takes a whole frame before it asks for more room, so `longest` bytes are enough.
             self.bytes.resize(wanted.max(self.end + 1), 0);
         }
         self.bytes.get_mut(self.end..).unwrap_or_default()
     }
 
-    /// Says that the first `count` bytes of [`Self::space`] were filled.
+    /// Marks the first `count` bytes of [`Self::space`] as filled.
     pub fn received(&mut self, count: usize) {
         self.end = (self.end + count).min(self.bytes.len());
         self.was_filled = self.end == self.bytes.len();
     }
 
-    /// Whether nothing is waiting, not even a part of a frame.
+    /// Whether the buffer holds nothing, not even a part of a frame.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// The first byte that is waiting: the type of the frame that it begins.
+    /// The first byte: the type of the next frame.
     #[must_use]
     pub fn first(&self) -> Option<u8> {
         self.bytes.get(self.start..self.end)?.first().copied()
     }
 
-    /// Whether a header or a whole frame is there, so that [`Self::next_frame`] would say more than `None`.
+    /// Whether [`Self::next_frame`] would return a frame or an error.
     #[must_use]
     pub fn has_frame(&self) -> bool {
         !matches!(self.peek(), Ok(None))
@@ -186,7 +182,7 @@ impl FrameBuffer {
     /// Takes the next frame, if it has come whole.
     ///
     /// # Errors
-    /// The header is one that no frame can have. It is judged before the payload has come.
+    /// The header is invalid. This is known before the payload has come.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         let Some((kind, len)) = self.peek()? else { return Ok(None) };
         let from = self.start + HEADER_LEN;

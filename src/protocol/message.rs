@@ -5,58 +5,58 @@ use thiserror::Error;
 use super::frame::{Frame, FrameType, push_frame};
 use crate::lottery::AgencyId;
 
-/// The version of the session messages that is spoken here.
+/// The version of the session messages that this program speaks.
 pub const SESSION_VERSION: u8 = 1;
 
-/// What a client says. Bet records are still as they came: see [`super::record`].
+/// What a client sends. Bet records are not parsed yet: see [`super::record`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientMessage<'a> {
     /// `0x01`: one bet record.
     Bet(&'a [u8]),
     /// `0x02`: bet records.
     MultipleBets(&'a [u8]),
-    /// `0x05`: the agency has no more bets. It is named in classic connections; a session may leave it out.
+    /// `0x05`: the agency has no more bets. A session may leave the agency out.
     End(Option<u8>),
-    /// `0x06`: who won, if the draw has been made? The agency as in `End`.
+    /// `0x06`: asks for the winning documents. A session may leave the agency out.
     ResultRequest(Option<u8>),
     /// `0x09`: opens a session of that agency.
     OpenSession {
         /// The version of the session messages that the client speaks.
         version: u8,
-        /// The agency whose bets it brings.
+        /// The agency of the session.
         agency: u32,
     },
     /// `0x0B`: bet records of the session's agency.
     SessionBets {
-        /// The index of the first record in the agency's stream of bets, from 0.
+        /// The index of the first record among the agency's bets, from 0.
         first: u64,
         /// The records.
         records: &'a [u8],
     },
-    /// `0x0D`: answer once the draw has been made.
+    /// `0x0D`: asks for the winning documents once the draw has been made.
     AwaitResult,
-    /// `0x0E`: how is the contest going?
+    /// `0x0E`: asks for the state of the contest.
     StatusRequest,
 }
 
-/// A frame that is no message of a client.
+/// A frame that is not a valid message of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum MessageError {
-    /// A type that only a server sends.
+    /// Only a server sends this type.
     #[error("unknown message type 0x{:02x} from a client", *.0 as u8)]
     NotFromClient(FrameType),
-    /// The payload has not the form that the type asks for.
+    /// The payload does not have the form of its type.
     #[error("message 0x{:02x}: the payload must be {expected}", *.kind as u8)]
     Payload {
         /// The frame's type.
         kind: FrameType,
-        /// What it should have been.
+        /// The form of the type's payload.
         expected: &'static str,
     },
 }
 
 impl<'a> ClientMessage<'a> {
-    /// Reads a frame that a client sent.
+    /// Decodes a frame from a client.
     ///
     /// # Errors
     /// The type is a server's, or the payload is malformed.
@@ -117,11 +117,11 @@ impl<'a> ClientMessage<'a> {
     }
 }
 
-/// How far an agency is, as `SESSION_OPENED` tells it.
+/// What an agency may still do, as `SESSION_OPENED` reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum AgencyState {
-    /// It may bring bets.
+    /// It may send bets.
     Open = 0,
     /// It has sent END.
     Ended = 1,
@@ -134,7 +134,7 @@ pub enum AgencyState {
 pub enum ServerMessage<'a> {
     /// `0x03`: refused, with a readable reason.
     Error(&'a str),
-    /// `0x04`: done, and on disk.
+    /// `0x04`: the bets or the END are on disk.
     BetAck,
     /// `0x07`: the winning documents, separated by `0x1E`.
     Result(&'a [u8]),
@@ -146,12 +146,12 @@ pub enum ServerMessage<'a> {
         agency: AgencyId,
         /// How many bets of that agency are on disk.
         stored: u64,
-        /// How far that agency is.
+        /// What that agency may still do.
         state: AgencyState,
-        /// The longest payload that the server takes, in bytes.
+        /// The longest payload that the server accepts, in bytes.
         max_payload: u32,
     },
-    /// `0x0C`: the bets of a `SESSION_BETS` are stored.
+    /// `0x0C`: the bets of a `SESSION_BETS` are on disk.
     SessionStored {
         /// How many bets of the agency are on disk.
         stored: u64,
@@ -160,7 +160,7 @@ pub enum ServerMessage<'a> {
     Status(&'a [u8]),
 }
 
-/// A frame that is no message of a server.
+/// A frame that is not a valid message of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the server answered with a frame of type 0x{:02x} that makes no sense here", *.0 as u8)]
 pub struct NotAnAnswer(pub FrameType);
@@ -193,10 +193,10 @@ impl<'a> ServerMessage<'a> {
         }
     }
 
-    /// Reads a frame that a server sent.
+    /// Decodes a frame from a server.
     ///
     /// # Errors
-    /// It is not one that a server sends.
+    /// A server does not send such a frame.
     pub fn decode(frame: Frame<'a>) -> Result<Self, NotAnAnswer> {
         let Frame { kind, payload } = frame;
         let message = match kind {

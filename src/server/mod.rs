@@ -1,10 +1,8 @@
 //! The server: an acceptor, which forks one handler per connection, and one storage service.
 
 pub mod acceptor;
-pub mod handler;
-pub mod inquiry;
+pub(crate) mod handler;
 pub mod storage;
-pub mod view;
 
 use std::io;
 use std::path::absolute;

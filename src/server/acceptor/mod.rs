@@ -40,8 +40,7 @@ use self::listener::Listener;
 use self::stop::Stopping;
 use self::storage::Storage;
 use super::ServerError;
-use super::handler;
-use super::view::ServerView;
+use super::handler::{self, HandlerContext};
 use crate::config::ServerConfig;
 use crate::logging::{Outcome, info, local_offset};
 use crate::system::process::reap;
@@ -160,8 +159,8 @@ impl Acceptor<'_> {
     }
 
     /// What a process that is forked now knows of the server.
-    fn view(&self) -> ServerView<'_> {
-        ServerView {
+    fn context(&self) -> HandlerContext<'_> {
+        HandlerContext {
             acceptor: getpid(),
             confinement: &self.inherited.confinement,
             offset: local_offset(),

@@ -42,7 +42,7 @@ impl Clients {
     /// Tells storage of the newcomer. Its token goes from the secret page into the socket: there is no other copy here.
     pub(super) fn introduce(&self, newcomer: &Newcomer, storage: &AcceptorEnd) -> io::Result<Sent> {
         let token = self.secret.get(..ClientToken::LEN).unwrap_or_default();
-        storage.introduce(newcomer.serial, token, newcomer.pipe.as_fd())
+        storage.announce(newcomer.serial, token, newcomer.pipe.as_fd())
     }
 }
 
@@ -104,11 +104,11 @@ impl Acceptor<'_> {
         let handlers = u64::from(self.children.handlers());
         // It counts from the moment when it may be looked at.
         self.inherited.counters.set(Counter::Handlers, handlers + 1);
-        let view = self.view();
+        let context = self.context();
         let (queue, signals) = (&self.inherited.sender, &self.signals);
         let keep = [client.socket.as_fd(), client.replies.as_fd(), queue.as_fd(), signals.as_fd()];
-        let keep: Vec<_> = keep.into_iter().chain(view.confinement.descriptor()).collect();
-        let forked = fork_child(&keep, || handler::run(client, &view, queue, signals));
+        let keep: Vec<_> = keep.into_iter().chain(context.confinement.descriptor()).collect();
+        let forked = fork_child(&keep, || handler::run(client, &context, queue, signals));
         match forked {
             Ok(_) => self.clients.pause_until = None,
             Err(_) => self.inherited.counters.set(Counter::Handlers, handlers),

@@ -1,4 +1,4 @@
-//! A client's socket: bytes in, bytes out, how long each has taken. Nothing here waits.
+//! A client's socket: bytes in, bytes out, and since when the client makes the handler wait. Nothing here waits.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -8,27 +8,28 @@ use std::time::Instant;
 use crate::protocol::frame::{Frame, FrameBuffer, FrameError};
 use crate::protocol::message::ServerMessage;
 
-/// Replies that have not been taken by more than this keep the handler from taking more frames.
-const MANY_REPLIES: usize = 64 * 1024;
+/// While so many bytes wait to be written, no further frame is taken.
+const MAX_UNSENT: usize = 64 * 1024;
 
-/// The socket and its buffers.
 #[derive(Debug)]
-pub struct Connection<'a> {
+pub(super) struct Connection<'a> {
     socket: &'a TcpStream,
     input: FrameBuffer,
     output: Vec<u8>,
+    /// How much of `output` has been written.
     written: usize,
-    half_closed: bool,
-    reading_since: Instant,
-    writing_since: Instant,
+    /// Whether the client sends no more.
+    pub(super) is_half_closed: bool,
+    /// Why the connection is broken, if it is. Nothing is read or written any more.
+    pub(super) broken: Option<String>,
+    /// Since when the client has not finished the frame that it began.
+    pub(super) reading_since: Instant,
+    /// Since when the client has taken none of the bytes that wait.
+    pub(super) writing_since: Instant,
 }
 
 impl<'a> Connection<'a> {
-    /// The connection of that socket.
-    ///
-    /// # Errors
-    /// None that a correct kernel gives.
-    pub fn new(socket: &'a TcpStream, max_payload: u32) -> io::Result<Self> {
+    pub(super) fn new(socket: &'a TcpStream, max_payload: u32) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let now = Instant::now();
         Ok(Self {
@@ -36,20 +37,18 @@ impl<'a> Connection<'a> {
             input: FrameBuffer::new(max_payload),
             output: Vec::new(),
             written: 0,
-            half_closed: false,
+            is_half_closed: false,
+            broken: None,
             reading_since: now,
             writing_since: now,
         })
     }
 
     /// Reads once.
-    ///
-    /// # Errors
-    /// The connection is broken.
-    pub fn fill(&mut self) -> io::Result<()> {
+    pub(super) fn fill(&mut self) {
         let was_empty = self.input.is_empty();
         match self.socket.read(self.input.space()) {
-            Ok(0) => self.half_closed = true,
+            Ok(0) => self.is_half_closed = true,
             Ok(count) => {
                 self.input.received(count);
                 if was_empty {
@@ -57,88 +56,49 @@ impl<'a> Connection<'a> {
                 }
             }
             Err(error) if is_temporary(&error) => {}
-            Err(error) => return Err(error),
+            Err(error) => self.broken = Some(error.to_string()),
         }
-        Ok(())
     }
 
-    /// Whether the client sends no more.
-    #[must_use]
-    pub fn is_half_closed(&self) -> bool {
-        self.half_closed
-    }
-
-    /// The client sends no more, as the kernel says.
-    pub fn see_half_close(&mut self) {
-        self.half_closed = true;
-    }
-
-    /// It is read again, after it was the server that did not: only from now on the client can be late.
-    pub fn read_again(&mut self) {
-        self.reading_since = Instant::now();
-    }
-
-    /// Since when a frame is begun and not finished, or the client silent; only while it is read.
-    #[must_use]
-    pub fn reading_since(&self) -> Instant {
-        self.reading_since
-    }
-
-    /// Since when no reply has been taken, while one waits.
-    #[must_use]
-    pub fn writing_since(&self) -> Instant {
-        self.writing_since
-    }
-
-    /// Whether no byte waits to be taken as a frame.
-    #[must_use]
-    pub fn is_input_empty(&self) -> bool {
+    pub(super) fn is_input_empty(&self) -> bool {
         self.input.is_empty()
     }
 
-    /// The type of the frame that comes next, once its first byte has come.
-    #[must_use]
-    pub fn next_type(&self) -> Option<u8> {
+    /// The type of the next frame, once its first byte has come.
+    pub(super) fn next_type(&self) -> Option<u8> {
         self.input.first()
     }
 
-    /// Whether a frame has come whole, or a header that is an error.
-    #[must_use]
-    pub fn has_frame(&self) -> bool {
+    /// Whether a whole frame or an invalid header has come.
+    pub(super) fn has_frame(&self) -> bool {
         self.input.has_frame()
     }
 
     /// Takes the next frame, if it has come whole.
-    ///
-    /// # Errors
-    /// Its header is one that no frame can have.
-    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         let frame = self.input.next_frame();
-        // What follows this frame is begun now, as far as the client's pace is concerned.
+        // The time limit of the frame behind this one starts now.
         if matches!(frame, Ok(Some(_))) {
             self.reading_since = Instant::now();
         }
         frame
     }
 
-    /// Adds a message to what is to be written.
-    pub fn send(&mut self, message: &ServerMessage<'_>) {
+    /// Adds a message to the bytes that wait to be written.
+    pub(super) fn send(&mut self, message: &ServerMessage<'_>) {
         self.send_with(|output| message.encode(output));
     }
 
-    /// Adds bytes to what is to be written.
-    pub fn send_with(&mut self, add: impl FnOnce(&mut Vec<u8>)) {
-        if !self.is_sending() {
+    /// Adds bytes to those that wait to be written.
+    pub(super) fn send_with(&mut self, add: impl FnOnce(&mut Vec<u8>)) {
+        if self.unsent() == 0 {
             self.writing_since = Instant::now();
         }
         add(&mut self.output);
     }
 
-    /// Writes what the socket takes.
-    ///
-    /// # Errors
-    /// The connection is broken.
-    pub fn flush(&mut self) -> io::Result<()> {
+    /// Writes as much as the socket takes.
+    pub(super) fn flush(&mut self) {
         while let Some(rest) = self.output.get(self.written..).filter(|rest| !rest.is_empty()) {
             match self.socket.write(rest) {
                 Ok(count) => {
@@ -146,55 +106,48 @@ impl<'a> Connection<'a> {
                     self.writing_since = Instant::now();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => return self.broken = Some(error.to_string()),
             }
         }
         self.output.clear();
         self.written = 0;
-        Ok(())
     }
 
-    /// Whether replies wait to be taken.
-    #[must_use]
-    pub fn is_sending(&self) -> bool {
-        self.unsent() > 0
+    /// Whether bytes wait that can still be written.
+    pub(super) fn is_sending(&self) -> bool {
+        self.broken.is_none() && self.unsent() > 0
     }
 
-    /// Whether more replies wait than should.
-    #[must_use]
-    pub fn is_backed_up(&self) -> bool {
-        self.unsent() >= MANY_REPLIES
+    /// Whether so many bytes wait that the client has to take some first.
+    pub(super) fn is_backed_up(&self) -> bool {
+        self.unsent() >= MAX_UNSENT
     }
 
-    /// How many bytes wait to be taken.
-    #[must_use]
-    pub fn unsent(&self) -> usize {
+    fn unsent(&self) -> usize {
         self.output.len() - self.written
     }
 
-    /// Says that nothing more will be written.
-    pub fn finish_writing(&mut self) {
-        // A connection that is broken already needs no end.
+    /// Tells the client that nothing more will be written.
+    pub(super) fn finish_writing(&self) {
+        // Fails only if the connection is broken already.
         self.socket.shutdown(Shutdown::Write).unwrap_or_default();
     }
 
-    /// Throws some of what the client still sends away. A socket that is closed with bytes unread resets the connection, and
-    /// the client could lose our last reply. True once there is nothing more to come.
+    /// Reads and discards some of what the client still sends. True once nothing more will come.
     ///
-    /// Not inlined: its buffer would be in the frame of a caller that hardly ever calls it, and its pages be touched.
+    /// Not inlined: the buffer would be in its caller's frame, whose pages are touched even if this is never called.
     #[inline(never)]
-    pub fn discard_input(&mut self) -> bool {
-        let mut waste = [0; 16 * 1024];
-        match self.socket.read(&mut waste) {
+    pub(super) fn discard_input(&self) -> bool {
+        let mut discarded = [0; 16 * 1024];
+        match (&mut &*self.socket).read(&mut discarded) {
             Ok(count) => count == 0,
             Err(error) => !is_temporary(&error),
         }
     }
 
-    /// Whether bytes came that nobody has read.
-    #[must_use]
-    pub fn has_unread(&self) -> bool {
+    /// Whether the socket has bytes that have not been read.
+    pub(super) fn has_unread(&self) -> bool {
         matches!(self.socket.peek(&mut [0]), Ok(1..))
     }
 }

@@ -1,63 +1,61 @@
-//! The handler: one process per connection. It cuts the stream into frames, validates them, asks the storage service,
-//! and answers.
+//! The handler: one process per connection. It cuts the client's bytes into frames, validates them, asks storage, and
+//! answers. It touches neither the bets nor another client's channels.
 //!
-//! | file | what is there |
+//! | file | contents |
 //! |---|---|
-//! | [`event_loop`] | the loop: the one place where it waits, for all that can happen |
-//! | [`connection`] | the client's socket |
-//! | [`dialog`] | what the client asked and what is owed to it, in order |
-//! | [`classic`], [`session`] | the messages of each kind, and what becomes of the answers |
-//! | [`rows`] | the records of a message become rows |
-//! | [`winners`] | results: before the draw, awaited, page by page |
-//! | [`goodbye`] | how it ends |
-//! | [`log_lines`] | what it writes to the log |
-//!
-//! It touches neither the bets nor another client's channels.
+//! | `event_loop` | the one place where the handler waits; time limits; closing |
+//! | `connection` | the client's socket and its buffers |
+//! | `conversation` | the client's requests and their replies, in order |
+//! | `policy` | what a message means and how its reply looks: in a new connection, a classic one, a session |
+//! | `status_query` | puts a STATUS together |
+//! | `log_lines` | what is logged about a client |
+//! | `context` | what the handler knows of the server; its confinement |
 
-pub mod classic;
-pub mod connection;
-pub mod dialog;
-pub mod event_loop;
-pub mod goodbye;
-pub mod log_lines;
-pub mod rows;
-pub mod session;
-pub mod winners;
+mod connection;
+mod context;
+mod conversation;
+mod event_loop;
+mod log_lines;
+mod policy;
+mod status_query;
 
 use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
 use self::connection::Connection;
-use self::dialog::Dialog;
+pub(crate) use self::context::HandlerContext;
+use self::conversation::Conversation;
 use self::event_loop::Handler;
 use self::log_lines::{log_accepted, log_client};
-use super::view::ServerView;
-use crate::ipc::reply_pipe::ReplyReader;
+pub(crate) use self::policy::warm_up;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Level};
 use crate::system::mqueue::QueueSender;
 use crate::system::signal::Signals;
 
-/// The client that a handler is for, as the acceptor hands it over.
+/// A client, as the acceptor hands it over.
 #[derive(Debug)]
 pub struct AcceptedClient {
-    /// Its socket.
     pub socket: TcpStream,
-    /// Its address.
     pub ip: IpAddr,
-    /// The end of its reply pipe, which has its token.
+    /// The read end of the client's reply pipe, with the client's token in it.
     pub replies: OwnedFd,
 }
 
-/// The process, from its first to its last act. Returns its exit status.
+/// Serves the client until the connection is closed. Returns the exit status of the process.
 #[must_use]
-pub fn run(client: &AcceptedClient, view: &ServerView<'_>, queue: &QueueSender, signals: &Signals) -> i32 {
-    logging::freeze_offset(view.offset);
-    match confined(client, view, queue, signals) {
+pub fn run(
+    client: &AcceptedClient,
+    context: &HandlerContext<'_>,
+    queue: &QueueSender,
+    signals: &Signals,
+) -> i32 {
+    logging::freeze_offset(context.offset);
+    match confined(client, context, queue, signals) {
         Ok(mut handler) => {
-            let ending = handler.serve();
-            handler.say_goodbye(&ending);
+            let reason = handler.serve();
+            handler.close(&reason);
         }
         Err(error) => {
             log_accepted(Level::Info, client.ip);
@@ -67,38 +65,16 @@ pub fn run(client: &AcceptedClient, view: &ServerView<'_>, queue: &QueueSender, 
     0
 }
 
-/// Has all its descriptors, then gives up what it does not need, before it reads a byte.
+/// Opens all descriptors, then confines the process.
 fn confined<'a>(
     client: &'a AcceptedClient,
-    view: &'a ServerView<'a>,
+    context: &'a HandlerContext<'a>,
     queue: &'a QueueSender,
     signals: &'a Signals,
 ) -> io::Result<Handler<'a>> {
-    let mut replies = ReplyReader::new(client.replies.as_fd());
-    let storage = StorageClient::new(replies.take_token()?, queue, replies);
-    let connection = Connection::new(&client.socket, view.max_payload)?;
-    let handler = Handler::new(connection, Dialog::new(storage, view, client.ip), signals)?;
-    probe("before");
-    view.confinement.enter(view.acceptor)?;
-    probe("handler");
+    let storage = StorageClient::new(queue, client.replies.as_fd())?;
+    let connection = Connection::new(&client.socket, context.max_payload)?;
+    let handler = Handler::new(connection, Conversation::new(storage, context, client.ip), signals)?;
+    context.confine()?;
     Ok(handler)
-}
-
-/// Finds out, before any handler is forked, what each of them would else find out for itself: which instructions this
-/// machine has for searching bytes. In a virtual machine that is a trap to its host, some 10 µs.
-pub fn warm_up() {
-    let record = b"1\x1fNombre\x1fApellido\x1f1\x1f2000-01-01\x1f1";
-    let stored = rows::push_rows(record, &mut Vec::new(), |_| ());
-    debug_assert_eq!(stored, Ok(1));
-}
-
-/// For the test of what a handler can do at that stage: see `system::probe`.
-#[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "a release has no failpoints"))]
-fn probe(stage: &str) {
-    #[cfg(debug_assertions)]
-    fail::fail_point!("handler_probe", |wanted: Option<String>| {
-        if wanted.as_deref() == Some(stage) {
-            crate::system::probe::try_everything(stage);
-        }
-    });
 }

@@ -43,7 +43,7 @@ use self::disk::FileDisk;
 use self::ledger::{Committed, Ledger};
 use self::recovery::{RecoveryError, Rules};
 use crate::ipc::client::{ClientSerial, ClientToken};
-use crate::ipc::control::{FromStorage, StorageEnd, Told};
+use crate::ipc::control::{FromAcceptor, FromStorage, StorageEnd};
 use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::reply_pipe::ReplyHead;
 use crate::ipc::request_queue::{PartHead, RequestReceiver};
@@ -241,29 +241,29 @@ impl Service<'_> {
     }
 
     fn listen_to_acceptor(&mut self) -> io::Result<()> {
-        loop {
-            match self.control.receive()? {
-                Told::Came(client, token, Some(pipe)) => {
+        while let Some(message) = self.control.receive()? {
+            match message {
+                FromAcceptor::ClientCame(client, token, Some(pipe)) => {
                     self.serials.insert(client, token);
                     self.clients.came(token, pipe);
                 }
-                Told::Came(_, _, None) => {
+                FromAcceptor::ClientCame(_, _, None) => {
                     let error = "out of descriptors: raise the limit (ulimit -n), or lower MAX_CLIENTS";
                     event(Level::Error, "client_came", Outcome::Fail, &[("error", &error)]);
                 }
-                Told::Gone(client) => {
+                FromAcceptor::ClientGone(client) => {
                     if let Some(token) = self.serials.remove(&client) {
                         self.clients.stop_replies(token);
                         self.gone.push(token);
                     }
                 }
-                Told::Stop | Told::AcceptorGone => {
+                FromAcceptor::Stop | FromAcceptor::Hangup => {
                     self.stopping = true;
                     return Ok(());
                 }
-                Told::Nothing => return Ok(()),
             }
         }
+        Ok(())
     }
 
     /// Takes requests until the queue is empty or the group has enough.

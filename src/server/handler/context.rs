@@ -1,0 +1,62 @@
+//! What a handler knows of the server: its state at the fork, and what is shared.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use chrono::FixedOffset;
+use nix::unistd::Pid;
+
+use crate::ipc::finished_agencies::FinishedAgencies;
+use crate::ipc::shared_counters::SharedCounters;
+use crate::system::confinement::Confinement;
+use crate::system::process::schedule_as_batch;
+
+#[derive(Debug)]
+pub struct HandlerContext<'a> {
+    /// The parent of all handlers.
+    pub acceptor: Pid,
+    pub confinement: &'a Confinement,
+    /// The agencies that take part are 1 to this.
+    pub agencies: u16,
+    pub finished: &'a FinishedAgencies,
+    /// In bytes.
+    pub max_payload: u32,
+    /// How long a client may stall.
+    pub client_timeout: Duration,
+    /// The offset of local time, for the log.
+    pub offset: FixedOffset,
+    pub counters: &'a SharedCounters,
+    pub max_clients: u32,
+    /// When the server started.
+    pub started: Instant,
+    pub storage_restarts: u64,
+}
+
+impl HandlerContext<'_> {
+    /// Confines this process. It must have all its descriptors, and must not have read a byte from its client.
+    pub(super) fn confine(&self) -> io::Result<()> {
+        probe("before");
+        self.confinement.enter(self.acceptor)?;
+        probe("handler");
+        Ok(())
+    }
+
+    /// Confines this process further: a session needs few system calls. It also yields the processor to others.
+    pub(super) fn confine_session(&self) -> io::Result<()> {
+        schedule_as_batch();
+        self.confinement.enter_session()?;
+        probe("session");
+        Ok(())
+    }
+}
+
+/// For a test that finds out what a handler can do at that stage: see `system::probe`.
+#[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "a release has no failpoints"))]
+fn probe(stage: &str) {
+    #[cfg(debug_assertions)]
+    fail::fail_point!("handler_probe", |wanted: Option<String>| {
+        if wanted.as_deref() == Some(stage) {
+            crate::system::probe::try_everything(stage);
+        }
+    });
+}
