@@ -96,8 +96,8 @@ fn status(
         connections: context.counters.get(Counter::Connections),
         batches: statistics.batches,
         refusals: refusals(context.counters, statistics),
-        group_bets: statistics.group_bets.clone(),
-        sync_seconds: statistics.sync_seconds.clone(),
+        group_bets: statistics.group_bets,
+        sync_seconds: statistics.sync_seconds,
         per_agency,
     }
 }
