@@ -57,19 +57,27 @@ fn the_image_is_small_and_its_processes_have_no_rights() {
 #[test]
 fn the_metrics_are_a_service_that_runs_only_with_its_profile() {
     let Some(_turn) = engine() else { return };
-    let contest = Contest::of_agencies("metrics", &[10]);
+    let contest = Contest::of_agencies("metrics", &[10]).with_file("config.ini", "[DEFAULT]\n");
     contest.up();
+    contest.wait_for_winners(1);
     let running = || contest.compose(&["ps", "--all", "--services"]);
     assert!(!running().contains("metrics"), "{}", running());
-    contest.compose(&["--profile", "metrics", "up", "--detach"]);
-    contest.wait_for_winners(1);
-    let mut scrape = TcpStream::connect("127.0.0.1:9464").unwrap();
-    scrape.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut text = String::new();
-    scrape.read_to_string(&mut text).unwrap();
-    assert!(text.contains("\nloteria_up 1\n") && text.contains("\nloteria_bets_stored_total 10\n"), "{text}");
+    contest.compose(&["--profile", "metrics", "up", "--detach", "metrics"]);
+    contest.until("the metrics tell of all bets", || {
+        let text = scrape().unwrap_or_default();
+        text.contains("\nloteria_up 1\n") && text.contains("\nloteria_bets_stored_total 10\n")
+    });
     contest.compose(&["--profile", "metrics", "stop", "metrics"]);
     assert_eq!(contest.inspect("metrics", ".State.ExitCode"), "0", "{}", contest.log("metrics").0);
+}
+
+/// What the metrics service answers at the port that it publishes.
+fn scrape() -> std::io::Result<String> {
+    let mut stream = TcpStream::connect("127.0.0.1:9464")?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[test]

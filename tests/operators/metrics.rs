@@ -277,6 +277,11 @@ fn a_crowd_of_scrapers_takes_one_connection_of_the_server() {
     for stream in crowd {
         assert!(answer(stream).contains("\nloteria_up 1\n"));
     }
+    let asked = server.log().lines_with("action: status_request").len();
+    assert!(
+        asked <= 3,
+        "asked {asked} times: the first scraper, those that came meanwhile, and perhaps a late one"
+    );
 }
 
 #[test]
