@@ -55,12 +55,10 @@ impl Level {
     /// The level of that name, in any case. `WARN` (Python) and `NOTICE` (Go) mean WARNING: no line has a level between INFO
     /// and WARNING.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        let name = if ["WARN", "NOTICE"].iter().any(|other| name.eq_ignore_ascii_case(other)) {
-            "WARNING"
-        } else {
-            name
-        };
-        LEVELS.into_iter().find(|level| level.name().eq_ignore_ascii_case(name))
+        match &*name.to_ascii_uppercase() {
+            "WARN" | "NOTICE" => Some(Self::Warning),
+            name => LEVELS.into_iter().find(|level| level.name() == name),
+        }
     }
 }
 
