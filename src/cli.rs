@@ -9,12 +9,13 @@ mod generated;
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{AGENCY_SETTINGS, AgencyConfig, ConfigError, SERVER_SETTINGS, ServerConfig, in_force};
+use crate::config::{AGENCY_SETTINGS, AgencyConfig, Faults, SERVER_SETTINGS, ServerConfig, in_force};
 use crate::logging::{self, Level, Outcome};
 use crate::system::signal;
 use crate::{agency, compose, demo, failpoint, sample, server, status};
@@ -83,8 +84,10 @@ const SAMPLE_HELP: &str = "The same seed gives the same bytes. Files of these na
 overwritten. There are no settings and no environment variables.\n\nThe files of tests/data are made by\n  \
 loteria sample --agencies 5 --bets 9000,6000,3500,1500,0 --dir tests/data";
 
-const STATUS_HELP: &str = "There are no settings. Exit code 1 if there is no answer. With --watch the server may come and go: it is asked \
-on and on, twice a second, and the exit code is 0; colours are left out if NO_COLOR is set.";
+const STATUS_HELP: &str = "If SERVER_IP means all addresses, the server is asked at 127.0.0.1 (or ::1). What the server \
+sends is printed without control characters.\n\nWith --watch the server may come and go: it is asked twice a second. There \
+are no colours if NO_COLOR is set.\n\nExit code 0: there is an answer, or --watch was ended. 1: there is no answer. 2: \
+command line, or a configuration that cannot be used; --address asks without it.";
 
 #[derive(Debug, Args)]
 struct ServerArgs {
@@ -93,18 +96,21 @@ struct ServerArgs {
     check: bool,
 }
 
-const COMPOSE_HELP: &str = "The services are `server` and `client1` to `clientN`; each client reads agency-N.csv of the \
-folder, and all of them config.ini. The file belongs beside the Dockerfile and config.ini:\n  \
-loteria compose --agencies 5 > docker-compose.yaml";
+const COMPOSE_HELP: &str = "The services are `server` and `client1` to `clientN`. Client N reads agency-N.csv of the \
+folder; all read config.ini. With 0 agencies, config.ini says how many the server waits for. The file belongs beside the \
+Dockerfile and config.ini:\n  loteria compose --agencies 5 > docker-compose.yaml";
 
 #[derive(Debug, Args)]
 struct ComposeArgs {
-    /// How many agencies take part
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=compose::MAX_AGENCIES))]
+    /// How many agencies take part; with 0 there is only the server
+    #[arg(long, value_parser = clap::value_parser!(u16).range(..=compose::MAX_AGENCIES))]
     agencies: u16,
     /// The folder of the agencies' files, as seen from the compose file
     #[arg(long, default_value = compose::DEFAULT_DATA)]
     data: String,
+    /// Names the containers as the original did: `server`, `client1` and so on. Only one such contest fits on a machine
+    #[arg(long)]
+    container_names: bool,
 }
 
 #[derive(Debug, Args)]
@@ -138,9 +144,9 @@ struct SampleArgs {
 
 #[derive(Debug, Args)]
 struct StatusArgs {
-    /// Where the server is: HOST:PORT
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:12345", value_parser = bet::address)]
-    address: String,
+    /// Where the server is; the configuration's `SERVER_IP` and `SERVER_PORT` unless given
+    #[arg(long, value_name = "HOST:PORT", value_parser = bet::address)]
+    address: Option<String>,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -182,11 +188,8 @@ pub fn run() -> ExitCode {
         Command::Agency => run_agency(),
         Command::Demo(args) => report(demo::run(args.agencies, args.bets, args.dir)),
         Command::Sample(args) => interruptible(|| run_sample(&args)),
-        Command::Status(args) if args.format.watch => {
-            failpoint::start();
-            report(status::watch::run(&args.address))
-        }
-        Command::Status(args) => interruptible(|| run_status(&args)),
+        Command::Status(args) if args.format.watch => watch(args.address),
+        Command::Status(args) => interruptible(|| run_status(args.address, args.format.chosen())),
         Command::Bet(args) => interruptible(|| bet::run(&args)),
         Command::Winners(args) => interruptible(|| audit::run_winners(args)),
         Command::Check(args) => interruptible(|| audit::run_check(args)),
@@ -195,9 +198,9 @@ pub fn run() -> ExitCode {
             Ok(page) => print(&page),
             Err(error) => fail(&error),
         }),
-        Command::Compose(args) => {
-            interruptible(|| print(compose::compose_file(args.agencies, &args.data).as_bytes()))
-        }
+        Command::Compose(args) => interruptible(|| {
+            print(compose::compose_file(args.agencies, &args.data, args.container_names).as_bytes())
+        }),
     }
 }
 
@@ -241,10 +244,48 @@ fn interruptible(command: impl FnOnce() -> ExitCode) -> ExitCode {
     }
 }
 
-fn run_status(args: &StatusArgs) -> ExitCode {
-    match status::text_of(&args.address, args.format.chosen()) {
-        Ok(text) => print(&text),
-        Err(error) => fail(&format_args!("{}: {error}", args.address)),
+/// The address of the server to ask: the one given, else that of the configuration.
+fn server_address(given: Option<String>) -> Result<String, ExitCode> {
+    const REMEDY: &str = "--address HOST:PORT asks a server without the configuration";
+    if let Some(address) = given {
+        return Ok(address);
+    }
+    let mut address = match ServerConfig::load() {
+        Ok(config) => config.listen_address(),
+        Err(faults) => {
+            let code = print_faults(&faults);
+            let _failure = fail(&REMEDY);
+            return Err(code);
+        }
+    };
+    if address.port() == 0 {
+        let _failure = fail(&format_args!("SERVER_PORT is 0, which takes any free port; {REMEDY}"));
+        return Err(ExitCode::from(USAGE));
+    }
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Ok(address.to_string())
+}
+
+fn run_status(address: Option<String>, format: status::Format) -> ExitCode {
+    let address = match server_address(address) {
+        Ok(address) => address,
+        Err(code) => return code,
+    };
+    match status::text_of(&address, format) {
+        Ok(text) => print(text.as_bytes()),
+        Err(error) => fail(&format_args!("{address}: {error}")),
+    }
+}
+
+fn watch(address: Option<String>) -> ExitCode {
+    failpoint::start();
+    match server_address(address) {
+        Ok(address) => report(status::watch::run(&address)),
+        Err(code) => code,
     }
 }
 
@@ -259,9 +300,9 @@ fn run_sample(args: &SampleArgs) -> ExitCode {
 fn check_configuration() -> ExitCode {
     match in_force() {
         Ok(table) => print(table.as_bytes()),
-        Err(error) => {
+        Err(faults) => {
             logging::start();
-            log_bad_config(&error)
+            log_faults(&faults)
         }
     }
 }
@@ -271,7 +312,7 @@ fn run_server() -> ExitCode {
     failpoint::start();
     let config = match ServerConfig::load() {
         Ok(config) => config,
-        Err(error) => return log_bad_config(&error),
+        Err(faults) => return log_faults(&faults),
     };
     logging::set_level(config.logging_level);
     logging::set_format(config.log_format);
@@ -290,7 +331,7 @@ fn run_agency() -> ExitCode {
     logging::start();
     let config = match AgencyConfig::load() {
         Ok(config) => config,
-        Err(error) => return log_bad_config(&error),
+        Err(faults) => return log_faults(&faults),
     };
     logging::set_level(config.log_level);
     logging::set_format(config.log_format);
@@ -303,21 +344,16 @@ fn run_agency() -> ExitCode {
     }
 }
 
-fn log_bad_config(error: &ConfigError) -> ExitCode {
-    let log =
-        |fields: &[logging::Field<'_>]| logging::event(Level::Critical, "config", Outcome::Fail, fields);
-    match error {
-        ConfigError::Value { key, value, origin, allowed } => {
-            log(&[("key", key), ("value", value), ("origin", origin), ("allowed", allowed)]);
-        }
-        ConfigError::UnknownKey { key, value, origin, allowed } => log(&[
-            ("key", key),
-            ("value", value),
-            ("origin", origin),
-            ("allowed", allowed),
-            ("error", &"there is no such setting"),
-        ]),
-        ConfigError::File { .. } => log(&[("error", error)]),
+/// Reports the faults of a configuration in the log.
+fn log_faults(faults: &Faults) -> ExitCode {
+    faults.log();
+    ExitCode::from(USAGE)
+}
+
+/// Reports the faults of a configuration to people.
+fn print_faults(faults: &Faults) -> ExitCode {
+    for fault in faults.lines() {
+        let _failure = fail(&fault);
     }
     ExitCode::from(USAGE)
 }

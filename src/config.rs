@@ -1,298 +1,458 @@
-//! The configuration: `config.ini` in the current directory, each key overridden by an environment variable.
+//! The configuration: `config.ini` in the current directory, and environment variables, which override it.
 //!
-//! Each setting stands once, as a row of `settings.rs` with its default, what is allowed and what it is for; the help,
-//! the errors and `server --check` are made of the same rows.
+//! Each setting is one row of a table below: the field that holds its value, its key, its default, what is allowed, and
+//! what it is for. The help, the faults and `server --check` are made from the same rows. To add a setting, add a row.
 
-mod in_force;
-mod settings;
-mod source;
-mod value;
-
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::iter::zip;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{PathBuf, absolute};
 use std::time::Duration;
+use std::{env, fs};
 
-pub use in_force::in_force;
-pub use settings::{AGENCY_SETTINGS, SERVER_SETTINGS, Setting, Settings};
-pub use source::{ConfigError, Source};
-pub use value::{Protocol, host_and_port};
-
-use crate::logging::{Format, LOG_FORMAT, Level};
+use crate::logging::{self, Field, Format, LOG_FORMAT, Level, Outcome, one_line};
 use crate::lottery::AgencyId;
-use settings::{agency, server};
-use source::{Sources, environment};
+use crate::lottery::bet::parse_decimal;
 
-/// The file that is read, from the current directory.
-pub const CONFIG_FILE: &str = "config.ini";
+const CONFIG_FILE: &str = "config.ini";
+const ALL_ADDRESSES: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// What `loteria server` runs with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ServerConfig {
-    /// The address to listen on.
-    pub ip: IpAddr,
-    /// The host name that stood in its place, if one did: it means all addresses.
-    pub ignored_host: Option<String>,
-    /// The port to listen on; 0 for a free one.
-    pub port: u16,
-    /// Connections that may wait to be accepted.
-    pub listen_backlog: u16,
-    /// The least level that is logged.
-    pub logging_level: Level,
-    /// The form of the log.
-    pub log_format: Format,
-    /// How many agencies take part.
-    pub clients_amount: u16,
-    /// The file of all bets.
-    pub storage_filepath: PathBuf,
-    /// The number that wins.
-    pub winner_number: u32,
-    /// Handlers alive at once.
-    pub max_clients: u32,
-    /// How long a client may stall.
-    pub client_timeout: Duration,
-    /// The longest payload that is taken, in bytes.
-    pub max_payload: u32,
-    /// Where the metrics are to be had, `HOST:PORT`, if they are.
-    pub metrics_address: Option<String>,
+/// One setting, as people see it.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its name in the file; in the environment a prefix may be before it.
+    pub key: &'static str,
+    /// The value where none is given; empty if it must be given.
+    pub default: &'static str,
+    /// What values are allowed.
+    pub allowed: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+}
+
+/// The settings of one program.
+#[derive(Debug)]
+pub struct Settings {
+    section: &'static str,
+    prefix: &'static str,
+    /// Each of them, in the order of the help.
+    pub rows: &'static [Setting],
+}
+
+/// A kind of values: what is allowed, in words, and the value of a text that is allowed.
+struct Kind<T>(&'static str, fn(&str) -> Option<T>);
+
+/// Makes of a table the struct of its values, with a function that reads them, and the list of its [`Setting`]s.
+macro_rules! settings {
+    ($(#[$doc:meta])* $config:ident, $settings:ident = [$section:literal], $prefix:literal:
+     $($field:ident: $type:ty = $key:ident, $default:literal, $kind:expr, $about:literal;)*) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $config {
+            $(#[doc = $about] pub $field: $type,)*
+            /// The path of the configuration file that was read, or `none`.
+            pub config_file: String,
+        }
+
+        #[doc = concat!("The settings of [`", stringify!($config), "`].")]
+        pub static $settings: Settings = Settings {
+            section: $section,
+            prefix: $prefix,
+            rows: &[$({
+                const KIND: Kind<$type> = $kind;
+                Setting { key: stringify!($key), default: $default, allowed: KIND.0, about: $about }
+            }),*],
+        };
+
+        impl $config {
+            fn read(mut sources: Sources) -> Result<Self, Faults> {
+                $(let $field = sources.get(stringify!($key), $default, &$kind);)*
+                match ($($field,)*) {
+                    ($(Some($field),)*) if sources.faults.is_empty() => {
+                        Ok(Self { $($field,)* config_file: sources.config_file })
+                    }
+                    _ => Err(sources.into_faults()),
+                }
+            }
+        }
+    };
+}
+
+/// The numbers of a range; its text is made from the same literals.
+macro_rules! number {
+    ($what:literal, $least:literal ..= $most:literal) => {
+        Kind(concat!($what, " from ", $least, " to ", $most), |text| {
+            parse_decimal(text.as_bytes())?.try_into().ok().filter(|number| ($least..=$most).contains(number))
+        })
+    };
+}
+
+const LEVEL: Kind<Level> =
+    Kind("DEBUG, INFO, WARNING, ERROR or CRITICAL; WARN and NOTICE mean WARNING", Level::from_name);
+const FORM: Kind<Format> = Kind("text or json", Format::from_name);
+
+settings! {
+    /// What `loteria server` runs with.
+    ServerConfig, SERVER_SETTINGS = ["DEFAULT"], "":
+    host: Result<IpAddr, String> = SERVER_IP, "0.0.0.0",
+        Kind("an IP address, or a host name for all addresses", host), "address to listen on";
+    port: u16 = SERVER_PORT, "12345", number!("a port", 0..=65535), "port to listen on; 0 takes a free one";
+    listen_backlog: u16 = SERVER_LISTEN_BACKLOG, "128", number!("a number", 1..=65535),
+        "connections that may wait to be accepted";
+    logging_level: Level = LOGGING_LEVEL, "INFO", LEVEL, "the lowest level that is logged";
+    log_format: Format = LOG_FORMAT, "text", FORM, "the form of the log: lines of text, or a JSON object per line";
+    clients_amount: u16 = CLIENTS_AMOUNT, "5", number!("a number", 1..=65535),
+        "how many agencies take part: 1 to this";
+    storage_filepath: PathBuf = STORAGE_FILEPATH, "./bets.csv", Kind("a path", path),
+        "the file of all bets; its state file is beside it";
+    winner_number: u32 = LOTTERY_WINNER_NUMBER, "7574", number!("a number", 0..=4_294_967_295),
+        "the number that wins";
+    max_clients: u32 = MAX_CLIENTS, "1024", number!("a number", 1..=1_000_000),
+        "connections served at once; more wait";
+    client_timeout: Duration = CLIENT_TIMEOUT, "30",
+        Kind("seconds above 0, up to 86400, decimals allowed", seconds), "how long a client may stall";
+    max_payload: u32 = MAX_PAYLOAD, "65536", number!("bytes", 1..=1_048_576), "the longest message that is accepted";
+}
+
+settings! {
+    /// What `loteria agency` runs with.
+    AgencyConfig, AGENCY_SETTINGS = ["AGENCY"], "CLI_":
+    id: AgencyId = ID, "", Kind("an agency's number from 1 to 65535", |text| {
+        parse_decimal(text.as_bytes()).and_then(AgencyId::new)
+    }), "the agency's number; must be given";
+    server_address: String = SERVER_ADDRESS, "server:12345", Kind("HOST:PORT", host_and_port), "where the server is";
+    loop_period: Duration = LOOP_PERIOD, "5s",
+        Kind("a duration above 0 such as 5s, 200ms or 1m30s", go_duration), "how often classic mode asks for the result";
+    log_level: Level = LOG_LEVEL, "INFO", LEVEL, "the lowest level that is logged";
+    log_format: Format = LOG_FORMAT, "text", FORM, "the form of the log: lines of text, or a JSON object per line";
+    batch_max_amount: usize = BATCH_MAXAMOUNT, "136", number!("a number", 1..=1_000_000),
+        "the most bets in one message";
+    protocol: Protocol = PROTOCOL, "session", Kind("session or classic", Protocol::from_name),
+        "classic is for a server that knows only the classic messages";
+    bets_file: PathBuf = BETS_FILE, "./agency-{id}.csv", Kind("a path; {id} stands for the agency's number", path),
+        "the bets: first name, last name, document, birthdate, number";
+}
+
+static TABLES: [&Settings; 2] = [&SERVER_SETTINGS, &AGENCY_SETTINGS];
+
+impl Settings {
+    /// The environment variable that overrides a setting. `LOG_FORMAT` has no prefix: it is the same for all programs.
+    pub(crate) fn variable(&self, key: &str) -> String {
+        if key == LOG_FORMAT { key.to_owned() } else { format!("{}{key}", self.prefix) }
+    }
+
+    /// The settings as a text for `--help`.
+    pub(crate) fn help(&self) -> String {
+        let Self { section, prefix, rows } = self;
+        let before = if prefix.is_empty() { "" } else { " with CLI_ before it (LOG_FORMAT has none)" };
+        let rows = rows.iter().map(|Setting { key, default, allowed, about }| {
+            let default = if default.is_empty() { String::new() } else { format!("; default: {default}") };
+            format!("\n  {key}\n          {about} ({allowed}{default})")
+        });
+        format!(
+            "Settings, from {CONFIG_FILE} in the current directory (section [{section}]), each overridden by the \
+             environment variable of its name{before}:\n{}",
+            rows.collect::<String>()
+        )
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.rows.iter().any(|setting| setting.key == key)
+    }
 }
 
 impl ServerConfig {
-    /// Reads `config.ini` and the environment.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
-    pub fn load() -> Result<Self, ConfigError> {
-        Self::load_from(Path::new(CONFIG_FILE), &environment)
+    pub(crate) fn load() -> Result<Self, Faults> {
+        Self::read(Sources::load(&SERVER_SETTINGS))
     }
 
-    fn load_from(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let sources = Sources::load(SERVER_SETTINGS, path, environment)?;
-        let host = sources.get(&server::SERVER_IP)?;
-        let config = Self {
-            ip: host.address(),
-            ignored_host: host.name(),
-            port: sources.get(&server::SERVER_PORT)?,
-            listen_backlog: sources.get(&server::SERVER_LISTEN_BACKLOG)?,
-            logging_level: sources.get(&server::LOGGING_LEVEL)?,
-            log_format: sources.get(&server::LOG_FORMAT)?,
-            clients_amount: sources.get(&server::CLIENTS_AMOUNT)?,
-            storage_filepath: sources.get(&server::STORAGE_FILEPATH)?,
-            winner_number: sources.get(&server::LOTTERY_WINNER_NUMBER)?,
-            max_clients: sources.get(&server::MAX_CLIENTS)?,
-            client_timeout: sources.get(&server::CLIENT_TIMEOUT)?,
-            max_payload: sources.get(&server::MAX_PAYLOAD)?,
-            metrics_address: sources.get(&server::METRICS_ADDRESS)?,
-        };
-        if config.metrics_take_its_port() {
-            return Err(sources.refused(&server::METRICS_ADDRESS.setting, "another port than SERVER_PORT"));
-        }
-        Ok(config)
+    pub(crate) fn listen_address(&self) -> SocketAddr {
+        SocketAddr::new(*self.host.as_ref().unwrap_or(&ALL_ADDRESSES), self.port)
     }
-
-    /// Whether the metrics are to be had where the server listens, as far as one can tell without asking for a name.
-    fn metrics_take_its_port(&self) -> bool {
-        let Some((host, port)) = self.metrics_address.as_deref().and_then(|address| address.rsplit_once(':'))
-        else {
-            return false;
-        };
-        let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        let same = ip.is_ok_and(|ip| ip == self.ip || ip.is_unspecified());
-        self.port != 0 && port == self.port.to_string() && (same || self.ip.is_unspecified())
-    }
-}
-
-/// What `loteria agency` runs with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AgencyConfig {
-    /// The agency's number.
-    pub id: AgencyId,
-    /// Where the server is: `HOST:PORT`.
-    pub server_address: String,
-    /// The time between two requests for the result, in classic mode.
-    pub loop_period: Duration,
-    /// The least level that is logged.
-    pub log_level: Level,
-    /// The form of the log.
-    pub log_format: Format,
-    /// The most bets in one message.
-    pub batch_max_amount: usize,
-    /// How it talks to the server.
-    pub protocol: Protocol,
-    /// The file of its bets.
-    pub bets_file: PathBuf,
 }
 
 impl AgencyConfig {
-    /// Reads `config.ini` and the environment.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
-    pub fn load() -> Result<Self, ConfigError> {
-        Self::load_from(Path::new(CONFIG_FILE), &environment)
+    pub(crate) fn load() -> Result<Self, Faults> {
+        let mut config = Self::read(Sources::load(&AGENCY_SETTINGS))?;
+        let file = config.bets_file.to_string_lossy().replace("{id}", &config.id.to_string());
+        config.bets_file = file.into();
+        Ok(config)
+    }
+}
+
+/// Checks the environment's `LOG_FORMAT`, for a command that has no other setting.
+pub(crate) fn check_log_format() -> Result<(), Faults> {
+    let mut sources = Sources::new(&AGENCY_SETTINGS);
+    sources.get(LOG_FORMAT, "text", &FORM).map(drop).ok_or_else(|| sources.into_faults())
+}
+
+/// The table that `server --check` prints: each setting of the server, its value and where that came from.
+pub(crate) fn in_force() -> Result<String, Faults> {
+    let sources = Sources::load(&SERVER_SETTINGS);
+    let line = |&Setting { key, default, .. }: &Setting| {
+        let (text, mut origin) = sources.find(key).unwrap_or((default.to_owned(), "default".to_owned()));
+        let mut value = one_line(&text);
+        if let ("SERVER_IP", Some(Err(name))) = (key, host(&text)) {
+            origin.extend(["; ", &name, " is a host name, which means all addresses"]);
+            value = ALL_ADDRESSES.to_string();
+        }
+        format!("{key:<21}  {value:<10}  {origin}\n")
+    };
+    let table = SERVER_SETTINGS.rows.iter().map(line).collect();
+    ServerConfig::read(sources).map(|_| table)
+}
+
+/// What is wrong with a configuration: at least one fault.
+#[derive(Debug)]
+pub(crate) struct Faults {
+    faults: Vec<Fault>,
+    format: Option<Format>,
+}
+
+/// The fields of the line that reports one fault.
+type Fault = Vec<(&'static str, String)>;
+
+impl Faults {
+    /// Writes a line of the log for each fault, in the form that the configuration asks for.
+    pub(crate) fn log(&self) {
+        if let Some(format) = self.format {
+            logging::set_format(format);
+        }
+        for fault in &self.faults {
+            let fields: Vec<Field<'_>> = fault.iter().map(|(key, text)| (*key, text as _)).collect();
+            logging::event(Level::Critical, "config", Outcome::Fail, &fields);
+        }
     }
 
-    fn load_from(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let sources = Sources::load(AGENCY_SETTINGS, path, environment)?;
-        let id = sources.get(&agency::ID)?;
-        Ok(Self {
-            id,
-            server_address: sources.get(&agency::SERVER_ADDRESS)?,
-            loop_period: sources.get(&agency::LOOP_PERIOD)?,
-            log_level: sources.get(&agency::LOG_LEVEL)?,
-            log_format: sources.get(&agency::LOG_FORMAT)?,
-            batch_max_amount: sources.get(&agency::BATCH_MAXAMOUNT)?,
-            protocol: sources.get(&agency::PROTOCOL)?,
-            bets_file: sources
-                .get(&agency::BETS_FILE)?
-                .to_string_lossy()
-                .replace("{id}", &id.to_string())
-                .into(),
+    /// The faults for people: a line for each.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        self.faults.iter().map(|fault| {
+            let fields = fault.iter().map(|(key, text)| format!(" | {key}: {}", one_line(text)));
+            format!("configuration{}", fields.collect::<String>())
         })
     }
 }
 
-/// Whether the environment's form of the log can be used, for a command that has no other setting.
-///
-/// # Errors
-/// It can't.
-pub fn check_log_format() -> Result<(), ConfigError> {
-    Sources::without_file(AGENCY_SETTINGS, &environment).get(&agency::LOG_FORMAT).map(drop)
+/// What the environment and the file say, and the faults found so far.
+struct Sources {
+    settings: &'static Settings,
+    config_file: String,
+    entries: Vec<Entry>,
+    faults: Vec<Fault>,
+}
+
+/// One `KEY = VALUE` of the file.
+struct Entry {
+    section: &'static str,
+    key: String,
+    value: String,
+    line: usize,
+}
+
+impl Sources {
+    fn new(settings: &'static Settings) -> Self {
+        Self { settings, config_file: "none".to_owned(), entries: Vec::new(), faults: Vec::new() }
+    }
+
+    /// Reads the file; a missing one is no fault.
+    fn load(settings: &'static Settings) -> Self {
+        let mut sources = Self::new(settings);
+        match fs::read(CONFIG_FILE) {
+            Ok(bytes) => {
+                sources.config_file = absolute(CONFIG_FILE).unwrap_or_default().display().to_string();
+                sources.parse(&bytes);
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => sources.faults.push(vec![("error", format!("can't read {CONFIG_FILE}: {error}"))]),
+        }
+        sources
+    }
+
+    /// Reads an INI file in the dialect of Python's `configparser`, which the original uses: `=` or `:`, comments on lines
+    /// of their own. But no value spans lines, and names may be in any case.
+    fn parse(&mut self, bytes: &[u8]) {
+        let mut section = None;
+        // Some editors write a byte order mark.
+        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+        for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+            let Ok(line) = str::from_utf8(line).map(str::trim) else {
+                self.fault_at(number, None, "the line is not UTF-8".to_owned());
+                continue;
+            };
+            match section {
+                _ if line.is_empty() || line.starts_with(['#', ';']) => {}
+                _ if line.starts_with('[') => section = self.section(number, line),
+                Some(settings) => self.entry(number, line, settings),
+                None if self.faults.is_empty() => {
+                    self.fault_at(number, None, format!("{line:?} is before the first [SECTION]"));
+                }
+                // The fault before this line is the reason why its section is not known.
+                None => {}
+            }
+        }
+    }
+
+    fn section(&mut self, number: usize, line: &str) -> Option<&'static Settings> {
+        let name = line.trim_matches(['[', ']']);
+        let found = TABLES.into_iter().find(|table| table.section.eq_ignore_ascii_case(name));
+        if found.is_none() || !line.ends_with(']') {
+            let near = nearest(name, &TABLES.map(|table| table.section));
+            self.fault_at(number, None, format!("there is no section {line}; the nearest name is [{near}]"));
+            return None;
+        }
+        found
+    }
+
+    fn entry(&mut self, line: usize, text: &str, settings: &'static Settings) {
+        let Some((key, value)) = text.split_once(['=', ':']) else {
+            return self.fault_at(line, None, format!("{text:?} has no value: KEY = VALUE is needed"));
+        };
+        let (key, value) = (key.trim_end().to_ascii_uppercase(), value.trim_start().to_owned());
+        let error = if let Some(first) = self.entry_of(settings, &key) {
+            format!("line {} sets this key already", first.line)
+        } else if settings.has(&key) {
+            return self.entries.push(Entry { section: settings.section, key, value, line });
+        } else if let Some(other) = TABLES.into_iter().find(|table| table.has(&key)) {
+            format!("this setting belongs to the section [{}]", other.section)
+        } else {
+            let names: Vec<_> = settings.rows.iter().map(|setting| setting.key).collect();
+            let near = nearest(&key, &names);
+            format!("there is no such setting; the nearest name is {near}, of {}", names.join(", "))
+        };
+        self.fault_at(line, Some((key, value)), error);
+    }
+
+    fn fault_at(&mut self, line: usize, entry: Option<(String, String)>, error: String) {
+        let (key, value) = entry.unzip();
+        let origin = format!("{CONFIG_FILE} line {line}");
+        let fields = [("key", key), ("value", value), ("origin", Some(origin)), ("error", Some(error))];
+        self.faults.push(fault(fields));
+    }
+
+    fn entry_of(&self, settings: &'static Settings, key: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.section == settings.section && entry.key == key)
+    }
+
+    /// The text that a setting was given, and where.
+    fn find(&self, key: &str) -> Option<(String, String)> {
+        let name = self.settings.variable(key);
+        if let Some(value) = env::var_os(&name) {
+            return Some((value.to_string_lossy().into_owned(), format!("environment variable {name}")));
+        }
+        let Entry { value, line, .. } = self.entry_of(self.settings, key)?;
+        Some((value.clone(), format!("{CONFIG_FILE} line {line}")))
+    }
+
+    /// The value of a setting; none, and a fault, if it is not allowed.
+    fn get<T>(&mut self, key: &str, default: &str, Kind(allowed, read): &Kind<T>) -> Option<T> {
+        let (text, origin) = self.find(key).unzip();
+        let found = read(text.as_deref().unwrap_or(default));
+        if found.is_none() {
+            let has_comment =
+                |text: &String| text.split(['#', ';']).any(|part| read(part.trim_end()).is_some());
+            let error = match &text {
+                None => Some("not set".to_owned()),
+                Some(text) if has_comment(text) => Some("a comment must be on a line of its own".to_owned()),
+                Some(_) => None,
+            };
+            let (key, allowed) = (Some(self.settings.variable(key)), Some((*allowed).to_owned()));
+            let rest = [("origin", origin), ("allowed", allowed), ("error", error)];
+            self.faults.push(fault([("key", key), ("value", text)].into_iter().chain(rest)));
+        }
+        found
+    }
+
+    fn into_faults(self) -> Faults {
+        let format = self.find(LOG_FORMAT).and_then(|(text, _)| Format::from_name(&text));
+        Faults { faults: self.faults, format }
+    }
+}
+
+fn fault(fields: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Fault {
+    fields.into_iter().filter_map(|(key, text)| Some((key, text?))).collect()
+}
+
+/// The name that is most like a mistyped one: a typo leaves the letters before and behind it as they are.
+fn nearest<'a>(typo: &str, names: &[&'a str]) -> &'a str {
+    let typo = typo.to_ascii_uppercase();
+    let likeness = |name: &&&str| {
+        let before = zip(typo.bytes(), name.bytes()).take_while(|(a, b)| a == b).count();
+        let behind = zip(typo.bytes().rev(), name.bytes().rev()).take_while(|(a, b)| a == b).count();
+        200 * (before + behind) / (typo.len() + name.len())
+    };
+    names.iter().max_by_key(likeness).copied().unwrap_or_default()
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty() && !text.contains('\0')).then(|| text.into())
+}
+
+/// What to listen on: an address, or a host name, which means all addresses. The original's configuration has a name.
+fn host(text: &str) -> Option<Result<IpAddr, String>> {
+    // Digits and dots alone are a mistyped address.
+    let is_name = text.contains(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    text.parse().map(Ok).ok().or_else(|| is_name.then(|| Err(text.to_owned())))
+}
+
+/// An address `HOST:PORT`; none if the text is not one.
+pub(crate) fn host_and_port(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = parse_decimal(port.as_bytes()).filter(|port| (1..=65535).contains(port))?;
+    (!host.is_empty()).then(|| format!("{host}:{port}"))
+}
+
+/// How an agency talks to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// One connection, many batches in flight.
+    Session,
+    /// One connection per message, as the original.
+    Classic,
+}
+
+impl Protocol {
+    pub(crate) fn name(self) -> &'static str {
+        if self == Self::Session { "session" } else { "classic" }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Session, Self::Classic].into_iter().find(|protocol| protocol.name() == name)
+    }
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    let duration = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
+    (!duration.is_zero() && duration <= Duration::from_hours(24)).then_some(duration)
+}
+
+/// A duration as Go's `time.ParseDuration` reads it, without a sign: decimal numbers, each with a unit.
+fn go_duration(mut text: &str) -> Option<Duration> {
+    let units = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"];
+    let seconds = [1e-9, 1e-6, 1e-6, 1e-6, 1e-3, 1.0, 60.0, 3600.0];
+    let mut total = 0.0;
+    while !text.is_empty() {
+        let is_digit = |c: char| c.is_ascii_digit() || c == '.';
+        let (number, rest) = text.split_at(text.find(|c| !is_digit(c))?);
+        let (unit, rest) = rest.split_at(rest.find(is_digit).unwrap_or(rest.len()));
+        let (_, factor) = units.into_iter().zip(seconds).find(|(name, _)| *name == unit)?;
+        total += number.parse::<f64>().ok()? * factor;
+        text = rest;
+    }
+    Duration::try_from_secs_f64(total).ok().filter(|duration| !duration.is_zero())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
-    fn server(file: impl AsRef<[u8]>, variables: &[(&str, &str)]) -> Result<ServerConfig, ConfigError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(CONFIG_FILE);
-        std::fs::write(&path, file).unwrap();
-        ServerConfig::load_from(&path, &lookup(variables))
-    }
-
-    fn lookup<'a>(variables: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
-        |name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-    }
-
-    fn agency(variables: &[(&str, &str)]) -> Result<AgencyConfig, ConfigError> {
-        AgencyConfig::load_from(Path::new("/nowhere/config.ini"), &lookup(variables))
-    }
-
     #[test]
-    fn a_missing_file_gives_the_defaults() {
-        let config = ServerConfig::load_from(Path::new("/nowhere/config.ini"), &lookup(&[])).unwrap();
-        assert_eq!((config.port, config.clients_amount, config.winner_number), (12345, 5, 7574));
-        assert_eq!(config.client_timeout, Duration::from_secs(30));
-        assert_eq!(config.ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    }
-
-    #[test]
-    fn the_shipped_file_says_what_the_defaults_say() {
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join(CONFIG_FILE);
-        let defaults = ServerConfig::load_from(Path::new("/nowhere"), &lookup(&[])).unwrap();
-        assert_eq!(ServerConfig::load_from(&shipped, &lookup(&[])).unwrap(), defaults);
-        AgencyConfig::load_from(&shipped, &lookup(&[("CLI_ID", "1")])).unwrap();
-    }
-
-    #[test]
-    fn the_originals_file_is_taken_and_its_host_name_means_all_addresses() {
-        let config = server(
-            "[DEFAULT]\nSERVER_PORT = 12345\nSERVER_IP = server\nSERVER_LISTEN_BACKLOG = 5\nLOGGING_LEVEL = INFO\n",
-            &[],
-        )
-        .unwrap();
-        assert_eq!(config.ignored_host.as_deref(), Some("server"));
-        assert_eq!((config.ip, config.listen_backlog), (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 5));
-    }
-
-    #[test]
-    fn the_environment_overrides_the_file_and_keys_ignore_case() {
-        let file = "# a comment\n[default]\nserver_port: 1\nClients_Amount = 7\n[other]\nwhatever = 1\n";
-        let config = server(file, &[("SERVER_PORT", "2")]).unwrap();
-        assert_eq!((config.port, config.clients_amount), (2, 7));
-    }
-
-    #[test]
-    fn a_bad_value_names_key_value_origin_and_what_is_allowed() {
-        let text = server("[DEFAULT]\nSERVER_PORT = 99999\n", &[]).unwrap_err().to_string();
-        assert!(text.starts_with("SERVER_PORT is \"99999\" (from /"), "{text}");
-        assert!(text.contains("[DEFAULT]") && text.ends_with("a port from 0 to 65535"), "{text}");
-        let text = server("", &[("CLIENT_TIMEOUT", "-1")]).unwrap_err().to_string();
-        assert!(text.contains("environment variable CLIENT_TIMEOUT"), "{text}");
-        for (key, value) in [
-            ("SERVER_PORT", ""),
-            ("SERVER_PORT", "+1"),
-            ("SERVER_IP", "1.2.3"),
-            ("SERVER_IP", ""),
-            ("SERVER_IP", "a b"),
-            ("CLIENTS_AMOUNT", "0"),
-            ("CLIENTS_AMOUNT", "65536"),
-            ("MAX_CLIENTS", "0"),
-            ("CLIENT_TIMEOUT", "nan"),
-            ("CLIENT_TIMEOUT", "inf"),
-            ("CLIENT_TIMEOUT", "0"),
-            ("LOGGING_LEVEL", "LOUD"),
-            ("STORAGE_FILEPATH", ""),
-            ("MAX_PAYLOAD", "0"),
-            ("LOTTERY_WINNER_NUMBER", "4294967296"),
-            ("SERVER_LISTEN_BACKLOG", "0"),
-            ("METRICS_ADDRESS", "9464"),
-            ("METRICS_ADDRESS", ":9464"),
-            ("METRICS_ADDRESS", "localhost:99999"),
-            ("METRICS_ADDRESS", "127.0.0.1:12345"),
-        ] {
-            assert!(server("", &[(key, value)]).is_err(), "{key}={value:?}");
+    fn durations_are_those_of_go() {
+        for (text, millis) in [("5s", 5000), ("200ms", 200), ("1m30s", 90_000), ("1.5h", 5_400_000)] {
+            assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
-    }
-
-    #[test]
-    fn a_broken_file_is_refused_in_one_line_that_says_where() {
-        for (file, place) in [
-            (&b"[DEFAULT]\nSERVER_PROT = 1\n"[..], "SERVER_PROT"),
-            (b"\n[DEFAULT\n", "line 2"),
-            (b"SERVER_PORT = 1\n", "line 1: \"SERVER_PORT = 1\" stands before"),
-            (b"[DEFAULT]\n# a comment\nSERVER_PORT\n", "line 3: \"SERVER_PORT\" has no value"),
-            (
-                b"[DEFAULT]\nSERVER_PORT = 1\n\nserver_port : 2\n",
-                "line 4: \"server_port : 2\" gives a key a second time",
-            ),
-            (b"[DEFAULT]\nSERVER_IP = \xff\n", "line 2: it is not UTF-8"),
-        ] {
-            let error = server(file, &[]).unwrap_err().to_string();
-            assert!(
-                !error.contains('\n') && error.contains("config.ini") && error.contains(place),
-                "{error}"
-            );
+        for text in ["", "5", "s", "5x", "-1s", "0s", "1.2.3s", "5 s"] {
+            assert_eq!(go_duration(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn a_mark_at_the_files_beginning_is_passed_over() {
-        assert_eq!(server("\u{feff}[DEFAULT]\nSERVER_PORT = 1\n", &[]).unwrap().port, 1);
-    }
-
-    #[test]
-    fn the_metrics_port_is_another_than_the_servers_where_both_would_have_it() {
-        let taken = |ip, metrics| {
-            server("", &[("SERVER_IP", ip), ("SERVER_PORT", "900"), ("METRICS_ADDRESS", metrics)]).is_err()
-        };
-        assert!(
-            taken("0.0.0.0", "10.0.0.1:900")
-                && taken("::", "localhost:900")
-                && taken("10.0.0.1", "10.0.0.1:900")
-        );
-        assert!(taken("10.0.0.1", "0.0.0.0:900") && taken("::1", "[::1]:900"));
-        assert!(!taken("10.0.0.1", "10.0.0.2:900") && !taken("0.0.0.0", "10.0.0.1:901"));
-        assert!(server("", &[("SERVER_PORT", "0"), ("METRICS_ADDRESS", "10.0.0.1:0")]).is_ok());
-    }
-
-    #[test]
-    fn an_agency_needs_only_its_number() {
-        let config = agency(&[("CLI_ID", "3")]).unwrap();
-        assert_eq!(config.bets_file, Path::new("./agency-3.csv"));
-        assert_eq!((config.batch_max_amount, config.protocol), (136, Protocol::Session));
-        assert!(agency(&[]).unwrap_err().to_string().contains("CLI_ID"));
     }
 }

@@ -55,9 +55,15 @@ impl Level {
         }
     }
 
-    /// The level of that name, whatever its case.
+    /// The level of that name, in any case. `WARN` (Python) and `NOTICE` (Go) mean WARNING: no line has a level between INFO
+    /// and WARNING.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
+        let name = if ["WARN", "NOTICE"].iter().any(|other| name.eq_ignore_ascii_case(other)) {
+            "WARNING"
+        } else {
+            name
+        };
         LEVELS.into_iter().find(|level| level.name().eq_ignore_ascii_case(name))
     }
 }
@@ -207,7 +213,8 @@ mod tests {
     #[test]
     fn levels_have_the_names_of_python() {
         assert_eq!(Level::from_name("warning"), Some(Level::Warning));
-        assert_eq!(Level::from_name("WARN"), None);
+        assert_eq!(Level::from_name("Notice"), Some(Level::Warning));
+        assert_eq!(Level::from_name("LOUD"), None);
         assert!(Level::Critical > Level::Error);
     }
 }

@@ -6,7 +6,7 @@ mod common;
 use std::net::TcpListener;
 
 use common::server::Ended;
-use common::{Client, Log, Setup, bets, free_port, kind, loteria, output, rows, text};
+use common::{Client, Log, Setup, bets, kind, loteria, output, rows, text};
 
 /// The one line that a start with a bad configuration writes.
 #[track_caller]
@@ -99,7 +99,7 @@ fn refused(setup: &Setup, program: &str, variables: &[(&str, &str)]) -> String {
     let log = Log(text(&output.stderr));
     assert_eq!(output.status.code(), Some(2), "{}", log.0);
     log.assert_well_formed();
-    log.lines().map(|line| format!("{line}\n")).collect()
+    log.lines().fold(String::new(), |lines, line| lines + line + "\n")
 }
 
 #[test]

@@ -234,12 +234,15 @@ fn a_server_that_is_not_there_is_a_line() {
 fn a_refusal_is_written_without_its_control_characters() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            stream.unwrap().write_all(&frame(kind::ERROR, b"\x1b[31mno\r\xc2\x9b2J")).unwrap();
-        }
+    let refuse = || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&frame(kind::ERROR, b"\x1b[31mno\r\xc2\x9b2J")).unwrap();
+        stream.read_to_end(&mut Vec::new()).ok();
+    };
+    let text = std::thread::scope(|scope| {
+        scope.spawn(refuse);
+        lines(&address, "\n", || ())
     });
-    let text = lines(&address, "\n", || ());
     assert!(text.contains("the server refused: \\x1b[31mno\\x0d\\x9b2J\n"), "{text:?}");
 }
 

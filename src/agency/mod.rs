@@ -42,19 +42,18 @@ pub fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
 }
 
 fn log_config(config: &AgencyConfig) {
-    let protocol = match config.protocol {
-        Protocol::Session => "session",
-        Protocol::Classic => "classic",
-    };
     logging::info(
         "config",
         Outcome::Success,
         &[
             ("id", &config.id),
             ("server_address", &config.server_address),
-            ("protocol", &protocol),
+            ("protocol", &config.protocol.name()),
             ("batch_max_amount", &config.batch_max_amount),
             ("bets_file", &config.bets_file.display()),
+            ("loop_period", &format_args!("{:?}", config.loop_period)),
+            ("log_level", &config.log_level.name()),
+            ("config_file", &config.config_file),
         ],
     );
 }

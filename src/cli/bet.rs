@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::log_bad_config;
+use super::log_faults;
 use crate::agency::single_bet;
 use crate::config::{check_log_format, host_and_port};
 use crate::logging;
@@ -53,8 +53,8 @@ pub struct BetArgs {
 /// Brings the bet to the server.
 pub fn run(args: &BetArgs) -> ExitCode {
     logging::start();
-    if let Err(error) = check_log_format() {
-        return log_bad_config(&error);
+    if let Err(faults) = check_log_format() {
+        return log_faults(&faults);
     }
     let bet = Bet {
         agency: args.agency,

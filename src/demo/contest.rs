@@ -234,17 +234,17 @@ fn start_server(folder: &Path, size: u16, port: u16) -> io::Result<Process> {
         ("MAX_CLIENTS", size.saturating_add(SPARE_CLIENTS).to_string()),
         ("STORAGE_FILEPATH", super::BETS_FILE.to_owned()),
     ];
-    Process::start(folder, "server", variables(SERVER_SETTINGS, &changes), "server.log")
+    Process::start(folder, "server", variables(&SERVER_SETTINGS, &changes), "server.log")
 }
 
 fn start_agency(folder: &Path, agency: AgencyId, server: SocketAddr) -> io::Result<Process> {
     let changes = [("ID", agency.to_string()), ("SERVER_ADDRESS", server.to_string())];
     let log = format!("agency-{agency}.log");
-    Process::start(folder, "agency", variables(AGENCY_SETTINGS, &changes), &log)
+    Process::start(folder, "agency", variables(&AGENCY_SETTINGS, &changes), &log)
 }
 
 /// Every setting as an environment variable, so that no `config.ini` of the folder has a say.
-fn variables(settings: Settings, changes: &[(&str, String)]) -> Vec<Variable> {
+fn variables(settings: &Settings, changes: &[(&str, String)]) -> Vec<Variable> {
     let value_of = |setting: &Setting| {
         let change = changes.iter().find(|(key, _)| *key == setting.key);
         change.map_or_else(|| setting.default.to_owned(), |(_, value)| value.clone())

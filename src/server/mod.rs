@@ -8,13 +8,14 @@ pub mod storage;
 pub mod view;
 
 use std::io;
+use std::path::absolute;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 
 use crate::config::ServerConfig;
-use crate::logging::{Field, Level, Outcome, event, info};
+use crate::logging::{Level, Outcome, event, info};
 
 /// Why the server ended other than by being told to.
 #[derive(Debug, Error)]
@@ -84,45 +85,47 @@ pub fn run(config: &ServerConfig) -> Result<(), ServerError> {
     acceptor::run(config, max_clients)
 }
 
-/// A contest could stand still for ever, and no other line would say why.
+/// Such a contest may never end, and no other line would say why.
 fn warn_of_too_few(max_clients: u32, agencies: u16) {
     if max_clients < u32::from(agencies) {
         let reason = format!(
-            "there are {agencies} agencies, and sessions that await the draw keep their connections: the others may \
-             never get one"
+            "there are {agencies} agencies, and a session that awaits the draw keeps its connection: the other agencies \
+             may never get one"
         );
         event(
             Level::Warning,
-            "config",
+            "max_clients",
             Outcome::Success,
             &[("max_clients", &max_clients), ("reason", &reason)],
         );
     }
 }
 
+/// Writes the one `config` line of a start; the original's fields are first.
 fn log_config(config: &ServerConfig) {
-    if let Some(host) = &config.ignored_host {
-        let reason = "a host name in SERVER_IP means all addresses";
-        event(Level::Warning, "config", Outcome::Success, &[("server_ip", host), ("reason", &reason)]);
+    let path = &config.storage_filepath;
+    let bets = absolute(path).unwrap_or_else(|_| path.clone());
+    info(
+        "config",
+        Outcome::Success,
+        &[
+            ("port", &config.port),
+            ("listen_backlog", &config.listen_backlog),
+            ("logging_level", &config.logging_level.name()),
+            ("ip", &config.listen_address().ip()),
+            ("clients_amount", &config.clients_amount),
+            ("storage_filepath", &bets.display()),
+            ("lottery_winner_number", &config.winner_number),
+            ("max_clients", &config.max_clients),
+            ("client_timeout", &config.client_timeout.as_secs_f64()),
+            ("max_payload", &config.max_payload),
+            ("config_file", &config.config_file),
+        ],
+    );
+    if let Err(host) = &config.host {
+        let reason = "SERVER_IP is a host name, so the server listens on all addresses";
+        event(Level::Warning, "server_ip", Outcome::Success, &[("host", host), ("reason", &reason)]);
     }
-    let (level, file) = (config.logging_level.name(), config.storage_filepath.display());
-    let timeout = config.client_timeout.as_secs_f64();
-    let mut fields: Vec<Field<'_>> = vec![
-        ("port", &config.port),
-        ("listen_backlog", &config.listen_backlog),
-        ("logging_level", &level),
-        ("ip", &config.ip),
-        ("clients_amount", &config.clients_amount),
-        ("storage_filepath", &file),
-        ("lottery_winner_number", &config.winner_number),
-        ("max_clients", &config.max_clients),
-        ("client_timeout", &timeout),
-        ("max_payload", &config.max_payload),
-    ];
-    if let Some(address) = &config.metrics_address {
-        fields.push(("metrics_address", address));
-    }
-    info("config", Outcome::Success, &fields);
 }
 
 /// Descriptors of the storage service besides one pipe per client, and some to spare.

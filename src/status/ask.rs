@@ -6,8 +6,10 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use thiserror::Error;
 
+use crate::logging::one_line;
 use crate::protocol::frame::{FrameBuffer, FrameError};
 use crate::protocol::message::{ClientMessage, NotAnAnswer, ServerMessage};
 use crate::protocol::status::Status;
@@ -46,11 +48,12 @@ pub enum StatusError {
     NoStatus(#[from] serde_json::Error),
 }
 
-/// Asks the server at `HOST:PORT`; returns the JSON that it sent. Looking up a name knows no time limit, so it has a thread of its own, which is left behind when it takes too long.
+/// Asks the server at `HOST:PORT`; returns the JSON that it sent. Looking up a name has no time limit, so a thread does it,
+/// and is left behind if it takes too long.
 ///
 /// # Errors
 /// No status came in time.
-pub fn ask_by_name(address: &str) -> Result<Vec<u8>, StatusError> {
+pub fn ask_by_name(address: &str) -> Result<String, StatusError> {
     let deadline = Instant::now() + DEADLINE;
     let address = address.to_owned();
     let (sender, receiver) = channel();
@@ -64,15 +67,38 @@ pub fn ask_by_name(address: &str) -> Result<Vec<u8>, StatusError> {
     })
 }
 
-/// Asks the server at that address or `HOST:PORT`, until `deadline`. Looking up a name may take longer.
+/// Asks the server at an address or `HOST:PORT` until `deadline`. Looking up a name may take longer.
 ///
 /// # Errors
 /// No status came in time.
 pub fn ask(address: impl ToSocketAddrs, deadline: Instant) -> Result<Status, StatusError> {
-    Ok(serde_json::from_slice(&ask_for_json(address, deadline)?)?)
+    parse(&ask_for_json(address, deadline)?)
 }
 
-fn ask_for_json(address: impl ToSocketAddrs, deadline: Instant) -> Result<Vec<u8>, StatusError> {
+/// Reads a status. The server may be anyone, so its texts are escaped as in a line of the log.
+pub(super) fn parse(json: &str) -> Result<Status, StatusError> {
+    let mut value = serde_json::from_str(json)?;
+    escape_texts(&mut value);
+    Ok(serde_json::from_value(value)?)
+}
+
+fn escape_texts(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = one_line(text),
+        Value::Array(values) => values.iter_mut().for_each(escape_texts),
+        Value::Object(values) => values.values_mut().for_each(escape_texts),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Valid JSON as a line for a terminal. JSON itself allows no other control characters in a text than these.
+pub(super) fn printable(json: &str) -> String {
+    let escape =
+        |text: String, control: char| text.replace(control, &format!("\\u{:04x}", u32::from(control)));
+    ('\u{7f}'..='\u{9f}').fold(json.replace(['\t', '\r', '\n'], " "), escape) + "\n"
+}
+
+fn ask_for_json(address: impl ToSocketAddrs, deadline: Instant) -> Result<String, StatusError> {
     let mut last = StatusError::NoAddress;
     for candidate in address.to_socket_addrs()? {
         match ask_at(candidate, deadline) {
@@ -83,7 +109,7 @@ fn ask_for_json(address: impl ToSocketAddrs, deadline: Instant) -> Result<Vec<u8
     Err(last)
 }
 
-fn ask_at(address: SocketAddr, deadline: Instant) -> Result<Vec<u8>, StatusError> {
+fn ask_at(address: SocketAddr, deadline: Instant) -> Result<String, StatusError> {
     let mut stream = TcpStream::connect_timeout(&address, left(deadline)?).map_err(late)?;
     let mut question = Vec::new();
     ClientMessage::StatusRequest.encode(&mut question);
@@ -99,8 +125,8 @@ fn ask_at(address: SocketAddr, deadline: Instant) -> Result<Vec<u8>, StatusError
     }
     let frame = incoming.next_frame()?.ok_or(StatusError::Closed)?;
     match ServerMessage::decode(frame)? {
-        ServerMessage::Status(json) => Ok(json.to_vec()),
-        ServerMessage::Error(reason) => Err(StatusError::Refused(reason.to_owned())),
+        ServerMessage::Status(json) => Ok(String::from_utf8_lossy(json).into_owned()),
+        ServerMessage::Error(reason) => Err(StatusError::Refused(one_line(&reason))),
         _ => Err(NotAnAnswer(frame.kind).into()),
     }
 }

@@ -10,7 +10,6 @@ pub mod watch;
 
 use self::ask::ask_by_name;
 pub use self::ask::{DEADLINE, StatusError, ask};
-use crate::protocol::status::Status;
 
 /// How a status is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,17 +22,16 @@ pub enum Format {
     Prometheus,
 }
 
-/// Asks the server at `HOST:PORT`: what it says, as it is to be printed.
+/// Asks the server at `HOST:PORT`: what it says, as it is to be printed. Nothing in it controls a terminal.
 ///
 /// # Errors
 /// No status came in time.
-pub fn text_of(address: &str, format: Format) -> Result<Vec<u8>, StatusError> {
-    let mut answer = ask_by_name(address)?;
-    if format == Format::Json {
-        answer.push(b'\n');
-        return Ok(answer);
-    }
-    let status: Status = serde_json::from_slice(&answer)?;
-    let text = if format == Format::Table { table::table(&status) } else { prometheus::text(&status) };
-    Ok(text.into_bytes())
+pub fn text_of(address: &str, format: Format) -> Result<String, StatusError> {
+    let json = ask_by_name(address)?;
+    let status = ask::parse(&json)?;
+    Ok(match format {
+        Format::Table => table::table(&status),
+        Format::Json => ask::printable(&json),
+        Format::Prometheus => prometheus::text(&status),
+    })
 }

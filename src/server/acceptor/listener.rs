@@ -74,8 +74,7 @@ impl Acceptor<'_> {
 /// # Errors
 /// The address is in use, or is none of this machine's.
 pub(super) fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
-    let address = SocketAddr::new(config.ip, config.port);
-    once_free(|| bind_at(address)).map_err(|error| failed(config, error))
+    once_free(|| bind_at(config.listen_address())).map_err(|error| failed(config, error))
 }
 
 /// Binds a socket, and waits a moment for a port that is in use.
@@ -105,7 +104,7 @@ fn bind_at(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Why it can't listen.
 pub(super) fn failed(config: &ServerConfig, error: io::Error) -> ServerError {
-    let address = SocketAddr::new(config.ip, config.port).to_string();
+    let address = config.listen_address().to_string();
     ServerError::Listen { address, settings: "SERVER_IP, SERVER_PORT", error }
 }
 

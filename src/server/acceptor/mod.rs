@@ -64,7 +64,7 @@ const CONTROL: u64 = 2;
 pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     let signals = Signals::open().map_err(ServerError::of("can't receive signals"))?;
     let listener = listener::bind(config)?;
-    let metrics = Metrics::listen(config.metrics_address.as_deref())?;
+    let metrics = Metrics::listen(None)?;
     let inherited = Inherited::make()?;
     let acceptor = Acceptor {
         config,

@@ -65,6 +65,12 @@ impl Contest {
         self.draw.as_ref()
     }
 
+    /// How many bets have the winning number.
+    #[must_use]
+    pub fn winner_count(&self) -> u64 {
+        self.agencies.iter().map(|agency| agency.won).sum()
+    }
+
     /// The number that wins.
     #[must_use]
     pub fn winning_number(&self) -> u32 {

@@ -288,7 +288,7 @@ impl Service<'_> {
     /// Puts the group on disk, and answers.
     fn commit(&mut self) -> io::Result<()> {
         let mut committed = self.ledger.commit().map_err(io::Error::other)?;
-        log_commit(&committed);
+        log_commit(&committed, self.ledger.contest());
         if committed.ended || self.stale {
             self.stale = !self.finished.publish(self.ledger.contest().ended_agencies());
         }
@@ -324,7 +324,7 @@ fn take_part(clients: &mut Clients, ledger: &mut Ledger<FileDisk>, head: PartHea
     clients.take_part(head, bytes, |role, id, request, rows| ledger.take(client, role, id, request, rows));
 }
 
-fn log_commit(committed: &Committed) {
+fn log_commit(committed: &Committed, contest: &contest::Contest) {
     for (outcome, what) in [(committed.bets, "storage_write"), (committed.ends, "state_write")] {
         if let Err(error) = outcome {
             let refused = committed.answers.len();
@@ -332,6 +332,7 @@ fn log_commit(committed: &Committed) {
         }
     }
     if committed.drawn {
-        info("sorteo", Outcome::Success, &[]);
+        let (number, bets, winners) = (contest.winning_number(), contest.bets(), contest.winner_count());
+        info("sorteo", Outcome::Success, &[("numero", &number), ("bets", &bets), ("winners", &winners)]);
     }
 }
