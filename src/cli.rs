@@ -244,23 +244,16 @@ fn interruptible(command: impl FnOnce() -> ExitCode) -> ExitCode {
     }
 }
 
-/// The address of the server to ask: the one given, else that of the configuration.
+/// The address of the server to ask: the one given, else that of the configuration. The error is reported already.
 fn server_address(given: Option<String>) -> Result<String, ExitCode> {
-    const REMEDY: &str = "--address HOST:PORT asks a server without the configuration";
     if let Some(address) = given {
         return Ok(address);
     }
-    let mut address = match ServerConfig::load() {
-        Ok(config) => config.listen_address(),
-        Err(faults) => {
-            let code = print_faults(&faults);
-            let _failure = fail(&REMEDY);
-            return Err(code);
-        }
-    };
+    let remedy = "--address HOST:PORT asks a server without the configuration".to_owned();
+    let config = ServerConfig::load().map_err(|faults| misuse(faults.lines().chain([remedy.clone()])))?;
+    let mut address = config.listen_address();
     if address.port() == 0 {
-        let _failure = fail(&format_args!("SERVER_PORT is 0, which takes any free port; {REMEDY}"));
-        return Err(ExitCode::from(USAGE));
+        return Err(misuse(["SERVER_PORT is 0, which takes any free port".to_owned(), remedy]));
     }
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -350,10 +343,10 @@ fn log_faults(faults: &Faults) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-/// Reports the faults of a configuration to people.
-fn print_faults(faults: &Faults) -> ExitCode {
-    for fault in faults.lines() {
-        let _failure = fail(&fault);
+/// Reports what is wrong with a configuration or a command line to people.
+fn misuse(lines: impl IntoIterator<Item = String>) -> ExitCode {
+    for line in lines {
+        let _failure = fail(&line);
     }
     ExitCode::from(USAGE)
 }

@@ -26,8 +26,7 @@ pub struct Setting {
     pub default: &'static str,
     /// What values are allowed.
     pub allowed: &'static str,
-    /// What it is for.
-    pub about: &'static str,
+    about: &'static str,
 }
 
 /// The settings of one program.
@@ -44,7 +43,7 @@ struct Kind<T>(&'static str, fn(&str) -> Option<T>);
 
 /// Makes of a table the struct of its values, with a function that reads them, and the list of its [`Setting`]s.
 macro_rules! settings {
-    ($(#[$doc:meta])* $config:ident, $settings:ident = [$section:literal], $prefix:literal:
+    ($(#[$doc:meta])* $config:ident, $settings:ident = $section:literal, $prefix:literal:
      $($field:ident: $type:ty = $key:ident, $default:literal, $kind:expr, $about:literal;)*) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq)]
@@ -87,13 +86,12 @@ macro_rules! number {
     };
 }
 
-const LEVEL: Kind<Level> =
-    Kind("DEBUG, INFO, WARNING, ERROR or CRITICAL; WARN and NOTICE mean WARNING", Level::from_name);
+const LEVEL: Kind<Level> = Kind("DEBUG, INFO, WARNING (or WARN, NOTICE), ERROR, CRITICAL", Level::from_name);
 const FORM: Kind<Format> = Kind("text or json", Format::from_name);
 
 settings! {
     /// What `loteria server` runs with.
-    ServerConfig, SERVER_SETTINGS = ["DEFAULT"], "":
+    ServerConfig, SERVER_SETTINGS = "[DEFAULT]", "":
     host: Result<IpAddr, String> = SERVER_IP, "0.0.0.0",
         Kind("an IP address, or a host name for all addresses", host), "address to listen on";
     port: u16 = SERVER_PORT, "12345", number!("a port", 0..=65535), "port to listen on; 0 takes a free one";
@@ -116,7 +114,7 @@ settings! {
 
 settings! {
     /// What `loteria agency` runs with.
-    AgencyConfig, AGENCY_SETTINGS = ["AGENCY"], "CLI_":
+    AgencyConfig, AGENCY_SETTINGS = "[AGENCY]", "CLI_":
     id: AgencyId = ID, "", Kind("an agency's number from 1 to 65535", |text| {
         parse_decimal(text.as_bytes()).and_then(AgencyId::new)
     }), "the agency's number; must be given";
@@ -150,14 +148,10 @@ impl Settings {
             format!("\n  {key}\n          {about} ({allowed}{default})")
         });
         format!(
-            "Settings, from {CONFIG_FILE} in the current directory (section [{section}]), each overridden by the \
+            "Settings, from {CONFIG_FILE} in the current directory (section {section}), each overridden by the \
              environment variable of its name{before}:\n{}",
             rows.collect::<String>()
         )
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.rows.iter().any(|setting| setting.key == key)
     }
 }
 
@@ -259,7 +253,8 @@ impl Sources {
         let mut sources = Self::new(settings);
         match fs::read(CONFIG_FILE) {
             Ok(bytes) => {
-                sources.config_file = absolute(CONFIG_FILE).unwrap_or_default().display().to_string();
+                sources.config_file =
+                    absolute(CONFIG_FILE).unwrap_or(CONFIG_FILE.into()).display().to_string();
                 sources.parse(&bytes);
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -272,8 +267,7 @@ impl Sources {
     /// of their own. But no value spans lines, and names may be in any case.
     fn parse(&mut self, bytes: &[u8]) {
         let mut section = None;
-        // Some editors write a byte order mark.
-        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes); // Some editors write this mark.
         for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
             let Ok(line) = str::from_utf8(line).map(str::trim) else {
                 self.fault_at(number, None, "the line is not UTF-8".to_owned());
@@ -286,19 +280,17 @@ impl Sources {
                 None if self.faults.is_empty() => {
                     self.fault_at(number, None, format!("{line:?} is before the first [SECTION]"));
                 }
-                // The fault before this line is the reason why its section is not known.
-                None => {}
+                None => {} // There is a fault before it: that its section is unknown.
             }
         }
     }
 
     fn section(&mut self, number: usize, line: &str) -> Option<&'static Settings> {
-        let name = line.trim_matches(['[', ']']);
+        let name = line.split_inclusive(']').next().unwrap_or_default();
         let found = TABLES.into_iter().find(|table| table.section.eq_ignore_ascii_case(name));
-        if found.is_none() || !line.ends_with(']') {
-            let near = nearest(name, &TABLES.map(|table| table.section));
-            self.fault_at(number, None, format!("there is no section {line}; the nearest name is [{near}]"));
-            return None;
+        if found.is_none() {
+            let near = nearest(name, TABLES.into_iter().map(|table| table.section));
+            self.fault_at(number, None, format!("there is no section {name}; the nearest name is {near}"));
         }
         found
     }
@@ -308,16 +300,16 @@ impl Sources {
             return self.fault_at(line, None, format!("{text:?} has no value: KEY = VALUE is needed"));
         };
         let (key, value) = (key.trim_end().to_ascii_uppercase(), value.trim_start().to_owned());
+        let has = |table: &&Settings| table.rows.iter().any(|setting| setting.key == key);
         let error = if let Some(first) = self.entry_of(settings, &key) {
             format!("line {} sets this key already", first.line)
-        } else if settings.has(&key) {
+        } else if has(&settings) {
             return self.entries.push(Entry { section: settings.section, key, value, line });
-        } else if let Some(other) = TABLES.into_iter().find(|table| table.has(&key)) {
-            format!("this setting belongs to the section [{}]", other.section)
+        } else if let Some(other) = TABLES.into_iter().find(has) {
+            format!("this setting belongs to the section {}", other.section)
         } else {
-            let names: Vec<_> = settings.rows.iter().map(|setting| setting.key).collect();
-            let near = nearest(&key, &names);
-            format!("there is no such setting; the nearest name is {near}, of {}", names.join(", "))
+            let near = nearest(&key, settings.rows.iter().map(|setting| setting.key));
+            format!("there is no such setting; the nearest name is {near}")
         };
         self.fault_at(line, Some((key, value)), error);
     }
@@ -373,14 +365,14 @@ fn fault(fields: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Fa
 }
 
 /// The name that is most like a mistyped one: a typo leaves the letters before and behind it as they are.
-fn nearest<'a>(typo: &str, names: &[&'a str]) -> &'a str {
+fn nearest(typo: &str, names: impl Iterator<Item = &'static str>) -> &'static str {
     let typo = typo.to_ascii_uppercase();
-    let likeness = |name: &&&str| {
+    let likeness = |name: &&str| {
         let before = zip(typo.bytes(), name.bytes()).take_while(|(a, b)| a == b).count();
         let behind = zip(typo.bytes().rev(), name.bytes().rev()).take_while(|(a, b)| a == b).count();
         200 * (before + behind) / (typo.len() + name.len())
     };
-    names.iter().max_by_key(likeness).copied().unwrap_or_default()
+    names.max_by_key(likeness).unwrap_or_default()
 }
 
 fn path(text: &str) -> Option<PathBuf> {

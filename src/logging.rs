@@ -59,12 +59,10 @@ impl Level {
     /// and WARNING.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        let name = if ["WARN", "NOTICE"].iter().any(|other| name.eq_ignore_ascii_case(other)) {
-            "WARNING"
-        } else {
-            name
-        };
-        LEVELS.into_iter().find(|level| level.name().eq_ignore_ascii_case(name))
+        match &*name.to_ascii_uppercase() {
+            "WARN" | "NOTICE" => Some(Self::Warning),
+            name => LEVELS.into_iter().find(|level| level.name() == name),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 
 use common::server::Ended;
 use common::{Client, Log, Setup, bets, kind, loteria, output, rows, text};
+use loteria::config::{AGENCY_SETTINGS, SERVER_SETTINGS};
 
 /// The one line that a start with a bad configuration writes.
 #[track_caller]
@@ -253,10 +254,10 @@ fn a_check_prints_each_setting_with_its_origin_and_touches_nothing() {
     let setup = Setup::new().write("config.ini", file);
     let (code, table, log) = check(&setup, &[("MAX_CLIENTS", "20"), ("CLIENT_TIMEOUT", "0.5")]);
     assert_eq!((code, &*log), (Some(0), ""));
-    for setting in loteria::config::SERVER_SETTINGS.rows {
+    for setting in SERVER_SETTINGS.rows {
         assert_eq!(table.lines().filter(|line| line.starts_with(setting.key)).count(), 1, "{table}");
     }
-    assert_eq!(table.lines().count(), loteria::config::SERVER_SETTINGS.rows.len(), "{table}");
+    assert_eq!(table.lines().count(), SERVER_SETTINGS.rows.len(), "{table}");
     let row = |key: &str| {
         let line = table.lines().find(|line| line.starts_with(&format!("{key} "))).unwrap();
         line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
@@ -282,4 +283,45 @@ fn a_check_tells_what_is_wrong_as_the_server_does() {
         check(&Setup::new().write("config.ini", "[DEFAULT]\nNO = 1\nMAX_CLIENTS = 0\n"), &[]);
     assert!(code == Some(2) && lines.contains("there is no such setting"), "{lines}");
     assert_eq!(lines.lines().count(), 2, "{lines}");
+}
+
+/// The cells of the rows of the README's table below this head, without their quotes.
+fn readme(head: &str) -> Vec<Vec<String>> {
+    let (_, table) = include_str!("../README.md").split_once(head).unwrap();
+    let cells = |row: &str| row.split('|').skip(1).map(|cell| cell.trim().replace('`', "")).collect();
+    table.lines().skip(2).take_while(|line| line.starts_with('|')).map(cells).collect()
+}
+
+#[test]
+fn the_readme_and_the_shipped_file_have_each_setting_with_its_default_and_range() {
+    let (shipped_server, shipped_agency) = include_str!("../config.ini").split_once("[AGENCY]").unwrap();
+    for (settings, head, prefix, shipped) in [
+        (&SERVER_SETTINGS, "\n| key | default | allowed | meaning |", None, shipped_server),
+        (
+            &AGENCY_SETTINGS,
+            "\n| key | environment | default | allowed | meaning |",
+            Some("CLI_"),
+            shipped_agency,
+        ),
+    ] {
+        let rows = readme(head);
+        assert_eq!(rows.len(), settings.rows.len());
+        for (row, setting) in rows.iter().zip(settings.rows) {
+            let (key, default) = (setting.key, setting.default);
+            let [in_readme, environment, default_cell, allowed] = match prefix {
+                Some(_) => [0, 1, 2, 3],
+                None => [0, 0, 1, 2],
+            }
+            .map(|cell| &*row[cell]);
+            assert_eq!(in_readme, key);
+            let variable =
+                if key == "LOG_FORMAT" { key.to_owned() } else { prefix.unwrap_or("").to_owned() + key };
+            assert_eq!(environment.split(',').next(), Some(&*variable));
+            assert_eq!(default_cell, if key == "ID" { "none: must be given" } else { default });
+            if let Some((_, range)) = setting.allowed.split_once(" from ") {
+                assert_eq!(allowed, range, "{key}");
+            }
+            assert_eq!(shipped.contains(&format!("\n{key} = {default}\n")), key != "ID", "{key}");
+        }
+    }
 }

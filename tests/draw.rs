@@ -64,7 +64,7 @@ fn agencies_without_bets_take_part() {
 #[test]
 fn the_draw_survives_a_restart_and_is_not_logged_again() {
     let mut server = drawn();
-    let line = "sorteo | result: success | numero: 7574 | bets: 5 | winners: 2";
+    let line = "sorteo | result: success | numero: 7574 | bets: 6 | winners: 2";
     assert!(server.log().has(line), "{}", server.log().0);
     server.terminate();
     let file = server.bets_file();

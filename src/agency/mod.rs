@@ -42,6 +42,7 @@ pub fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
 }
 
 fn log_config(config: &AgencyConfig) {
+    let loop_period = format!("{:?}", config.loop_period);
     logging::info(
         "config",
         Outcome::Success,
@@ -51,7 +52,7 @@ fn log_config(config: &AgencyConfig) {
             ("protocol", &config.protocol.name()),
             ("batch_max_amount", &config.batch_max_amount),
             ("bets_file", &config.bets_file.display()),
-            ("loop_period", &format_args!("{:?}", config.loop_period)),
+            ("loop_period", &loop_period),
             ("log_level", &config.log_level.name()),
             ("config_file", &config.config_file),
         ],

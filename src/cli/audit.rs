@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{NOBODY_READS, fail, print_faults};
+use super::{NOBODY_READS, fail, misuse};
 use crate::audit::files::Files;
 use crate::audit::winners::Question;
 use crate::audit::{AuditError, Verdict, check, winners};
@@ -78,7 +78,7 @@ pub fn run_check(args: CheckArgs) -> ExitCode {
 fn audit(file: Option<PathBuf>, look: impl FnOnce(&Files, Rules) -> Result<Verdict, AuditError>) -> ExitCode {
     let config = match ServerConfig::load() {
         Ok(config) => config,
-        Err(faults) => return print_faults(&faults),
+        Err(faults) => return misuse(faults.lines()),
     };
     let configured = Rules { clients_amount: config.clients_amount, winner_number: config.winner_number };
     let is_named = file.is_some();
