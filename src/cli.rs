@@ -1,7 +1,6 @@
-//! The command line: the commands, their flags, and what becomes of their errors.
+//! The command line: the commands, their flags and their exit codes.
 //!
-//! `server`, `agency` and `bet` write nothing but log lines, so their errors are log lines too. The other commands are for
-//! people: what went wrong stands on standard error.
+//! `server`, `agency` and `bet` report errors in their log. The other commands write them to standard error for people.
 
 mod audit;
 mod bet;
@@ -20,9 +19,9 @@ use crate::logging::{self, Level, Outcome};
 use crate::system::signal;
 use crate::{agency, compose, demo, failpoint, sample, server, status};
 
-/// The exit code for a configuration or a command line that can't be used.
+/// The exit code for a command line or a configuration with faults.
 const USAGE: u8 = 2;
-/// The exit code of a program that SIGPIPE ended, as shells tell it.
+/// The exit code that shells give a program that SIGPIPE ended.
 const NOBODY_READS: u8 = 141;
 
 /// The central server of a national lottery, and its agencies.
@@ -35,10 +34,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the central server: takes the agencies' bets, stores them, and draws when all agencies have ended
+    /// Runs the central server: stores the agencies' bets and makes the draw when all agencies have ended
     #[command(after_help = SERVER_SETTINGS.help() + SERVER_CODES)]
     Server(ServerArgs),
-    /// Runs one agency: brings the bets of its file to the server, and says how many of them won
+    /// Runs one agency: sends the bets of its file to the server and reports how many of them won
     #[command(after_help = AGENCY_SETTINGS.help() + AGENCY_CODES)]
     Agency,
     /// Runs a whole contest on this machine: a server, agencies, made-up bets
@@ -47,10 +46,10 @@ enum Command {
     /// Writes made-up files of bets: agency-1.csv, agency-2.csv and so on
     #[command(after_help = SAMPLE_HELP)]
     Sample(SampleArgs),
-    /// Asks a running server how the contest is going; exits with 0 if server and storage answer within 2 seconds
+    /// Asks a running server for its status: the health check, exit code 0 if server and storage answer within 2 seconds
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),
-    /// Brings one bet to the server, and says whether it is stored
+    /// Sends one bet to the server and reports whether it is stored
     #[command(after_help = bet::HELP)]
     Bet(bet::BetArgs),
     /// Recounts the draw from the file of bets alone, and says whether the state file agrees
@@ -59,39 +58,39 @@ enum Command {
     /// Checks the files of a contest: every row, duplicates, and whether the state fits to the bets
     #[command(override_usage = audit::CHECK_USAGE, after_help = audit::CHECK_HELP)]
     Check(audit::CheckArgs),
-    /// Prints a script that has a shell complete the commands and flags
+    /// Prints a script with which a shell completes commands and flags
     #[command(after_help = generated::COMPLETIONS_HELP)]
     Completions(generated::CompletionsArgs),
     /// Prints the manual page of the program, or of one of its commands
     #[command(after_help = generated::MAN_HELP)]
     Man(generated::ManArgs),
-    /// Prints the docker-compose.yaml of a contest with so many agencies
+    /// Prints the docker-compose.yaml of a contest
     #[command(after_help = COMPOSE_HELP)]
     Compose(ComposeArgs),
 }
 
-const SERVER_CODES: &str = "\n\nExit code 0: SIGTERM or SIGINT ended it, or --check finds that the configuration can be \
-used. 1: it could not start, or could not go on; the last lines of the log say why. 2: configuration or command line.";
+const SERVER_CODES: &str = "\n\nExit code 0: SIGTERM or SIGINT ended the server, or --check found no fault. 1: it could \
+not start or could not go on; the last lines of the log say why. 2: a fault of the configuration or of the command line.";
 
-const AGENCY_CODES: &str = "\n\nExit code 0: it has its result, or SIGTERM or SIGINT ended it. 1: a bad file, a refusal, \
-or a batch of which nobody knows whether it is stored; the last line of the log says why. 2: configuration or command \
-line.";
+const AGENCY_CODES: &str = "\n\nExit code 0: the agency has its result, or SIGTERM or SIGINT ended it. 1: a bad file, a \
+refusal, or a batch whose outcome is unknown; the last line of the log says why. 2: a fault of the configuration or of the \
+command line.";
 
-const DEMO_HELP: &str = "The demo takes no settings: neither config.ini nor environment variables change it. It leaves \
-the bets, the agencies' files and every process's log in its folder.";
+const DEMO_HELP: &str = "The demo ignores config.ini and environment variables. It leaves the bets, the agencies' files and \
+the log of every process in its folder.";
 
-const SAMPLE_HELP: &str = "The same seed gives the same bytes. Files of these names that are there already are \
-overwritten. There are no settings and no environment variables.\n\nThe files of tests/data are made by\n  \
+const SAMPLE_HELP: &str = "The same seed gives the same bytes. Existing files of these names are overwritten.\n\nThe files \
+of tests/data are made by\n  \
 loteria sample --agencies 5 --bets 9000,6000,3500,1500,0 --dir tests/data";
 
 const STATUS_HELP: &str = "If SERVER_IP means all addresses, the server is asked at 127.0.0.1 (or ::1). What the server \
-sends is printed without control characters.\n\nWith --watch the server may come and go: it is asked twice a second. There \
-are no colours if NO_COLOR is set.\n\nExit code 0: there is an answer, or --watch was ended. 1: there is no answer. 2: \
-command line, or a configuration that cannot be used; --address asks without it.";
+sends is printed without control characters.\n\n--watch asks twice a second, also while the server is away. It has no \
+colours if NO_COLOR is set.\n\nExit code 0: the server answered, or --watch was ended. 1: there was no answer. 2: a fault \
+of the command line or of the configuration; with --address the configuration is not read.";
 
 #[derive(Debug, Args)]
 struct ServerArgs {
-    /// Reads the configuration, prints what is in force and where each value came from, and ends
+    /// Prints each setting, its value and where that came from, and ends
     #[arg(long)]
     check: bool,
 }
@@ -108,7 +107,7 @@ struct ComposeArgs {
     /// The folder of the agencies' files, as seen from the compose file
     #[arg(long, default_value = compose::DEFAULT_DATA)]
     data: String,
-    /// Names the containers as the original did: `server`, `client1` and so on. Only one such contest fits on a machine
+    /// Names the containers `server`, `client1` and so on, as the original did: one contest per machine
     #[arg(long)]
     container_names: bool,
 }
@@ -118,33 +117,33 @@ struct DemoArgs {
     /// How many agencies take part
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=demo::MAX_AGENCIES))]
     agencies: u16,
-    /// How many bets each of them has
+    /// How many bets each agency has
     #[arg(long, default_value_t = 20_000)]
     bets: u64,
-    /// The folder for everything; made if it is not there, a fresh temporary one unless given
+    /// The folder for all files, made if it is missing [default: a new temporary folder]
     #[arg(long)]
     dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 struct SampleArgs {
-    /// How many agencies: a file for each
+    /// How many files
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     agencies: u16,
-    /// How many bets: one number for all agencies, or one for each, separated by commas
+    /// How many bets: one number for all files, or one for each, separated by commas
     #[arg(long, required = true, value_delimiter = ',')]
     bets: Vec<u64>,
-    /// What the bets are made up from
+    /// The seed from which the bets are made
     #[arg(long, default_value_t = sample::DEFAULT_SEED)]
     seed: u64,
-    /// The folder for the files; made if it is not there
+    /// The folder for the files, made if it is missing
     #[arg(long, default_value = ".")]
     dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
 struct StatusArgs {
-    /// Where the server is; the configuration's `SERVER_IP` and `SERVER_PORT` unless given
+    /// Where the server is [default: `SERVER_IP` and `SERVER_PORT` of the configuration]
     #[arg(long, value_name = "HOST:PORT", value_parser = bet::address)]
     address: Option<String>,
     #[command(flatten)]
@@ -160,7 +159,7 @@ struct FormatArgs {
     /// Prints the metrics in the text format of Prometheus
     #[arg(long)]
     prometheus: bool,
-    /// Looks again and again, until q, Ctrl-C or SIGTERM: a live view on a terminal, lines elsewhere
+    /// Asks repeatedly, until q, Ctrl-C or SIGTERM: a live view on a terminal, lines elsewhere
     #[arg(long)]
     watch: bool,
 }
@@ -175,7 +174,7 @@ impl FormatArgs {
     }
 }
 
-/// Does what the command line says. The handled signals must be blocked.
+/// Runs the command of the command line. The handled signals must be blocked.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -207,7 +206,7 @@ pub fn run() -> ExitCode {
 /// Prints an error for people.
 #[must_use]
 pub fn fail(error: &dyn Display) -> ExitCode {
-    // Where standard error is gone, nobody reads it.
+    // If standard error is closed, nobody reads it.
     writeln!(io::stderr(), "loteria: {error}").ok();
     ExitCode::FAILURE
 }
@@ -220,7 +219,7 @@ fn explain(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Prints what a command was for. Somebody who reads only a part of it is no failure worth a word.
+/// Prints a command's output. A reader that has seen enough and closes the pipe is no error.
 fn print(text: &[u8]) -> ExitCode {
     let mut out = io::stdout();
     match out.write_all(text).and_then(|()| out.flush()) {
@@ -236,7 +235,7 @@ fn report<E: Display>(result: Result<(), E>) -> ExitCode {
     }
 }
 
-/// Runs a command that leaves the signals their default effect.
+/// Runs a command that signals may end at once.
 fn interruptible(command: impl FnOnce() -> ExitCode) -> ExitCode {
     match signal::unblock() {
         Ok(()) => command(),
@@ -289,7 +288,7 @@ fn run_sample(args: &SampleArgs) -> ExitCode {
     if wrong_usage { ExitCode::from(USAGE) } else { code }
 }
 
-/// What is wrong is told as the server would tell it.
+/// Reports faults as the server would.
 fn check_configuration() -> ExitCode {
     match in_force() {
         Ok(table) => print(table.as_bytes()),

@@ -13,12 +13,11 @@ use crate::lottery::{AgencyId, Bet, BetError};
 use crate::protocol::record::{FIELD_SEPARATOR, RECORD_SEPARATOR};
 
 /// Where the values come from and what the exit code means.
-pub const HELP: &str = "Each value is taken from its flag, else from its environment variable. config.ini is not \
-read. A server that is not there, or is busy, is tried again until it answers.\n\nExit code 0: the bet is on the \
-server's disk. 1: it was refused, or the connection broke before the answer, and nobody knows. 2: a value is missing \
-or can't be used.";
+pub const HELP: &str = "A flag overrides its environment variable. config.ini is not read. A server that does not listen \
+or is busy is tried again until it answers.\n\nExit code 0: the bet is on the server's disk. 1: it was refused, or the \
+connection broke before the answer, so the outcome is unknown. 2: a value is missing or not allowed.";
 
-/// The bet, and where to bring it.
+/// The bet and the server.
 #[derive(Debug, Args)]
 pub struct BetArgs {
     /// The agency that takes the bet, 1 to 65535
@@ -50,7 +49,7 @@ pub struct BetArgs {
     address: String,
 }
 
-/// Brings the bet to the server.
+/// Sends the bet to the server.
 pub fn run(args: &BetArgs) -> ExitCode {
     logging::start();
     if let Err(faults) = check_log_format() {

@@ -1,4 +1,4 @@
-//! What is made of the command line itself: completions for shells, and pages for `man`.
+//! Generated from the command line: completions for shells and pages for `man`.
 
 use std::io;
 
@@ -7,34 +7,29 @@ use clap_complete::Shell;
 
 use super::Cli;
 
-/// The program's name, as it is called.
 const NAME: &str = "loteria";
 
-/// How to use the completions.
 pub const COMPLETIONS_HELP: &str = "For bash, in ~/.bashrc:\n  source <(loteria completions bash)\n\nFor zsh, in a \
 folder of $fpath:\n  loteria completions zsh > _loteria\n\nFor fish:\n  loteria completions fish > \
 ~/.config/fish/completions/loteria.fish";
 
-/// How to read the pages.
-pub const MAN_HELP: &str = "To read one at once:\n  loteria man > loteria.1; man ./loteria.1\n\nTo install the page of \
+pub const MAN_HELP: &str = "To read one:\n  loteria man > loteria.1; man ./loteria.1\n\nTo install the page of \
 a command:\n  loteria man server > /usr/local/share/man/man1/loteria-server.1";
 
-/// Whose completions.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
-    /// The shell that is to complete commands and flags
+    /// The shell that completes commands and flags
     shell: Shell,
 }
 
-/// Which page.
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// The command whose page is wanted; the program's own unless given
+    /// The command of the page [default: the program]
     #[arg(value_parser = PAGES)]
     command: Option<String>,
 }
 
-/// The commands. They are known only where the command line is whole, and this is a part of it.
+/// The commands. A test compares them with the command line, which cannot be asked while it is being defined.
 const PAGES: [&str; 11] = [
     "server",
     "agency",
@@ -49,7 +44,6 @@ const PAGES: [&str; 11] = [
     "compose",
 ];
 
-/// The script for a shell.
 pub fn completions(args: &CompletionsArgs) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), NAME, &mut script);
@@ -67,7 +61,7 @@ pub fn man(args: &ManArgs) -> io::Result<Vec<u8>> {
     Ok(with_notes(&String::from_utf8_lossy(&text)).into_bytes())
 }
 
-/// A page whose help after the flags, which is laid out for a terminal, is laid out for `man`.
+/// Changes the help behind the flags from a terminal's layout to that of `man`.
 fn with_notes(page: &str) -> String {
     let Some((page, help)) = page.split_once(".SH EXTRA\n") else { return page.to_owned() };
     let notes = help.lines().map(|line| match (line.strip_prefix("          "), line.strip_prefix("  ")) {
