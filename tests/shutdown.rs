@@ -68,7 +68,7 @@ fn idle_and_awaiting_sessions_do_not_hold_up_the_end() {
 
 #[test]
 fn a_client_that_takes_no_replies_does_not_hold_up_the_end() {
-    let server = server_of(1);
+    let server = Setup::of(1).with("MAX_PAYLOAD", 1 << 20).start();
     let (mut client, _) = server.session(1);
     client.store(0, &vec![common::winner(1, &"7".repeat(200)); 2000]);
     client.end_agency();

@@ -76,7 +76,7 @@ fn what_came_while_storage_was_stopped_is_stored_with_one_sync() {
 
 #[test]
 fn a_handler_with_a_large_result_unread_keeps_nobody_waiting() {
-    let server = server_of(2);
+    let server = Setup::of(2).with("MAX_PAYLOAD", 1 << 20).start();
     let (mut reader, _) = server.session(1);
     reader.store(0, &vec![winner(1, &"7".repeat(200)); 4000]);
     reader.end_agency();
