@@ -69,10 +69,10 @@ enum Command {
     Compose(ComposeArgs),
 }
 
-const SERVER_CODES: &str = "\n\nExit code 0: SIGTERM or SIGINT ended it, or --check finds that the configuration can be \
+const SERVER_CODES: &str = "\n\nExit code 0: SIGTERM, SIGINT, SIGHUP or SIGQUIT ended it, or --check finds that the configuration can be \
 used. 1: it could not start, or could not go on; the last lines of the log say why. 2: configuration or command line.";
 
-const AGENCY_CODES: &str = "\n\nExit code 0: it has its result, or SIGTERM or SIGINT ended it. 1: a bad file, a refusal, \
+const AGENCY_CODES: &str = "\n\nExit code 0: it has its result, or SIGTERM, SIGINT, SIGHUP or SIGQUIT ended it. 1: a bad file, a refusal, \
 or a batch of which nobody knows whether it is stored; the last line of the log says why. 2: configuration or command \
 line.";
 
@@ -154,7 +154,7 @@ struct FormatArgs {
     /// Prints the metrics in the text format of Prometheus
     #[arg(long)]
     prometheus: bool,
-    /// Looks again and again, until q, Ctrl-C or SIGTERM: a live view on a terminal, lines elsewhere
+    /// Looks again and again, until q, Ctrl-C or a signal: a live view on a terminal, lines elsewhere
     #[arg(long)]
     watch: bool,
 }
@@ -269,9 +269,9 @@ fn check_configuration() -> ExitCode {
 fn run_server() -> ExitCode {
     logging::start();
     failpoint::start();
-    let config = match ServerConfig::load() {
+    let config = match load(ServerConfig::load) {
         Ok(config) => config,
-        Err(error) => return log_bad_config(&error),
+        Err(code) => return code,
     };
     logging::set_level(config.logging_level);
     logging::set_format(config.log_format);
@@ -288,9 +288,9 @@ fn run_server() -> ExitCode {
 
 fn run_agency() -> ExitCode {
     logging::start();
-    let config = match AgencyConfig::load() {
+    let config = match load(AgencyConfig::load) {
         Ok(config) => config,
-        Err(error) => return log_bad_config(&error),
+        Err(code) => return code,
     };
     logging::set_level(config.log_level);
     logging::set_format(config.log_format);
@@ -300,6 +300,14 @@ fn run_agency() -> ExitCode {
             error.log();
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Reads a configuration. Its file may be a pipe that nobody writes to.
+fn load<T>(load: impl FnOnce() -> Result<T, ConfigError>) -> Result<T, ExitCode> {
+    match signal::exit_on_termination(load) {
+        Ok(loaded) => loaded.map_err(|error| log_bad_config(&error)),
+        Err(error) => Err(fail(&error)),
     }
 }
 

@@ -4,12 +4,12 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a test fails by a panic"
+    clippy::print_stderr,
+    reason = "a test fails by a panic, and says so where it is skipped"
 )]
 
 mod common;
 
-use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -19,8 +19,6 @@ use std::time::{Duration, Instant};
 use common::client::open_frame;
 use common::usage::{assert_idle, assert_nothing_left, of_server};
 use common::{Bet, Client, Running, RunningServer, Setup, bets, kind, output, processes, status, until};
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
 use nix::sys::signal::Signal;
 
 /// Tries until a client is served: stored, and not "busy".
@@ -39,15 +37,6 @@ fn leave_descriptors(pid: i32, spare: Option<usize>) {
     let limit = spare.map_or(4096, |spare| free.nth(spare).unwrap());
     let limits = [format!("--pid={pid}"), format!("--nofile={limit}:")];
     assert!(output(Command::new("prlimit").args(limits)).status.success());
-}
-
-/// Has the file of all bets locked, as a storage service does, until it is closed.
-fn lock(setup: &Setup) -> File {
-    let file = File::options().write(true).open(setup.bets_path()).unwrap();
-    let (write, start) = (libc::F_WRLCK.try_into().unwrap(), libc::SEEK_SET.try_into().unwrap());
-    let whole = libc::flock { l_type: write, l_whence: start, l_start: 0, l_len: 0, l_pid: 0 };
-    fcntl(&file, FcntlArg::F_SETLK(&whole)).unwrap();
-    file
 }
 
 /// Another process of that user, which does nothing.
@@ -170,6 +159,25 @@ fn where_no_descriptor_is_to_be_had_clients_wait_or_are_told_and_are_served_late
     assert_nothing_left(&server, before);
 }
 
+/// strace has the call fail, with an error that `accept(2)` does not name.
+#[test]
+fn an_error_of_accept_that_nobody_expects_is_said_once_and_signals_are_obeyed() {
+    if Command::new("strace").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no strace");
+        return;
+    }
+    let fail = "--inject=accept4:error=EXDEV";
+    let strace = ["strace", "-DD", "-f", "-qq", "--output=/dev/null", "--trace=accept4", fail];
+    let mut server = Setup::new().under(&strace).start();
+    let _client = server.connect();
+    until("it fails", || !server.log().lines_of("ERROR").is_empty());
+    assert_idle(&[server.pid()]);
+    let (status, time) = server.stop(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(time < Duration::from_secs(1), "{time:?}");
+    assert_eq!(server.log().lines_with("result: fail").len(), 1, "{}", server.log().0);
+}
+
 #[test]
 fn with_all_places_taken_and_many_waiting_the_acceptor_is_idle() {
     let server = Setup::new().with("MAX_CLIENTS", 3).start();
@@ -194,7 +202,7 @@ fn with_all_places_taken_and_many_waiting_the_acceptor_is_idle() {
 fn while_storage_recovers_the_acceptor_is_idle() {
     let setup = Setup::new().write("bets.csv", b"");
     // It does not begin before it has the file to itself.
-    let file = lock(&setup);
+    let file = setup.lock_bets();
     let server = setup.spawn();
     let storage = server.storage();
     processes::send(storage, Signal::SIGSTOP);

@@ -11,6 +11,7 @@ use std::io;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
 use thiserror::Error;
 
 use crate::config::ServerConfig;
@@ -38,6 +39,16 @@ pub enum ServerError {
     /// The storage service died too often.
     #[error("the storage service died {0} times, the last ones within 10 s")]
     StorageDies(u64),
+    /// A child was killed, but does not end.
+    #[error(
+        "{process} (process {pid}) was killed but does not end: it waits in the kernel, as for a disk that does not answer"
+    )]
+    Stuck {
+        /// What it is.
+        process: String,
+        /// Its number.
+        pid: Pid,
+    },
     /// Another call that has to work did not.
     #[error("{what}: {error}")]
     System {
@@ -72,7 +83,7 @@ fn queue_hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Runs the server until SIGTERM or SIGINT, which have to be blocked.
+/// Runs the server until a signal ends it. The handled signals must be blocked.
 ///
 /// # Errors
 /// Why it could not start, or ended by itself.

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use tempfile::TempDir;
@@ -26,6 +28,7 @@ pub struct Setup {
     folder: Arc<TempDir>,
     settings: BTreeMap<&'static str, String>,
     limits: Vec<(&'static str, u64)>,
+    wrapper: Vec<String>,
     user: Option<u32>,
 }
 
@@ -33,7 +36,8 @@ impl Setup {
     /// A free port of this machine, in an empty folder; the rest is the server's default.
     pub fn new() -> Self {
         let folder = Arc::new(tempfile::Builder::new().prefix("loteria-test-").tempdir().unwrap());
-        let setup = Self { folder, settings: BTreeMap::new(), limits: Vec::new(), user: None };
+        let setup =
+            Self { folder, settings: BTreeMap::new(), limits: Vec::new(), wrapper: Vec::new(), user: None };
         setup.with("SERVER_IP", "127.0.0.1").with("SERVER_PORT", 0).with("LOGGING_LEVEL", "DEBUG")
     }
 
@@ -73,6 +77,12 @@ impl Setup {
     /// With that option of the shell's `ulimit`: both the soft and the hard limit.
     pub fn with_limit(mut self, option: &'static str, limit: u64) -> Self {
         self.limits.push((option, limit));
+        self
+    }
+
+    /// Started by that command, which gets the program and its arguments as its last arguments.
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -135,6 +145,15 @@ impl Setup {
         self
     }
 
+    /// Has the file of all bets locked, as a storage service does, until it is closed.
+    pub fn lock_bets(&self) -> File {
+        let file = File::options().write(true).open(self.bets_path()).unwrap();
+        let (write, start) = (libc::F_WRLCK.try_into().unwrap(), libc::SEEK_SET.try_into().unwrap());
+        let whole = libc::flock { l_type: write, l_whence: start, l_start: 0, l_len: 0, l_pid: 0 };
+        fcntl(&file, FcntlArg::F_SETLK(&whole)).unwrap();
+        file
+    }
+
     /// Starts a server, and waits until it listens.
     pub fn start(&self) -> RunningServer {
         let mut server = self.spawn();
@@ -168,7 +187,8 @@ impl Setup {
         let limits = self.limits.iter().map(|(option, limit)| format!("limit {option} {limit} && "));
         let script = format!("{LIMIT} {}exec \"$@\"", limits.collect::<String>());
         let mut command = Command::new("sh");
-        command.args(["-c", &script, "sh"]).arg(program).arg("server").env_clear().envs(&self.settings);
+        command.args(["-c", &script, "sh"]).args(&self.wrapper).arg(program).arg("server");
+        command.env_clear().envs(&self.settings);
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }
@@ -234,6 +254,11 @@ impl RunningServer {
     /// Waits until exactly this event has been logged at level INFO.
     pub fn wait_for(&self, event: &str) {
         until(event, || self.log().has(event));
+    }
+
+    /// Waits until it has read its configuration.
+    pub fn wait_for_config(&self) {
+        until("it has a configuration", || !self.log().lines_with("action: config").is_empty());
     }
 
     /// What is in the file of all bets.

@@ -1,6 +1,7 @@
 //! The one table of living children.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -17,6 +18,16 @@ pub(super) enum Child {
     Handler(ClientSerial),
     /// The metrics process, which storage knows as that client.
     Metrics(ClientSerial),
+}
+
+impl fmt::Display for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Storage => "the storage service",
+            Self::Handler(_) => "a handler",
+            Self::Metrics(_) => "the metrics process",
+        })
+    }
 }
 
 /// Children that have been forked and not been reaped.
@@ -48,6 +59,12 @@ impl Children {
     /// Whether none lives.
     pub(super) fn is_empty(&self) -> bool {
         self.living.is_empty()
+    }
+
+    /// One that lives; storage, if it does.
+    pub(super) fn any(&self) -> Option<(Pid, Child)> {
+        let living = self.living.iter().map(|(pid, child)| (*pid, *child));
+        living.max_by_key(|(_, child)| *child == Child::Storage)
     }
 
     /// Sends a signal to those that are meant.

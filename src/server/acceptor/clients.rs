@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::time::Instant;
 
-use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::listener::Listener;
@@ -75,13 +74,9 @@ impl Acceptor<'_> {
                     self.clients.waiting.push_back((socket, address.ip()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-                    // Any other is the fault of that one connection.
-                    if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) {
-                        self.clients.pause("accept_connections", &error);
-                    }
-                }
+                // That connection was given up before it was accepted. A signal must not wait for all such.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return,
+                Err(error) => self.clients.pause("accept_connections", &error),
             }
         }
     }

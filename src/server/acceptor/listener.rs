@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 use std::mem;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::libc;
@@ -15,14 +14,15 @@ use super::{Acceptor, LISTENER};
 use crate::config::ServerConfig;
 use crate::logging::{Outcome, info};
 use crate::server::ServerError;
+use crate::system::signal::{Signals, is_termination};
 
 /// How long a client may be silent before its machine is asked whether it still knows the connection.
 const KEEP_ALIVE_SECONDS: u32 = 30;
 
-/// How long a port in use is waited for: of a server that was just killed, a handler that had just been forked has the
-/// sockets until it gets to close them, and the metrics process its own until it is gone too.
-const PORT_PATIENCE: Duration = Duration::from_secs(1);
-const PORT_PAUSE: Duration = Duration::from_millis(10);
+/// How long to wait for a port in use: a handler that was forked just before its server was killed holds the socket until
+/// it closes it.
+pub(super) const PORT_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PORT_PAUSE: Duration = Duration::from_millis(10);
 
 /// The socket: its states, in their order.
 pub(super) enum Listener {
@@ -69,22 +69,25 @@ impl Acceptor<'_> {
 }
 
 /// Binds the server's socket: now, so that a port in use is found before anything else; listening begins when storage is
-/// ready.
+/// ready. None if a signal has ended the wait for the port.
 ///
 /// # Errors
 /// The address is in use, or is none of this machine's.
-pub(super) fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
+pub(super) fn bind(config: &ServerConfig, signals: &Signals) -> Result<Option<TcpListener>, ServerError> {
     let address = SocketAddr::new(config.ip, config.port);
-    once_free(|| bind_at(address)).map_err(|error| failed(config, error))
+    bind_once_free(address, signals).map_err(|error| failed(config, error))
 }
 
-/// Binds a socket, and waits a moment for a port that is in use.
-pub(super) fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+fn bind_once_free(address: SocketAddr, signals: &Signals) -> io::Result<Option<TcpListener>> {
     let until = Instant::now() + PORT_PATIENCE;
     loop {
-        match bind() {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => sleep(PORT_PAUSE),
-            bound => return bound,
+        match bind_at(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                if signals.wait(PORT_PAUSE)?.is_some_and(is_termination) {
+                    return Ok(None);
+                }
+            }
+            bound => return bound.map(Some),
         }
     }
 }

@@ -3,12 +3,13 @@
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
 use super::Acceptor;
-use super::listener::once_free;
+use super::listener::{PORT_PATIENCE, PORT_PAUSE};
 use super::newcomer::Guest;
 use crate::ipc::client::ClientSerial;
 use crate::logging::{Level, Outcome, event, info};
@@ -41,7 +42,13 @@ impl Metrics {
 
 fn listen(address: &str) -> io::Result<TcpListener> {
     let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
-    let listener = once_free(|| TcpListener::bind(&*addresses))?;
+    let until = Instant::now() + PORT_PATIENCE;
+    let listener = loop {
+        match TcpListener::bind(&*addresses) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => sleep(PORT_PAUSE),
+            bound => break bound?,
+        }
+    };
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

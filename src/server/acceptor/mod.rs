@@ -63,7 +63,10 @@ const CONTROL: u64 = 2;
 /// Why it could not start, or ended by itself.
 pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     let signals = Signals::open().map_err(ServerError::of("can't receive signals"))?;
-    let listener = listener::bind(config)?;
+    let Some(listener) = listener::bind(config, &signals)? else {
+        log_shutdown();
+        return Ok(());
+    };
     let metrics = Metrics::listen(config.metrics_address.as_deref())?;
     let inherited = Inherited::make()?;
     let acceptor = Acceptor {
@@ -91,6 +94,10 @@ fn epoll(signals: &Signals) -> io::Result<Epoll> {
     Ok(epoll)
 }
 
+fn log_shutdown() {
+    info("shutdown", Outcome::Success, &[]);
+}
+
 struct Acceptor<'a> {
     config: &'a ServerConfig,
     max_clients: u32,
@@ -112,13 +119,13 @@ struct Acceptor<'a> {
 impl Acceptor<'_> {
     fn serve(mut self) -> Result<(), ServerError> {
         self.start_storage().map_err(ServerError::of("can't start the storage service"))?;
-        while self.stopping.is_none() || !self.children.is_empty() {
+        while !self.has_stopped() {
             self.advance().map_err(ServerError::of("the acceptor"))?;
         }
         if let Some(failure) = self.failure {
             return Err(failure);
         }
-        info("shutdown", Outcome::Success, &[]);
+        log_shutdown();
         Ok(())
     }
 

@@ -14,6 +14,8 @@ use crate::server::ServerError;
 const HANDLERS_HAVE: Duration = Duration::from_millis(450);
 /// After this, what has not ended by itself is killed.
 const ALL_HAVE: Duration = Duration::from_millis(700);
+/// How long a process that was killed may take to end. One that takes longer can't be killed: see [`ServerError::Stuck`].
+const KILLED_HAVE: Duration = Duration::from_millis(200);
 
 /// How far the stop is: its stages, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +35,13 @@ pub(super) enum Stopping {
         /// When the stop began.
         since: Instant,
     },
-    /// All that was left has been killed. Only its reaping is awaited, and nothing is due.
-    Killed,
+    /// All that was left has been killed.
+    Killed {
+        /// When it was.
+        at: Instant,
+    },
+    /// What was killed has not ended. It is not waited for.
+    GivenUp,
 }
 
 impl Stopping {
@@ -43,7 +50,8 @@ impl Stopping {
         match self {
             Self::Handlers { since } => Some(since + HANDLERS_HAVE),
             Self::Untold { since } | Self::Storage { since } => Some(since + ALL_HAVE),
-            Self::Killed => None,
+            Self::Killed { at } => Some(at + KILLED_HAVE),
+            Self::GivenUp => None,
         }
     }
 
@@ -81,6 +89,11 @@ impl Acceptor<'_> {
         self.children.signal(Signal::SIGTERM, |child| child != Child::Storage);
     }
 
+    /// Whether nothing is left to be done.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.stopping.is_some_and(|stage| stage == Stopping::GivenUp || self.children.is_empty())
+    }
+
     /// Goes on to the next stage where it is time for it.
     pub(super) fn stop_further(&mut self) {
         let Some(stage) = self.stopping else { return };
@@ -97,7 +110,13 @@ impl Acceptor<'_> {
             }
             Stopping::Untold { .. } | Stopping::Storage { .. } if is_due => {
                 self.children.signal(Signal::SIGKILL, |_| true);
-                Stopping::Killed
+                Stopping::Killed { at: Instant::now() }
+            }
+            Stopping::Killed { .. } if is_due => {
+                if let Some((pid, child)) = self.children.any() {
+                    self.failure.get_or_insert(ServerError::Stuck { process: child.to_string(), pid });
+                }
+                Stopping::GivenUp
             }
             same => same,
         };
@@ -110,13 +129,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn once_all_is_killed_nothing_is_due() {
+    fn the_last_stage_begins_well_within_a_second() {
         let since = Instant::now();
-        let stages = [Stopping::Handlers { since }, Stopping::Untold { since }, Stopping::Storage { since }];
+        let at = since + ALL_HAVE;
+        let stages = [
+            Stopping::Handlers { since },
+            Stopping::Untold { since },
+            Stopping::Storage { since },
+            Stopping::Killed { at },
+        ];
         assert_eq!(
             stages.map(|stage| stage.due().map(|due| (due - since).as_millis())),
-            [Some(450), Some(700), Some(700)]
+            [Some(450), Some(700), Some(700), Some(900)]
         );
-        assert_eq!(Stopping::Killed.due(), None);
+        assert_eq!(Stopping::GivenUp.due(), None);
     }
 }
