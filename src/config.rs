@@ -52,8 +52,6 @@ pub struct ServerConfig {
     pub client_timeout: Duration,
     /// The longest payload that is taken, in bytes.
     pub max_payload: u32,
-    /// Where the metrics are to be had, `HOST:PORT`, if they are.
-    pub metrics_address: Option<String>,
 }
 
 impl ServerConfig {
@@ -68,7 +66,7 @@ impl ServerConfig {
     fn load_from(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let sources = Sources::load(SERVER_SETTINGS, path, environment)?;
         let host = sources.get(&server::SERVER_IP)?;
-        let config = Self {
+        Ok(Self {
             ip: host.address(),
             ignored_host: host.name(),
             port: sources.get(&server::SERVER_PORT)?,
@@ -81,23 +79,7 @@ impl ServerConfig {
             max_clients: sources.get(&server::MAX_CLIENTS)?,
             client_timeout: sources.get(&server::CLIENT_TIMEOUT)?,
             max_payload: sources.get(&server::MAX_PAYLOAD)?,
-            metrics_address: sources.get(&server::METRICS_ADDRESS)?,
-        };
-        if config.metrics_take_its_port() {
-            return Err(sources.refused(&server::METRICS_ADDRESS.setting, "another port than SERVER_PORT"));
-        }
-        Ok(config)
-    }
-
-    /// Whether the metrics are to be had where the server listens, as far as one can tell without asking for a name.
-    fn metrics_take_its_port(&self) -> bool {
-        let Some((host, port)) = self.metrics_address.as_deref().and_then(|address| address.rsplit_once(':'))
-        else {
-            return false;
-        };
-        let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        let same = ip.is_ok_and(|ip| ip == self.ip || ip.is_unspecified());
-        self.port != 0 && port == self.port.to_string() && (same || self.ip.is_unspecified())
+        })
     }
 }
 
@@ -238,10 +220,6 @@ mod tests {
             ("MAX_PAYLOAD", "0"),
             ("LOTTERY_WINNER_NUMBER", "4294967296"),
             ("SERVER_LISTEN_BACKLOG", "0"),
-            ("METRICS_ADDRESS", "9464"),
-            ("METRICS_ADDRESS", ":9464"),
-            ("METRICS_ADDRESS", "localhost:99999"),
-            ("METRICS_ADDRESS", "127.0.0.1:12345"),
         ] {
             assert!(server("", &[(key, value)]).is_err(), "{key}={value:?}");
         }
@@ -271,21 +249,6 @@ mod tests {
     #[test]
     fn a_mark_at_the_files_beginning_is_passed_over() {
         assert_eq!(server("\u{feff}[DEFAULT]\nSERVER_PORT = 1\n", &[]).unwrap().port, 1);
-    }
-
-    #[test]
-    fn the_metrics_port_is_another_than_the_servers_where_both_would_have_it() {
-        let taken = |ip, metrics| {
-            server("", &[("SERVER_IP", ip), ("SERVER_PORT", "900"), ("METRICS_ADDRESS", metrics)]).is_err()
-        };
-        assert!(
-            taken("0.0.0.0", "10.0.0.1:900")
-                && taken("::", "localhost:900")
-                && taken("10.0.0.1", "10.0.0.1:900")
-        );
-        assert!(taken("10.0.0.1", "0.0.0.0:900") && taken("::1", "[::1]:900"));
-        assert!(!taken("10.0.0.1", "10.0.0.2:900") && !taken("0.0.0.0", "10.0.0.1:901"));
-        assert!(server("", &[("SERVER_PORT", "0"), ("METRICS_ADDRESS", "10.0.0.1:0")]).is_ok());
     }
 
     #[test]

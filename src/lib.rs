@@ -15,9 +15,6 @@
 //!                           └──────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Where `METRICS_ADDRESS` is set, the acceptor also keeps a process running that answers scrapes over HTTP: a handler in
-//! all but whom it serves ([`server::metrics`]).
-//!
 //! # One bet's path
 //!
 //! | where | what happens |
@@ -48,7 +45,7 @@
 //! | group: what one sync puts on disk | [`server::storage::ledger`] |
 //! | handler; child | [`server::handler`], `server::acceptor::children` |
 //! | limits: settings; what a handler may do | [`config`], [`confinement`] |
-//! | clock | what waits goes by `Instant`. The time of day is what people see: in the log ([`logging`]), the draw, the live view, and the date of an answer over HTTP |
+//! | clock | what waits goes by `Instant`. The time of day is what people see: in the log ([`logging`]), the draw and the live view |
 
 pub mod agency;
 pub mod audit;

@@ -218,14 +218,3 @@ fn a_check_tells_what_is_wrong_as_the_server_does() {
     let (code, _, line) = check(&Setup::new().write("config.ini", "[DEFAULT]\nNO = 1\n"), &[]);
     assert!(code == Some(2) && line.contains("there is no such setting"), "{line}");
 }
-
-#[test]
-fn the_metrics_at_a_name_of_the_servers_own_address_end_the_start_with_both_told() {
-    let port = free_port();
-    let setup = Setup::new().with("SERVER_PORT", port).with("METRICS_ADDRESS", format!("localhost:{port}"));
-    let ended = setup.run();
-    assert_eq!(ended.code, Some(1));
-    let line = ended.failure();
-    let what = format!("can't listen on 127.0.0.1:{port} (SERVER_IP, SERVER_PORT): ");
-    assert!(line.contains(&what) && ended.log.0.contains("action: metrics_listen"), "{}", ended.log.0);
-}

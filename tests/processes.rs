@@ -8,11 +8,11 @@ use std::fs;
 use common::{RunningServer, Setup, bets, kind, processes, status};
 use nix::fcntl::OFlag;
 
-/// A server with a process of each kind: acceptor, storage, metrics and a handler.
+/// A server with a process of each kind: acceptor, storage and a handler.
 fn server() -> (RunningServer, common::Client) {
-    let server = Setup::new().with("METRICS_ADDRESS", "127.0.0.1:0").start();
+    let server = Setup::new().start();
     let (client, _) = server.session(1);
-    server.wait_for_handlers(2);
+    server.wait_for_handlers(1);
     (server, client)
 }
 
@@ -27,7 +27,7 @@ fn descriptors(pid: i32) -> Vec<(String, String)> {
 fn every_process_has_one_thread() {
     let (server, _client) = server();
     let all = server.processes();
-    assert_eq!(all.len(), 4);
+    assert_eq!(all.len(), 3);
     for pid in all {
         assert_eq!(fs::read_dir(format!("/proc/{pid}/task")).unwrap().count(), 1);
     }

@@ -108,22 +108,11 @@ fn is_host_name(text: &str) -> bool {
 
 pub const ADDRESS: Kind<String> = Kind { allowed: "HOST:PORT", read: host_and_port, show: None };
 
-/// The port may be 0.
-pub const LISTEN_ADDRESS: Kind<Option<String>> = Kind {
-    allowed: "HOST:PORT, or empty for none",
-    read: |text| if text.is_empty() { Some(None) } else { address(text, 0).map(Some) },
-    show: Some(|address| address.clone().unwrap_or_default()),
-};
-
 /// An address as the settings have it, `HOST:PORT`; none if it is not one.
 #[must_use]
 pub fn host_and_port(text: &str) -> Option<String> {
-    address(text, 1)
-}
-
-fn address(text: &str, least_port: u16) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
-    let port = within(port, &(least_port..=u16::MAX))?;
+    let port = within(port, &(1..=u16::MAX))?;
     (!host.is_empty()).then(|| format!("{host}:{port}"))
 }
 

@@ -44,8 +44,8 @@ pub enum Request {
     },
     /// How the contest goes. Answer: `StatusPage`.
     Status {
-        /// The index of the first agency whose own counts are asked for; none are where this is none.
-        counts_from: Option<u16>,
+        /// The index of the first agency whose counts are asked for.
+        counts_from: u16,
     },
     /// What the storage service counts. Answer: `Statistics`.
     Statistics,
@@ -207,7 +207,7 @@ mod tests {
         for request in [
             Request::StoreBets { first: Some(u64::MAX) },
             Request::Result { agency, offset: u64::MAX },
-            Request::Status { counts_from: Some(u16::MAX) },
+            Request::Status { counts_from: u16::MAX },
         ] {
             let head = PartHead { client, id: u32::MAX, request: Some(request), last: true };
             assert!(encode(&head, &mut [0; 512]).unwrap() <= MAX_HEAD);
@@ -248,11 +248,11 @@ mod tests {
         sender.send(&[0xff; 100]).unwrap();
         sender.send(b"").unwrap();
         let mut honest = RequestSender::new(&sender, ClientToken::random());
-        honest.begin(Request::Status { counts_from: Some(0) });
+        honest.begin(Request::Status { counts_from: 0 });
         assert!(honest.send().unwrap());
         let mut receiver = RequestReceiver::new(&receiver);
         let (head, _) = receiver.receive().unwrap().unwrap();
-        assert_eq!(head.request, Some(Request::Status { counts_from: Some(0) }));
+        assert_eq!(head.request, Some(Request::Status { counts_from: 0 }));
         assert!(receiver.receive().unwrap().is_none());
     }
 }

@@ -41,13 +41,7 @@ impl Inquiry {
     /// Asks for everything.
     #[must_use]
     pub fn of_all() -> (Self, Request) {
-        (Self::default(), Request::Status { counts_from: Some(0) })
-    }
-
-    /// Asks for everything but the single agencies.
-    #[must_use]
-    pub fn of_totals() -> (Self, Request) {
-        (Self::default(), Request::Status { counts_from: None })
+        (Self::default(), Request::Status { counts_from: 0 })
     }
 
     /// Takes an answer of the storage service.
@@ -61,7 +55,7 @@ impl Inquiry {
                 let came = u16::try_from(self.per_agency.len()).unwrap_or(u16::MAX);
                 self.contest = Some(Totals { agencies, ended, bets, draw });
                 let request = if more && came < agencies {
-                    Request::Status { counts_from: Some(came) }
+                    Request::Status { counts_from: came }
                 } else {
                     Request::Statistics
                 };

@@ -3,7 +3,6 @@
 pub mod acceptor;
 pub mod handler;
 pub mod inquiry;
-pub mod metrics;
 pub mod storage;
 pub mod view;
 
@@ -118,7 +117,7 @@ fn log_config(config: &ServerConfig) {
     }
     let (level, file) = (config.logging_level.name(), config.storage_filepath.display());
     let timeout = config.client_timeout.as_secs_f64();
-    let mut fields: Vec<Field<'_>> = vec![
+    let fields: [Field<'_>; 10] = [
         ("port", &config.port),
         ("listen_backlog", &config.listen_backlog),
         ("logging_level", &level),
@@ -130,9 +129,6 @@ fn log_config(config: &ServerConfig) {
         ("client_timeout", &timeout),
         ("max_payload", &config.max_payload),
     ];
-    if let Some(address) = &config.metrics_address {
-        fields.push(("metrics_address", address));
-    }
     info("config", Outcome::Success, &fields);
 }
 

@@ -1,4 +1,4 @@
-//! What a child of the acceptor that serves somebody knows of the server: the state at its fork, and what is shared.
+//! What a handler knows of the server: the state at its fork, and what is shared.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::ipc::shared_counters::SharedCounters;
 use crate::lottery::AgencyId;
 use crate::system::confinement::Confinement;
 
-/// The server as a handler or the metrics process knows it.
+/// The server as a handler knows it.
 #[derive(Debug)]
 pub struct ServerView<'a> {
     /// The process that forked this one.

@@ -6,7 +6,7 @@
 //! | limits | new descriptors of any kind, new processes, core dumps | all handlers | `getrlimit(2)` |
 //! | no new privileges | what set-user-ID programs would give | all handlers | `PR_SET_NO_NEW_PRIVS(2const)` |
 //! | Landlock | files, TCP, signals and traces to any process outside | all handlers | `landlock(7)` |
-//! | seccomp | all system calls but those that a session needs | sessions, and the metrics process with what it needs besides; it costs more than a classic message is worth | `seccomp(2)` |
+//! | seccomp | all system calls but those that a session needs | sessions; it costs more than a classic message is worth | `seccomp(2)` |
 //!
 //! Each layer is applied as far as the kernel and the container have it. What that is, is found out once, by a child
 //! that tries ([`Confinement::try_out`]); a handler in which a layer fails that could be had then serves nobody.
@@ -62,7 +62,7 @@ impl Confinement {
         let mut this = Self { ruleset, session_filter: filter(SESSION_CALLS), in_force: InForce::NOTHING };
         let parent = getpid();
         let tried = run_in_child(&[], || {
-            let mut reached = apply(parent, 0, try_landlock).unwrap_or(InForce::NOTHING);
+            let mut reached = apply(parent, try_landlock).unwrap_or(InForce::NOTHING);
             reached.seccomp = this.apply_session();
             reached.to_status()
         })?;
@@ -89,23 +89,7 @@ impl Confinement {
     /// # Errors
     /// A layer failed that was there when it was tried.
     pub fn enter(&self, parent: Pid) -> io::Result<()> {
-        self.enter_with(parent, 0)
-    }
-
-    /// Confines this process, a child of `parent`, for good, as both [`Self::enter`] and [`Self::enter_session`] do; but it
-    /// can still accept connections, as long as its descriptors have numbers below `descriptors`.
-    ///
-    /// # Errors
-    /// As [`Self::enter`].
-    pub fn enter_service(&self, parent: Pid, descriptors: u64) -> io::Result<()> {
-        self.enter_with(parent, descriptors)?;
-        let filtered = filter(&[SESSION_CALLS, SERVICE_CALLS].concat());
-        let missing = self.in_force.seccomp > apply_filter_to_self(filtered.as_ref());
-        check_missing(&[("seccomp", missing)])
-    }
-
-    fn enter_with(&self, parent: Pid, descriptors: u64) -> io::Result<()> {
-        let reached = apply(parent, descriptors, || self.restrict())?;
+        let reached = apply(parent, || self.restrict())?;
         let wanted = self.in_force;
         let missing = [
             ("identity", reached.identity < wanted.identity),
@@ -135,24 +119,20 @@ impl Confinement {
     }
 
     fn apply_session(&self) -> Extent {
-        apply_filter_to_self(self.session_filter.as_ref())
+        let applied = self.session_filter.as_ref().is_some_and(|filter| apply_filter(filter).is_ok());
+        if applied { Extent::Full } else { Extent::None }
     }
 }
 
-fn apply_filter_to_self(filter: Option<&BpfProgram>) -> Extent {
-    let applied = filter.is_some_and(|filter| apply_filter(filter).is_ok());
-    if applied { Extent::Full } else { Extent::None }
-}
-
 /// Applies all layers but that of sessions.
-fn apply(parent: Pid, descriptors: u64, landlock: impl FnOnce() -> Extent) -> io::Result<InForce> {
+fn apply(parent: Pid, landlock: impl FnOnce() -> Extent) -> io::Result<InForce> {
     let identity = give_up_identity();
     // A change of user clears what ties it to its parent.
     die_with(parent)?;
     set_no_new_privs()?;
     let landlock = landlock();
     // Last, as trying Landlock needs a descriptor for a moment.
-    Ok(InForce { identity, limits: set_limits(descriptors), landlock, seccomp: Extent::None })
+    Ok(InForce { identity, limits: set_limits(), landlock, seccomp: Extent::None })
 }
 
 fn check_missing(layers: &[(&str, bool)]) -> io::Result<()> {
@@ -185,11 +165,9 @@ fn become_user(id: u32) -> nix::Result<()> {
     setresuid(user, user, user)
 }
 
-fn set_limits(descriptors: u64) -> Extent {
-    let all =
-        [(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_NPROC, 0), (Resource::RLIMIT_NOFILE, descriptors)];
-    let set =
-        all.into_iter().filter(|(resource, limit)| setrlimit(*resource, *limit, *limit).is_ok()).count();
+fn set_limits() -> Extent {
+    let all = [Resource::RLIMIT_CORE, Resource::RLIMIT_NPROC, Resource::RLIMIT_NOFILE];
+    let set = all.into_iter().filter(|resource| setrlimit(*resource, 0, 0).is_ok()).count();
     if set == all.len() { Extent::Full } else { Extent::Partial }
 }
 
@@ -239,14 +217,6 @@ const SESSION_CALLS: &[libc::c_long] = &[
     libc::SYS_restart_syscall,
     libc::SYS_exit,
     libc::SYS_exit_group,
-];
-
-/// What a process that takes connections itself needs besides; and it looks whether its log is read.
-const SERVICE_CALLS: &[libc::c_long] = &[
-    libc::SYS_accept4,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_poll,
-    libc::SYS_ppoll,
 ];
 
 /// Those calls, and memory that can't be executed. All else fails with EPERM.

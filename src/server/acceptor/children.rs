@@ -16,8 +16,6 @@ pub(super) enum Child {
     Storage,
     /// The handler of that client.
     Handler(ClientSerial),
-    /// The metrics process, which storage knows as that client.
-    Metrics(ClientSerial),
 }
 
 impl fmt::Display for Child {
@@ -25,7 +23,6 @@ impl fmt::Display for Child {
         f.write_str(match self {
             Self::Storage => "the storage service",
             Self::Handler(_) => "a handler",
-            Self::Metrics(_) => "the metrics process",
         })
     }
 }

@@ -21,8 +21,8 @@ const KEEP_ALIVE_SECONDS: u32 = 30;
 
 /// How long to wait for a port in use: a handler that was forked just before its server was killed holds the socket until
 /// it closes it.
-pub(super) const PORT_PATIENCE: Duration = Duration::from_secs(1);
-pub(super) const PORT_PAUSE: Duration = Duration::from_millis(10);
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+const PORT_PAUSE: Duration = Duration::from_millis(10);
 
 /// The socket: its states, in their order.
 pub(super) enum Listener {

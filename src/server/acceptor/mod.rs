@@ -1,5 +1,5 @@
 //! The acceptor, the process that was started. It accepts clients, forks a handler for each, reaps, keeps the storage
-//! service and the metrics process running, and stops all of them.
+//! service running, and stops all of them.
 //!
 //! It never waits on a client or on storage: what their sockets do not take at once it keeps, and it sleeps in one place
 //! only. It never locks the shared mutex, and never touches the bets. Of the clients' tokens, which it draws, it keeps the
@@ -13,7 +13,6 @@
 //! | `listener`, `clients` | the socket; who has come and waits, who is gone |
 //! | `newcomer` | how one gets a process that talks to storage: its pipe, its token, the fork |
 //! | `storage` | the storage service: started, restarted, told who comes, who is gone, and to stop |
-//! | `metrics` | the socket for scrapes, and their process |
 //! | `stop` | the stages of the end |
 //!
 //! A connection goes through them in this order: `clients`, `newcomer`, `storage` (it is told), `newcomer` (the fork),
@@ -23,7 +22,6 @@ mod children;
 mod clients;
 mod inherited;
 mod listener;
-mod metrics;
 mod newcomer;
 mod stop;
 mod storage;
@@ -39,7 +37,6 @@ use self::children::{Child, Children};
 use self::clients::Clients;
 use self::inherited::Inherited;
 use self::listener::Listener;
-use self::metrics::Metrics;
 use self::stop::Stopping;
 use self::storage::Storage;
 use super::ServerError;
@@ -67,7 +64,6 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
         log_shutdown();
         return Ok(());
     };
-    let metrics = Metrics::listen(config.metrics_address.as_deref())?;
     let inherited = Inherited::make()?;
     let acceptor = Acceptor {
         config,
@@ -76,7 +72,6 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
         signals,
         listener: Listener::Bound(listener),
         inherited,
-        metrics,
         started: Instant::now(),
         children: Children::default(),
         storage: Storage::default(),
@@ -108,8 +103,6 @@ struct Acceptor<'a> {
     clients: Clients,
     children: Children,
     storage: Storage,
-    /// None where none are wanted.
-    metrics: Option<Metrics>,
     started: Instant,
     stopping: Option<Stopping>,
     /// Why the server ends by itself, if it does.
@@ -207,7 +200,6 @@ impl Acceptor<'_> {
             match self.children.remove(pid) {
                 Some(Child::Storage) => self.storage_ended(exit),
                 Some(Child::Handler(client)) => self.handler_ended(pid, client, exit),
-                Some(Child::Metrics(client)) => self.metrics_ended(pid, client, exit),
                 None => {}
             }
         }

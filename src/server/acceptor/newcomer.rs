@@ -1,5 +1,4 @@
-//! One who gets a process of its own that talks to storage: a client, or those who scrape the metrics. All go the same way:
-//! a pipe with a token in it, storage is told, the process is forked.
+//! A client gets its handler: the acceptor makes a pipe and puts a token into it, storage is told, the handler is forked.
 
 use std::io;
 use std::net::{IpAddr, TcpStream};
@@ -28,20 +27,13 @@ use crate::system::secret_page::SecretPage;
 /// Of so many clients that wait for a handler it is taken that more are coming.
 const CROWD: usize = 16;
 
-/// Whom the process is for.
-pub(super) enum Guest {
-    /// A client, and its address.
-    Client(TcpStream, IpAddr),
-    /// All who scrape the metrics.
-    Scrapers,
-}
-
-/// One of whom storage has not been told yet.
+/// A client of whom storage has not been told yet.
 pub(super) struct Newcomer {
-    guest: Guest,
+    socket: TcpStream,
+    ip: IpAddr,
     /// What it is called between acceptor and storage.
     pub(super) serial: ClientSerial,
-    /// The end of its reply pipe that its process gets; the token is in it.
+    /// The end of its reply pipe that its handler gets; the token is in it.
     replies: OwnedFd,
     /// The end that storage gets.
     pipe: OwnedFd,
@@ -56,13 +48,12 @@ impl Clients {
 }
 
 impl Acceptor<'_> {
-    /// From when on somebody can be made a newcomer, if there is somebody. One at a time, as there is one secret.
+    /// When the next waiting client can be made the newcomer. One at a time, as there is one secret.
     pub(super) fn welcome_due(&self, now: Instant) -> Option<Instant> {
-        if self.clients.newcomer.is_some() || self.storage.process.is_none() {
-            return None;
-        }
-        let client = (!self.clients.waiting.is_empty()).then(|| self.clients.pause_until.unwrap_or(now));
-        client.into_iter().chain(self.metrics_due()).min()
+        let possible = self.clients.newcomer.is_none()
+            && self.storage.process.is_some()
+            && !self.clients.waiting.is_empty();
+        possible.then(|| self.clients.pause_until.unwrap_or(now))
     }
 
     /// Makes a newcomer of the one who waits longest. Of one only: a fork takes longer than ten connections take to come,
@@ -72,7 +63,7 @@ impl Acceptor<'_> {
         if self.welcome_due(now).is_none_or(|due| now < due) {
             return;
         }
-        let Some(guest) = self.next_guest(now) else { return };
+        let Some((socket, ip)) = self.clients.waiting.pop_front() else { return };
         let pipes = reply_pipe().and_then(|(replies, pipe)| {
             draw_token(&mut self.clients.secret, &pipe)?;
             Ok((replies, pipe))
@@ -80,36 +71,22 @@ impl Acceptor<'_> {
         match pipes {
             Ok((replies, pipe)) => {
                 let serial = self.clients.next_serial();
-                self.clients.newcomer = Some(Newcomer { guest, serial, replies, pipe });
+                self.clients.newcomer = Some(Newcomer { socket, ip, serial, replies, pipe });
             }
-            Err(error) => self.turn_away(guest, "accept_connections", &error),
+            Err(error) => self.turn_away(&socket, "accept_connections", &error),
         }
     }
 
-    fn next_guest(&mut self, now: Instant) -> Option<Guest> {
-        if self.metrics_due().is_some_and(|due| now >= due) {
-            return self.take_scrapers();
-        }
-        let (socket, ip) = self.clients.waiting.pop_front()?;
-        Some(Guest::Client(socket, ip))
-    }
-
-    /// Storage has been told of the newcomer: forks its process.
+    /// Storage has been told of the newcomer: forks its handler.
     pub(super) fn fork_for_newcomer(&mut self) {
-        let Some(Newcomer { guest, serial, replies, pipe }) = self.clients.newcomer.take() else { return };
+        let Some(newcomer) = self.clients.newcomer.take() else { return };
+        let Newcomer { socket, ip, serial, replies, pipe } = newcomer;
         // Only storage has the write end from here on.
         drop(pipe);
-        let (guest, child, forked) = match guest {
-            Guest::Client(socket, ip) => {
-                let client = AcceptedClient { socket, ip, replies };
-                let forked = self.fork_handler(&client);
-                (Guest::Client(client.socket, ip), Child::Handler(serial), forked)
-            }
-            Guest::Scrapers => (guest, Child::Metrics(serial), self.fork_metrics(replies)),
-        };
-        match forked {
+        let client = AcceptedClient { socket, ip, replies };
+        match self.fork_handler(&client) {
             Ok(pid) => {
-                self.children.add(pid, child);
+                self.children.add(pid, Child::Handler(serial));
                 if self.clients.waiting.len() >= CROWD {
                     // It would else fork until its time is up, and the backlog overflow while all that it has forked
                     // have their turns.
@@ -118,7 +95,7 @@ impl Acceptor<'_> {
             }
             Err(error) => {
                 self.clients.gone.push(serial);
-                self.turn_away(guest, "fork", &error);
+                self.turn_away(&client.socket, "fork", &error);
             }
         }
     }
@@ -140,16 +117,11 @@ impl Acceptor<'_> {
         forked
     }
 
-    /// The system has not given what the newcomer's process needs.
-    pub(super) fn turn_away(&mut self, guest: Guest, action: &str, error: &io::Error) {
-        match guest {
-            Guest::Client(socket, _) => {
-                self.inherited.counters.add(Counter::Busy);
-                say_busy(&socket);
-                self.clients.pause(action, error);
-            }
-            Guest::Scrapers => self.metrics_not_started(error),
-        }
+    /// The system has not given what the client's handler needs.
+    fn turn_away(&mut self, socket: &TcpStream, action: &str, error: &io::Error) {
+        self.inherited.counters.add(Counter::Busy);
+        say_busy(socket);
+        self.clients.pause(action, error);
     }
 }
 

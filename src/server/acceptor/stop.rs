@@ -20,7 +20,7 @@ const KILLED_HAVE: Duration = Duration::from_millis(200);
 /// How far the stop is: its stages, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stopping {
-    /// Handlers and the metrics process have been told to end; storage serves them until they have.
+    /// Handlers have been told to end; storage serves them until they have.
     Handlers {
         /// When the stop began.
         since: Instant,

@@ -22,7 +22,7 @@ pub enum Answer {
     /// To `Result` and `AwaitResult`: from that byte on.
     Winners(AgencyId, u64),
     /// To `Status`: with the counts from that index on, if any.
-    Status(Option<u16>),
+    Status(u16),
     /// To `Statistics`.
     Statistics,
     /// Decided already.
@@ -80,8 +80,8 @@ fn winners(winners: Option<&[u8]>, offset: u64, bulk: &mut Vec<u8>) -> Reply {
     Reply::ResultPage { total: winners.len() as u64 }
 }
 
-fn status(contest: &Contest, counts_from: Option<u16>, bulk: &mut Vec<u8>) -> Reply {
-    for count in counts_from.into_iter().flat_map(|from| contest.counts(from)) {
+fn status(contest: &Contest, counts_from: u16, bulk: &mut Vec<u8>) -> Reply {
+    for count in contest.counts(counts_from) {
         let mut bytes = [0; 16];
         // A count is short; and a page holds as many as fit, the draw's share left.
         let length = encode(&count, &mut bytes).unwrap_or(0);

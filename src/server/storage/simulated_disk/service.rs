@@ -108,7 +108,7 @@ impl<'a> Service<'a> {
             }
             Ask::End(_) | Ask::ClassicEnd(_) => Request::EndAgency { agency: id(self.ending(ask)?) },
             Ask::Result(agency) => Request::Result { agency: id(*agency), offset: 0 },
-            Ask::Status => Request::Status { counts_from: Some(0) },
+            Ask::Status => Request::Status { counts_from: 0 },
         };
         Some((request, vec![]))
     }
