@@ -57,12 +57,12 @@ impl AcceptorEnd {
         self.send_with(message, &[], None)
     }
 
-    /// Tells the storage service of a client, without waiting. The token is sent from where it is: no copy of it is made
+    /// Announces a client to storage, without waiting. The token is sent from where it is: no copy of it is made
     /// in this process.
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub fn introduce(&self, client: ClientSerial, token: &[u8], pipe: BorrowedFd<'_>) -> io::Result<Sent> {
+    pub fn announce(&self, client: ClientSerial, token: &[u8], pipe: BorrowedFd<'_>) -> io::Result<Sent> {
         self.send_with(ToStorage::ClientCame(client), token, Some(pipe))
     }
 

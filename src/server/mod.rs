@@ -1,6 +1,7 @@
 //! The server: an acceptor, which forks one handler per connection, and one storage service.
 
 pub mod acceptor;
+pub(crate) mod error;
 pub mod handler;
 pub mod inquiry;
 pub mod storage;
@@ -8,79 +9,11 @@ pub mod view;
 
 use std::io;
 
-use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::Pid;
-use thiserror::Error;
 
+use self::error::ServerError;
 use crate::config::ServerConfig;
 use crate::logging::{Field, Level, Outcome, event, info};
-
-/// Why the server ended other than by being told to.
-#[derive(Debug, Error)]
-pub enum ServerError {
-    /// It can't listen there.
-    #[error("can't listen on {address} ({settings}): {error}")]
-    Listen {
-        /// The address and port.
-        address: String,
-        /// The settings that say so.
-        settings: &'static str,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// The request queue can't be had.
-    #[error("can't make the request queue: {0}{hint}", hint = queue_hint(.0))]
-    Queue(io::Error),
-    /// The storage service ended of its own accord, and has said why.
-    #[error("the storage service gave up")]
-    StorageGaveUp,
-    /// The storage service died too often.
-    #[error("the storage service died {0} times, the last ones within 10 s")]
-    StorageDies(u64),
-    /// A child was killed, but does not end.
-    #[error(
-        "{process} (process {pid}) was killed but does not end: it waits in the kernel, as for a disk that does not answer"
-    )]
-    Stuck {
-        /// What it is.
-        process: String,
-        /// Its number.
-        pid: Pid,
-    },
-    /// Another call that has to work did not.
-    #[error("{what}: {error}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// What the system says.
-        error: io::Error,
-    },
-}
-
-impl ServerError {
-    /// Whether the log has the reason already.
-    #[must_use]
-    pub fn is_logged(&self) -> bool {
-        matches!(self, Self::StorageGaveUp)
-    }
-
-    /// Of a call that has to work.
-    pub(crate) fn of(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |error| Self::System { what, error }
-    }
-}
-
-fn queue_hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EMFILE) => {
-            "; this user's bytes in message queues, which are counted over all containers, are used up: raise the limit \
-             (ulimit -q), stop another server, or be another user"
-        }
-        Some(Errno::ENOSYS) => "; this kernel has no POSIX message queues",
-        _ => "",
-    }
-}
 
 /// Runs the server until a signal ends it. The handled signals must be blocked.
 ///

@@ -1,4 +1,4 @@
-//! What is made before the first fork, as all children inherit it.
+//! What all children inherit: it is made before the first fork.
 
 use std::io;
 
@@ -6,24 +6,22 @@ use crate::confinement::InForce;
 use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::shared_counters::SharedCounters;
 use crate::logging::{Level, Outcome, event, info};
-use crate::server::ServerError;
+use crate::server::error::ServerError;
 use crate::system::confinement::Confinement;
 use crate::system::mqueue::{self, QueueReceiver, QueueSender};
 
-/// The request queue, the shared memory, the layers of confinement.
-pub(super) struct Inherited {
+pub(super) struct SharedResources {
     /// Storage's end of the request queue.
     pub(super) receiver: QueueReceiver,
-    /// The handlers' end of it.
+    /// The handlers' end of the request queue.
     pub(super) sender: QueueSender,
     pub(super) finished: FinishedAgencies,
     pub(super) counters: SharedCounters,
     pub(super) confinement: Confinement,
 }
 
-impl Inherited {
-    /// Makes all of it, and logs what is not as it should be.
-    pub(super) fn make() -> Result<Self, ServerError> {
+impl SharedResources {
+    pub(super) fn new() -> Result<Self, ServerError> {
         let (receiver, sender) = mqueue::create().map_err(ServerError::Queue)?;
         warn_of_a_small_queue(&receiver).map_err(ServerError::Queue)?;
         Ok(Self {
@@ -47,7 +45,7 @@ fn confinement() -> io::Result<Confinement> {
     Ok(confinement)
 }
 
-/// It works as a full one does, but many small messages take longer.
+/// A small queue works, but many small messages take longer.
 fn warn_of_a_small_queue(queue: &QueueReceiver) -> io::Result<()> {
     if let Some(messages) = queue.small_capacity()? {
         let reason = "this user's bytes in message queues are nearly used up (ulimit -q)";

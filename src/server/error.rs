@@ -1,0 +1,53 @@
+//! Why the server ends by itself.
+
+use std::io;
+use std::net::SocketAddr;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum ServerError {
+    #[error("can't listen on {address} (SERVER_IP, SERVER_PORT): {error}")]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error("can't make the request queue: {0}{hint}", hint = queue_hint(.0))]
+    Queue(io::Error),
+    /// Storage has ended by itself, and has logged why.
+    #[error("the storage service gave up")]
+    StorageGaveUp,
+    #[error("the storage service died {0} times, the last ones within 10 s")]
+    StorageDies(u64),
+    /// A child was killed but has not ended.
+    #[error(
+        "{process} (process {pid}) was killed but does not end: it waits in the kernel, as for a disk that does not answer"
+    )]
+    Stuck { process: String, pid: Pid },
+    /// A call failed that the server can't do without.
+    #[error("{what}: {error}")]
+    System { what: &'static str, error: io::Error },
+}
+
+impl ServerError {
+    /// Whether the reason has been logged.
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        matches!(self, Self::StorageGaveUp)
+    }
+
+    /// Makes the error of a call that the server can't do without: `what` failed.
+    pub(crate) fn of(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::System { what, error }
+    }
+}
+
+fn queue_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE) => {
+            "; this user's bytes in message queues, which are counted over all containers, are used up: raise the limit \
+             (ulimit -q), stop another server, or be another user"
+        }
+        Some(Errno::ENOSYS) => "; this kernel has no POSIX message queues",
+        _ => "",
+    }
+}
