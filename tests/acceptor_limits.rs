@@ -4,8 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::print_stderr,
-    reason = "a test fails by a panic, and says so where it is skipped"
+    reason = "a test fails by a panic"
 )]
 
 mod common;
@@ -162,13 +161,8 @@ fn where_no_descriptor_is_to_be_had_clients_wait_or_are_told_and_are_served_late
 /// strace has the call fail, with an error that `accept(2)` does not name.
 #[test]
 fn an_error_of_accept_that_nobody_expects_is_said_once_and_signals_are_obeyed() {
-    if Command::new("strace").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no strace");
-        return;
-    }
-    let fail = "--inject=accept4:error=EXDEV";
-    let strace = ["strace", "-DD", "-f", "-qq", "--output=/dev/null", "--trace=accept4", fail];
-    let mut server = Setup::new().under(&strace).start();
+    let Some(setup) = Setup::new().with_fault("accept4:error=EXDEV") else { return };
+    let mut server = setup.start();
     let _client = server.connect();
     until("it fails", || !server.log().lines_of("ERROR").is_empty());
     assert_idle(&[server.pid()]);

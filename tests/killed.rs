@@ -196,7 +196,7 @@ fn an_orphan_that_a_real_time_signal_kills_is_reaped_like_any_other() {
         eprintln!("skipped: only root can make a PID namespace");
         return;
     }
-    let server = Setup::new().under(&processes::AS_PROCESS_1).start();
+    let server = Setup::new().started_by(&processes::AS_PROCESS_1).start();
     let process_1 = processes::children_of(server.pid())[0];
     let orphan = "sh -c 'sleep 0.3; kill -34 $$' & exit 0";
     let namespace = format!("--target={process_1}");

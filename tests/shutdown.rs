@@ -251,7 +251,7 @@ fn a_signal_ends_process_1_of_a_container_while_it_reads_a_configuration_that_no
         eprintln!("skipped: only root can make a PID namespace");
         return;
     }
-    let setup = Setup::new().under(&processes::AS_PROCESS_1);
+    let setup = Setup::new().started_by(&processes::AS_PROCESS_1);
     mkfifo(&setup.path("config.ini"), Mode::S_IRWXU).unwrap();
     let mut unshare = setup.spawn();
     let mut process_1 = 0;
@@ -268,7 +268,7 @@ fn a_signal_ends_process_1_of_a_container_while_it_reads_a_configuration_that_no
 
 #[test]
 fn a_hang_up_that_was_ignored_at_its_start_does_not_end_it() {
-    let server = Setup::new().under(&["nohup"]).start();
+    let server = Setup::new().started_by(&["nohup"]).start();
     server.signal(Signal::SIGHUP);
     let (mut client, _) = server.session(1);
     client.store(0, &bets(1, 0..3));
@@ -353,7 +353,7 @@ fn a_disk_that_does_not_answer_does_not_hold_up_the_end_and_the_log_names_the_pr
 fn process_1_of_a_container_names_at_once_the_process_that_waits_for_the_disk() {
     let Some(disk) = Disk::mount() else { return };
     let setup = Setup::new().with("STORAGE_FILEPATH", disk.path().join("bets.csv").display());
-    let mut unshare = setup.under(&processes::AS_PROCESS_1).start();
+    let mut unshare = setup.started_by(&processes::AS_PROCESS_1).start();
     let process_1 = processes::children_of(unshare.pid())[0];
     let (mut client, _) = unshare.session(1);
     disk.freeze();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// The signals that end this program, except for a SIGHUP that was ignored when it started, as `nohup` has it.
@@ -41,10 +41,13 @@ fn handled() -> SigSet {
 /// is ever missed.
 ///
 /// SIGXFSZ is blocked with them, for good: a file that may not grow is then an error of the write, as a full disk is.
+/// SIGCHLD gets its default action: a parent may have passed it on as ignored, and children could then not be waited for.
 ///
 /// # Errors
 /// None that a correct kernel gives.
 pub fn block() -> io::Result<()> {
+    // SAFETY: no signal handler is installed or replaced: the action was to ignore the signal or the default.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     let mut blocked = handled();
     blocked.add(Signal::SIGXFSZ);
     Ok(blocked.thread_block()?)

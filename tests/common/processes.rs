@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-/// How to start a program as process 1 of a PID namespace, as root: see `Setup::under`.
+/// How to start a program as process 1 of a PID namespace, as root: see `Setup::started_by`.
 pub const AS_PROCESS_1: [&str; 4] = ["unshare", "--pid", "--fork", "--kill-child"];
 
 /// A process that lives.

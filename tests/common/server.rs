@@ -28,16 +28,19 @@ pub struct Setup {
     folder: Arc<TempDir>,
     settings: BTreeMap<&'static str, String>,
     limits: Vec<(&'static str, u64)>,
-    wrapper: Vec<String>,
     user: Option<u32>,
+    program: PathBuf,
+    /// A command that is given the server's as its arguments, and executes it.
+    wrapper: Vec<String>,
 }
 
 impl Setup {
     /// A free port of this machine, in an empty folder; the rest is the server's default.
     pub fn new() -> Self {
         let folder = Arc::new(tempfile::Builder::new().prefix("loteria-test-").tempdir().unwrap());
+        let (program, wrapper) = (PROGRAM.into(), Vec::new());
         let setup =
-            Self { folder, settings: BTreeMap::new(), limits: Vec::new(), wrapper: Vec::new(), user: None };
+            Self { folder, settings: BTreeMap::new(), limits: Vec::new(), user: None, program, wrapper };
         setup.with("SERVER_IP", "127.0.0.1").with("SERVER_PORT", 0).with("LOGGING_LEVEL", "DEBUG")
     }
 
@@ -80,12 +83,6 @@ impl Setup {
         self
     }
 
-    /// Started by that command, which gets the program and its arguments as its last arguments.
-    pub fn under(mut self, wrapper: &[&str]) -> Self {
-        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
-        self
-    }
-
     /// As a user of its own, who has no privileges and no other process. None where this
     /// process is no root, and so can't become another.
     pub fn with_user_of_its_own(mut self) -> Option<Self> {
@@ -99,6 +96,47 @@ impl Setup {
         Some(self)
     }
 
+    /// Started by a command that executes its arguments, such as `env`.
+    pub fn started_by(mut self, command: &[&str]) -> Self {
+        self.wrapper.splice(0..0, command.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// Traced by strace, which makes system calls fail: `close_range:error=ENOSYS`. The process that was started is still
+    /// the server. None where there is no strace, or it may not trace.
+    pub fn with_fault(self, fault: &str) -> Option<Self> {
+        let strace = ["strace", "-DD", "-f", "-qq", "-o", "/dev/null", "-e"];
+        let works = Running::try_start(Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]));
+        if !works.is_ok_and(|mut strace| strace.end().success()) {
+            eprintln!("skipped: strace can't be had here");
+            return None;
+        }
+        Some(self.started_by(&[&strace[..], &[&format!("inject={fault}")]].concat()))
+    }
+
+    /// In a root that has nothing but the program and this setup's folder. None where this process is no root.
+    pub fn in_empty_root(mut self) -> Option<Self> {
+        if !geteuid().is_root() {
+            eprintln!("skipped: only root can change the root");
+            return None;
+        }
+        self.copy_program();
+        self.program = "/loteria".into();
+        let folder = self.path("").display().to_string();
+        Some(self.started_by(&["chroot", &folder]))
+    }
+
+    /// As a user of its own, with these limits (`fs.mqueue.NAME`) in an IPC namespace of its own. None where this process
+    /// is no root.
+    pub fn with_mqueue_limits(self, limits: &[(&str, u32)]) -> Option<Self> {
+        let setup = self.with_user_of_its_own()?;
+        let set = limits.iter().map(|(name, limit)| format!("echo {limit} > /proc/sys/fs/mqueue/{name} && "));
+        let user = setup.user.expect("a user of its own");
+        let become_user = format!("exec setpriv --reuid {user} --regid {user} --clear-groups \"$@\"");
+        let script = set.chain([become_user]).collect::<String>();
+        Some(setup.started_by(&["unshare", "--ipc", "sh", "-c", &script, "sh"]))
+    }
+
     /// Another server of the same user, which is one of its own, in a folder of its own.
     pub fn beside(&self) -> Self {
         let mut other = Self::new();
@@ -108,10 +146,16 @@ impl Setup {
 
     fn become_user(&mut self, user: u32) {
         std::os::unix::fs::chown(self.folder.path(), Some(user), Some(user)).unwrap();
-        // The way to the program may be closed to that user. Copied by another process: a file that this one has open for
-        // writing, or a process that another thread of it forks just then, could not be executed.
-        assert!(output(Command::new("cp").arg(PROGRAM).arg(self.path("loteria"))).status.success());
+        // The way to the program may be closed to that user.
+        self.copy_program();
         self.user = Some(user);
+    }
+
+    /// Copies the program into the folder by another process: a file that this one has open for writing, or a process
+    /// that another thread of it forks just then, could not be executed.
+    fn copy_program(&mut self) {
+        self.program = self.path("loteria");
+        assert!(output(Command::new("cp").arg(PROGRAM).arg(&self.program)).status.success());
     }
 
     /// The user it runs as, if that is one of its own.
@@ -183,13 +227,16 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let program = self.user.map_or(PathBuf::from(PROGRAM), |_| self.path("loteria"));
         let limits = self.limits.iter().map(|(option, limit)| format!("limit {option} {limit} && "));
         let script = format!("{LIMIT} {}exec \"$@\"", limits.collect::<String>());
         let mut command = Command::new("sh");
-        command.args(["-c", &script, "sh"]).args(&self.wrapper).arg(program).arg("server");
+        command.args(["-c", &script, "sh"]).args(&self.wrapper).arg(&self.program).arg("server");
         command.env_clear().envs(&self.settings);
-        if let Some(user) = self.user {
+        if !self.wrapper.is_empty() {
+            command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        }
+        // A wrapper needs root's privileges, and gives them up itself.
+        if let Some(user) = self.user.filter(|_| self.wrapper.is_empty()) {
             command.uid(user).gid(user);
         }
         command.current_dir(self.folder.path()).process_group(0);

@@ -202,7 +202,7 @@ impl<'a> Acceptor<'a> {
                     self.waiting.push_back((socket, ip));
                 }
                 Ok(None) => return,
-                Err(error) => self.client_pause.begin("accept_connections", &error),
+                Err(error) => self.pause_clients("accept_connections", &error),
             }
         }
     }
@@ -274,7 +274,14 @@ impl<'a> Acceptor<'a> {
     fn reject(&mut self, socket: &TcpStream, action: &str, error: &io::Error) {
         self.resources.counters.add(Counter::Busy);
         send_busy(socket);
-        self.client_pause.begin(action, error);
+        self.pause_clients(action, error);
+    }
+
+    /// Leaves further clients where they are for a moment.
+    fn pause_clients(&mut self, action: &str, error: &io::Error) {
+        if self.client_pause.begin() {
+            event(Level::Error, action, Outcome::Fail, &[("error", error)]);
+        }
     }
 
     fn launch_storage(&mut self) -> io::Result<()> {

@@ -1,26 +1,21 @@
 //! A pause after the system had no descriptor, memory or process to give.
 
-use std::io;
 use std::time::{Duration, Instant};
-
-use crate::logging::{Level, Outcome, event};
 
 const LENGTH: Duration = Duration::from_millis(200);
 
-/// A pause, or a series of them until something succeeds. Each series is logged once.
+/// A pause, or a series of them until something succeeds.
 #[derive(Debug, Default)]
 pub(super) struct Pause(Option<Instant>);
 
 impl Pause {
-    /// Begins a pause because `action` has failed.
-    pub(super) fn begin(&mut self, action: &str, error: &io::Error) {
-        if self.0.is_none() {
-            event(Level::Error, action, Outcome::Fail, &[("error", error)]);
-        }
-        self.0 = Some(Instant::now() + LENGTH);
+    /// Begins a pause. Returns whether it is the first of its series: only then is there something to log.
+    #[must_use]
+    pub(super) fn begin(&mut self) -> bool {
+        self.0.replace(Instant::now() + LENGTH).is_none()
     }
 
-    /// Ends the series: the action has succeeded.
+    /// Ends the series: something has succeeded.
     pub(super) fn succeed(&mut self) {
         self.0 = None;
     }

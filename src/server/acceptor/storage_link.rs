@@ -111,7 +111,9 @@ impl StorageLink {
 
     /// Storage could not be launched.
     pub(super) fn on_launch_failed(&mut self, error: &io::Error) {
-        self.launch_pause.begin("fork", error);
+        if self.launch_pause.begin() {
+            event(Level::Error, "fork", Outcome::Fail, &[("error", error)]);
+        }
     }
 
     /// Whether there is no storage, and it may be launched.
