@@ -72,10 +72,10 @@ enum Command {
     Compose(ComposeArgs),
 }
 
-const SERVER_CODES: &str = "\n\nExit code 0: SIGTERM or SIGINT ended the server, or --check found no fault. 1: it could \
+const SERVER_CODES: &str = "\n\nExit code 0: SIGTERM, SIGINT, SIGHUP or SIGQUIT ended the server, or --check found no fault. 1: it could \
 not start or could not go on; the last lines of the log say why. 2: a fault of the configuration or of the command line.";
 
-const AGENCY_CODES: &str = "\n\nExit code 0: the agency has its result, or SIGTERM or SIGINT ended it. 1: a bad file, a \
+const AGENCY_CODES: &str = "\n\nExit code 0: the agency has its result, or SIGTERM, SIGINT, SIGHUP or SIGQUIT ended it. 1: a bad file, a \
 refusal, or a batch whose outcome is unknown; the last line of the log says why. 2: a fault of the configuration or of the \
 command line.";
 
@@ -181,7 +181,7 @@ struct FormatArgs {
     /// Prints the metrics in the text format of Prometheus
     #[arg(long)]
     prometheus: bool,
-    /// Asks repeatedly, until q, Ctrl-C or SIGTERM: a live view on a terminal, lines elsewhere
+    /// Asks repeatedly, until q, Ctrl-C or a signal: a live view on a terminal, lines elsewhere
     #[arg(long)]
     watch: bool,
 }
@@ -325,9 +325,9 @@ fn check_configuration() -> ExitCode {
 fn run_server() -> ExitCode {
     logging::start();
     failpoint::start();
-    let config = match ServerConfig::load() {
+    let config = match load(ServerConfig::load) {
         Ok(config) => config,
-        Err(faults) => return log_faults(&faults),
+        Err(code) => return code,
     };
     logging::set_level(config.logging_level);
     logging::set_format(config.log_format);
@@ -360,9 +360,9 @@ fn run_metrics(args: MetricsArgs) -> ExitCode {
 
 fn run_agency() -> ExitCode {
     logging::start();
-    let config = match AgencyConfig::load() {
+    let config = match load(AgencyConfig::load) {
         Ok(config) => config,
-        Err(faults) => return log_faults(&faults),
+        Err(code) => return code,
     };
     logging::set_level(config.log_level);
     logging::set_format(config.log_format);
@@ -372,6 +372,14 @@ fn run_agency() -> ExitCode {
             error.log();
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Reads a configuration. Its file may be a pipe that nobody writes to.
+fn load<T>(load: impl FnOnce() -> Result<T, Faults>) -> Result<T, ExitCode> {
+    match signal::exit_on_termination(load) {
+        Ok(loaded) => loaded.map_err(|faults| log_faults(&faults)),
+        Err(error) => Err(fail(&error)),
     }
 }
 

@@ -1,7 +1,10 @@
-//! SIGTERM and SIGINT, at any moment: exit 0 within a second, and nothing is left behind.
+//! SIGTERM, SIGINT, SIGHUP and SIGQUIT, at any moment: exit 0 within a second, and nothing is left behind.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 #![allow(clippy::print_stderr, reason = "a test that is left out says so")]
 
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,12 +12,15 @@ use common::bets::{of_agency, parse_rows};
 #[cfg(debug_assertions)]
 use common::control_socket::{have_said, words_that_fit};
 use common::{
-    Bet, Client, Running, RunningServer, Setup, bets, frame, kind, loteria, processes, queues, rows,
-    server_of, until, upload,
+    A_WHILE, Bet, Client, Running, RunningServer, Setup, bets, frame, kind, loteria, output, processes,
+    queues, rows, server_of, until, upload,
 };
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::{geteuid, mkfifo};
+use tempfile::TempDir;
 
-const SIGNALS: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
+const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
 /// Ends the server as it is now, which must be quick and clean.
 #[track_caller]
@@ -177,7 +183,7 @@ fn a_signal_ends_it_at_each_of_a_hundred_moments_of_its_start() {
         // Before that, the program has not begun and the signal is the kernel's affair.
         until("the program has begun", || processes::blocks_sigterm(server.pid()));
         std::thread::sleep(Duration::from_micros(600) * index);
-        end(server, SIGNALS[index as usize % 2]);
+        end(server, SIGNALS[index as usize % SIGNALS.len()]);
     };
     std::thread::scope(|scope| {
         for first in 0..4 {
@@ -190,9 +196,174 @@ fn a_signal_ends_it_at_each_of_a_hundred_moments_of_its_start() {
 fn a_signal_ends_it_while_it_recovers_a_large_file() {
     let setup = Setup::new().write("bets.csv", rows(&bets(1, 0..100_000)).repeat(5));
     let server = setup.spawn();
-    until("storage is at it", || server.processes().len() == 2);
     server.storage();
     end(server, Signal::SIGTERM);
+}
+
+#[test]
+fn a_pipe_in_place_of_the_bets_is_refused_at_once_and_not_waited_for() {
+    let setup = Setup::new();
+    mkfifo(&setup.bets_path(), Mode::S_IRWXU).unwrap();
+    let failure = setup.run().failure();
+    assert!(failure.contains("must be a regular file"), "{failure}");
+}
+
+#[test]
+fn a_signal_ends_it_while_it_waits_for_the_lock_on_its_bets() {
+    for signal in SIGNALS {
+        let setup = Setup::new().write("bets.csv", "");
+        let file = setup.lock_bets();
+        let server = setup.spawn();
+        server.storage();
+        end(server, signal);
+        drop(file);
+    }
+}
+
+#[test]
+fn a_signal_ends_it_while_it_waits_for_its_port() {
+    for signal in SIGNALS {
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Setup::new().with("SERVER_PORT", held.local_addr().unwrap().port()).spawn();
+        server.wait_for_config();
+        end(server, signal);
+    }
+}
+
+#[test]
+fn a_signal_ends_it_while_it_reads_a_configuration_that_nobody_writes() {
+    for signal in SIGNALS {
+        let setup = Setup::new();
+        mkfifo(&setup.path("config.ini"), Mode::S_IRWXU).unwrap();
+        let server = setup.spawn();
+        until("the program has begun", || processes::is_loteria(server.pid()));
+        std::thread::sleep(A_WHILE);
+        end(server, signal);
+    }
+}
+
+/// The kernel gives process 1 of a container no default action for a signal.
+#[test]
+fn a_signal_ends_process_1_of_a_container_while_it_reads_a_configuration_that_nobody_writes() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can make a PID namespace");
+        return;
+    }
+    let setup = Setup::new().started_by(&processes::AS_PROCESS_1);
+    mkfifo(&setup.path("config.ini"), Mode::S_IRWXU).unwrap();
+    let mut unshare = setup.spawn();
+    let mut process_1 = 0;
+    until("the program has begun", || {
+        process_1 = processes::children_of(unshare.pid()).first().copied().unwrap_or(0);
+        processes::is_loteria(process_1)
+    });
+    std::thread::sleep(A_WHILE);
+    let begun = Instant::now();
+    processes::send(process_1, Signal::SIGTERM);
+    assert_eq!(unshare.wait().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_hang_up_that_was_ignored_at_its_start_does_not_end_it() {
+    let server = Setup::new().started_by(&["nohup"]).start();
+    server.signal(Signal::SIGHUP);
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..3));
+    end(server, Signal::SIGTERM);
+}
+
+/// An ext4 file system in a file. While it is frozen, a process that writes to it can't be killed.
+struct Disk(TempDir);
+
+impl Disk {
+    fn mount() -> Option<Self> {
+        let disk = Self(tempfile::tempdir().unwrap());
+        let script = "truncate -s 20M image && mkfs.ext4 -q image && mkdir disk && mount -o loop image disk";
+        let mounted =
+            output(Command::new("sh").args(["-c", script]).current_dir(disk.0.path())).status.success();
+        if !mounted {
+            eprintln!("skipped: no file system can be mounted here (it takes root and a loop device)");
+        }
+        mounted.then_some(disk)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("disk")
+    }
+
+    fn freeze(&self) {
+        assert!(output(Command::new("fsfreeze").arg("--freeze").arg(self.path())).status.success());
+    }
+
+    fn thaw(&self) {
+        output(Command::new("fsfreeze").arg("--unfreeze").arg(self.path()));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.thaw();
+        output(Command::new("umount").arg("--lazy").arg(self.path()));
+    }
+}
+
+/// Waits until the only child of `parent` sleeps in the kernel and can't be woken, and returns that child.
+fn stuck_child(parent: i32) -> i32 {
+    let mut stuck = None;
+    until("storage waits for the disk", || {
+        stuck =
+            processes::children_of(parent).into_iter().find(|child| processes::state(*child) == Some('D'));
+        stuck.is_some()
+    });
+    stuck.unwrap()
+}
+
+#[test]
+fn a_disk_that_does_not_answer_does_not_hold_up_the_end_and_the_log_names_the_process() {
+    let Some(disk) = Disk::mount() else { return };
+    for starting in [false, true] {
+        let setup = Setup::new().with("STORAGE_FILEPATH", disk.path().join("bets.csv").display());
+        let mut server = if starting { setup.spawn() } else { setup.start() };
+        if !starting {
+            let (mut client, _) = server.session(1);
+            disk.freeze();
+            client.send_bets(0, &bets(1, 0..1));
+        }
+        let storage = stuck_child(server.pid());
+        let (status, time) = server.stop(Signal::SIGTERM);
+        assert_eq!(status.code(), Some(1), "{status}");
+        assert!(time < Duration::from_secs(1), "{time:?}");
+        let log = server.log();
+        let [line] = log.lines_with("result: fail")[..] else { panic!("one line: {}", log.0) };
+        assert!(line.contains("storage") && line.contains(&format!("process {storage}")), "{line}");
+        disk.thaw();
+        until("storage has ended", || server.processes().is_empty());
+        // The next one can't even make its file.
+        std::fs::remove_file(disk.path().join("bets.csv")).unwrap();
+        std::fs::remove_file(disk.path().join("bets.csv.state")).ok();
+        disk.freeze();
+    }
+}
+
+/// The kernel keeps the container until the disk answers, but not the line.
+#[test]
+fn process_1_of_a_container_names_at_once_the_process_that_waits_for_the_disk() {
+    let Some(disk) = Disk::mount() else { return };
+    let setup = Setup::new().with("STORAGE_FILEPATH", disk.path().join("bets.csv").display());
+    let mut unshare = setup.started_by(&processes::AS_PROCESS_1).start();
+    let process_1 = processes::children_of(unshare.pid())[0];
+    let (mut client, _) = unshare.session(1);
+    disk.freeze();
+    client.send_bets(0, &bets(1, 0..1));
+    stuck_child(process_1);
+    let begun = Instant::now();
+    processes::send(process_1, Signal::SIGTERM);
+    until("the log says why", || !unshare.log().lines_of("CRITICAL").is_empty());
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(unshare.log().lines_of("CRITICAL")[0].contains("storage"), "{}", unshare.log().0);
+    disk.thaw();
+    assert_eq!(unshare.wait().code(), Some(1));
 }
 
 #[test]

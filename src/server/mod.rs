@@ -1,69 +1,20 @@
 //! The server: an acceptor, which forks one handler per connection, and one storage service.
 
 pub mod acceptor;
+pub(crate) mod error;
 pub(crate) mod handler;
 pub mod storage;
 
-use std::io;
+use nix::errno::Errno;
 use std::path::absolute;
 
-use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use thiserror::Error;
 
+use self::error::{MINIMUM_DESCRIPTORS, ServerError};
 use crate::config::ServerConfig;
 use crate::logging::{Level, Outcome, event, info};
-use crate::system::mqueue::QueueError;
 
-/// Why the server ended other than by being told to.
-#[derive(Debug, Error)]
-pub enum ServerError {
-    /// It can't listen there.
-    #[error("can't listen on {address} ({settings}): {error}")]
-    Listen {
-        /// The address and port.
-        address: String,
-        /// The settings that say so.
-        settings: &'static str,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// The request queue can't be made.
-    #[error("can't make the request queue: {0}")]
-    Queue(#[from] QueueError),
-    /// The process may have too few descriptors for a single client.
-    #[error("ulimit -n is {0}, but the server needs at least {MINIMUM_DESCRIPTORS} descriptors")]
-    TooFewDescriptors(u64),
-    /// The storage service ended of its own accord, and has said why.
-    #[error("the storage service gave up")]
-    StorageGaveUp,
-    /// The storage service died too often.
-    #[error("the storage service died {0} times, the last ones within 10 s")]
-    StorageDies(u64),
-    /// Another call that has to work did not.
-    #[error("{what}: {error}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// What the system says.
-        error: io::Error,
-    },
-}
-
-impl ServerError {
-    /// Whether the log has the reason already.
-    #[must_use]
-    pub fn is_logged(&self) -> bool {
-        matches!(self, Self::StorageGaveUp)
-    }
-
-    /// Of a call that has to work.
-    pub(crate) fn of(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |error| Self::System { what, error }
-    }
-}
-
-/// Runs the server until SIGTERM or SIGINT, which have to be blocked.
+/// Runs the server until a signal ends it. The handled signals must be blocked.
 ///
 /// # Errors
 /// Why it could not start, or ended by itself.
@@ -119,8 +70,6 @@ fn log_config(config: &ServerConfig) {
 
 /// Descriptors of the storage service besides one pipe per client, and some to spare.
 const OTHER_DESCRIPTORS: u64 = 64;
-/// Descriptors that the acceptor has while it accepts a single client.
-const MINIMUM_DESCRIPTORS: u64 = 16;
 
 /// Raises the limit of descriptors to what so many clients need. Returns how many clients are possible.
 fn raise_descriptor_limit(max_clients: u32) -> Result<u32, ServerError> {

@@ -12,7 +12,6 @@ use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
 
 use crate::logging::{Level, Outcome, event};
@@ -28,15 +27,18 @@ const NOT_PREPARED: i32 = 102;
 pub enum Exit {
     /// By itself, with this status.
     Status(i32),
-    /// By this signal.
-    Killed(Signal),
+    /// By the signal of this number, which may be a real-time signal.
+    Killed(i32),
 }
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "exit status {status}"),
-            Self::Killed(signal) => write!(f, "killed by {signal}"),
+            Self::Killed(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "killed by {signal}"),
+                Err(_) => write!(f, "killed by signal {number}"),
+            },
         }
     }
 }
@@ -109,14 +111,8 @@ pub(crate) fn schedule_as_batch() {
 /// As [`fork_child`].
 pub(crate) fn run_in_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Exit> {
     let child = fork_child(keep, body)?;
-    loop {
-        return match waitpid(child, None) {
-            Ok(WaitStatus::Exited(_, status)) => Ok(Exit::Status(status)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Exit::Killed(signal)),
-            Ok(_) | Err(Errno::EINTR) => continue,
-            Err(error) => Err(error.into()),
-        };
-    }
+    let ended = wait(child.as_raw(), 0)?;
+    ended.map(|(_, exit)| exit).ok_or_else(|| io::Error::from(Errno::ECHILD))
 }
 
 /// Closes every descriptor except standard error and those in `keep`. Call this only in a new child that uses no others.
@@ -184,14 +180,29 @@ fn has_one_thread() -> bool {
 /// # Errors
 /// None that a correct kernel gives.
 pub fn reap() -> io::Result<Option<(Pid, Exit)>> {
+    match wait(-1, libc::WNOHANG) {
+        Err(Errno::ECHILD) => Ok(None),
+        ended => Ok(ended?),
+    }
+}
+
+/// `waitpid(2)` itself: that of `nix` has no value for a real-time signal, and fails.
+fn wait(child: libc::pid_t, options: libc::c_int) -> nix::Result<Option<(Pid, Exit)>> {
+    let mut status = 0;
     loop {
-        return match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(child, status)) => Ok(Some((child, Exit::Status(status)))),
-            Ok(WaitStatus::Signaled(child, signal, _)) => Ok(Some((child, Exit::Killed(signal)))),
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => Ok(None),
-            Ok(_) | Err(Errno::EINTR) => continue,
-            Err(error) => Err(error.into()),
+        // SAFETY: the call writes nothing but `status`, which lives through it.
+        let waited = Errno::result(unsafe { libc::waitpid(child, &raw mut status, options) });
+        let exit = if libc::WIFEXITED(status) {
+            Exit::Status(libc::WEXITSTATUS(status))
+        } else {
+            Exit::Killed(libc::WTERMSIG(status))
         };
+        match waited {
+            Ok(0) => return Ok(None),
+            Ok(pid) => return Ok(Some((Pid::from_raw(pid), exit))),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

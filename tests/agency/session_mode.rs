@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use common::agencies::Agency;
 use common::original::{OnUnknown, OriginalServer};
 use common::stage::{Stage, documents, rows};
-use common::{PATIENCE, Setup, await_within, free_port, kind, processes, until};
+use common::{A_WHILE, PATIENCE, Setup, await_within, free_port, kind, processes, until};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 #[test]
 fn all_bets_are_sent_in_order_and_the_log_tells_it_in_few_lines() {
@@ -350,13 +352,22 @@ fn a_peer_that_is_no_such_server_ends_it() {
 
 #[test]
 fn a_signal_ends_it_while_it_waits_for_the_draw() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         let stage = Stage::new(&rows(10));
         let mut agency = stage.agency(&[]);
         let mut peer = stage.accept_session(10, 1, 1 << 20);
         assert_eq!(peer.frame(), Some((kind::AWAIT_RESULT, vec![])));
         agency.terminate(signal);
     }
+}
+
+#[test]
+fn a_signal_ends_it_while_it_reads_a_configuration_that_nobody_writes() {
+    let stage = Stage::new(&rows(10));
+    mkfifo(&stage.folder.path().join("config.ini"), Mode::S_IRWXU).unwrap();
+    let mut agency = stage.agency(&[]);
+    std::thread::sleep(A_WHILE);
+    agency.terminate(Signal::SIGTERM);
 }
 
 #[test]

@@ -6,6 +6,9 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
+/// How to start a program as process 1 of a PID namespace, as root: see `Setup::started_by`.
+pub const AS_PROCESS_1: [&str; 4] = ["unshare", "--pid", "--fork", "--kill-child"];
+
 /// A process that lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
@@ -66,6 +69,17 @@ pub fn blocks_sigterm(pid: i32) -> bool {
     let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
     let mask = blocked.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     mask & (1 << (Signal::SIGTERM as u32 - 1)) != 0
+}
+
+/// Whether the process runs the program under test, and no longer the shell that starts it.
+pub fn is_loteria(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "loteria\n")
+}
+
+/// What the process does, as a letter: `D` if it sleeps in the kernel and can't be woken.
+pub fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// Sends a signal to a process that may have ended.

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use tempfile::TempDir;
@@ -187,6 +189,15 @@ impl Setup {
         self
     }
 
+    /// Has the file of all bets locked, as a storage service does, until it is closed.
+    pub fn lock_bets(&self) -> File {
+        let file = File::options().write(true).open(self.bets_path()).unwrap();
+        let (write, start) = (libc::F_WRLCK.try_into().unwrap(), libc::SEEK_SET.try_into().unwrap());
+        let whole = libc::flock { l_type: write, l_whence: start, l_start: 0, l_len: 0, l_pid: 0 };
+        fcntl(&file, FcntlArg::F_SETLK(&whole)).unwrap();
+        file
+    }
+
     /// Starts a server, and waits until it listens.
     pub fn start(&self) -> RunningServer {
         let mut server = self.spawn();
@@ -299,6 +310,11 @@ impl RunningServer {
     /// Waits until exactly this event has been logged at level INFO.
     pub fn wait_for(&self, event: &str) {
         until(event, || self.log().has(event));
+    }
+
+    /// Waits until it has read its configuration.
+    pub fn wait_for_config(&self) {
+        until("it has a configuration", || !self.log().lines_with("action: config").is_empty());
     }
 
     /// What is in the file of all bets.

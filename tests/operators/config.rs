@@ -284,14 +284,14 @@ fn a_check_tells_what_is_wrong_as_the_server_does() {
 
 /// The cells of the rows of the README's table below this head, without their quotes.
 fn readme(head: &str) -> Vec<Vec<String>> {
-    let (_, table) = include_str!("../README.md").split_once(head).unwrap();
+    let (_, table) = include_str!("../../README.md").split_once(head).unwrap();
     let cells = |row: &str| row.split('|').skip(1).map(|cell| cell.trim().replace('`', "")).collect();
     table.lines().skip(2).take_while(|line| line.starts_with('|')).map(cells).collect()
 }
 
 #[test]
 fn the_readme_and_the_shipped_file_have_each_setting_with_its_default_and_range() {
-    let (shipped_server, shipped_agency) = include_str!("../config.ini").split_once("[AGENCY]").unwrap();
+    let (shipped_server, shipped_agency) = include_str!("../../config.ini").split_once("[AGENCY]").unwrap();
     for (settings, head, prefix, shipped) in [
         (&SERVER_SETTINGS, "\n| key | default | allowed | meaning |", None, shipped_server),
         (

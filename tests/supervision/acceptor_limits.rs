@@ -1,7 +1,6 @@
 //! What the system does not give: processes, descriptors, room in a socket. The acceptor neither ends nor spins, says so
 //! once, and serves again as soon as there is room.
 
-use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -11,8 +10,6 @@ use std::time::{Duration, Instant};
 use common::client::open_frame;
 use common::usage::{assert_idle, assert_nothing_left, of_server};
 use common::{Bet, Client, Running, RunningServer, Setup, bets, kind, output, processes, status, until};
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
 use nix::sys::signal::Signal;
 
 /// Tries until a client is served: stored, and not "busy".
@@ -31,15 +28,6 @@ fn leave_descriptors(pid: i32, spare: Option<usize>) {
     let limit = spare.map_or(4096, |spare| free.nth(spare).unwrap());
     let limits = [format!("--pid={pid}"), format!("--nofile={limit}:")];
     assert!(output(Command::new("prlimit").args(limits)).status.success());
-}
-
-/// Has the file of all bets locked, as a storage service does, until it is closed.
-fn lock(setup: &Setup) -> File {
-    let file = File::options().write(true).open(setup.bets_path()).unwrap();
-    let (write, start) = (libc::F_WRLCK.try_into().unwrap(), libc::SEEK_SET.try_into().unwrap());
-    let whole = libc::flock { l_type: write, l_whence: start, l_start: 0, l_len: 0, l_pid: 0 };
-    fcntl(&file, FcntlArg::F_SETLK(&whole)).unwrap();
-    file
 }
 
 /// Another process of that user, which does nothing.
@@ -162,6 +150,20 @@ fn where_no_descriptor_is_to_be_had_clients_wait_or_are_told_and_are_served_late
     assert_nothing_left(&server, before);
 }
 
+/// strace has the call fail, with an error that `accept(2)` does not name.
+#[test]
+fn an_error_of_accept_that_nobody_expects_is_said_once_and_signals_are_obeyed() {
+    let Some(setup) = Setup::new().with_fault("accept4:error=EXDEV") else { return };
+    let mut server = setup.start();
+    let _client = server.connect();
+    until("it fails", || !server.log().lines_of("ERROR").is_empty());
+    assert_idle(&[server.pid()]);
+    let (status, time) = server.stop(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(time < Duration::from_secs(1), "{time:?}");
+    assert_eq!(server.log().lines_with("result: fail").len(), 1, "{}", server.log().0);
+}
+
 #[test]
 fn with_all_places_taken_and_many_waiting_the_acceptor_is_idle() {
     let server = Setup::new().with("MAX_CLIENTS", 3).start();
@@ -186,7 +188,7 @@ fn with_all_places_taken_and_many_waiting_the_acceptor_is_idle() {
 fn while_storage_recovers_the_acceptor_is_idle() {
     let setup = Setup::new().write("bets.csv", b"");
     // It does not begin before it has the file to itself.
-    let file = lock(&setup);
+    let file = setup.lock_bets();
     let server = setup.spawn();
     let storage = server.storage();
     processes::send(storage, Signal::SIGSTOP);

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use common::client::bets_frame;
 use common::{
-    Bet, Running, RunningServer, Setup, bets, kind, processes, rows, server_of, status, until, winner,
+    Bet, Running, RunningServer, Setup, bets, kind, output, processes, rows, server_of, status, until, winner,
 };
 use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 
 #[test]
 fn a_server_that_was_killed_starts_again_with_all_it_knew() {
@@ -240,4 +241,46 @@ fn a_name_that_another_user_has_taken_does_not_keep_a_server_from_starting() {
     let server = setup.start();
     assert_eq!(namespace.names(), [name]);
     server.session(1).0.store(0, &bets(1, 0..3));
+}
+
+/// Sends SIGRTMIN, for which nix has no name.
+fn send_real_time_signal(pid: i32) {
+    assert!(output(Command::new("sh").args(["-c", &format!("kill -34 {pid}")])).status.success());
+}
+
+#[test]
+fn a_child_that_a_real_time_signal_kills_is_reaped_like_any_other() {
+    let server = server_of(2);
+    let (mut victim, _) = server.session(1);
+    let (mut other, _) = server.session(2);
+    send_real_time_signal(server.handlers()[0]);
+    server.wait_for_handlers(1);
+    victim.expect_closed();
+    other.store(0, &bets(2, 0..3));
+    let storage = server.storage();
+    send_real_time_signal(storage);
+    until("a new storage service lives", || server.storage() != storage);
+    server.session(1);
+    let log = server.log();
+    assert_eq!(log.lines_with(" | error: killed by signal 34").len(), 2, "{}", log.0);
+}
+
+/// The kernel gives the orphans of a container to its process 1.
+#[test]
+fn an_orphan_that_a_real_time_signal_kills_is_reaped_like_any_other() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can make a PID namespace");
+        return;
+    }
+    let server = Setup::new().started_by(&processes::AS_PROCESS_1).start();
+    let process_1 = processes::children_of(server.pid())[0];
+    let orphan = "sh -c 'sleep 0.3; kill -34 $$' & exit 0";
+    let namespace = format!("--target={process_1}");
+    assert!(output(Command::new("nsenter").args([&namespace, "--pid", "sh", "-c", orphan])).status.success());
+    until("it is an orphan", || processes::children_of(process_1).len() == 2);
+    until("it has ended", || processes::children_of(process_1).len() == 1);
+    until("it is reaped", || processes::unreaped_children_of(process_1) == 0);
+    server.session(1).0.store(0, &bets(1, 0..3));
+    processes::send(process_1, Signal::SIGTERM);
+    until("all have ended", || server.processes().is_empty());
 }

@@ -1,23 +1,33 @@
-//! The one table of living children.
+//! The table of living children. Every child is launched and reaped here.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::ipc::client::ClientSerial;
-use crate::system::process::signal_child;
+use crate::system::process::{Exit, fork_child, reap, signal_child};
 
-/// What a child is there for.
+/// What a child is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Child {
-    /// The storage service.
     Storage,
-    /// The handler of that client.
     Handler(ClientSerial),
 }
 
-/// Children that have been forked and not been reaped.
+impl fmt::Display for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Storage => "the storage service",
+            Self::Handler(_) => "a handler",
+        })
+    }
+}
+
+/// Children that have been launched and not been reaped.
 #[derive(Debug, Default)]
 pub(super) struct Children {
     living: HashMap<Pid, Child>,
@@ -25,34 +35,48 @@ pub(super) struct Children {
 }
 
 impl Children {
-    /// It was forked.
-    pub(super) fn add(&mut self, pid: Pid, child: Child) {
-        self.handlers += u32::from(matches!(child, Child::Handler(_)));
+    /// Forks a child: see [`fork_child`].
+    pub(super) fn launch(
+        &mut self,
+        child: Child,
+        keep: &[BorrowedFd<'_>],
+        body: impl FnOnce() -> i32,
+    ) -> io::Result<()> {
+        let pid = fork_child(keep, body)?;
+        self.handlers += u32::from(child != Child::Storage);
         self.living.insert(pid, child);
+        Ok(())
     }
 
-    /// It was reaped. None of one that the server has not forked: as process 1 of a container it gets the orphans of all.
-    pub(super) fn remove(&mut self, pid: Pid) -> Option<Child> {
-        let child = self.living.remove(&pid)?;
-        self.handlers -= u32::from(matches!(child, Child::Handler(_)));
-        Some(child)
+    /// Reaps one child that has ended. SIGCHLD coalesces, so call this until there is none.
+    pub(super) fn reap(&mut self) -> io::Result<Option<(Pid, Child, Exit)>> {
+        while let Some((pid, exit)) = reap()? {
+            // Process 1 of a container also gets children that it has not launched: the orphans of all others.
+            if let Some(child) = self.living.remove(&pid) {
+                self.handlers -= u32::from(child != Child::Storage);
+                return Ok(Some((pid, child, exit)));
+            }
+        }
+        Ok(None)
     }
 
-    /// How many handlers live.
     pub(super) fn handlers(&self) -> u32 {
         self.handlers
     }
 
-    /// Whether none lives.
     pub(super) fn is_empty(&self) -> bool {
         self.living.is_empty()
     }
 
-    /// Sends a signal to those that are meant.
-    pub(super) fn signal(&self, signal: Signal, meant: impl Fn(Child) -> bool) {
-        self.living
-            .iter()
-            .filter(|(_, child)| meant(**child))
-            .for_each(|(pid, _)| signal_child(*pid, signal));
+    /// One of the children: storage, if it lives.
+    pub(super) fn any(&self) -> Option<(Pid, Child)> {
+        let living = self.living.iter().map(|(pid, child)| (*pid, *child));
+        living.max_by_key(|(_, child)| *child == Child::Storage)
+    }
+
+    /// Sends a signal to the children that `select` chooses.
+    pub(super) fn signal(&self, signal: Signal, select: impl Fn(Child) -> bool) {
+        let selected = self.living.iter().filter(|(_, child)| select(**child));
+        selected.for_each(|(pid, _)| signal_child(*pid, signal));
     }
 }

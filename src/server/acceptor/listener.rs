@@ -1,100 +1,102 @@
-//! The server's socket: its address, and what the sockets accepted from it inherit.
+//! The listening socket, and how a client is sent away.
 
-use std::io::{self, ErrorKind};
-use std::mem;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, listen, setsockopt, socket,
+    sockopt,
+};
 
-use super::{Acceptor, LISTENER};
-use crate::config::ServerConfig;
 use crate::logging::{Outcome, info};
-use crate::server::ServerError;
+use crate::protocol::message::ServerMessage;
+use crate::system::signal::{Signals, is_termination};
 
-/// How long a client may be silent before its machine is asked whether it still knows the connection.
+/// The number of its events.
+pub(super) const EVENT: u64 = 0;
+
+/// How long a client may be silent before the kernel checks that its machine still knows the connection.
 const KEEP_ALIVE_SECONDS: u32 = 30;
 
 /// How long to wait for a port in use: a handler that was forked just before its server was killed holds the socket until
-/// it gets to close it.
+/// it closes it.
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
 const PORT_PAUSE: Duration = Duration::from_millis(10);
 
-/// The socket: its states, in their order.
-pub(super) enum Listener {
-    /// It has its address. It is not waited for: one that does not listen would be reported as hung up for ever.
-    Bound(TcpListener),
-    /// Clients can connect.
-    Listening {
-        /// The epoll instance has it.
-        socket: TcpListener,
-        /// That waits for connections at present.
-        accepting: bool,
-    },
-    /// The server stops.
-    Closed,
+pub(super) struct Listener {
+    socket: TcpListener,
+    /// What epoll waits for; none before it listens, as a bound socket would be reported as hung up for ever.
+    interest: Option<EpollFlags>,
 }
 
-impl Acceptor<'_> {
+impl Listener {
+    /// Binds the socket, so that a port in use is found before anything else. Returns none if a signal ends the wait for
+    /// the port.
+    pub(super) fn bind(address: SocketAddr, signals: &Signals) -> io::Result<Option<Self>> {
+        let until = Instant::now() + PORT_PATIENCE;
+        loop {
+            match bind_at(address) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                    if signals.wait(PORT_PAUSE)?.is_some_and(is_termination) {
+                        return Ok(None);
+                    }
+                }
+                bound => return Ok(Some(Self { socket: bound?, interest: None })),
+            }
+        }
+    }
+
     /// Begins to listen, if it has not begun.
-    pub(super) fn listen(&mut self) -> io::Result<()> {
-        let Listener::Bound(socket) = &self.listener else { return Ok(()) };
-        listen(socket, Backlog::new(i32::from(self.config.listen_backlog).min(libc::SOMAXCONN))?)?;
-        self.epoll.add(socket, EpollEvent::new(EpollFlags::empty(), LISTENER))?;
-        let address = socket.local_addr()?;
+    pub(super) fn listen(&mut self, backlog: u16, epoll: &Epoll) -> io::Result<()> {
+        if self.is_listening() {
+            return Ok(());
+        }
+        listen(&self.socket, Backlog::new(i32::from(backlog).min(libc::SOMAXCONN))?)?;
+        let interest = EpollFlags::empty();
+        epoll.add(&self.socket, EpollEvent::new(interest, EVENT))?;
+        self.interest = Some(interest);
+        let address = self.socket.local_addr()?;
         info("listen", Outcome::Success, &[("ip", &address.ip()), ("port", &address.port())]);
-        self.listener = match mem::replace(&mut self.listener, Listener::Closed) {
-            Listener::Bound(socket) => Listener::Listening { socket, accepting: false },
-            other => other,
-        };
         Ok(())
     }
 
-    /// Waits for connections where one more can be taken.
-    pub(super) fn watch_listener(&mut self, now: Instant) -> io::Result<()> {
-        let wanted = self.can_accept(now);
-        if let Listener::Listening { socket, accepting } = &mut self.listener
-            && wanted != *accepting
-        {
-            let flags = if wanted { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
-            self.epoll.modify(&*socket, &mut EpollEvent::new(flags, LISTENER))?;
-            *accepting = wanted;
+    pub(super) fn is_listening(&self) -> bool {
+        self.interest.is_some()
+    }
+
+    /// Has `epoll` wait for connections, or not.
+    pub(super) fn watch(&mut self, accepts: bool, epoll: &Epoll) -> io::Result<()> {
+        let interest = if accepts { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+        if self.interest.is_some_and(|before| before != interest) {
+            epoll.modify(&self.socket, &mut EpollEvent::new(interest, EVENT))?;
+            self.interest = Some(interest);
         }
         Ok(())
     }
-}
 
-/// Binds the server's socket: now, so that a port in use is found before anything else; listening begins when storage is
-/// ready.
-///
-/// # Errors
-/// The address is in use, or is none of this machine's.
-pub(super) fn bind(config: &ServerConfig) -> Result<TcpListener, ServerError> {
-    once_free(|| bind_at(config.listen_address())).map_err(|error| failed(config, error))
-}
-
-/// Binds a socket, and waits a moment for a port that is in use.
-fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    let until = Instant::now() + PORT_PATIENCE;
-    loop {
-        match bind() {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => sleep(PORT_PAUSE),
-            bound => return bound,
+    /// Accepts one connection; none if none waits.
+    pub(super) fn accept(&self) -> io::Result<Option<(TcpStream, IpAddr)>> {
+        match self.socket.accept() {
+            Ok((socket, address)) => Ok(Some((socket, address.ip()))),
+            // A client that gave up while it waited is skipped. Epoll reports those behind it again.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 }
 
 fn bind_at(address: SocketAddr) -> io::Result<TcpListener> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, socket};
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(family, SockType::Stream, flags, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    set_for_clients(&fd)?;
+    set_client_options(&fd)?;
     match address {
         SocketAddr::V4(address) => bind(fd.as_raw_fd(), &SockaddrIn::from(address))?,
         SocketAddr::V6(address) => bind(fd.as_raw_fd(), &SockaddrIn6::from(address))?,
@@ -102,18 +104,23 @@ fn bind_at(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(fd))
 }
 
-/// Why it can't listen.
-pub(super) fn failed(config: &ServerConfig, error: io::Error) -> ServerError {
-    let address = config.listen_address().to_string();
-    ServerError::Listen { address, settings: "SERVER_IP, SERVER_PORT", error }
-}
-
-/// Accepted sockets inherit it: see `tcp(7)`. A reply is written whole, so there is nothing to wait for before it is
-/// sent. A session may be idle for as long as it likes, but not once its machine or the network between is gone.
-fn set_for_clients(listener: &OwnedFd) -> nix::Result<()> {
+/// Sets options that accepted sockets inherit (`tcp(7)`). Replies are written whole, so none waits for more bytes. A
+/// session may be idle for as long as it likes, unless its machine or the network is gone.
+fn set_client_options(listener: &OwnedFd) -> nix::Result<()> {
     setsockopt(listener, sockopt::TcpNoDelay, &true)?;
     setsockopt(listener, sockopt::KeepAlive, &true)?;
     setsockopt(listener, sockopt::TcpKeepIdle, &KEEP_ALIVE_SECONDS)?;
     setsockopt(listener, sockopt::TcpKeepInterval, &(KEEP_ALIVE_SECONDS / 3))?;
     setsockopt(listener, sockopt::TcpKeepCount, &3)
+}
+
+/// Tells a client that it can't be served now, and may come again. Waits for nothing: what can't be sent at once is left.
+pub(super) fn send_busy(mut socket: &TcpStream) {
+    let mut frame = Vec::new();
+    ServerMessage::Error("busy: the server is out of resources, try again later").encode(&mut frame);
+    socket.set_nonblocking(true).unwrap_or_default();
+    socket.write_all(&frame).unwrap_or_default();
+    socket.shutdown(Shutdown::Write).unwrap_or_default();
+    // A socket that is closed with unread bytes resets the connection, and the client could lose the message.
+    socket.read(&mut [0; 8192]).unwrap_or_default();
 }

@@ -1,107 +1,66 @@
-//! How the server stops: handlers first, then storage, which stores and answers what it has got; then what is left is
+//! The stages of a stop: handlers first; then storage, which stores and answers what it has received; then what is left is
 //! killed.
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
-use super::Acceptor;
-use super::children::Child;
-use super::listener::Listener;
-use crate::server::ServerError;
-
-/// After this from the signal on, storage is told to stop even if handlers are left.
+/// How long handlers may take before storage is told to stop in spite of them.
 const HANDLERS_HAVE: Duration = Duration::from_millis(450);
-/// After this, what has not ended by itself is killed.
+/// How long all children may take before they are killed.
 const ALL_HAVE: Duration = Duration::from_millis(700);
+/// How long a killed child may take to end. One that takes longer waits in the kernel and can't be killed.
+const KILLED_HAVE: Duration = Duration::from_millis(200);
 
-/// How far the stop is: its stages, in their order.
+/// The stage that a stop has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stopping {
-    /// Handlers have been told to end; storage serves them until they have.
-    Handlers {
-        /// When the stop began.
-        since: Instant,
-    },
-    /// Storage is to be told to stop, and its socket has not taken it yet.
-    Untold {
-        /// When the stop began.
-        since: Instant,
-    },
-    /// Storage ends: it has been told to, or was still recovering and has been killed.
-    Storage {
-        /// When the stop began.
-        since: Instant,
-    },
-    /// All that was left has been killed. Only its reaping is awaited, and nothing is due.
-    Killed,
+pub(super) enum Stop {
+    /// Handlers have got SIGTERM. Storage serves them until they have ended.
+    Handlers { since: Instant },
+    /// Storage has been told to stop, or has been killed.
+    Storage { since: Instant },
+    /// All children that were left have been killed.
+    Killed { at: Instant },
+    /// A child that was killed has not ended. It is no longer waited for.
+    GivenUp,
 }
 
-impl Stopping {
+/// What the acceptor must do when a stage begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StopAction {
+    TellStorage,
+    KillStorage,
+    KillAll,
+    GiveUp,
+}
+
+impl Stop {
+    pub(super) fn begin(now: Instant) -> Self {
+        Self::Handlers { since: now }
+    }
+
     /// When the next stage begins at the latest.
     pub(super) fn due(self) -> Option<Instant> {
         match self {
             Self::Handlers { since } => Some(since + HANDLERS_HAVE),
-            Self::Untold { since } | Self::Storage { since } => Some(since + ALL_HAVE),
-            Self::Killed => None,
+            Self::Storage { since } => Some(since + ALL_HAVE),
+            Self::Killed { at } => Some(at + KILLED_HAVE),
+            Self::GivenUp => None,
         }
     }
 
-    /// Whether storage is to be told now.
-    pub(super) fn is_untold(self) -> bool {
-        matches!(self, Self::Untold { .. })
-    }
-
-    /// Storage has been told.
-    pub(super) fn told(self) -> Self {
-        match self {
-            Self::Untold { since } => Self::Storage { since },
-            other => other,
-        }
-    }
-}
-
-impl Acceptor<'_> {
-    /// The server ends by itself. The first reason counts.
-    pub(super) fn fail(&mut self, failure: ServerError) {
-        self.failure.get_or_insert(failure);
-        self.stop();
-    }
-
-    /// Begins to stop, if it has not begun.
-    pub(super) fn stop(&mut self) {
-        if self.stopping.is_some() {
-            return;
-        }
-        self.stopping = Some(Stopping::Handlers { since: Instant::now() });
-        self.listener = Listener::Closed;
-        self.clients.waiting.clear();
-        self.clients.newcomer = None;
-        self.storage.start_at = None;
-        self.children.signal(Signal::SIGTERM, |child| child != Child::Storage);
-    }
-
-    /// Goes on to the next stage where it is time for it.
-    pub(super) fn stop_further(&mut self) {
-        let Some(stage) = self.stopping else { return };
-        let is_due = stage.due().is_some_and(|due| Instant::now() >= due);
-        let recovering = self.storage.process.as_ref().is_some_and(|storage| !storage.ready);
-        let next = match stage {
-            Stopping::Handlers { since } if recovering => {
-                // It has nothing of anybody's, and would not listen.
-                self.children.signal(Signal::SIGKILL, |child| child == Child::Storage);
-                Stopping::Storage { since }
+    /// Goes on to the next stage if it is time. A storage that still recovers has nothing to store, and does not listen.
+    pub(super) fn advance(&mut self, now: Instant, handlers: u32, recovering: bool) -> Option<StopAction> {
+        let is_due = self.due().is_some_and(|due| now >= due);
+        let (next, action) = match *self {
+            Self::Handlers { since } if recovering => (Self::Storage { since }, StopAction::KillStorage),
+            Self::Handlers { since } if is_due || handlers == 0 => {
+                (Self::Storage { since }, StopAction::TellStorage)
             }
-            Stopping::Handlers { since } if is_due || self.children.handlers() == 0 => {
-                Stopping::Untold { since }
-            }
-            Stopping::Untold { .. } | Stopping::Storage { .. } if is_due => {
-                self.children.signal(Signal::SIGKILL, |_| true);
-                Stopping::Killed
-            }
-            same => same,
+            Self::Storage { .. } if is_due => (Self::Killed { at: now }, StopAction::KillAll),
+            Self::Killed { .. } if is_due => (Self::GivenUp, StopAction::GiveUp),
+            _ => return None,
         };
-        self.stopping = Some(next);
+        *self = next;
+        Some(action)
     }
 }
 
@@ -109,14 +68,29 @@ impl Acceptor<'_> {
 mod tests {
     use super::*;
 
+    fn at(start: Instant, millis: u64) -> Instant {
+        start + Duration::from_millis(millis)
+    }
+
     #[test]
-    fn once_all_is_killed_nothing_is_due() {
-        let since = Instant::now();
-        let stages = [Stopping::Handlers { since }, Stopping::Untold { since }, Stopping::Storage { since }];
-        assert_eq!(
-            stages.map(|stage| stage.due().map(|due| (due - since).as_millis())),
-            [Some(450), Some(700), Some(700)]
-        );
-        assert_eq!(Stopping::Killed.due(), None);
+    fn storage_is_told_once_the_handlers_have_ended_or_their_time_is_over() {
+        let start = Instant::now();
+        let mut stop = Stop::begin(start);
+        assert_eq!(stop.advance(at(start, 449), 1, false), None);
+        assert_eq!(stop.clone().advance(at(start, 10), 0, false), Some(StopAction::TellStorage));
+        assert_eq!(stop.advance(at(start, 450), 1, false), Some(StopAction::TellStorage));
+        assert_eq!(stop.due(), Some(at(start, 700)));
+    }
+
+    #[test]
+    fn what_can_not_be_killed_is_given_up_within_a_second() {
+        let start = Instant::now();
+        let mut stop = Stop::begin(start);
+        assert_eq!(stop.advance(start, 1, true), Some(StopAction::KillStorage));
+        assert_eq!(stop.advance(at(start, 699), 1, true), None);
+        assert_eq!(stop.advance(at(start, 700), 1, true), Some(StopAction::KillAll));
+        assert_eq!(stop.advance(at(start, 899), 0, true), None);
+        assert_eq!(stop.advance(at(start, 900), 0, true), Some(StopAction::GiveUp));
+        assert_eq!((stop, stop.due()), (Stop::GivenUp, None));
     }
 }

@@ -1,4 +1,4 @@
-//! What is made before the first fork, as all children inherit it.
+//! What all children inherit: it is made before the first fork.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,24 +9,23 @@ use nix::unistd::geteuid;
 use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::shared_counters::SharedCounters;
 use crate::logging::{Level, Outcome, event, info};
-use crate::server::ServerError;
+use crate::server::error::ServerError;
 use crate::system::confinement::{Confinement, ConfinementReport};
 use crate::system::mqueue::{self, QueuePair, QueueReceiver, QueueSender};
 
-/// The request queue, the shared memory, the layers of confinement.
-pub(super) struct Inherited {
+pub(super) struct SharedResources {
     /// Storage's end of the request queue.
     pub(super) receiver: QueueReceiver,
-    /// The handlers' end of it.
+    /// The handlers' end of the request queue.
     pub(super) sender: QueueSender,
     pub(super) finished: FinishedAgencies,
     pub(super) counters: SharedCounters,
     pub(super) confinement: Confinement,
 }
 
-impl Inherited {
-    /// Makes all of it, and logs what is not as it should be. The name of the queue comes from the path of the bets.
-    pub(super) fn make(bets: &Path) -> Result<Self, ServerError> {
+impl SharedResources {
+    /// The name of the queue comes from the path of the bets.
+    pub(super) fn new(bets: &Path) -> Result<Self, ServerError> {
         let QueuePair { receiver, sender, limited_by } = mqueue::create(&queue_name(bets))?;
         if let Some(reason) = limited_by {
             warn_of_a_small_queue(&receiver, &reason)

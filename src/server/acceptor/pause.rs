@@ -1,0 +1,27 @@
+//! A pause after the system had no descriptor, memory or process to give.
+
+use std::time::{Duration, Instant};
+
+const LENGTH: Duration = Duration::from_millis(200);
+
+/// A pause, or a series of them until something succeeds.
+#[derive(Debug, Default)]
+pub(super) struct Pause(Option<Instant>);
+
+impl Pause {
+    /// Begins a pause. Returns whether it is the first of its series: only then is there something to log.
+    #[must_use]
+    pub(super) fn begin(&mut self) -> bool {
+        self.0.replace(Instant::now() + LENGTH).is_none()
+    }
+
+    /// Ends the series: something has succeeded.
+    pub(super) fn succeed(&mut self) {
+        self.0 = None;
+    }
+
+    /// When the pause ends; none if it is over.
+    pub(super) fn end(&self, now: Instant) -> Option<Instant> {
+        self.0.filter(|end| *end > now)
+    }
+}
