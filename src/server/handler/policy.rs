@@ -9,7 +9,7 @@ use crate::ipc::reply_pipe::Reply;
 use crate::ipc::request_queue::Request;
 use crate::ipc::shared_counters::Counter;
 use crate::logging::{Field, Level, Outcome, info};
-use crate::lottery::row::encode_row;
+use crate::lottery::row::{encode_row_with, needs_quotes};
 use crate::lottery::{AgencyId, Bet};
 use crate::protocol::frame::FrameType;
 use crate::protocol::message::{ClientMessage, MessageError, SESSION_VERSION, ServerMessage};
@@ -237,11 +237,13 @@ fn push_rows(
     mut see: impl FnMut(&Bet<'_>),
 ) -> Result<usize, String> {
     let mut refusal = None;
+    // Most messages hold no text that needs quotes. One check of all records is faster than one of each text.
+    let may_quote = needs_quotes(records);
     rows.reserve(records.len() + records.len() / 16);
     let count = for_each_bet(records, |bet, _| {
         see(bet);
         refusal = refusal.or_else(|| refused(bet.agency));
-        encode_row(bet, rows);
+        encode_row_with(bet, |text| may_quote && needs_quotes(text), rows);
     })
     .map_err(|error| error.to_string())?;
     refusal.map_or(Ok(count), |refusal: Refusal| Err(refusal.to_string()))
