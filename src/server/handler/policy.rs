@@ -309,3 +309,30 @@ impl Session {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lottery::row::encode_row;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_rows_of_a_message_are_those_of_its_bets(
+            fields in proptest::collection::vec(("0{0,2}[1-9][0-9]{0,3}", "[ab,\"]{0,4}|[a-zñ]{0,20}"), 1..5),
+        ) {
+            let records: Vec<String> = fields
+                .iter()
+                .map(|(agency, name)| [agency, name, "", "1", "2000-02-29", "007"].join("\x1f"))
+                .collect();
+            let mut expected = b"before".to_vec();
+            for record in &records {
+                for_each_bet(record.as_bytes(), |bet, _| encode_row(bet, &mut expected)).unwrap();
+            }
+            let mut rows = b"before".to_vec();
+            let count = push_rows(records.join("\x1e").as_bytes(), &mut rows, |_| None, |_| ());
+            prop_assert_eq!(count, Ok(fields.len()));
+            prop_assert_eq!(rows, expected);
+        }
+    }
+}
