@@ -272,8 +272,11 @@ impl<'a> Handler<'a> {
 
     fn watch_socket(&mut self, now: Instant) -> io::Result<()> {
         if self.connection.broken.is_some() {
-            // Epoll would report the error of a broken connection again and again.
-            return self.interest.take().map_or(Ok(()), |_| Ok(self.epoll.delete(&self.connection)?));
+            if self.interest.take().is_some() {
+                // Epoll would report its error again and again.
+                self.epoll.delete(&self.connection)?;
+            }
+            return Ok(());
         }
         let reads = self.may_take_frames() && !self.connection.is_half_closed;
         let mut interest = EpollFlags::empty();

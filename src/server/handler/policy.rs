@@ -9,7 +9,7 @@ use crate::ipc::reply_pipe::Reply;
 use crate::ipc::request_queue::Request;
 use crate::ipc::shared_counters::Counter;
 use crate::logging::{Field, Level, Outcome, info};
-use crate::lottery::row::encode_row;
+use crate::lottery::row::{encode_row_with, needs_quotes};
 use crate::lottery::{AgencyId, Bet};
 use crate::protocol::frame::FrameType;
 use crate::protocol::message::{ClientMessage, MessageError, SESSION_VERSION, ServerMessage};
@@ -237,11 +237,13 @@ fn push_rows(
     mut see: impl FnMut(&Bet<'_>),
 ) -> Result<usize, String> {
     let mut refusal = None;
+    // Most messages hold no text that needs quotes. One check of all records is faster than one of each text.
+    let may_quote = needs_quotes(records);
     rows.reserve(records.len() + records.len() / 16);
     let count = for_each_bet(records, |bet, _| {
         see(bet);
         refusal = refusal.or_else(|| refused(bet.agency));
-        encode_row(bet, rows);
+        encode_row_with(bet, |text| may_quote && needs_quotes(text), rows);
     })
     .map_err(|error| error.to_string())?;
     refusal.map_or(Ok(count), |refusal: Refusal| Err(refusal.to_string()))
@@ -305,5 +307,32 @@ impl Session {
             outcome,
             &[("agency_id", agency), ("stored", stored), ("refused", refused), ("reason", &reason)],
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lottery::row::encode_row;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_rows_of_a_message_are_those_of_its_bets(
+            fields in proptest::collection::vec(("0{0,2}[1-9][0-9]{0,3}", "[ab,\"]{0,4}|[a-zñ]{0,20}"), 1..5),
+        ) {
+            let records: Vec<String> = fields
+                .iter()
+                .map(|(agency, name)| [agency, name, "", "1", "2000-02-29", "007"].join("\x1f"))
+                .collect();
+            let mut expected = b"before".to_vec();
+            for record in &records {
+                for_each_bet(record.as_bytes(), |bet, _| encode_row(bet, &mut expected)).unwrap();
+            }
+            let mut rows = b"before".to_vec();
+            let count = push_rows(records.join("\x1e").as_bytes(), &mut rows, |_| None, |_| ());
+            prop_assert_eq!(count, Ok(fields.len()));
+            prop_assert_eq!(rows, expected);
+        }
     }
 }
