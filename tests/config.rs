@@ -27,7 +27,7 @@ fn a_missing_file_is_no_error_and_the_settings_are_logged() {
     let start =
         "INFO     action: config | result: success | port: 0 | listen_backlog: 128 | logging_level: INFO";
     assert!(lines[0].starts_with(start), "{}", lines[0]);
-    for (key, value) in [("clients_amount", "5"), ("max_clients", "1024"), ("max_payload", "1048576")] {
+    for (key, value) in [("clients_amount", "5"), ("max_clients", "1024"), ("max_payload", "65536")] {
         assert_eq!(log.value("config", key).as_deref(), Some(value), "{}", lines[0]);
     }
 }
@@ -58,7 +58,7 @@ fn the_originals_file_is_taken() {
 fn the_shipped_file_is_taken() {
     let file = include_str!("../config.ini");
     let server = Setup::new().write("config.ini", file).start();
-    assert_eq!(server.session(5).1.max_payload, 1 << 20);
+    assert_eq!(server.session(5).1.max_payload, 1 << 16);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_check_prints_each_setting_with_its_origin_and_touches_nothing() {
     assert_eq!(row("CLIENTS_AMOUNT"), "7 config.ini [DEFAULT]");
     assert_eq!(row("MAX_CLIENTS"), "20 environment variable MAX_CLIENTS");
     assert_eq!(row("CLIENT_TIMEOUT"), "0.5 environment variable CLIENT_TIMEOUT");
-    assert_eq!(row("MAX_PAYLOAD"), "1048576 default");
+    assert_eq!(row("MAX_PAYLOAD"), "65536 default");
     assert!(row("SERVER_IP").starts_with("0.0.0.0 config.ini [DEFAULT]; server is a host name"), "{table}");
     let files: Vec<_> =
         std::fs::read_dir(setup.path(".")).unwrap().map(|entry| entry.unwrap().file_name()).collect();

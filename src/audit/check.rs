@@ -1,4 +1,4 @@
-//! `loteria check`: is every row valid, does one stand there twice, and is the state file consistent with the bets?
+//! `loteria check`: is every row valid, and is the state file consistent with the bets?
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -6,15 +6,14 @@ use std::io::{self, Write};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::agreement::torn;
-use super::duplicates::{Duplicate, Hashes};
 use super::files::Files;
-use super::rows::{Found, Rows};
 use super::tally::Tally;
 use super::{AuditError, Verdict};
 use crate::logging::one_line;
 use crate::lottery::AgencyId;
 use crate::server::storage::contradictions::{all_ended, contradictions};
 use crate::server::storage::recovery::Rules;
+use crate::server::storage::row_reader::Line;
 use crate::server::storage::state_file::State;
 use crate::status::text::plural;
 
@@ -30,9 +29,8 @@ pub fn run(files: &Files, configured: Rules, out: &mut dyn Write) -> Result<Verd
     let mut check = Check::new(files, agencies);
     let bar = Bar::new(files.length()?);
     check.read_rows(&bar)?;
-    check.find_duplicates()?;
     bar.take_away();
-    check.look_at_state(configured)?;
+    check.look_at_state(configured);
     check.write(out).and_then(|()| out.flush()).map_err(AuditError::Write)?;
     Ok(Verdict::of(check.errors.count == 0))
 }
@@ -58,9 +56,6 @@ struct Check<'a> {
     agencies: u16,
     path: String,
     tally: Tally,
-    hashes: Hashes,
-    /// How much of the file has been read, in bytes.
-    reached: u64,
     /// What must not be.
     errors: Findings,
     /// What a server lives with, but somebody may want to know.
@@ -74,38 +69,31 @@ impl<'a> Check<'a> {
             agencies,
             path: one_line(&files.path.display()),
             tally: Tally::default(),
-            hashes: Hashes::default(),
-            reached: 0,
             errors: Findings::default(),
             notices: Findings::default(),
         }
     }
 
     fn read_rows(&mut self, bar: &Bar) -> Result<(), AuditError> {
-        let mut rows = Rows::of(self.files);
+        let mut rows = self.files.rows();
         loop {
-            let mut stranger = None;
-            let found = rows.next(|line, row, bytes| {
-                self.tally.add(row.agency, false);
-                self.hashes.add(bytes);
-                stranger = (row.agency.get() > self.agencies).then_some((line, row.agency));
-            })?;
-            if let Some((line, agency)) = stranger {
-                self.stranger_in(line, agency);
-            }
-            match found {
-                Found::Row => {}
-                Found::Damaged(line, damage) => self.error_in(line, damage),
-                Found::End(0) => break,
-                Found::End(bytes) => {
-                    self.torn(bytes);
-                    break;
+            match rows.next_line().map_err(|error| self.files.unreadable(error))? {
+                Line::Row(row) => {
+                    let agency = row.agency;
+                    self.tally.add(agency, false);
+                    if agency.get() > self.agencies {
+                        self.stranger_in(rows.line(), agency);
+                    }
+                }
+                Line::Damaged(error) => self.error_in(rows.line(), error),
+                Line::End { torn: 0 } => return Ok(()),
+                Line::End { torn } => {
+                    self.torn(torn);
+                    return Ok(());
                 }
             }
             bar.reached(rows.offset());
         }
-        self.reached = rows.offset();
-        Ok(())
     }
 
     /// A last row that is not whole, of so many bytes.
@@ -134,38 +122,22 @@ impl<'a> Check<'a> {
         self.errors.add(format_args!("{}:{line}: error", self.path), error);
     }
 
-    fn find_duplicates(&mut self) -> Result<(), AuditError> {
-        let repeated = std::mem::take(&mut self.hashes).repeated();
-        let count = repeated.count();
-        let mut listed = 0;
-        repeated.find(self.files, self.reached, LISTED, |Duplicate { line, first }| {
-            listed += 1;
-            self.notices.add(
-                format_args!("{}:{line}: notice", self.path),
-                format_args!("the same bet as in line {first}"),
-            );
-        })?;
-        self.notices.count += count.saturating_sub(listed);
-        Ok(())
-    }
-
-    fn look_at_state(&mut self, configured: Rules) -> Result<(), AuditError> {
+    fn look_at_state(&mut self, configured: Rules) {
         let path = one_line(&self.files.state_path.display());
         let state = match &self.files.state {
             Ok(Some(state)) => state,
-            Ok(None) => return Ok(()),
+            Ok(None) => return,
             Err(error) => {
                 self.errors.add(format_args!("{path}: error"), error);
-                return Ok(());
+                return;
             }
         };
-        for contradiction in contradictions(state, self.agencies, self.files.length()?) {
+        for contradiction in contradictions(state, self.agencies) {
             self.errors.add(format_args!("{path}: error"), contradiction);
         }
         for notice in remarks(state, configured) {
             self.notices.add(format_args!("{path}: notice"), notice);
         }
-        Ok(())
     }
 
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -220,13 +192,6 @@ fn remarks(state: &State, configured: Rules) -> Vec<String> {
         remarks.push(format!(
             "all agencies from 1 to CLIENTS_AMOUNT, which is {}, have ended; a server that is started makes the draw",
             configured.clients_amount
-        ));
-    }
-    if let Some(writing) = state.writing {
-        remarks.push(format!(
-            "bytes {} to {} were being written, and hold a bet that looks like several rows where it is torn; it is cut \
-             there",
-            writing.from, writing.to
         ));
     }
     remarks

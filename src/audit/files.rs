@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::AuditError;
 use crate::lottery::Draw;
-use crate::server::storage::disk::{read_state_file, state_path};
+use crate::server::storage::disk::{read_at, read_state_file, state_path};
+use crate::server::storage::row_reader::RowReader;
 use crate::server::storage::state_file::{State, StateError};
 
 /// The bets file, open, and what the state file said just before.
@@ -20,19 +21,14 @@ pub struct Files {
     pub bets: File,
     /// The state; none if there is no such file.
     pub state: Result<Option<State>, StateError>,
-    /// The longest row that is read whole, in bytes: a quote that is not closed would make one row of the rest of the file.
-    pub longest_row: usize,
 }
 
-/// What is read whole in any case.
-const LONGEST_ROW: usize = 64 << 20;
-
 impl Files {
-    /// Opens them. The server's messages are no longer than `max_payload` bytes.
+    /// Opens them.
     ///
     /// # Errors
     /// One of them can't be read. There need not be a state file.
-    pub fn open(path: &Path, max_payload: u32) -> Result<Self, AuditError> {
+    pub fn open(path: &Path) -> Result<Self, AuditError> {
         let state_path = state_path(path);
         let state = read_state_file(&state_path)
             .map_err(|error| AuditError::Read { path: state_path.clone(), error })?
@@ -43,9 +39,7 @@ impl Files {
         if !bets.metadata().map_err(unreadable)?.is_file() {
             return Err(AuditError::NotAFile(path.to_owned()));
         }
-        // Of a bet's bytes each may be a quote, and stand twice.
-        let longest_row = LONGEST_ROW.max(max_payload as usize * 2 + 1024);
-        Ok(Self { path: path.to_owned(), state_path, bets, state, longest_row })
+        Ok(Self { path: path.to_owned(), state_path, bets, state })
     }
 
     /// The state, if there is one that can be used.
@@ -60,10 +54,10 @@ impl Files {
         self.good_state().and_then(|state| state.draw.as_ref())
     }
 
-    /// The state as it is now.
+    /// The rows of the bets file.
     #[must_use]
-    pub fn state_now(&self) -> Option<State> {
-        read_state_file(&self.state_path).ok().flatten().and_then(|bytes| State::decode(&bytes).ok())
+    pub fn rows(&self) -> RowReader<impl Fn(&mut [u8], u64) -> io::Result<usize>> {
+        RowReader::new(|buffer, offset| read_at(&self.bets, buffer, offset))
     }
 
     /// How long the bets file is, in bytes.

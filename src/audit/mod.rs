@@ -6,17 +6,13 @@
 //! | file | what |
 //! |---|---|
 //! | [`files`] | the files, opened to be read |
-//! | `rows` | the rows of the bets file, each with its line |
 //! | `tally` | how many bets and winners each agency has |
 //! | `agreement` | what state file and bets say against each other |
 //! | [`winners`], [`check`] | the two commands |
-//! | `duplicates` | which rows stand in the file more than once |
 
 mod agreement;
 pub mod check;
-mod duplicates;
 pub mod files;
-mod rows;
 mod tally;
 pub mod winners;
 
@@ -24,6 +20,8 @@ use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
+
+use crate::lottery::row::RowError;
 
 /// Why there is no result.
 #[derive(Debug, Error)]
@@ -50,7 +48,7 @@ pub enum AuditError {
         /// The line on which the row begins, from 1.
         line: u64,
         /// What is wrong with it.
-        error: rows::Damage,
+        error: RowError,
     },
     /// Nobody reads what is written.
     #[error("can't write: {0}")]

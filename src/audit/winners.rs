@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use super::agreement::{outside, torn};
 use super::files::Files;
-use super::rows::{Found, Rows};
 use super::tally::Tally;
 use super::{AuditError, Verdict};
 use crate::logging::one_line;
@@ -12,6 +11,7 @@ use crate::lottery::row::Row;
 use crate::lottery::{AgencyId, Draw, draw};
 use crate::server::storage::contradictions::{all_ended, contradictions};
 use crate::server::storage::recovery::Rules;
+use crate::server::storage::row_reader::Line;
 use crate::status::text::plural;
 
 /// What is asked.
@@ -40,7 +40,7 @@ pub fn run(
     let recount = Recount { files, question, number: winning_number(files, question) };
     recount.write_head(out).map_err(AuditError::Write)?;
     let (tally, torn) = recount.count(out)?;
-    let verdict = recount.judge(&tally, torn)?;
+    let verdict = recount.judge(&tally, torn);
     let said: &mut dyn Write = if question.csv { notes } else { &mut *out };
     recount.write_end(&tally, torn, &verdict, said).map_err(AuditError::Write)?;
     out.flush().map_err(AuditError::Write)?;
@@ -99,22 +99,19 @@ impl<'a> Recount<'a> {
     /// are behind the last whole row.
     fn count(&self, out: &mut dyn Write) -> Result<(Tally, u64), AuditError> {
         let mut tally = Tally::default();
-        let mut rows = Rows::of(self.files);
-        let mut written = Ok(());
+        let mut rows = self.files.rows();
         loop {
-            let found = rows.next(|_, row, _| {
-                let won = draw::wins(row.number, self.number);
-                tally.add(row.agency, won);
-                if won && written.is_ok() {
-                    written = self.name(row, out);
+            match rows.next_line().map_err(|error| self.files.unreadable(error))? {
+                Line::Row(row) => {
+                    let won = draw::wins(row.number, self.number);
+                    tally.add(row.agency, won);
+                    if won {
+                        self.name(&row, out).map_err(AuditError::Write)?;
+                    }
                 }
-            })?;
-            written.as_ref().map_err(|error: &io::Error| AuditError::Write(error.kind().into()))?;
-            match found {
-                Found::Row => {}
-                Found::End(torn) => return Ok((tally, torn)),
-                Found::Damaged(line, error) => {
-                    return Err(AuditError::Row { path: self.files.path.clone(), line, error });
+                Line::End { torn } => return Ok((tally, torn)),
+                Line::Damaged(error) => {
+                    return Err(AuditError::Row { path: self.files.path.clone(), line: rows.line(), error });
                 }
             }
         }
@@ -126,24 +123,24 @@ impl<'a> Recount<'a> {
         }
         if self.question.csv {
             let mut fields = csv::WriterBuilder::new().from_writer(&mut *out);
-            fields.write_record([row.agency.to_string().as_bytes(), &row.document])?;
+            fields.write_record([&*row.agency.to_string(), &row.document])?;
             return fields.flush();
         }
         match self.question.agency {
-            Some(_) => writeln!(out, "  {}", one_line(&String::from_utf8_lossy(&row.document))),
+            Some(_) => writeln!(out, "  {}", one_line(&row.document)),
             None => Ok(()),
         }
     }
 
-    fn judge(&self, tally: &Tally, torn: u64) -> Result<Agreement<'a>, AuditError> {
+    fn judge(&self, tally: &Tally, torn: u64) -> Agreement<'a> {
         let state = match &self.files.state {
             Ok(Some(state)) => state,
-            Ok(None) => return Ok(Agreement::NoState),
-            Err(error) => return Ok(Agreement::Contradicts(vec![error.to_string()])),
+            Ok(None) => return Agreement::NoState,
+            Err(error) => return Agreement::Contradicts(vec![error.to_string()]),
         };
         let agencies =
             state.draw.as_ref().map_or(self.question.configured.clients_amount, |draw| draw.agencies);
-        let mut found = contradictions(state, agencies, self.files.length()?);
+        let mut found = contradictions(state, agencies);
         if let Some(draw) = &state.draw {
             found.extend(outside(tally, draw.agencies));
             if draw.winning_number != self.number {
@@ -153,7 +150,7 @@ impl<'a> Recount<'a> {
                 found.push("the draw was made of whole rows, but the last one is not".to_owned());
             }
         }
-        Ok(match &state.draw {
+        match &state.draw {
             _ if !found.is_empty() => Agreement::Contradicts(found),
             Some(draw) => Agreement::Agrees(draw),
             None => {
@@ -164,7 +161,7 @@ impl<'a> Recount<'a> {
                 };
                 Agreement::NoDraw { ended: state.ended.len(), agencies, next }
             }
-        })
+        }
     }
 
     fn write_end(

@@ -30,10 +30,9 @@ or a file can't be read or is damaged. 2: command line or configuration. 141: no
 /// What the answer of `check` means.
 pub const CHECK_HELP: &str = "Errors are rows that are none, rows of agencies that do not take part (each such agency is \
 listed once), a state file \
-that is damaged or contradicts the bets, and after the draw a last row that is not whole. Notices are rows that stand in the file twice (a client may send them so), a \
-last row that is not whole before the draw, and what a server will do when it starts. Lines are counted from 1; a row with line breaks \
-in quotes has several. Up to 100 errors and 100 notices are listed, and all are counted. Nothing is locked or written: a server may run \
-meanwhile. 8 bytes of memory are needed for each bet.\n\nExit code 0: there are no errors. 1: there are, or a file can't \
+that is damaged or contradicts the bets, and after the draw a last row that is not whole. Notices are a last row that is not \
+whole before the draw, and what a server will do when it starts. Lines are counted from 1. Up to 100 errors and 100 notices are listed, and all are counted. Nothing is locked or written: a server may run \
+meanwhile.\n\nExit code 0: there are no errors. 1: there are, or a file can't \
 be read. 2: command line or configuration. 141: nobody reads the output any more.";
 
 /// What to recount.
@@ -86,7 +85,7 @@ fn audit(file: Option<PathBuf>, look: impl FnOnce(&Files, Rules) -> Result<Verdi
     let configured = Rules { clients_amount: config.clients_amount, winner_number: config.winner_number };
     let is_named = file.is_some();
     let path = file.unwrap_or(config.storage_filepath);
-    match Files::open(&path, config.max_payload).and_then(|files| look(&files, configured)) {
+    match Files::open(&path).and_then(|files| look(&files, configured)) {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Bad) => ExitCode::FAILURE,
         Err(AuditError::Write(error)) if error.kind() == ErrorKind::BrokenPipe => {

@@ -111,7 +111,7 @@ settings! {
     LOTTERY_WINNER_NUMBER: u32 = ("7574", number!("a number", 0..=4_294_967_295), "the number that wins");
     MAX_CLIENTS: u32 = ("1024", number!("a number", 1..=1_000_000), "connections served at once; more wait");
     CLIENT_TIMEOUT: Duration = ("30", value::SECONDS, "how long a client may stall");
-    MAX_PAYLOAD: u32 = ("1048576", number!("bytes", 1..=1_073_741_824), "the longest message that is taken");
+    MAX_PAYLOAD: u32 = ("65536", number!("bytes", 1..=1_048_576), "the longest message that is taken");
     METRICS_ADDRESS: Option<String> =
         ("", value::LISTEN_ADDRESS, "where Prometheus can scrape /metrics; none unless set");
 }

@@ -1,8 +1,7 @@
 //! The rows of one request: that they are what an honest handler sends, and what they say.
 
-use super::row_reader::check_text;
 use crate::ipc::refusal::Refusal;
-use crate::lottery::row::{for_each_row, holds_whole_line};
+use crate::lottery::row::for_each_row;
 use crate::lottery::{AgencyId, draw};
 
 /// Rows that have been checked, and what they say.
@@ -12,8 +11,6 @@ pub struct Batch {
     pub rows: u64,
     /// Where the rows begin that are not skipped, in bytes.
     pub new_from: usize,
-    /// Whether one of the new rows, if it were torn, could be taken for several.
-    pub deceptive: bool,
     /// Runs of new rows of one agency.
     pub(super) runs: Vec<(AgencyId, u64)>,
     /// Documents that won, of new rows.
@@ -34,20 +31,18 @@ impl Batch {
         winning_number: u32,
     ) -> Result<(), Refusal> {
         self.clear();
-        check_text(rows)?;
-        for_each_row(rows, |at, row| {
+        for_each_row(rows, |row, end| {
             if only.is_some_and(|agency| agency != row.agency) {
                 return Err(Refusal::OtherAgency);
             }
             self.rows += 1;
             if self.rows <= skip {
-                self.new_from = at + row.len;
+                self.new_from = end;
                 return Ok(());
             }
-            self.deceptive |= row.quoted && rows.get(at..at + row.len).is_some_and(holds_whole_line);
             self.count(row.agency);
             if draw::wins(row.number, winning_number) {
-                self.winners.push((row.agency, row.document.into_owned()));
+                self.winners.push((row.agency, row.document.into_owned().into_bytes()));
             }
             Ok(())
         })?;
@@ -57,7 +52,6 @@ impl Batch {
     fn clear(&mut self) {
         self.rows = 0;
         self.new_from = 0;
-        self.deceptive = false;
         self.runs.clear();
         self.winners.clear();
     }
@@ -76,7 +70,8 @@ mod tests {
 
     #[test]
     fn what_no_start_would_take_up_is_not_stored() {
-        for text in [&b"12\x1e34"[..], b"12\x1f34", b"12\xff34"] {
+        let long = [b'1'; 256];
+        for text in [&b"12\x1e34"[..], b"12\x0034", b"\"12\r\n34\"", b"\"1234\"", b"12\xff34", &long] {
             let rows = [b"1,a,b,", text, b",1999-03-17,7\r\n"].concat();
             assert_eq!(Batch::default().check(&rows, None, 0, 7), Err(Refusal::Malformed), "{text:?}");
         }

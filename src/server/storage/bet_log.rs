@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::disk::Disk;
-use super::state_file::ByteRange;
 
 /// What became of a change that failed.
 #[derive(Debug, Error)]
@@ -55,11 +54,6 @@ impl<D: Disk> BetLog<D> {
         let start = Instant::now();
         self.disk.sync()?;
         Ok(start.elapsed())
-    }
-
-    /// Where a group of that many bytes would stand.
-    pub fn range_of(&self, rows: usize) -> ByteRange {
-        ByteRange { from: self.length, to: self.length + rows as u64 }
     }
 
     /// The disk, for what stands beside the bets.

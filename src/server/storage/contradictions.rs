@@ -1,28 +1,17 @@
-//! What a state file says that can't be: against itself, and against the length of the bets file. A start is refused for it,
-//! and an audit lists it.
+//! What a state file says that can't be true. A start is refused for it, and an audit lists it.
 
 use super::state_file::State;
 use crate::lottery::AgencyId;
 
-/// All that contradicts itself in a state file beside a bets file of that length in bytes, in a contest of agencies 1 to
-/// `agencies`.
+/// All that contradicts itself in a state file of a contest of agencies 1 to `agencies`.
 #[must_use]
-pub fn contradictions(state: &State, agencies: u16, length: u64) -> Vec<String> {
+pub fn contradictions(state: &State, agencies: u16) -> Vec<String> {
     let outside = names(state.ended.iter().copied().filter(|agency| agency.get() > agencies));
     let outside = outside
         .map(|names| format!("it has ENDs of agencies that do not take part (1 to {agencies} do): {names}"));
     let missing = state.draw.as_ref().and_then(|draw| names(not_ended(state, draw.agencies)));
     let missing = missing.map(|names| format!("it has a draw, but no END of these agencies: {names}"));
-    let cut = state.writing.filter(|writing| writing.from > length).map(|writing| {
-        format!(
-            "it knows of bets up to byte {}, but the bets end at byte {length}: some are missing",
-            writing.from
-        )
-    });
-    let nonsense = state.writing.filter(|writing| writing.from >= writing.to).map(|writing| {
-        format!("it notes that bytes {} to {} were being written, which are none", writing.from, writing.to)
-    });
-    [outside, repeated(state), missing, cut, nonsense].into_iter().flatten().collect()
+    [outside, repeated(state), missing].into_iter().flatten().collect()
 }
 
 /// Whether exactly the agencies 1 to `agencies` have ended.
@@ -67,22 +56,19 @@ pub fn names(mut agencies: impl Iterator<Item = AgencyId>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::state_file::ByteRange;
     use super::*;
     use crate::lottery::Draw;
 
     fn state(ended: &[u16], drawn: Option<u16>) -> State {
         let draw = drawn.map(|agencies| Draw { at: String::new(), agencies, winning_number: 7 });
         let ended = ended.iter().filter_map(|number| AgencyId::new(*number)).collect();
-        State { ended, draw, writing: None }
+        State { ended, draw }
     }
 
     #[test]
     fn a_good_state_contradicts_nothing() {
-        assert!(contradictions(&state(&[1, 2], Some(2)), 2, 0).is_empty());
-        assert!(contradictions(&state(&[2], None), 2, 0).is_empty());
-        let writing = Some(ByteRange { from: 7, to: 20 });
-        assert!(contradictions(&State { writing, ..state(&[], None) }, 2, 7).is_empty());
+        assert!(contradictions(&state(&[1, 2], Some(2)), 2).is_empty());
+        assert!(contradictions(&state(&[2], None), 2).is_empty());
     }
 
     #[test]
@@ -93,16 +79,11 @@ mod tests {
 
     #[test]
     fn each_contradiction_is_named() {
-        let text = contradictions(&state(&[1, 3], Some(2)), 2, 0).join("; ");
+        let text = contradictions(&state(&[1, 3], Some(2)), 2).join("; ");
         assert!(text.contains("(1 to 2 do): 3") && text.contains("no END of these agencies: 2"), "{text}");
-        let text = contradictions(&state(&[2, 1, 2, 1, 2], None), 2, 0).join("; ");
+        let text = contradictions(&state(&[2, 1, 2, 1, 2], None), 2).join("; ");
         assert_eq!(text, "it has several ENDs of these agencies: 1, 2");
-        let writing = Some(ByteRange { from: 8, to: 20 });
-        assert_eq!(contradictions(&State { writing, ..state(&[], None) }, 2, 7).len(), 1);
-        let writing = Some(ByteRange { from: 5, to: 5 });
-        let text = contradictions(&State { writing, ..state(&[], None) }, 2, 7).join("; ");
-        assert_eq!(text, "it notes that bytes 5 to 5 were being written, which are none");
-        let text = contradictions(&state(&[], Some(9)), 9, 0).join("; ");
+        let text = contradictions(&state(&[], Some(9)), 9).join("; ");
         assert!(text.contains("agencies: 1, 2, 3, 4, 5 and 4 more"), "{text}");
     }
 }

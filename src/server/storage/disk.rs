@@ -154,6 +154,19 @@ impl FileDisk {
     }
 }
 
+/// Reads a file from an offset on; returns how many bytes were read, 0 at its end.
+///
+/// # Errors
+/// What the system says, but not that a signal came.
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(buffer, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 /// What stands in that state file; none if there is none.
 ///
 /// # Errors
@@ -232,12 +245,7 @@ impl Disk for FileDisk {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        loop {
-            match self.bets.read_at(buffer, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
-        }
+        read_at(&self.bets, buffer, offset)
     }
 
     fn read_state(&self) -> io::Result<Option<Vec<u8>>> {

@@ -13,7 +13,7 @@ use super::bet_log::{BetLog, WriteError};
 use super::contest::Contest;
 use super::disk::Disk;
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
-use super::state_file::{ByteRange, State};
+use super::state_file::State;
 use crate::ipc::client::ClientToken;
 use crate::ipc::refusal::Refusal;
 use crate::ipc::reply_pipe::Reply;
@@ -37,8 +37,6 @@ pub enum Role {
 pub struct Ledger<D> {
     contest: Contest,
     log: BetLog<D>,
-    /// As the state file has it.
-    writing: Option<ByteRange>,
     group: Group,
     batch: Batch,
     /// How many bets are on disk.
@@ -49,7 +47,6 @@ pub struct Ledger<D> {
 #[derive(Debug, Default)]
 struct Group {
     rows: Vec<u8>,
-    deceptive: bool,
     ends: Vec<AgencyId>,
     answers: Vec<(ClientToken, u32, Answer)>,
     awaiting: Vec<(ClientToken, u32, Answer)>,
@@ -86,17 +83,15 @@ impl<D: Disk> Ledger<D> {
     /// # Errors
     /// They can't be taken up.
     pub fn open(mut disk: D, rules: Rules) -> Result<(Self, u64), RecoveryError> {
-        let Recovered { contest, length, cut, writing } = recover(&mut disk, rules)?;
-        let mut this = Self {
+        let Recovered { contest, length, cut } = recover(&mut disk, rules)?;
+        let this = Self {
             kept: contest.bets(),
             contest,
             log: BetLog::new(disk, length),
-            writing,
             group: Group::default(),
             batch: Batch::default(),
             statistics: Statistics::new(),
         };
-        this.clear_note().map_err(|LedgerError(error)| error)?;
         Ok((this, cut))
     }
 
@@ -184,7 +179,6 @@ impl<D: Disk> Ledger<D> {
 
     fn add(&mut self, rows: &[u8]) {
         self.contest.add(&self.batch);
-        self.group.deceptive |= self.batch.deceptive;
         self.group.rows.extend_from_slice(rows.get(self.batch.new_from..).unwrap_or_default());
     }
 
@@ -211,15 +205,8 @@ impl<D: Disk> Ledger<D> {
         if self.group.rows.is_empty() {
             return Ok(Ok(()));
         }
-        let range = self.group.deceptive.then(|| self.log.range_of(self.group.rows.len()));
-        let noted = if range.is_some() { undone(self.write_state(range))? } else { Ok(()) };
         let mut sync = Duration::ZERO;
-        let stored = match noted {
-            Ok(()) => undone(self.log.append(&self.group.rows).map(|time| sync = time))?,
-            Err(refusal) => Err(refusal),
-        };
-        self.group.deceptive = false;
-        self.clear_note()?;
+        let stored = undone(self.log.append(&self.group.rows).map(|time| sync = time))?;
         self.group.rows.clear();
         self.group.rows.shrink_to(2 * GROUP_LIMIT);
         if stored.is_ok() {
@@ -232,26 +219,6 @@ impl<D: Disk> Ledger<D> {
         Ok(stored)
     }
 
-    /// Writes the state as it was before the group, and with it where the group is going to stand, if that has to be
-    /// known: see [`State::writing`].
-    fn write_state(&mut self, writing: Option<ByteRange>) -> Result<(), WriteError> {
-        let ends = &self.group.ends;
-        let ended = self.contest.ended_agencies().filter(|agency| !ends.contains(agency)).collect();
-        let state = State { ended, draw: self.contest.draw().cloned(), writing };
-        state.replace(self.log.disk())?;
-        self.writing = writing;
-        Ok(())
-    }
-
-    /// Takes the note back: the group is whole, or gone. Where that can't be written, the next state has it.
-    fn clear_note(&mut self) -> Result<(), LedgerError> {
-        if self.writing.is_some() {
-            // A refusal here refuses nothing: the group is what it is.
-            undone(self.write_state(None))?.unwrap_or_default();
-        }
-        Ok(())
-    }
-
     fn commit_state(&mut self, due: bool) -> Result<Result<(), Refusal>, LedgerError> {
         let draw = if due {
             Some(Draw {
@@ -262,12 +229,10 @@ impl<D: Disk> Ledger<D> {
         } else {
             self.contest.draw().cloned()
         };
-        let state =
-            State { ended: self.contest.ended_agencies().collect(), draw: draw.clone(), writing: None };
+        let state = State { ended: self.contest.ended_agencies().collect(), draw: draw.clone() };
         let stored = undone(state.replace(self.log.disk()))?;
         let ends = std::mem::take(&mut self.group.ends);
         if stored.is_ok() {
-            self.writing = None;
             self.contest.set_draw(draw);
         } else {
             for agency in ends {

@@ -7,16 +7,15 @@
 
 use std::io;
 
-use memchr::memchr_iter;
 use thiserror::Error;
 
 use super::contest::Contest;
 use super::contradictions::contradictions;
 use super::disk::Disk;
-use super::row_reader::RowReader;
-use super::state_file::{ByteRange, State, StateError};
+use super::row_reader::{Line, RowReader};
+use super::state_file::{State, StateError};
 use crate::lottery::AgencyId;
-use crate::lottery::row::{RowError, holds_whole_line};
+use crate::lottery::row::RowError;
 
 /// What the configuration says about the contest. After the draw, the state file's word counts instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +35,6 @@ pub struct Recovered {
     pub length: u64,
     /// How many bytes of a torn row were cut off.
     pub cut: u64,
-    /// The note that the state file still has.
-    pub writing: Option<ByteRange>,
 }
 
 /// Why the files can't be taken up.
@@ -47,7 +44,7 @@ pub enum RecoveryError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// A row is damaged.
-    #[error("{error}; mend that line or take it out, nothing was changed")]
+    #[error("{error}; nothing was changed; restore the file from a backup, or correct that line")]
     Row {
         /// The line it begins in, from 1.
         line: u64,
@@ -104,11 +101,8 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
     let clients_amount = drawn.map_or(rules.clients_amount, |draw| draw.agencies);
     let winner_number = drawn.map_or(rules.winner_number, |draw| draw.winning_number);
     let mut contest = Contest::new(clients_amount, winner_number);
-    let (length, cut) = read_rows(disk, &mut contest, state.writing)?;
     let is_drawn = drawn.is_some();
-    if cut > 0 && is_drawn {
-        return Err(RecoveryError::TornAfterDraw { line: line_at(disk, length)? });
-    }
+    let (length, cut) = read_rows(disk, &mut contest, is_drawn)?;
     let left_out = |what| {
         move |agency| {
             if is_drawn {
@@ -122,7 +116,7 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
     for agency in state.ended.iter().copied() {
         contest.end(agency).map_err(|_| left_out("sent END")(agency))?;
     }
-    if let Some(found) = contradictions(&state, clients_amount, length + cut).into_iter().next() {
+    if let Some(found) = contradictions(&state, clients_amount).into_iter().next() {
         return Err(RecoveryError::Contradiction(found));
     }
     contest.set_draw(state.draw);
@@ -132,49 +126,20 @@ pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, Recovery
     // A process that was killed may have written what no sync has reached.
     disk.sync()?;
     disk.sync_folder()?;
-    Ok(Recovered { contest, length, cut, writing: state.writing })
+    Ok(Recovered { contest, length, cut })
 }
 
 /// Reads all rows; returns how many bytes are whole rows, and how many more there are.
-fn read_rows(
-    disk: &impl Disk,
-    contest: &mut Contest,
-    writing: Option<ByteRange>,
-) -> Result<(u64, u64), RecoveryError> {
-    let mut reader = RowReader::new(usize::MAX, |buffer: &mut [u8], at| disk.read_at(buffer, at));
+fn read_rows(disk: &impl Disk, contest: &mut Contest, is_drawn: bool) -> Result<(u64, u64), RecoveryError> {
+    let mut reader = RowReader::new(|buffer: &mut [u8], at| disk.read_at(buffer, at));
     loop {
-        match reader.next_row(|row, _| contest.recover_row(row.agency, row.number, &row.document))? {
-            Ok(()) => {}
-            Err(RowError::Unfinished) => break,
-            Err(RowError::UnfinishedQuotes) if is_torn(reader.waiting(), reader.offset(), writing) => break,
-            Err(error) => return Err(RecoveryError::Row { line: line_at(disk, reader.offset())?, error }),
+        match reader.next_line()? {
+            Line::Row(row) => contest.recover_row(row.agency, row.number, row.document.as_bytes()),
+            Line::Damaged(error) => return Err(RecoveryError::Row { line: reader.line(), error }),
+            Line::End { torn: 1.. } if is_drawn => {
+                return Err(RecoveryError::TornAfterDraw { line: reader.line() + 1 });
+            }
+            Line::End { torn } => return Ok((reader.offset(), torn)),
         }
     }
-    Ok((reader.offset(), reader.waiting().len() as u64))
-}
-
-/// Whether a last row that ends within quotes was torn. Where whole rows stand on the lines after its first it may be a
-/// stray quote before rows that were acknowledged, and to cut those off would lose them: then only the state file's word
-/// that such a row was being written there makes it a torn one.
-#[must_use]
-pub fn is_torn(row: &[u8], offset: u64, writing: Option<ByteRange>) -> bool {
-    let end = offset + row.len() as u64;
-    let was_writing = writing.is_some_and(|range| range.from <= offset && end <= range.to);
-    was_writing || !holds_whole_line(row)
-}
-
-/// The line that the byte at `offset` stands in, from 1.
-fn line_at(disk: &impl Disk, offset: u64) -> io::Result<u64> {
-    let mut buffer = [0; 8 * 1024];
-    let (mut line, mut at) = (1, 0);
-    while at < offset {
-        let want = usize::try_from(offset - at).unwrap_or(usize::MAX).min(buffer.len());
-        let count = disk.read_at(buffer.get_mut(..want).unwrap_or_default(), at)?;
-        if count == 0 {
-            break;
-        }
-        line += memchr_iter(b'\n', buffer.get(..count).unwrap_or_default()).count() as u64;
-        at += count as u64;
-    }
-    Ok(line)
 }

@@ -5,12 +5,11 @@
 //! {"version":1,"ended":[1,2],"draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7574}}
 //! ```
 //!
-//! | key | there | holds |
-//! |---|---|---|
-//! | `version` | always | 1 |
-//! | `ended` | always | the agencies whose END is stored, each once |
-//! | `draw` | always | `null`, or a [`Draw`]: when (RFC 3339), of how many agencies, which number |
-//! | `writing` | if set | a [`ByteRange`] of the bets file |
+//! | key | holds |
+//! |---|---|
+//! | `version` | 1 |
+//! | `ended` | the agencies whose END is stored, each once |
+//! | `draw` | `null`, or a [`Draw`]: when (RFC 3339), of how many agencies, which number |
 //!
 //! It is replaced as a whole, never changed: written beside, synced, renamed, and the folder synced.
 
@@ -26,15 +25,6 @@ const VERSION: u32 = 1;
 /// The longest time that the server writes, and some to spare, in bytes.
 const MAX_TIME: usize = 40;
 
-/// Bytes of the bets file: those from `from` on, up to `to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ByteRange {
-    /// The first one.
-    pub from: u64,
-    /// The one after the last.
-    pub to: u64,
-}
-
 /// What the file holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
@@ -42,9 +32,6 @@ pub struct State {
     pub ended: Vec<AgencyId>,
     /// The draw, if it has been made.
     pub draw: Option<Draw>,
-    /// The last group whose torn remains could be taken for whole rows. Noted before it is written: of those bytes, and
-    /// of them alone, recovery then knows that they may be cut off.
-    pub writing: Option<ByteRange>,
 }
 
 /// Each key must be there, and no other: one that was damaged must not be taken for a contest without a draw.
@@ -55,8 +42,6 @@ struct Format {
     ended: Vec<AgencyId>,
     #[serde(deserialize_with = "Option::deserialize")]
     draw: Option<Draw>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    writing: Option<ByteRange>,
 }
 
 /// The file is not what it should be.
@@ -79,7 +64,7 @@ impl State {
     /// # Errors
     /// It is damaged or of another version.
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
-        let Format { version, ended, draw, writing } = serde_json::from_slice(bytes)?;
+        let Format { version, ended, draw } = serde_json::from_slice(bytes)?;
         if version != VERSION {
             return Err(StateError::Version(version));
         }
@@ -89,7 +74,7 @@ impl State {
         if !draw.as_ref().is_none_or(is_possible) {
             return Err(StateError::Draw);
         }
-        Ok(Self { ended, draw, writing })
+        Ok(Self { ended, draw })
     }
 
     /// Puts this state on disk in the place of the one before.
@@ -97,7 +82,7 @@ impl State {
     /// # Errors
     /// It failed.
     pub fn replace(self, disk: &mut impl Disk) -> Result<(), WriteError> {
-        let format = Format { version: VERSION, ended: self.ended, draw: self.draw, writing: self.writing };
+        let format = Format { version: VERSION, ended: self.ended, draw: self.draw };
         let mut bytes = serde_json::to_vec(&format).map_err(|error| WriteError::NotDone(error.into()))?;
         bytes.push(b'\n');
         disk.write_next_state(&bytes).map_err(WriteError::NotDone)?;
