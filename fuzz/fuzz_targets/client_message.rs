@@ -5,8 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use loteria::lottery::row::{RowError, encode_row, for_each_row, parse_row};
 use loteria::protocol::frame::{Frame, FrameType, push_frame};
 use loteria::protocol::message::ClientMessage;
-use loteria::protocol::record::{RECORD_SEPARATOR, count_records, for_each_bet, push_record};
-use loteria::server::handler::rows::push_rows;
+use loteria::protocol::record::{RECORD_SEPARATOR, count_records, for_each_bet, push_record, push_rows};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&first, payload)) = bytes.split_first() else { return };
@@ -27,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
 fn check_records(payload: &[u8]) {
     let mut rows = Vec::new();
     let mut records = Vec::new();
-    let outcome = for_each_bet(payload, |bet, _| {
+    let outcome = for_each_bet(payload, |bet| {
         let from = rows.len();
         encode_row(bet, &mut rows);
         let row = parse_row(&rows[from..]).expect("what was encoded is a row");

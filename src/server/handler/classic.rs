@@ -5,7 +5,6 @@ use std::io;
 use super::connection::Connection;
 use super::dialog::{Dialog, Later, Question, acknowledge, refusal};
 use super::log_lines::{log_bet, log_bets, log_end, log_result_refused};
-use super::rows::push_rows;
 use crate::ipc::refusal::Refusal;
 use crate::ipc::reply_pipe::Reply;
 use crate::ipc::request_queue::Request;
@@ -13,7 +12,7 @@ use crate::ipc::shared_counters::Counter;
 use crate::logging::Level;
 use crate::lottery::AgencyId;
 use crate::protocol::message::{ClientMessage, MessageError};
-use crate::protocol::record::count_records;
+use crate::protocol::record::{count_records, push_rows};
 
 /// Takes the one message of the connection.
 ///

@@ -20,7 +20,6 @@ pub mod dialog;
 pub mod event_loop;
 pub mod goodbye;
 pub mod log_lines;
-pub mod rows;
 pub mod session;
 pub mod winners;
 
@@ -36,6 +35,7 @@ use super::view::ServerView;
 use crate::ipc::reply_pipe::ReplyReader;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Level};
+use crate::protocol::record::push_rows;
 use crate::system::mqueue::QueueSender;
 use crate::system::signal::Signals;
 
@@ -88,7 +88,7 @@ fn confined<'a>(
 /// machine has for searching bytes. In a virtual machine that is a trap to its host, some 10 µs.
 pub fn warm_up() {
     let record = b"1\x1fNombre\x1fApellido\x1f1\x1f2000-01-01\x1f1";
-    let stored = rows::push_rows(record, &mut Vec::new(), |_| ());
+    let stored = push_rows(record, &mut Vec::new(), |_| ());
     debug_assert_eq!(stored, Ok(1));
 }
 

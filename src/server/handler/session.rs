@@ -8,7 +8,6 @@ use super::dialog::{Dialog, Later, Mode, Question, acknowledge, refusal};
 use super::log_lines::{
     log_bets, log_end, log_result_refused, log_session_closed, log_session_opened, log_session_progress,
 };
-use super::rows::push_rows;
 use crate::ipc::refusal::Refusal;
 use crate::ipc::reply_pipe::Reply;
 use crate::ipc::request_queue::Request;
@@ -17,7 +16,7 @@ use crate::logging::{Level, Outcome};
 use crate::lottery::AgencyId;
 use crate::protocol::frame::FrameType;
 use crate::protocol::message::{ClientMessage, MessageError, SESSION_VERSION, ServerMessage};
-use crate::protocol::record::count_records;
+use crate::protocol::record::{count_records, push_rows};
 use crate::system::process::schedule_as_batch;
 
 /// How often a session that goes forward says how far it is.
