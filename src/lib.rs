@@ -28,10 +28,10 @@
 //! | [`protocol::message`], [`protocol::record`], [`lottery::bet`] | the frame becomes a message, its records become bets |
 //! | [`server::handler::session`] or [`classic`](server::handler::classic) | the bets become rows ([`lottery::row`]) of a request |
 //! | [`ipc::storage_client`], [`ipc::request_queue`], [`system::mqueue`] | the request goes into the queue, in parts |
-//! | [`server::storage`], [`clients`](server::storage::clients) | the parts become a request again, in another process |
-//! | [`server::storage::ledger`], [`batch`](server::storage::batch), [`contest`](server::storage::contest) | the request is decided, its rows are checked and join the group |
-//! | [`server::storage::bet_log`], [`disk`](server::storage::disk) | the group is written and synced |
-//! | [`server::storage::answer`], [`ipc::reply_pipe`] | what the group came to is looked up, and the reply goes back to the handler |
+//! | [`server::storage`]: `clients` | the parts become a request again, in another process |
+//! | `ledger`, `batch`, `contest` | the request is decided, its rows are checked and join the group |
+//! | `disk` | the group is written and synced |
+//! | `ledger`, [`ipc::reply_pipe`] | the reply goes back to the handler |
 //! | [`server::handler::dialog`], then `session` or `classic` again | it is logged, and becomes a message to the client |
 //!
 //! # Where each concept lives
@@ -40,23 +40,23 @@
 //! |---|---|
 //! | frame; message | [`protocol::frame`], [`protocol::message`] |
 //! | bet; as a record of a frame; as a row of the file | [`lottery::bet`], [`protocol::record`], [`lottery::row`] |
-//! | agency: its number; what is known of it | [`lottery::agency_id`], [`contest`](server::storage::contest) |
-//! | contest: who has what, who has ended, what is decided | [`server::storage::contest`] |
+//! | agency: its number; what is known of it | [`lottery::agency_id`], `server::storage::contest` |
+//! | contest: who has what, who has ended, what is decided | `server::storage::contest` |
 //! | draw | [`lottery::draw`] |
 //! | request; reply, and the page of a long one | [`ipc::request_queue`], [`ipc::reply_pipe`] |
 //! | client, as storage and acceptor know it; its token | [`ipc::client`] |
-//! | group: what one sync puts on disk | [`server::storage::ledger`] |
+//! | group: what one sync puts on disk | `server::storage::ledger` |
 //! | handler; child | [`server::handler`], `server::acceptor::children` |
 //! | limits: settings; what a handler may do | [`config`], [`confinement`] |
 //! | clock | what waits goes by `Instant`. The time of day is what people see: in the log ([`logging`]), the draw, the live view, and the date of an answer over HTTP |
 
 pub mod agency;
-pub mod audit;
+mod audit;
 pub mod cli;
 pub mod compose;
 pub mod config;
 pub mod confinement;
-pub mod demo;
+mod demo;
 mod failpoint;
 pub mod ipc;
 pub mod logging;

@@ -1,4 +1,4 @@
-//! The files of a contest, opened to be read.
+//! The files of a contest, opened for reading.
 
 use std::fs::File;
 use std::io;
@@ -12,23 +12,17 @@ use crate::server::storage::state_file::{State, StateError};
 
 /// The bets file, open, and what the state file said just before.
 #[derive(Debug)]
-pub struct Files {
-    /// Where the bets are.
-    pub path: PathBuf,
-    /// Where the state is.
-    pub state_path: PathBuf,
-    /// The bets.
-    pub bets: File,
-    /// The state; none if there is no such file.
-    pub state: Result<Option<State>, StateError>,
+pub(crate) struct Files {
+    pub(super) path: PathBuf,
+    pub(super) state_path: PathBuf,
+    bets: File,
+    /// `Ok(None)` if there is no state file.
+    pub(super) state: Result<Option<State>, StateError>,
 }
 
 impl Files {
-    /// Opens them.
-    ///
-    /// # Errors
-    /// One of them can't be read. There need not be a state file.
-    pub fn open(path: &Path) -> Result<Self, AuditError> {
+    /// Opens the bets file, and reads the state file beside it if there is one.
+    pub(crate) fn open(path: &Path) -> Result<Self, AuditError> {
         let state_path = state_path(path);
         let state = read_state_file(&state_path)
             .map_err(|error| AuditError::Read { path: state_path.clone(), error })?
@@ -42,35 +36,20 @@ impl Files {
         Ok(Self { path: path.to_owned(), state_path, bets, state })
     }
 
-    /// The state, if there is one that can be used.
-    #[must_use]
-    pub fn good_state(&self) -> Option<&State> {
-        self.state.as_ref().ok().and_then(Option::as_ref)
+    pub(super) fn draw(&self) -> Option<&Draw> {
+        self.state.as_ref().ok()?.as_ref()?.draw.as_ref()
     }
 
-    /// The draw that the state file tells of.
-    #[must_use]
-    pub fn draw(&self) -> Option<&Draw> {
-        self.good_state().and_then(|state| state.draw.as_ref())
-    }
-
-    /// The rows of the bets file.
-    #[must_use]
-    pub fn rows(&self) -> RowReader<impl Fn(&mut [u8], u64) -> io::Result<usize>> {
+    pub(super) fn rows(&self) -> RowReader<impl Fn(&mut [u8], u64) -> io::Result<usize>> {
         RowReader::new(|buffer, offset| read_at(&self.bets, buffer, offset))
     }
 
-    /// How long the bets file is, in bytes.
-    ///
-    /// # Errors
-    /// The system does not say.
-    pub fn length(&self) -> Result<u64, AuditError> {
+    /// The length of the bets file, in bytes.
+    pub(super) fn length(&self) -> Result<u64, AuditError> {
         Ok(self.bets.metadata().map_err(|error| self.unreadable(error))?.len())
     }
 
-    /// An error of reading the bets.
-    #[must_use]
-    pub fn unreadable(&self, error: io::Error) -> AuditError {
+    pub(super) fn unreadable(&self, error: io::Error) -> AuditError {
         AuditError::Read { path: self.path.clone(), error }
     }
 }

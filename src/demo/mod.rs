@@ -13,6 +13,7 @@ use std::process::ExitStatus;
 
 use thiserror::Error;
 
+use crate::audit::{AuditError, Count};
 use crate::lottery::AgencyId;
 use crate::sample::{self, SampleError};
 use crate::status::StatusError;
@@ -84,10 +85,16 @@ pub enum DemoError {
         /// Which.
         agency: AgencyId,
         /// What is in the file.
-        counted: report::BetCount,
+        counted: Count,
         /// What server and agency said.
-        told: report::BetCount,
+        told: Count,
     },
+    /// The files can't be read at the end.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The files have errors at the end.
+    #[error("{} has errors; `loteria check --file FILE` lists them", .0.display())]
+    BadFile(PathBuf),
 }
 
 /// Runs a contest of that many agencies with that many bets each.

@@ -13,7 +13,7 @@ use super::{Acceptor, CONTROL, PAUSE, listener};
 use crate::ipc::control::{AcceptorEnd, FromStorage, ToStorage, control_pair};
 use crate::logging::{Level, Outcome, event};
 use crate::server::ServerError;
-use crate::server::storage::recovery::Rules;
+use crate::server::storage::Rules;
 use crate::server::storage::{self, StorageConfig};
 use crate::system::fd_passing::Sent;
 use crate::system::process::{Exit, fork_child};

@@ -1,29 +1,26 @@
-//! The rows of one request: that they are what an honest handler sends, and what they say.
+//! The rows of one request. A handler may have been taken over, so they are checked again, and counted.
 
 use crate::ipc::refusal::Refusal;
 use crate::lottery::row::for_each_row;
 use crate::lottery::{AgencyId, draw};
 
-/// Rows that have been checked, and what they say.
+/// What rows that have been checked mean for the contest.
 #[derive(Debug, Default)]
-pub struct Batch {
-    /// How many rows.
-    pub rows: u64,
-    /// Where the rows begin that are not skipped, in bytes.
-    pub new_from: usize,
-    /// Runs of new rows of one agency.
+pub(super) struct Batch {
+    /// How many rows, skipped ones included.
+    pub(super) rows: u64,
+    /// The offset of the first row that is not skipped.
+    pub(super) new_from: usize,
+    /// The new rows, as runs of one agency.
     pub(super) runs: Vec<(AgencyId, u64)>,
-    /// Documents that won, of new rows.
+    /// The winning documents of the new rows.
     pub(super) winners: Vec<(AgencyId, Vec<u8>)>,
 }
 
 impl Batch {
-    /// Checks that `rows` are whole rows, of `only` that agency if one is given. The first `skip` of them only count.
-    /// What was checked before is forgotten; its memory serves again.
-    ///
-    /// # Errors
-    /// What is wrong. No honest handler sends rows that are malformed.
-    pub fn check(
+    /// Checks that `rows` are whole rows, and if `only` is given, that all are of that agency. The first `skip` rows are
+    /// not new. Replaces what was checked before.
+    pub(super) fn check(
         &mut self,
         rows: &[u8],
         only: Option<AgencyId>,
@@ -69,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_start_would_take_up_is_not_stored() {
+    fn rows_that_recovery_would_refuse_are_not_stored() {
         let long = [b'1'; 256];
         for text in [&b"12\x1e34"[..], b"12\x0034", b"\"12\r\n34\"", b"\"1234\"", b"12\xff34", &long] {
             let rows = [b"1,a,b,", text, b",1999-03-17,7\r\n"].concat();
