@@ -55,10 +55,10 @@ enum Command {
     /// Sends one bet to the server and reports whether it is stored
     #[command(after_help = bet::HELP)]
     Bet(bet::BetArgs),
-    /// Recounts the draw from the file of bets alone, and says whether the state file agrees
-    #[command(override_usage = audit::WINNERS_USAGE, after_help = audit::WINNERS_HELP)]
+    /// Counts the winners again from the bets alone, and checks the files of the contest
+    #[command(override_usage = audit::WINNERS_USAGE, after_help = audit::winners_help())]
     Winners(audit::WinnersArgs),
-    /// Checks the files of a contest: every row, duplicates, and whether the state fits to the bets
+    /// Checks the files of a contest: every row of the bets, and the state file
     #[command(override_usage = audit::CHECK_USAGE, after_help = audit::CHECK_HELP)]
     Check(audit::CheckArgs),
     /// Prints a script with which a shell completes commands and flags

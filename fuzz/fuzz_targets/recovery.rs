@@ -8,9 +8,7 @@ use loteria::ipc::client::ClientToken;
 use loteria::ipc::reply_pipe::Reply;
 use loteria::ipc::request_queue::Request;
 use loteria::lottery::AgencyId;
-use loteria::server::storage::disk::Disk;
-use loteria::server::storage::ledger::{Ledger, Role};
-use loteria::server::storage::recovery::Rules;
+use loteria::server::storage::{Disk, Ledger, Role, Rules};
 
 #[derive(Clone, PartialEq, Debug)]
 struct Files {
@@ -104,9 +102,9 @@ fn store_again(files: &mut Files) {
     ledger.take(ends, &mut Role::New, 2, &Request::EndAgency { agency }, &[]);
     let committed = ledger.commit().expect("the disk is good");
     let mut bulk = Vec::new();
-    let replies: Vec<Reply> =
-        committed.answers.iter().map(|answer| ledger.reply(answer.2, &committed, &mut bulk)).collect();
-    assert_eq!(replies, [Reply::Stored, Reply::Ended]);
+    let replies: Vec<Option<Reply>> =
+        committed.answers.iter().map(|answer| ledger.reply(answer, &committed, &mut bulk)).collect();
+    assert_eq!(replies, [Some(Reply::Stored), Some(Reply::Ended)]);
     drop(ledger);
     assert_eq!(empty.bets, rows);
 }

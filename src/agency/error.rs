@@ -68,9 +68,6 @@ pub enum BadRow {
     /// It is not text.
     #[error("it is not UTF-8 text")]
     Utf8,
-    /// A text holds what separates fields and records on the wire.
-    #[error("a text holds the control character 0x1e or 0x1f, which separates bets in a message")]
-    Separator,
     /// A value is not allowed.
     #[error("{0}")]
     Bet(#[from] BetError),

@@ -1,4 +1,4 @@
-//! The files of a contest, opened to be read.
+//! The files of a contest, opened for reading.
 
 use std::fs::File;
 use std::io;
@@ -6,33 +6,23 @@ use std::path::{Path, PathBuf};
 
 use super::AuditError;
 use crate::lottery::Draw;
-use crate::server::storage::disk::{read_state_file, state_path};
+use crate::server::storage::disk::{read_at, read_state_file, state_path};
+use crate::server::storage::row_reader::RowReader;
 use crate::server::storage::state_file::{State, StateError};
 
 /// The bets file, open, and what the state file said just before.
 #[derive(Debug)]
-pub struct Files {
-    /// Where the bets are.
-    pub path: PathBuf,
-    /// Where the state is.
-    pub state_path: PathBuf,
-    /// The bets.
-    pub bets: File,
-    /// The state; none if there is no such file.
-    pub state: Result<Option<State>, StateError>,
-    /// The longest row that is read whole, in bytes: a quote that is not closed would make one row of the rest of the file.
-    pub longest_row: usize,
+pub(crate) struct Files {
+    pub(super) path: PathBuf,
+    pub(super) state_path: PathBuf,
+    bets: File,
+    /// `Ok(None)` if there is no state file.
+    pub(super) state: Result<Option<State>, StateError>,
 }
 
-/// What is read whole in any case.
-const LONGEST_ROW: usize = 64 << 20;
-
 impl Files {
-    /// Opens them. The server's messages are no longer than `max_payload` bytes.
-    ///
-    /// # Errors
-    /// One of them can't be read. There need not be a state file.
-    pub fn open(path: &Path, max_payload: u32) -> Result<Self, AuditError> {
+    /// Opens the bets file, and reads the state file beside it if there is one.
+    pub(crate) fn open(path: &Path) -> Result<Self, AuditError> {
         let state_path = state_path(path);
         let state = read_state_file(&state_path)
             .map_err(|error| AuditError::Read { path: state_path.clone(), error })?
@@ -43,40 +33,23 @@ impl Files {
         if !bets.metadata().map_err(unreadable)?.is_file() {
             return Err(AuditError::NotAFile(path.to_owned()));
         }
-        // Of a bet's bytes each may be a quote, and stand twice.
-        let longest_row = LONGEST_ROW.max(max_payload as usize * 2 + 1024);
-        Ok(Self { path: path.to_owned(), state_path, bets, state, longest_row })
+        Ok(Self { path: path.to_owned(), state_path, bets, state })
     }
 
-    /// The state, if there is one that can be used.
-    #[must_use]
-    pub fn good_state(&self) -> Option<&State> {
-        self.state.as_ref().ok().and_then(Option::as_ref)
+    pub(super) fn draw(&self) -> Option<&Draw> {
+        self.state.as_ref().ok()?.as_ref()?.draw.as_ref()
     }
 
-    /// The draw that the state file tells of.
-    #[must_use]
-    pub fn draw(&self) -> Option<&Draw> {
-        self.good_state().and_then(|state| state.draw.as_ref())
+    pub(super) fn rows(&self) -> RowReader<impl Fn(&mut [u8], u64) -> io::Result<usize>> {
+        RowReader::new(|buffer, offset| read_at(&self.bets, buffer, offset))
     }
 
-    /// The state as it is now.
-    #[must_use]
-    pub fn state_now(&self) -> Option<State> {
-        read_state_file(&self.state_path).ok().flatten().and_then(|bytes| State::decode(&bytes).ok())
-    }
-
-    /// How long the bets file is, in bytes.
-    ///
-    /// # Errors
-    /// The system does not say.
-    pub fn length(&self) -> Result<u64, AuditError> {
+    /// The length of the bets file, in bytes.
+    pub(super) fn length(&self) -> Result<u64, AuditError> {
         Ok(self.bets.metadata().map_err(|error| self.unreadable(error))?.len())
     }
 
-    /// An error of reading the bets.
-    #[must_use]
-    pub fn unreadable(&self, error: io::Error) -> AuditError {
+    pub(super) fn unreadable(&self, error: io::Error) -> AuditError {
         AuditError::Read { path: self.path.clone(), error }
     }
 }

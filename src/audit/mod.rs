@@ -1,73 +1,46 @@
 //! `loteria winners` and `loteria check`: the contest, from its files alone.
 //!
-//! Nothing is locked or written, so both work while a server runs: the state file is read first, and as the bets only
-//! grow, these are at least as new. A last row that is not whole may be one that is being written.
+//! Nothing is locked or written, so both work while a server runs. The state file is read first: bets are only appended,
+//! so the bets are at least as new as the state.
 //!
 //! | file | what |
 //! |---|---|
-//! | [`files`] | the files, opened to be read |
-//! | `rows` | the rows of the bets file, each with its line |
+//! | `files` | the files, opened for reading |
 //! | `tally` | how many bets and winners each agency has |
-//! | `agreement` | what state file and bets say against each other |
-//! | [`winners`], [`check`] | the two commands |
-//! | `duplicates` | which rows stand in the file more than once |
+//! | `report` | reads all rows, and collects the tally and what is wrong |
+//! | `winners` | the question of `loteria winners`, and its answer |
 
-mod agreement;
-pub mod check;
-mod duplicates;
-pub mod files;
-mod rows;
+mod files;
+mod report;
 mod tally;
-pub mod winners;
+mod winners;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why there is no result.
+pub(crate) use files::Files;
+pub(crate) use report::Report;
+pub(crate) use tally::{Count, Tally};
+pub(crate) use winners::{Question, winners};
+
+use crate::server::storage::Rules;
+
 #[derive(Debug, Error)]
-pub enum AuditError {
-    /// A file can't be read.
+pub(crate) enum AuditError {
     #[error("{}: {error}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
-    /// It is none that can be read at any place, such as a pipe.
+    Read { path: PathBuf, error: io::Error },
     #[error("{}: not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// A row is damaged, so what is counted would not be what is in the file.
-    #[error(
-        "{}, line {line}: {error}; what stands behind it was not counted, `loteria check` lists all such lines",
-        .path.display()
-    )]
-    Row {
-        /// The file.
-        path: PathBuf,
-        /// The line on which the row begins, from 1.
-        line: u64,
-        /// What is wrong with it.
-        error: rows::Damage,
-    },
-    /// Nobody reads what is written.
+    /// Nobody reads the output any more, or the disk is full.
     #[error("can't write: {0}")]
     Write(io::Error),
 }
 
-/// What an audit says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing is wrong.
-    Good,
-    /// Something is.
-    Bad,
-}
-
-impl Verdict {
-    fn of(good: bool) -> Self {
-        if good { Self::Good } else { Self::Bad }
-    }
+/// Checks the files. Returns whether they have no errors.
+pub(crate) fn check(files: &Files, configured: Rules, out: &mut dyn Write) -> Result<bool, AuditError> {
+    let report = Report::read(files, configured, None, &report::bar(files)?, |_| Ok(()))?;
+    report.write(out).and_then(|()| out.flush()).map_err(AuditError::Write)?;
+    Ok(report.is_good())
 }

@@ -1,63 +1,62 @@
 //! How many bets and winners each agency has.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, Write};
 
 use crate::lottery::AgencyId;
 
-/// What one agency has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Count {
-    /// Its bets.
-    pub bets: u64,
-    /// Those of them that won.
-    pub winners: u64,
+pub(crate) struct Count {
+    pub(crate) bets: u64,
+    pub(crate) winners: u64,
 }
 
-/// What all agencies have.
+impl Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bets and {} winners", self.bets, self.winners)
+    }
+}
+
+/// The counts of all agencies.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     counts: Vec<Count>,
 }
 
 impl Tally {
     /// Counts a bet.
-    pub fn add(&mut self, agency: AgencyId, won: bool) {
+    pub(crate) fn add(&mut self, agency: AgencyId, won: bool) {
+        let Count { bets, winners } = self.of(agency);
+        self.set(agency, Count { bets: bets + 1, winners: winners + u64::from(won) });
+    }
+
+    pub(crate) fn set(&mut self, agency: AgencyId, count: Count) {
         if self.counts.len() <= agency.index() {
             self.counts.resize(agency.index() + 1, Count::default());
         }
-        if let Some(count) = self.counts.get_mut(agency.index()) {
-            count.bets += 1;
-            count.winners += u64::from(won);
+        if let Some(found) = self.counts.get_mut(agency.index()) {
+            *found = count;
         }
     }
 
-    /// What an agency has.
-    pub fn of(&self, agency: AgencyId) -> Count {
+    pub(crate) fn of(&self, agency: AgencyId) -> Count {
         self.counts.get(agency.index()).copied().unwrap_or_default()
     }
 
-    /// What all have together.
-    pub fn all(&self) -> Count {
+    /// The sum of all counts.
+    pub(crate) fn all(&self) -> Count {
         self.counts.iter().fold(Count::default(), |all, count| Count {
             bets: all.bets + count.bets,
             winners: all.winners + count.winners,
         })
     }
 
-    /// The agencies that have bets, each with what it has, in the order of their numbers.
-    pub fn with_bets(&self) -> impl Iterator<Item = (AgencyId, Count)> {
-        let numbered = self.counts.iter().enumerate();
-        numbered
-            .filter(|(_, count)| count.bets > 0)
-            .filter_map(|(index, count)| Some((AgencyId::new(index + 1)?, *count)))
+    pub(crate) fn agencies_with_bets(&self) -> u64 {
+        self.counts.iter().filter(|count| count.bets > 0).count() as u64
     }
 
-    /// Writes a table for people, with a line for each agency that takes part or has bets.
-    ///
-    /// # Errors
-    /// What `out` says.
-    pub fn write_table(&self, agencies: u16, out: &mut dyn Write) -> io::Result<()> {
+    /// Writes a table for people: the agencies 1 to `agencies`, and all others that have bets.
+    pub(crate) fn write_table(&self, agencies: u16, out: &mut dyn Write) -> io::Result<()> {
         write_row(out, "agency", "bets", "winners")?;
         let last = usize::from(agencies).max(self.counts.len());
         for agency in (1..=last).filter_map(AgencyId::new) {
@@ -77,7 +76,7 @@ fn write_row(
     bets: impl Display,
     winners: impl Display,
 ) -> io::Result<()> {
-    // Formatted first: the width is for the text, whatever it is the text of.
+    // A `Display` of a type need not obey the width, a text does.
     writeln!(out, "{:>8} {bets:>12} {winners:>12}", agency.to_string())
 }
 
@@ -104,6 +103,6 @@ mod tests {
             ["all", "3", "2"],
         ];
         assert_eq!(lines, expected);
-        assert_eq!(tally.with_bets().map(|(agency, _)| agency.get()).collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(tally.agencies_with_bets(), 2);
     }
 }

@@ -1,224 +1,110 @@
-//! `loteria winners`: recounts the draw from the bets, and says whether the state file tells the same.
+//! `loteria winners`: counts the draw again from the bets.
 
 use std::io::{self, Write};
 
-use super::agreement::{outside, torn};
-use super::files::Files;
-use super::rows::{Found, Rows};
-use super::tally::Tally;
-use super::{AuditError, Verdict};
-use crate::logging::one_line;
-use crate::lottery::row::Row;
-use crate::lottery::{AgencyId, Draw, draw};
-use crate::server::storage::contradictions::{all_ended, contradictions};
-use crate::server::storage::recovery::Rules;
-use crate::status::text::plural;
+use indicatif::ProgressBar;
 
-/// What is asked.
+use super::files::Files;
+use super::report::{self, Report};
+use super::{AuditError, Count};
+use crate::logging::one_line;
+use crate::lottery::AgencyId;
+use crate::lottery::row::Row;
+use crate::server::storage::Rules;
+
 #[derive(Debug, Clone, Copy)]
-pub struct Question {
-    /// Whose winners are to be named; without one, all are counted.
-    pub agency: Option<AgencyId>,
-    /// The number that is to win, whatever the draw says.
-    pub number: Option<u32>,
-    /// Whether the winners are to be named for machines.
-    pub csv: bool,
-    /// What holds where there is no draw.
-    pub configured: Rules,
+pub(crate) struct Question {
+    /// List the winners of this agency; without one, count those of all.
+    pub(crate) agency: Option<AgencyId>,
+    /// Overrides the winning number.
+    pub(crate) number: Option<u32>,
+    /// List the winners as CSV.
+    pub(crate) csv: bool,
+    pub(crate) configured: Rules,
 }
 
-/// Counts, and writes what is asked to `out`; what an answer for machines has no place for goes to `notes`.
-///
-/// # Errors
-/// A file can't be read, a row is damaged, or `out` takes no more.
-pub fn run(
+/// Answers to `out`. What a list in CSV has no place for goes to `notes`. Returns whether the files have no errors.
+pub(crate) fn winners(
     files: &Files,
     question: &Question,
     out: &mut dyn Write,
     notes: &mut dyn Write,
-) -> Result<Verdict, AuditError> {
-    let recount = Recount { files, question, number: winning_number(files, question) };
-    recount.write_head(out).map_err(AuditError::Write)?;
-    let (tally, torn) = recount.count(out)?;
-    let verdict = recount.judge(&tally, torn)?;
-    let said: &mut dyn Write = if question.csv { notes } else { &mut *out };
-    recount.write_end(&tally, torn, &verdict, said).map_err(AuditError::Write)?;
-    out.flush().map_err(AuditError::Write)?;
-    Ok(Verdict::of(!matches!(verdict, Agreement::Contradicts(_))))
+) -> Result<bool, AuditError> {
+    let lists = question.csv || question.agency.is_some();
+    let bar = if lists { ProgressBar::hidden() } else { report::bar(files)? };
+    write_head(files, question, out).map_err(AuditError::Write)?;
+    let see = |row: &Row<'_>| write_winner(question, row, out);
+    let report = Report::read(files, question.configured, question.number, &bar, see)?;
+    write_answer(files, question, &report, out, notes).map_err(AuditError::Write)?;
+    Ok(report.is_good())
 }
 
-/// The number that wins: as asked, else as drawn, else as configured.
-fn winning_number(files: &Files, question: &Question) -> u32 {
-    let drawn = files.draw().map(|draw| draw.winning_number);
-    question.number.or(drawn).unwrap_or(question.configured.winner_number)
+fn write_head(files: &Files, question: &Question, out: &mut dyn Write) -> io::Result<()> {
+    if question.csv {
+        return writeln!(out, "agency,document");
+    }
+    write_number(files, question, out)?;
+    match question.agency {
+        Some(agency) => writeln!(out, "documents of agency {agency} that won, in the order of their bets:"),
+        None => Ok(()),
+    }
 }
 
-/// What the state file has to say to a recount.
-enum Agreement<'a> {
-    NoState,
-    /// With what a server would do that is started.
-    NoDraw {
-        ended: usize,
-        agencies: u16,
-        next: String,
-    },
-    Agrees(&'a Draw),
-    Contradicts(Vec<String>),
+fn write_number(files: &Files, question: &Question, out: &mut dyn Write) -> io::Result<()> {
+    match (question.number, files.draw()) {
+        (Some(number), _) => writeln!(out, "winning number: {number} (as asked for)"),
+        (None, Some(draw)) => {
+            let state = one_line(&files.state_path.display());
+            writeln!(out, "winning number: {} (as drawn, says {state})", draw.winning_number)
+        }
+        (None, None) => {
+            let number = question.configured.winner_number;
+            writeln!(out, "winning number: {number} (LOTTERY_WINNER_NUMBER of the configuration)")
+        }
+    }
 }
 
-struct Recount<'a> {
-    files: &'a Files,
-    question: &'a Question,
-    number: u32,
+fn write_winner(question: &Question, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()> {
+    match question.agency {
+        Some(agency) if agency != row.agency => Ok(()),
+        _ if question.csv => {
+            let mut fields = csv::Writer::from_writer(out);
+            fields.write_record([&*row.agency.to_string(), &row.document])?;
+            fields.flush()
+        }
+        Some(_) => writeln!(out, "  {}", row.document),
+        None => Ok(()),
+    }
 }
 
-impl<'a> Recount<'a> {
-    fn write_head(&self, out: &mut dyn Write) -> io::Result<()> {
-        if self.question.csv {
-            return writeln!(out, "agency,document");
+fn write_answer(
+    files: &Files,
+    question: &Question,
+    report: &Report<'_>,
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> io::Result<()> {
+    let draw = files.draw();
+    if question.csv {
+        if draw.is_none() {
+            write_number(files, question, notes)?;
         }
-        writeln!(out, "winning number: {} ({})", self.number, self.origin())?;
-        match self.question.agency {
-            Some(agency) => {
-                writeln!(out, "documents of agency {agency} that won, as their bets were stored:")
-            }
-            None => Ok(()),
+        if draw.is_none() || !report.is_good() {
+            report.write(notes)?;
         }
+        return out.flush();
     }
-
-    /// Where the number that wins is from.
-    fn origin(&self) -> String {
-        match (self.question.number, self.files.draw()) {
-            (Some(_), _) => "as asked for".to_owned(),
-            (None, Some(_)) => format!("as drawn, says {}", one_line(&self.files.state_path.display())),
-            (None, None) => "LOTTERY_WINNER_NUMBER of the configuration".to_owned(),
+    if let Some(agency) = question.agency {
+        let Count { bets, winners } = report.tally.of(agency);
+        writeln!(out, "bets of agency {agency}: {bets}, winners: {winners}")?;
+        if let Some(draw) = draw.filter(|draw| agency.get() > draw.agencies) {
+            writeln!(out, "agency {agency} had no part in the draw: 1 to {} had", draw.agencies)?;
         }
+    } else {
+        writeln!(out)?;
+        report.tally.write_table(draw.map_or(0, |draw| draw.agencies), out)?;
+        writeln!(out)?;
     }
-
-    /// Counts all bets, and names those winners that are to be named, as they come. Also returns how many bytes there
-    /// are behind the last whole row.
-    fn count(&self, out: &mut dyn Write) -> Result<(Tally, u64), AuditError> {
-        let mut tally = Tally::default();
-        let mut rows = Rows::of(self.files);
-        let mut written = Ok(());
-        loop {
-            let found = rows.next(|_, row, _| {
-                let won = draw::wins(row.number, self.number);
-                tally.add(row.agency, won);
-                if won && written.is_ok() {
-                    written = self.name(row, out);
-                }
-            })?;
-            written.as_ref().map_err(|error: &io::Error| AuditError::Write(error.kind().into()))?;
-            match found {
-                Found::Row => {}
-                Found::End(torn) => return Ok((tally, torn)),
-                Found::Damaged(line, error) => {
-                    return Err(AuditError::Row { path: self.files.path.clone(), line, error });
-                }
-            }
-        }
-    }
-
-    fn name(&self, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()> {
-        if self.question.agency.is_some_and(|agency| agency != row.agency) {
-            return Ok(());
-        }
-        if self.question.csv {
-            let mut fields = csv::WriterBuilder::new().from_writer(&mut *out);
-            fields.write_record([row.agency.to_string().as_bytes(), &row.document])?;
-            return fields.flush();
-        }
-        match self.question.agency {
-            Some(_) => writeln!(out, "  {}", one_line(&String::from_utf8_lossy(&row.document))),
-            None => Ok(()),
-        }
-    }
-
-    fn judge(&self, tally: &Tally, torn: u64) -> Result<Agreement<'a>, AuditError> {
-        let state = match &self.files.state {
-            Ok(Some(state)) => state,
-            Ok(None) => return Ok(Agreement::NoState),
-            Err(error) => return Ok(Agreement::Contradicts(vec![error.to_string()])),
-        };
-        let agencies =
-            state.draw.as_ref().map_or(self.question.configured.clients_amount, |draw| draw.agencies);
-        let mut found = contradictions(state, agencies, self.files.length()?);
-        if let Some(draw) = &state.draw {
-            found.extend(outside(tally, draw.agencies));
-            if draw.winning_number != self.number {
-                found.push(format!("{} was drawn", draw.winning_number));
-            }
-            if torn > 0 {
-                found.push("the draw was made of whole rows, but the last one is not".to_owned());
-            }
-        }
-        Ok(match &state.draw {
-            _ if !found.is_empty() => Agreement::Contradicts(found),
-            Some(draw) => Agreement::Agrees(draw),
-            None => {
-                let next = match outside(tally, agencies) {
-                    Some(outside) => format!("no server starts with that: {outside}"),
-                    None if all_ended(state, agencies) => "a server that is started makes it".to_owned(),
-                    None => "more bets may come".to_owned(),
-                };
-                Agreement::NoDraw { ended: state.ended.len(), agencies, next }
-            }
-        })
-    }
-
-    fn write_end(
-        &self,
-        tally: &Tally,
-        torn_bytes: u64,
-        verdict: &Agreement<'_>,
-        out: &mut dyn Write,
-    ) -> io::Result<()> {
-        match self.question.agency {
-            _ if self.question.csv => {}
-            Some(agency) => {
-                let count = tally.of(agency);
-                writeln!(out, "bets of agency {agency}: {}, winners: {}", count.bets, count.winners)?;
-                if let Some(draw) = self.files.draw().filter(|draw| agency.get() > draw.agencies) {
-                    writeln!(out, "agency {agency} had no part in the draw: 1 to {} had", draw.agencies)?;
-                }
-            }
-            None => {
-                let agencies = self.files.draw().map_or(0, |draw| draw.agencies);
-                writeln!(out)?;
-                tally.write_table(agencies, out)?;
-                writeln!(out)?;
-            }
-        }
-        if torn_bytes > 0 {
-            let path = one_line(&self.files.path.display());
-            writeln!(out, "{path}: {}", torn(torn_bytes, self.files.draw()))?;
-        }
-        self.write_verdict(verdict, out)
-    }
-
-    fn write_verdict(&self, verdict: &Agreement<'_>, out: &mut dyn Write) -> io::Result<()> {
-        let state = one_line(&self.files.state_path.display());
-        if self.question.csv && self.files.draw().is_none() {
-            writeln!(out, "winning number: {} ({})", self.number, self.origin())?;
-        }
-        match verdict {
-            Agreement::Contradicts(found) => {
-                found.iter().try_for_each(|found| writeln!(out, "{state} disagrees: {found}"))
-            }
-            Agreement::Agrees(_) if self.question.csv => Ok(()),
-            Agreement::NoState => writeln!(out, "{state} is not there: there is nothing to compare with"),
-            Agreement::NoDraw { ended, agencies, next } => {
-                let noun = plural((*agencies).into(), "agency", "agencies");
-                writeln!(
-                    out,
-                    "{state} has no draw yet: {ended} of {agencies} {noun} (CLIENTS_AMOUNT) ended, and {next}"
-                )
-            }
-            Agreement::Agrees(Draw { agencies, at, .. }) => {
-                let noun = plural((*agencies).into(), "agency", "agencies");
-                writeln!(out, "{state} agrees: a draw of {agencies} {noun}, {at}")
-            }
-        }
-    }
+    report.write(out)?;
+    out.flush()
 }

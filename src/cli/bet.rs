@@ -8,9 +8,8 @@ use super::log_faults;
 use crate::agency;
 use crate::config::{check_log_format, host_and_port};
 use crate::logging;
-use crate::lottery::bet::{is_real_date, parse_decimal};
-use crate::lottery::{AgencyId, Bet, BetError};
-use crate::protocol::record::{FIELD_SEPARATOR, RECORD_SEPARATOR};
+use crate::lottery::bet::{check_text, is_real_date, parse_decimal};
+use crate::lottery::{AgencyId, Bet, BetError, TextError};
 
 /// Where the values come from and what the exit code means.
 pub const HELP: &str = "A flag overrides its environment variable. config.ini is not read. It tries again while the server \
@@ -82,11 +81,8 @@ fn date(text: &str) -> Result<String, BetError> {
     if is_real_date(text.as_bytes()) { Ok(text.to_owned()) } else { Err(BetError::Birthdate) }
 }
 
-fn text(text: &str) -> Result<String, &'static str> {
-    if text.bytes().any(|byte| matches!(byte, FIELD_SEPARATOR | RECORD_SEPARATOR)) {
-        return Err("a text can't hold the control character 0x1e or 0x1f, which separates fields and bets");
-    }
-    Ok(text.to_owned())
+fn text(text: &str) -> Result<String, TextError> {
+    check_text(text).map(|()| text.to_owned())
 }
 
 /// Where a server is.

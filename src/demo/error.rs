@@ -6,6 +6,7 @@ use std::process::ExitStatus;
 
 use thiserror::Error;
 
+use crate::audit::{AuditError, Count};
 use crate::lottery::AgencyId;
 use crate::sample::SampleError;
 use crate::status::StatusError;
@@ -34,5 +35,9 @@ pub(crate) enum DemoError {
     NoWinners(AgencyId),
     /// What the processes said differs from the file of bets.
     #[error("agency {agency}: bets.csv has {counted}, but should have {told}")]
-    Disagreement { agency: AgencyId, counted: String, told: String },
+    Disagreement { agency: AgencyId, counted: Count, told: Count },
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error("{} has errors; `loteria check --file FILE` lists them", .0.display())]
+    BadFile(PathBuf),
 }

@@ -38,3 +38,16 @@ impl fmt::Display for AgencyId {
         self.0.fmt(f)
     }
 }
+
+/// How many agencies a list names.
+const NAMED: usize = 5;
+
+/// A list of agencies for people, such as `1, 2, 3, 4, 5 and 7 more`. None if there are none.
+pub(crate) fn list(mut agencies: impl Iterator<Item = AgencyId>) -> Option<String> {
+    let named: Vec<String> = agencies.by_ref().take(NAMED).map(|agency| agency.to_string()).collect();
+    let named = (!named.is_empty()).then(|| named.join(", "))?;
+    match agencies.count() {
+        0 => Some(named),
+        more => Some(format!("{named} and {more} more")),
+    }
+}

@@ -7,17 +7,19 @@ use super::AgencyId;
 
 /// How many fields a bet has, in a record of the wire and in a row of the file.
 pub const FIELDS: usize = 6;
+/// The longest text field, in bytes.
+pub const MAX_TEXT: usize = 255;
 
 /// A bet whose fields have been validated. The texts are borrowed from the message they came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bet<'a> {
     /// The agency that took the bet.
     pub agency: AgencyId,
-    /// First name, any text.
+    /// First name: see [`check_text`].
     pub first_name: &'a str,
-    /// Last name, any text.
+    /// Last name: see [`check_text`].
     pub last_name: &'a str,
-    /// Document number, any text.
+    /// Document number: see [`check_text`].
     pub document: &'a str,
     /// A real date, exactly `YYYY-MM-DD`.
     pub birthdate: &'a str,
@@ -34,6 +36,14 @@ pub enum BetError {
     /// The agency is not a number from 1 to 65,535.
     #[error("the agency must be a decimal number from 1 to 65535")]
     Agency,
+    /// A text is not allowed.
+    #[error("the {field} {error}")]
+    Text {
+        /// The field's name.
+        field: &'static str,
+        /// What is wrong with it.
+        error: TextError,
+    },
     /// The birthdate is not a date.
     #[error("the birthdate must be a real date, written YYYY-MM-DD")]
     Birthdate,
@@ -42,21 +52,51 @@ pub enum BetError {
     Number,
 }
 
+/// Why a text field was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TextError {
+    /// A limit on texts bounds the length of a row.
+    #[error("must be at most {MAX_TEXT} bytes long")]
+    TooLong,
+    /// Without line breaks in its texts, a row is one line.
+    #[error("must not hold a control character (U+0000 to U+001F, U+007F), such as a tab or a line break")]
+    ControlCharacter,
+}
+
 impl<'a> Bet<'a> {
     /// Validates the six fields, in the order of a record: agency, first name, last name, document, birthdate,
-    /// number. The texts are taken as they are.
+    /// number.
     ///
     /// # Errors
     /// The first field that is wrong.
     pub fn from_fields(fields: [&'a str; FIELDS]) -> Result<Self, BetError> {
         let [agency, first_name, last_name, document, birthdate, number] = fields;
         let agency = parse_decimal(agency.as_bytes()).and_then(AgencyId::new).ok_or(BetError::Agency)?;
+        for (field, text) in [("first name", first_name), ("last name", last_name), ("document", document)] {
+            check_text(text).map_err(|error| BetError::Text { field, error })?;
+        }
         if !is_real_date(birthdate.as_bytes()) {
             return Err(BetError::Birthdate);
         }
         let number = parse_decimal(number.as_bytes()).ok_or(BetError::Number)?;
         Ok(Self { agency, first_name, last_name, document, birthdate, number })
     }
+}
+
+/// Checks a first name, last name or document. Everything that takes bets calls this: the server's handlers, its storage
+/// service, its recovery, and the agency.
+///
+/// # Errors
+/// The text is too long, or holds a control character.
+pub fn check_text(text: &str) -> Result<(), TextError> {
+    if text.len() > MAX_TEXT {
+        return Err(TextError::TooLong);
+    }
+    // Without an early exit, so that the compiler can test many bytes at once.
+    if text.bytes().fold(false, |found, byte| found | byte.is_ascii_control()) {
+        return Err(TextError::ControlCharacter);
+    }
+    Ok(())
 }
 
 /// A decimal number of ASCII digits only: no sign, no space, leading zeros allowed.
@@ -144,9 +184,18 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_taken_as_they_are() {
-        for text in ["", "\0", "a|b", "\u{1b}[31m", "\r\n", "\"", ","] {
-            assert_eq!(with(1, text).unwrap().first_name, text);
+    fn a_text_is_short_and_has_no_control_character() {
+        let (longest, too_long) = ("é".repeat(127), "é".repeat(128));
+        for text in ["", "a|b", "\"", ",", " ", "\u{80}", "\u{2028}", "~", &longest] {
+            assert_eq!(check_text(text), Ok(()), "{text:?}");
+        }
+        for control in (0..b' ').chain([0x7f]).map(char::from) {
+            assert_eq!(check_text(&format!("a{control}b")), Err(TextError::ControlCharacter));
+        }
+        assert_eq!(check_text(&too_long), Err(TextError::TooLong));
+        for (index, field) in [(1, "first name"), (2, "last name"), (3, "document")] {
+            let error = TextError::ControlCharacter;
+            assert_eq!(with(index, "\n"), Err(BetError::Text { field, error }));
         }
     }
 }

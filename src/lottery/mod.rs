@@ -6,5 +6,5 @@ pub mod draw;
 pub mod row;
 
 pub use agency_id::AgencyId;
-pub use bet::{Bet, BetError};
+pub use bet::{Bet, BetError, TextError};
 pub use draw::Draw;

@@ -6,6 +6,7 @@ use memchr::{memchr_iter, memchr2_iter};
 use thiserror::Error;
 
 use crate::lottery::bet::FIELDS;
+use crate::lottery::row::{encode_row_with, needs_quotes};
 use crate::lottery::{Bet, BetError};
 
 /// Stands between two records, and between two documents of a result.
@@ -38,15 +39,11 @@ pub fn count_records(payload: &[u8]) -> usize {
     if payload.is_empty() { 0 } else { memchr_iter(RECORD_SEPARATOR, payload).count() + 1 }
 }
 
-/// Validates every record of a payload and hands the bets on, in their order, each with its record as it came. Returns
-/// how many there were.
+/// Validates every record of a payload and hands the bets on, in their order. Returns how many there were.
 ///
 /// # Errors
-/// The first thing that is wrong; some bets may have been handed on before it was found.
-pub fn for_each_bet<'a>(
-    payload: &'a [u8],
-    mut take: impl FnMut(&Bet<'a>, &'a [u8]),
-) -> Result<usize, RecordError> {
+/// The first thing that is wrong; the bets before it were handed on.
+pub fn for_each_bet<'a>(payload: &'a [u8], mut take: impl FnMut(&Bet<'a>)) -> Result<usize, RecordError> {
     if payload.is_empty() {
         return Err(RecordError::Empty);
     }
@@ -55,16 +52,32 @@ pub fn for_each_bet<'a>(
     let mut index = 0;
     let mut separators = memchr2_iter(RECORD_SEPARATOR, FIELD_SEPARATOR, payload);
     loop {
-        let start = bets.start;
         let (bet, last) =
             bets.next_bet(&mut separators).map_err(|error| RecordError::Bet { index, error })?;
-        // The reader stands behind the separator that ended the record.
-        take(&bet, payload.get(start..bets.start - 1).unwrap_or_default());
+        take(&bet);
         index += 1;
         if last {
             return Ok(index);
         }
     }
+}
+
+/// Validates every record of a payload and appends their rows to `rows`. `see` gets each bet. Returns how many there were.
+///
+/// # Errors
+/// The first thing that is wrong; the rows before it were appended.
+pub fn push_rows(
+    payload: &[u8],
+    rows: &mut Vec<u8>,
+    mut see: impl FnMut(&Bet<'_>),
+) -> Result<usize, RecordError> {
+    // Most messages hold no text that needs quotes. One check of all records is faster than one of each text.
+    let may_quote = needs_quotes(payload);
+    rows.reserve(payload.len() + payload.len() / 16);
+    for_each_bet(payload, |bet| {
+        see(bet);
+        encode_row_with(bet, |text| may_quote && needs_quotes(text), rows);
+    })
 }
 
 struct RecordReader<'a> {
@@ -122,11 +135,12 @@ pub fn push_fields(fields: [&str; FIELDS], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lottery::row::encode_row;
     use proptest::prelude::*;
 
     fn bets(payload: &[u8]) -> Result<Vec<(String, u32)>, RecordError> {
         let mut all = Vec::new();
-        for_each_bet(payload, |bet, _| all.push((bet.document.to_owned(), bet.number))).map(|count| {
+        for_each_bet(payload, |bet| all.push((bet.document.to_owned(), bet.number))).map(|count| {
             assert_eq!(count, all.len());
             all
         })
@@ -159,7 +173,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_that_was_written_is_read_back(
-            agency in 1_u16.., first in "[^\\x1e\\x1f]*", document in "[^\\x1e\\x1f]*", number: u32,
+            agency in 1_u16.., first in "\\PC{0,60}", document in "\\PC{0,60}", number: u32,
         ) {
             let (a, n) = (agency.to_string(), number.to_string());
             let bet = Bet::from_fields([&a, &first, "x", &document, "2000-02-29", &n]).unwrap();
@@ -168,8 +182,26 @@ mod tests {
             payload.push(RECORD_SEPARATOR);
             push_record(&bet, &mut payload);
             let mut got = Vec::new();
-            for_each_bet(&payload, |bet, record| got.push((format!("{bet:?}"), record.len()))).unwrap();
-            prop_assert_eq!(got, vec![(format!("{bet:?}"), payload.len() / 2); 2]);
+            for_each_bet(&payload, |bet| got.push(format!("{bet:?}"))).unwrap();
+            prop_assert_eq!(got, vec![format!("{bet:?}"); 2]);
+        }
+
+        #[test]
+        fn the_rows_of_a_message_are_those_of_its_bets(
+            fields in proptest::collection::vec(("0{0,2}[1-9][0-9]{0,3}", "[ab,\"]{0,4}|[a-zñ]{0,20}"), 1..5),
+        ) {
+            let records: Vec<String> = fields
+                .iter()
+                .map(|(agency, name)| [agency, name, "", "1", "2000-02-29", "007"].join("\x1f"))
+                .collect();
+            let mut expected = b"before".to_vec();
+            for record in &records {
+                for_each_bet(record.as_bytes(), |bet| encode_row(bet, &mut expected)).unwrap();
+            }
+            let mut rows = b"before".to_vec();
+            let count = push_rows(records.join("\x1e").as_bytes(), &mut rows, |_| ());
+            prop_assert_eq!(count, Ok(fields.len()));
+            prop_assert_eq!(rows, expected);
         }
 
         #[test]

@@ -88,8 +88,8 @@ fn a_bet_by_flags_or_by_the_originals_variables_is_stored_and_logged() {
 #[test]
 fn a_flag_goes_before_its_variable() {
     let server = Setup::new().start();
-    let output = bet(&server.address(), &["--number", "8", "--document", "x|y\n"], &VARIABLES);
-    assert!(log_of(&output).has("apuesta_enviada | result: success | dni: x\\x7cy\\x0a | numero: 8"));
+    let output = bet(&server.address(), &["--number", "8", "--document", "x|y"], &VARIABLES);
+    assert!(log_of(&output).has("apuesta_enviada | result: success | dni: x\\x7cy | numero: 8"));
 }
 
 #[test]
@@ -149,6 +149,8 @@ fn what_is_no_bet_is_not_sent() {
         ("--agency", "65536"),
         ("--first-name", "a\u{1e}b"),
         ("--document", "a\u{1f}b"),
+        ("--last-name", "a\nb"),
+        ("--document", &"1".repeat(256)),
         ("--birthdate", "1999-02-29"),
         ("--birthdate", "1999-2-2"),
         ("--number", "4294967296"),

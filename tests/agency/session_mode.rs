@@ -138,11 +138,23 @@ fn a_bad_row_ends_it_and_nothing_of_its_batch_is_sent() {
 }
 
 #[test]
-fn a_text_with_a_separator_of_the_wire_is_refused() {
-    let stage = Stage::new("A\x1ena,Paz,1,1990-02-28,7\n");
-    let mut agency = stage.agency(&[]);
-    assert_eq!(stage.accept_session(0, 0, 1 << 20).frame(), None);
-    assert!(agency.fail().contains("| line: 1 |"));
+fn a_text_that_no_bet_can_hold_is_refused_with_its_line() {
+    // Two stray quotes make one row of five lines, which has five columns.
+    let merged = "Ana,\"Paz,1,1990-02-28,7\nEva,Gil,2,1990-02-28,7\nAna,Luz,3,1990-02-28,7\nAna,Paz,4,1990-02-28,7\n\
+                  Ana,Paz\",5,1990-02-28,7\n";
+    let long = format!("Ana,{},1,1990-02-28,7\n", "x".repeat(256));
+    for (bad, reason) in [
+        (merged, "the last name must not hold a control character"),
+        ("A\x1ena,Paz,1,1990-02-28,7\n", "the first name must not hold a control character"),
+        ("Ana,Paz,\t1,1990-02-28,7\n", "the document must not hold a control character"),
+        (&long, "the last name must be at most 255 bytes long"),
+    ] {
+        let stage = Stage::new(&(rows(3) + bad + &rows(3)));
+        let mut agency = stage.agency(&[]);
+        assert_eq!(stage.accept_session(0, 0, 1 << 20).frame(), None);
+        let line = agency.fail();
+        assert!(line.contains("| line: 4 |") && line.contains(reason), "{line}");
+    }
 }
 
 #[test]

@@ -57,6 +57,9 @@ pub struct Opened {
     pub max_payload: u32,
 }
 
+/// The longest records that fit into a frame of a session by default.
+const LONGEST: usize = 65_536 - 8;
+
 /// One connection.
 #[derive(Debug)]
 pub struct Client {
@@ -189,11 +192,16 @@ impl Client {
         self.expect(kind::SESSION_STORED, &stored.to_be_bytes());
     }
 
-    /// Stores bets in a session, and waits until they are.
+    /// Stores bets in a session, and waits until they are. Sends no frame that the server finds too long.
     #[track_caller]
     pub fn store(&mut self, first: u64, bets: &[Bet]) {
-        self.send_bets(first, bets);
-        self.expect_stored(first + bets.len() as u64);
+        let per_frame = if records(bets).len() < LONGEST { bets.len() } else { bets.len().min(200) };
+        let mut stored = first;
+        for bets in bets.chunks(per_frame.max(1)) {
+            self.send_bets(stored, bets);
+            stored += bets.len() as u64;
+            self.expect_stored(stored);
+        }
     }
 
     /// Ends the session's agency.

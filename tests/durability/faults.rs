@@ -271,7 +271,7 @@ fn fill(path: &Path) {
 
 #[test]
 fn a_full_disk_is_a_refusal_until_there_is_room_again() {
-    let setup = Setup::of(2).with("STORAGE_FILEPATH", "disk/bets.csv");
+    let setup = Setup::of(2).with("STORAGE_FILEPATH", "disk/bets.csv").with("MAX_PAYLOAD", 1 << 20);
     let (disk, ballast) = (setup.path("disk"), setup.path("disk/ballast"));
     fs::create_dir(&disk).unwrap();
     let Some(_mount) = Mount::new("tmpfs", "size=256k", &disk) else {

@@ -86,7 +86,7 @@ fn truncated_garbled_and_oversized_frames_harm_nobody() {
             2 => random.mutate(&mut bytes),
             // A length that is more than anybody can hold, or just more than is taken.
             _ => {
-                let length = [u32::MAX, 1 << 31, (1 << 20) + 1][random.below(3)];
+                let length = [u32::MAX, 1 << 31, (1 << 16) + 1][random.below(3)];
                 bytes[1..5].copy_from_slice(&length.to_be_bytes());
                 bytes.extend(random.bytes(5000));
             }
@@ -119,7 +119,7 @@ fn truncated_garbled_and_oversized_frames_harm_nobody() {
 
 #[test]
 fn a_length_that_is_announced_takes_no_memory() {
-    let server = Setup::new().with("MAX_PAYLOAD", 64 << 20).start();
+    let server = Setup::new().with("MAX_PAYLOAD", 1 << 20).start();
     let mut small: Vec<Client> = (0..4).map(|_| server.connect()).collect();
     for client in &mut small {
         client.send(&[kind::MULTIPLE_BETS, 0, 0, 0, 99, b'1']);
@@ -134,10 +134,10 @@ fn a_length_that_is_announced_takes_no_memory() {
     let before = most(4);
     let mut large: Vec<Client> = (0..4).map(|_| server.connect()).collect();
     for client in &mut large {
-        client.send(&[kind::MULTIPLE_BETS, 4, 0, 0, 0, b'1']);
+        client.send(&[kind::MULTIPLE_BETS, 0, 0x10, 0, 0, b'1']);
     }
     let after = most(8);
-    assert!(after < before + 1024, "{before} KiB became {after} KiB");
+    assert!(after < before + 512, "{before} KiB became {after} KiB");
     let mut huge = server.connect();
     huge.send(&[kind::MULTIPLE_BETS, 0xff, 0xff, 0xff, 0xff, b'1']);
     huge.expect_error();

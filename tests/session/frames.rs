@@ -6,9 +6,9 @@ use common::{Opened, Setup, bets, frame, kind, records, rows, server_of, text, u
 
 #[test]
 fn a_session_opens_with_what_the_server_knows() {
-    let server = Setup::new().with("MAX_PAYLOAD", 70_000).start();
+    let server = Setup::new().with("MAX_PAYLOAD", 7000).start();
     let (_client, opened) = server.session(5);
-    assert_eq!(opened, Opened { agency: 5, stored: 0, state: 0, max_payload: 70_000 });
+    assert_eq!(opened, Opened { agency: 5, stored: 0, state: 0, max_payload: 7000 });
 }
 
 #[test]
@@ -70,10 +70,11 @@ fn a_bets_frame_too_short_for_its_index_is_refused() {
 
 #[test]
 fn a_batch_of_several_hundred_kilobytes_is_stored_whole() {
-    let server = server_of(5);
+    let server = Setup::of(5).with("MAX_PAYLOAD", 1 << 20).start();
     let all = bets(1, 0..14_000);
     let (mut client, _) = server.session(1);
-    client.store(0, &all);
+    client.send_bets(0, &all);
+    client.expect_stored(14_000);
     assert!(server.bets_file() == rows(&all));
 }
 
@@ -146,7 +147,7 @@ fn the_state_says_open_ended_drawn() {
     assert_eq!(opened.state, 0);
     first.store(0, &bets(1, 0..2));
     first.end_agency();
-    assert_eq!(server.session(1).1, Opened { agency: 1, stored: 2, state: 1, max_payload: 1 << 20 });
+    assert_eq!(server.session(1).1, Opened { agency: 1, stored: 2, state: 1, max_payload: 1 << 16 });
     assert_eq!(server.session(2).1.state, 0);
     server.session(2).0.end_agency();
     assert_eq!(server.session(1).1.state, 2);
@@ -175,7 +176,7 @@ fn what_a_session_does_is_logged_before_it_is_answered() {
 fn what_has_no_place_in_a_session_is_refused_and_ends_it() {
     let server = server_of(2);
     let bet = bets(1, 0..1)[0].record();
-    let too_long = [&[kind::SESSION_BETS], &((1_u32 << 20) + 1).to_be_bytes()[..]].concat();
+    let too_long = [&[kind::SESSION_BETS], &((1_u32 << 16) + 1).to_be_bytes()[..]].concat();
     for bad in [
         open_frame(1, 1),
         frame(kind::BET, &bet),
@@ -237,7 +238,7 @@ fn a_session_in_mid_frame_that_closes_stores_nothing_of_it() {
     let server = server_of(2);
     let (mut client, _) = server.session(1);
     client.store(0, &bets(1, 0..2));
-    let whole = bets_frame(2, &bets(1, 2..2000));
+    let whole = bets_frame(2, &bets(1, 2..1000));
     client.send(&whole[..whole.len() - 1]);
     drop(client);
     server.wait_for_handlers(0);

@@ -127,7 +127,7 @@ fn a_storage_service_that_keeps_dying_ends_the_server() {
 
 #[test]
 fn of_a_request_whose_handler_dies_between_two_parts_nothing_is_stored() {
-    let server = server_of(2);
+    let server = Setup::of(2).with("MAX_PAYLOAD", 1 << 20).start();
     let (mut victim, _) = server.session(1);
     let [handler] = server.handlers()[..] else { panic!("one handler") };
     let (mut other, _) = server.session(2);

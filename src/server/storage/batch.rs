@@ -1,32 +1,26 @@
-//! The rows of one request: that they are what an honest handler sends, and what they say.
+//! The rows of one request. A handler may have been taken over, so they are checked again, and counted.
 
-use super::row_reader::check_text;
 use crate::ipc::refusal::Refusal;
-use crate::lottery::row::{for_each_row, holds_whole_line};
+use crate::lottery::row::for_each_row;
 use crate::lottery::{AgencyId, draw};
 
-/// Rows that have been checked, and what they say.
+/// What rows that have been checked mean for the contest.
 #[derive(Debug, Default)]
-pub struct Batch {
-    /// How many rows.
-    pub rows: u64,
-    /// Where the rows begin that are not skipped, in bytes.
-    pub new_from: usize,
-    /// Whether one of the new rows, if it were torn, could be taken for several.
-    pub deceptive: bool,
-    /// Runs of new rows of one agency.
+pub(super) struct Batch {
+    /// How many rows, skipped ones included.
+    pub(super) rows: u64,
+    /// The offset of the first row that is not skipped.
+    pub(super) new_from: usize,
+    /// The new rows, as runs of one agency.
     pub(super) runs: Vec<(AgencyId, u64)>,
-    /// Documents that won, of new rows.
+    /// The winning documents of the new rows.
     pub(super) winners: Vec<(AgencyId, Vec<u8>)>,
 }
 
 impl Batch {
-    /// Checks that `rows` are whole rows, of `only` that agency if one is given. The first `skip` of them only count.
-    /// What was checked before is forgotten; its memory serves again.
-    ///
-    /// # Errors
-    /// What is wrong. No honest handler sends rows that are malformed.
-    pub fn check(
+    /// Checks that `rows` are whole rows, and if `only` is given, that all are of that agency. The first `skip` rows are
+    /// not new. Replaces what was checked before.
+    pub(super) fn check(
         &mut self,
         rows: &[u8],
         only: Option<AgencyId>,
@@ -34,20 +28,18 @@ impl Batch {
         winning_number: u32,
     ) -> Result<(), Refusal> {
         self.clear();
-        check_text(rows)?;
-        for_each_row(rows, |at, row| {
+        for_each_row(rows, |row, end| {
             if only.is_some_and(|agency| agency != row.agency) {
                 return Err(Refusal::OtherAgency);
             }
             self.rows += 1;
             if self.rows <= skip {
-                self.new_from = at + row.len;
+                self.new_from = end;
                 return Ok(());
             }
-            self.deceptive |= row.quoted && rows.get(at..at + row.len).is_some_and(holds_whole_line);
             self.count(row.agency);
             if draw::wins(row.number, winning_number) {
-                self.winners.push((row.agency, row.document.into_owned()));
+                self.winners.push((row.agency, row.document.into_owned().into_bytes()));
             }
             Ok(())
         })?;
@@ -57,7 +49,6 @@ impl Batch {
     fn clear(&mut self) {
         self.rows = 0;
         self.new_from = 0;
-        self.deceptive = false;
         self.runs.clear();
         self.winners.clear();
     }
@@ -75,8 +66,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_start_would_take_up_is_not_stored() {
-        for text in [&b"12\x1e34"[..], b"12\x1f34", b"12\xff34"] {
+    fn rows_that_recovery_would_refuse_are_not_stored() {
+        let long = [b'1'; 256];
+        for text in [&b"12\x1e34"[..], b"12\x0034", b"\"12\r\n34\"", b"\"1234\"", b"12\xff34", &long] {
             let rows = [b"1,a,b,", text, b",1999-03-17,7\r\n"].concat();
             assert_eq!(Batch::default().check(&rows, None, 0, 7), Err(Refusal::Malformed), "{text:?}");
         }

@@ -1,32 +1,32 @@
-//! The clients that the storage service knows: from the acceptor's word that one came to its word that it is gone.
+//! The clients of the storage service, from the acceptor's message that one came to its message that it is gone.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
-use super::answer::Answer;
-use super::ledger::Role;
+use super::ledger::{Answer, Role};
 use crate::ipc::client::ClientToken;
 use crate::ipc::reply_pipe::{ReplyHead, ReplyWriter, Unwritable};
 use crate::ipc::request_queue::{PartHead, Request};
 
-/// All clients. One that does not take its replies gets none any more, and one that sends what no honest handler sends is
-/// dropped: its handler sees the end of its pipe.
+/// All clients. A client that does not take its replies gets no more of them. A client that sends what no honest handler
+/// sends is dropped: its handler then sees end-of-file on its pipe.
 #[derive(Debug)]
-pub struct Clients {
+pub(super) struct Clients {
     known: HashMap<ClientToken, Client>,
     longest_request: usize,
 }
 
 #[derive(Debug)]
 struct Client {
-    /// None once nobody reads them.
+    /// None once nobody reads the replies.
     replies: Option<ReplyWriter>,
     role: Role,
     partial: Option<Partial>,
-    awaiting: Option<(u32, Answer)>,
+    /// The answer that waits for the draw.
+    awaiting: Option<Answer>,
 }
 
-/// A request that has not come whole.
+/// A request whose last part has not arrived.
 #[derive(Debug)]
 struct Partial {
     id: u32,
@@ -35,40 +35,35 @@ struct Partial {
 }
 
 impl Clients {
-    /// None yet. A request's rows may have `longest_request` bytes.
-    #[must_use]
-    pub fn new(longest_request: usize) -> Self {
+    /// A request's rows may have `longest_request` bytes.
+    pub(super) fn new(longest_request: usize) -> Self {
         Self { known: HashMap::new(), longest_request }
     }
 
-    /// A client came.
-    pub fn came(&mut self, token: ClientToken, pipe: OwnedFd) {
+    pub(super) fn add(&mut self, token: ClientToken, pipe: OwnedFd) {
         let replies = Some(ReplyWriter::new(pipe));
         self.known.insert(token, Client { replies, role: Role::New, partial: None, awaiting: None });
     }
 
-    /// A client's handler has ended. What it had sent is still taken, but its pipe is closed: as many clients that are gone
-    /// as may come while this process waits for the disk must not cost a descriptor each.
-    pub fn stop_replies(&mut self, token: ClientToken) {
+    /// Closes the pipe of a client whose handler has ended. Its last requests are still taken. Many clients may come and go
+    /// while this process waits for the disk, and must not cost a descriptor each.
+    pub(super) fn stop_replies(&mut self, token: ClientToken) {
         if let Some(client) = self.known.get_mut(&token) {
             client.replies = None;
         }
     }
 
-    /// A client is gone, or has to go: nothing of it is kept.
-    pub fn drop_client(&mut self, token: ClientToken) {
+    pub(super) fn remove(&mut self, token: ClientToken) {
         self.known.remove(&token);
     }
 
-    /// Whether the client is known.
-    #[must_use]
-    pub fn knows(&self, token: ClientToken) -> bool {
+    pub(super) fn knows(&self, token: ClientToken) -> bool {
         self.known.contains_key(&token)
     }
 
-    /// Takes one part of a request. Once the request is whole, hands it on: the client's role, the request's number, the
-    /// request, its rows.
-    pub fn take_part(
+    /// Takes one part of a request. With its last part, hands on the client's role, the request's number, the request and
+    /// its rows.
+    pub(super) fn take_part(
         &mut self,
         head: PartHead,
         bytes: &[u8],
@@ -77,7 +72,7 @@ impl Clients {
         let PartHead { client: token, id, request, last } = head;
         let Some(client) = self.known.get_mut(&token) else { return };
         match (client.partial.take(), request) {
-            // The common case: no copy is made.
+            // A request of one part is not copied.
             (None, Some(request)) if last => return hand_on(&mut client.role, id, &request, bytes),
             (None, Some(request)) => {
                 client.partial = Some(Partial { id, request, rows: bytes.to_vec() });
@@ -96,34 +91,29 @@ impl Clients {
             }
             _ => {}
         }
-        self.drop_client(token);
+        self.remove(token);
     }
 
-    /// The client waits for the draw. One wait at a time; a client that asks for more is dropped.
-    pub fn await_draw(&mut self, token: ClientToken, id: u32, answer: Answer) {
-        match self.known.get_mut(&token) {
-            Some(client) if client.awaiting.is_none() => client.awaiting = Some((id, answer)),
-            Some(_) => self.drop_client(token),
+    /// Keeps an answer until the draw. A client that waits twice is dropped.
+    pub(super) fn await_draw(&mut self, answer: Answer) {
+        match self.known.get_mut(&answer.client) {
+            Some(client) if client.awaiting.is_none() => client.awaiting = Some(answer),
+            Some(_) => self.remove(answer.client),
             None => {}
         }
     }
 
-    /// Takes all that wait for the draw: who, the request's number, what is to be answered.
-    pub fn take_awaiting(&mut self) -> Vec<(ClientToken, u32, Answer)> {
-        let waiting = self.known.iter_mut().filter_map(|(token, client)| {
-            let (id, answer) = client.awaiting.take()?;
-            Some((*token, id, answer))
-        });
-        waiting.collect()
+    /// Takes all answers that wait for the draw.
+    pub(super) fn take_awaiting(&mut self) -> Vec<Answer> {
+        self.known.values_mut().filter_map(|client| client.awaiting.take()).collect()
     }
 
     /// Adds a reply for a client; [`Self::flush`] writes it.
-    pub fn reply(&mut self, token: ClientToken, head: &ReplyHead, bulk: &[u8]) {
+    pub(super) fn reply(&mut self, token: ClientToken, head: &ReplyHead, bulk: &[u8]) {
         self.write(token, |replies| replies.push(head, bulk));
     }
 
-    /// Writes the replies that wait for a client.
-    pub fn flush(&mut self, token: ClientToken) {
+    pub(super) fn flush(&mut self, token: ClientToken) {
         self.write(token, ReplyWriter::flush);
     }
 
@@ -146,7 +136,7 @@ mod tests {
         let mut clients = Clients::new(10);
         let token = ClientToken::random();
         let (reader, pipe) = reply_pipe().unwrap();
-        clients.came(token, pipe);
+        clients.add(token, pipe);
         (clients, token, reader)
     }
 
@@ -206,7 +196,7 @@ mod tests {
     fn nothing_is_kept_of_a_client_that_is_gone() {
         let (mut clients, token, _reader) = one_client();
         assert!(taken(&mut clients, &[(part(token, 1, true, false), b"ab")]).is_empty());
-        clients.drop_client(token);
+        clients.remove(token);
         assert!(taken(&mut clients, &[(part(token, 1, false, true), b"cd")]).is_empty());
     }
 }

@@ -1,7 +1,7 @@
-//! The contest, pure: who has how many bets, who has ended, who won. All decisions are made here, from this alone.
+//! The contest, pure: how many bets each agency has, which agencies have ended, who won, and what is allowed next.
 //!
-//! A group of changes is made in memory first and then either [kept](Contest::keep_bets), once it is on disk, or
-//! [taken back](Contest::take_back_bets).
+//! The bets of a group are added first, and then either [committed](Contest::commit), once they are on disk, or
+//! [rolled back](Contest::rollback).
 
 use super::batch::Batch;
 use crate::ipc::refusal::Refusal;
@@ -29,85 +29,65 @@ struct Agency {
     won: u64,
     /// The winning documents, as a RESULT's payload has them.
     winners: Vec<u8>,
-    /// `stored`, `won` and the length of `winners`, before the group that is being made.
+    /// `stored`, `won` and the length of `winners`, before the group that is not committed.
     before: Option<(u64, u64, usize)>,
 }
 
 impl Contest {
     /// A contest of agencies 1 to `agencies`, without bets.
-    #[must_use]
-    pub fn new(agencies: u16, winning_number: u32) -> Self {
+    pub(super) fn new(agencies: u16, winning_number: u32) -> Self {
         let agencies = vec![Agency::default(); agencies.into()];
         Self { agencies, winning_number, draw: None, bets: 0, ended: 0, changed: Vec::new() }
     }
 
-    /// How many agencies take part.
-    #[must_use]
-    pub fn agencies(&self) -> u16 {
+    pub(super) fn agencies(&self) -> u16 {
         u16::try_from(self.agencies.len()).unwrap_or(u16::MAX)
     }
 
-    /// How many of them have ended.
-    #[must_use]
-    pub fn ended(&self) -> u16 {
+    pub(super) fn ended(&self) -> u16 {
         self.ended
     }
 
-    /// How many bets there are.
-    #[must_use]
-    pub fn bets(&self) -> u64 {
+    pub(super) fn bets(&self) -> u64 {
         self.bets
     }
 
-    /// The draw, if it has been made.
-    #[must_use]
-    pub fn draw(&self) -> Option<&Draw> {
+    pub(super) fn draw(&self) -> Option<&Draw> {
         self.draw.as_ref()
     }
 
     /// How many bets have the winning number.
-    #[must_use]
-    pub fn winner_count(&self) -> u64 {
+    pub(super) fn winner_count(&self) -> u64 {
         self.agencies.iter().map(|agency| agency.won).sum()
     }
 
-    /// The number that wins.
-    #[must_use]
-    pub fn winning_number(&self) -> u32 {
+    pub(super) fn winning_number(&self) -> u32 {
         self.winning_number
     }
 
     /// The agencies that have ended, in the order of their numbers.
-    pub fn ended_agencies(&self) -> impl Iterator<Item = AgencyId> {
+    pub(super) fn ended_agencies(&self) -> impl Iterator<Item = AgencyId> {
         let numbered = (1..=self.agencies()).zip(&self.agencies);
         numbered.filter(|(_, agency)| agency.ended).filter_map(|(number, _)| AgencyId::new(number))
+    }
+
+    pub(super) fn has_ended(&self, agency: AgencyId) -> bool {
+        self.agencies.get(agency.index()).is_some_and(|agency| agency.ended)
     }
 
     fn get(&self, agency: AgencyId) -> Result<&Agency, Refusal> {
         self.agencies.get(agency.index()).ok_or(Refusal::NoSuchAgency { agencies: self.agencies() })
     }
 
-    /// Whether an agency takes part.
-    ///
-    /// # Errors
-    /// It does not.
-    pub fn check_takes_part(&self, agency: AgencyId) -> Result<(), Refusal> {
+    pub(super) fn check_takes_part(&self, agency: AgencyId) -> Result<(), Refusal> {
         self.get(agency).map(drop)
     }
 
-    /// How many bets an agency has.
-    ///
-    /// # Errors
-    /// It does not take part.
-    pub fn stored(&self, agency: AgencyId) -> Result<u64, Refusal> {
+    pub(super) fn stored(&self, agency: AgencyId) -> Result<u64, Refusal> {
         Ok(self.get(agency)?.stored)
     }
 
-    /// How far an agency is.
-    ///
-    /// # Errors
-    /// It does not take part.
-    pub fn state_of(&self, agency: AgencyId) -> Result<AgencyState, Refusal> {
+    pub(super) fn state_of(&self, agency: AgencyId) -> Result<AgencyState, Refusal> {
         Ok(match (&self.draw, self.get(agency)?.ended) {
             (Some(_), _) => AgencyState::Drawn,
             (None, true) => AgencyState::Ended,
@@ -116,25 +96,19 @@ impl Contest {
     }
 
     /// The winning documents of an agency, separated; none where the draw has not been made.
-    ///
-    /// # Errors
-    /// It does not take part.
-    pub fn winners(&self, agency: AgencyId) -> Result<Option<&[u8]>, Refusal> {
+    pub(super) fn winners(&self, agency: AgencyId) -> Result<Option<&[u8]>, Refusal> {
         let winners = &self.get(agency)?.winners;
         Ok(self.draw.as_ref().map(|_| winners.as_slice()))
     }
 
-    /// The counts of all agencies, from that index on.
-    pub fn counts(&self, from: u16) -> impl Iterator<Item = AgencyCount> {
+    /// The counts of all agencies from an index on.
+    pub(super) fn counts(&self, from: u16) -> impl Iterator<Item = AgencyCount> {
         let rest = self.agencies.get(from.into()..).unwrap_or_default();
         rest.iter().map(|agency| AgencyCount { bets: agency.stored, ended: agency.ended })
     }
 
     /// Whether an agency may bring new bets.
-    ///
-    /// # Errors
-    /// It may not.
-    pub fn check_open(&self, agency: AgencyId) -> Result<(), Refusal> {
+    pub(super) fn check_open(&self, agency: AgencyId) -> Result<(), Refusal> {
         match self.state_of(agency)? {
             AgencyState::Open => Ok(()),
             AgencyState::Ended => Err(Refusal::AgencyEnded { agency }),
@@ -143,15 +117,12 @@ impl Contest {
     }
 
     /// Whether all agencies of a batch may bring new bets.
-    ///
-    /// # Errors
-    /// One may not.
-    pub fn check_agencies_of(&self, batch: &Batch) -> Result<(), Refusal> {
+    pub(super) fn check_agencies_of(&self, batch: &Batch) -> Result<(), Refusal> {
         batch.runs.iter().try_for_each(|(agency, _)| self.check_open(*agency))
     }
 
     /// Adds the new rows of a batch, which all belong to agencies that take part.
-    pub fn add(&mut self, batch: &Batch) {
+    pub(super) fn add(&mut self, batch: &Batch) {
         for &(agency, count) in &batch.runs {
             self.bets += count;
             if let Some(agency) = self.changing(agency) {
@@ -165,9 +136,8 @@ impl Contest {
         }
     }
 
-    /// Adds one row that was found in the file. An agency that takes no part joins for now: see
-    /// [`Self::settle_agencies`].
-    pub fn recover_row(&mut self, agency: AgencyId, number: u32, document: &[u8]) {
+    /// Adds a row of the file. Its agency may be beyond the last one until [`Self::settle_agencies`] is called.
+    pub(super) fn recover_row(&mut self, agency: AgencyId, number: u32, document: &[u8]) {
         if agency.index() >= self.agencies.len() {
             self.agencies.resize_with(agency.index() + 1, Agency::default);
         }
@@ -181,11 +151,8 @@ impl Contest {
         }
     }
 
-    /// After all rows were recovered: goes back to `agencies` agencies. Returns the first one beyond that has bets.
-    ///
-    /// # Errors
-    /// There is one.
-    pub fn settle_agencies(&mut self, agencies: u16) -> Result<(), AgencyId> {
+    /// Ends the recovery of rows with `agencies` agencies. Fails with the first agency beyond them that has bets.
+    pub(super) fn settle_agencies(&mut self, agencies: u16) -> Result<(), AgencyId> {
         let beyond = (1..=self.agencies()).zip(&self.agencies).skip(agencies.into());
         if let Some((number, _)) = beyond.into_iter().find(|(_, agency)| agency.stored > 0) {
             return AgencyId::new(number).map_or(Ok(()), Err);
@@ -203,17 +170,20 @@ impl Contest {
         Some(found)
     }
 
-    /// The bets that were added are on disk.
-    pub fn keep_bets(&mut self) {
+    /// Makes the added bets part of the contest. Returns how many there are.
+    pub(super) fn commit(&mut self) -> u64 {
+        let mut added = 0;
         for agency in self.changed.drain(..) {
-            if let Some(agency) = self.agencies.get_mut(agency.index()) {
-                agency.before = None;
+            let Some(agency) = self.agencies.get_mut(agency.index()) else { continue };
+            if let Some((stored, ..)) = agency.before.take() {
+                added += agency.stored - stored;
             }
         }
+        added
     }
 
-    /// The bets that were added are not on disk: as if they had never been.
-    pub fn take_back_bets(&mut self) {
+    /// Removes the added bets.
+    pub(super) fn rollback(&mut self) {
         for agency in self.changed.drain(..) {
             let Some(agency) = self.agencies.get_mut(agency.index()) else { continue };
             if let Some((stored, won, winners)) = agency.before.take() {
@@ -226,10 +196,7 @@ impl Contest {
     }
 
     /// Marks an agency as ended. False if it was already.
-    ///
-    /// # Errors
-    /// It does not take part.
-    pub fn end(&mut self, agency: AgencyId) -> Result<bool, Refusal> {
+    pub(super) fn end(&mut self, agency: AgencyId) -> Result<bool, Refusal> {
         self.check_takes_part(agency)?;
         let Some(agency) = self.agencies.get_mut(agency.index()) else { return Ok(false) };
         let changes = !agency.ended;
@@ -238,22 +205,20 @@ impl Contest {
         Ok(changes)
     }
 
-    /// Takes an END back that could not be put on disk.
-    pub fn take_back_end(&mut self, agency: AgencyId) {
+    /// Removes an END that could not be stored.
+    pub(super) fn undo_end(&mut self, agency: AgencyId) {
         if let Some(agency) = self.agencies.get_mut(agency.index()).filter(|agency| agency.ended) {
             agency.ended = false;
             self.ended -= 1;
         }
     }
 
-    /// Whether the draw has to be made now.
-    #[must_use]
-    pub fn is_due(&self) -> bool {
+    /// Whether the draw must be made now.
+    pub(super) fn is_due(&self) -> bool {
         self.draw.is_none() && usize::from(self.ended) == self.agencies.len()
     }
 
-    /// Records the draw.
-    pub fn set_draw(&mut self, draw: Option<Draw>) {
+    pub(super) fn set_draw(&mut self, draw: Option<Draw>) {
         self.draw = draw;
     }
 }
@@ -292,7 +257,7 @@ mod tests {
     fn winners_come_in_stored_order_and_only_after_the_draw() {
         let mut contest = Contest::new(2, 7574);
         assert_eq!(add(&mut contest, &[ROW1, ROW2, LOSER, ROW1].concat(), 0), Ok(4));
-        contest.keep_bets();
+        assert_eq!(contest.commit(), 4);
         assert_eq!(contest.winners(agency(1)), Ok(None));
         assert_eq!(contest.end(agency(1)), Ok(true));
         assert_eq!(contest.end(agency(1)), Ok(false));
@@ -307,13 +272,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_back_never_was() {
+    fn a_rollback_removes_what_was_added_since_the_last_commit() {
         let mut contest = Contest::new(2, 7574);
         add(&mut contest, ROW1, 0).unwrap();
-        contest.keep_bets();
+        contest.commit();
         add(&mut contest, &[ROW1, ROW2].concat(), 0).unwrap();
         add(&mut contest, ROW1, 0).unwrap();
-        contest.take_back_bets();
+        contest.rollback();
         assert_eq!((contest.bets(), contest.stored(agency(1)), contest.stored(agency(2))), (1, Ok(1), Ok(0)));
         contest.set_draw(Some(Draw { at: "now".into(), agencies: 2, winning_number: 7574 }));
         assert_eq!(contest.winners(agency(1)), Ok(Some(&b"11"[..])));
@@ -341,7 +306,7 @@ mod tests {
         assert_eq!(contest.end(agency(2)), Err(Refusal::NoSuchAgency { agencies: 1 }));
         contest.end(agency(1)).unwrap();
         assert_eq!(add(&mut contest, ROW1, 0), Err(Refusal::AgencyEnded { agency: agency(1) }));
-        contest.take_back_end(agency(1));
+        contest.undo_end(agency(1));
         assert_eq!(add(&mut contest, ROW1, 0), Ok(1));
     }
 

@@ -1,5 +1,5 @@
-//! The disk: the few things that the storage service does to its files, as a trait, so that a test can take the disk's
-//! place and stop at any of them.
+//! The disk: everything that the storage service does to its files. It is a trait, so that tests can use a simulated
+//! disk, which fails or stops at any call.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,106 +16,104 @@ use thiserror::Error;
 
 use crate::failpoint::{error_point, kill_point};
 
-/// The bets file and the state file beside it.
+/// The bets file and the state file beside it. "Durable" means: it survives a loss of power.
+#[expect(clippy::missing_errors_doc, reason = "an error is what the system says")]
 pub trait Disk {
-    /// Writes at the end of the bets file. After an error, any part of it may have been written.
-    ///
-    /// # Errors
-    /// What the system says.
+    /// Writes at the end of the bets file. After an error, any first part may have been written.
     fn append(&mut self, rows: &[u8]) -> io::Result<()>;
 
-    /// Makes what was appended last through a loss of power: `fdatasync(2)`.
-    ///
-    /// # Errors
-    /// What the system says. Whether anything was made to last is then not known.
+    /// Makes what was appended durable: `fdatasync(2)`. After an error, it is not known what is durable.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Cuts the bets file to a length in bytes, and makes that last.
-    ///
-    /// # Errors
-    /// What the system says.
+    /// Cuts the bets file to a length in bytes, and makes that durable.
     fn cut(&mut self, length: u64) -> io::Result<()>;
 
-    /// Reads the bets file from that byte on; returns how many bytes were read, 0 at its end.
-    ///
-    /// # Errors
-    /// What the system says.
+    /// Reads the bets file from an offset on; returns how many bytes were read, 0 at its end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// The state file as it is; none if there is none.
-    ///
-    /// # Errors
-    /// What the system says.
+    /// The content of the state file, if there is one.
     fn read_state(&self) -> io::Result<Option<Vec<u8>>>;
 
-    /// Writes the successor of the state file beside it, and makes it last.
-    ///
-    /// # Errors
-    /// What the system says; the state file is as before.
+    /// Writes the next state file beside the present one, and makes it durable. After an error, the present one is
+    /// as before.
     fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Puts the successor in the state file's place: `rename(2)`.
-    ///
-    /// # Errors
-    /// What the system says; the state file is as before.
+    /// Replaces the state file by the next one: `rename(2)`. After an error, the present one is as before.
     fn rename_next_state(&mut self) -> io::Result<()>;
 
-    /// Makes the folder's entries last: `fsync(2)`.
-    ///
-    /// # Errors
-    /// What the system says. Whether a rename will last is then not known.
+    /// Makes renames durable: `fsync(2)` of the folder. After an error, it is not known whether they are.
     fn sync_folder(&mut self) -> io::Result<()>;
+
+    /// Stores rows at the end of a bets file of that length: all of them, or none. Returns how long the sync took.
+    fn store_rows(&mut self, rows: &[u8], length: u64) -> Result<Duration, StoreError> {
+        let stored = self.append(rows).and_then(|()| {
+            let start = Instant::now();
+            self.sync().map(|()| start.elapsed())
+        });
+        // After a failed sync the kernel may call the lost pages clean, and a second sync would succeed without writing
+        // them. So the rows are cut off, and the cut is made durable.
+        stored.map_err(|error| match self.cut(length) {
+            Ok(()) => StoreError::NotStored(error),
+            Err(error) => StoreError::Unknown(error),
+        })
+    }
+
+    /// Replaces the state file.
+    fn store_state(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write_next_state(bytes).map_err(StoreError::NotStored)?;
+        self.rename_next_state().map_err(StoreError::NotStored)?;
+        self.sync_folder().or_else(|_| self.sync_folder()).map_err(StoreError::Unknown)
+    }
+}
+
+/// Why rows or a state were not stored.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The files are as before.
+    #[error("{0}")]
+    NotStored(io::Error),
+    /// It is not known what is on disk: the process must end, and the next one recover.
+    #[error("{0}")]
+    Unknown(io::Error),
 }
 
 /// Real files.
 #[derive(Debug)]
-pub struct FileDisk {
+pub(super) struct FileDisk {
     bets: File,
     folder: File,
     state_path: PathBuf,
     next_state_path: PathBuf,
 }
 
-/// Why the files can't be had.
+/// Why the files can't be opened.
 #[derive(Debug, Error)]
-pub enum OpenError {
-    /// The system says no.
+pub(super) enum OpenError {
     #[error("{}: {error}", .path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What it says.
-        error: io::Error,
-    },
-    /// There is a state file, but no bets.
+    Io { path: PathBuf, error: io::Error },
     #[error(
         "it is not there, but its state file is; restore it, or move the state file away too for a new contest"
     )]
     BetsMissing,
-    /// It is something else than a file.
     #[error("STORAGE_FILEPATH must be a regular file")]
     NotAFile,
-    /// Another server has it.
     #[error(
         "in use by process {holder}, a server's storage service; stop that server, its parent, or give this one another STORAGE_FILEPATH"
     )]
     Locked {
-        /// The process that has it, as seen from here; 0 if it is in another container.
+        /// 0 if the process is in another container.
         holder: i32,
     },
 }
 
-/// How long a lock is waited for: the storage of a server that was just killed may still be going.
+/// How long to wait for the lock: the storage service of a server that was just killed may still be ending.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 impl FileDisk {
-    /// Opens the bets file, makes it if it is not there, and locks it against other servers for as long as this
+    /// Opens the bets file, creates it if it is missing, and locks it against other servers for as long as this
     /// process lives.
-    ///
-    /// # Errors
-    /// It can't be had.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |error| OpenError::Io { path, error }
@@ -125,7 +123,7 @@ impl FileDisk {
             _ => Path::new("."),
         };
         let folder = File::open(folder_path).map_err(failed(folder_path))?;
-        // Each start makes the bets file before anything can end, so it was lost.
+        // Every start creates the bets file before the state file, so the bets were lost.
         if !path.exists() && state_path(path).exists() {
             return Err(OpenError::BetsMissing);
         }
@@ -149,12 +147,19 @@ impl FileDisk {
     }
 }
 
-/// What stands in that state file; none if there is none.
-///
-/// # Errors
-/// What the system says, or it is something else than a file.
-pub fn read_state_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    // Of a pipe that nobody writes to, the opening would not end.
+/// Reads a file from an offset on; returns how many bytes were read, 0 at its end.
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(buffer, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// Reads a state file, if it exists.
+pub(crate) fn read_state_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    // Opening a FIFO would block otherwise.
     let mut file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
@@ -167,9 +172,8 @@ pub fn read_state_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Where the state file of that bets file stands.
-#[must_use]
-pub fn state_path(bets: &Path) -> PathBuf {
+/// The path of a bets file's state file.
+pub(crate) fn state_path(bets: &Path) -> PathBuf {
     beside(bets, ".state")
 }
 
@@ -187,7 +191,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Takes the lock, a record lock of `fcntl(2)`: it is this process's alone, and goes when the process does.
+/// Takes a record lock of `fcntl(2)`: a child does not inherit it, and it ends with the process.
 fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
     #[expect(clippy::cast_possible_truncation, reason = "the constants are small")]
     let wanted = libc::flock {
@@ -235,12 +239,7 @@ impl Disk for FileDisk {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        loop {
-            match self.bets.read_at(buffer, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
-        }
+        read_at(&self.bets, buffer, offset)
     }
 
     fn read_state(&self) -> io::Result<Option<Vec<u8>>> {

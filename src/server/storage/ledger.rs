@@ -1,103 +1,124 @@
-//! The ledger: takes the requests of a group, decides each, puts the whole group on disk, and only then has answers.
+//! The ledger: decides each request of a group, commits the group to the disk, and then answers.
 //!
-//! It knows nothing of processes and channels, so that a test can drive it over a disk of its own.
+//! It knows nothing of processes and channels, so that a test can run it on a simulated disk.
 
-use std::time::Duration;
+use std::io;
 
 use chrono::{Local, SecondsFormat};
 use thiserror::Error;
 
-use super::answer::Answer;
 use super::batch::Batch;
-use super::bet_log::{BetLog, WriteError};
 use super::contest::Contest;
-use super::disk::Disk;
+use super::disk::{Disk, StoreError};
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
-use super::state_file::{ByteRange, State};
+use super::state_file::State;
 use crate::ipc::client::ClientToken;
+use crate::ipc::codec::encode;
 use crate::ipc::refusal::Refusal;
-use crate::ipc::reply_pipe::Reply;
+use crate::ipc::reply_pipe::{PAGE, Reply};
 use crate::ipc::request_queue::Request;
 use crate::ipc::statistics::Statistics;
 use crate::lottery::{AgencyId, Draw};
 
-/// What a client may do, by what it has done.
+/// The size of a group's rows, in bytes, from which on it takes no more requests.
+const GROUP_LIMIT: usize = 1024 * 1024;
+
+/// What a client may still do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Nothing yet: it may open a session, or change something once.
+    /// Open a session, or make one change.
     New,
-    /// It has a session of that agency, and changes only that one.
+    /// Change this agency.
     Session(AgencyId),
-    /// Its one change was made.
+    /// Ask only: its one change was made.
     Spent,
 }
 
-/// The bets, what is decided about them, and the group that is being made.
+/// The contest, its files, and the group that is not committed yet.
 #[derive(Debug)]
 pub struct Ledger<D> {
+    disk: D,
+    /// The length of the bets file, in bytes.
+    length: u64,
     contest: Contest,
-    log: BetLog<D>,
-    /// As the state file has it.
-    writing: Option<ByteRange>,
     group: Group,
     batch: Batch,
-    /// How many bets are on disk.
-    kept: u64,
     statistics: Statistics,
 }
 
+/// What one sync puts on disk.
 #[derive(Debug, Default)]
 struct Group {
     rows: Vec<u8>,
-    deceptive: bool,
     ends: Vec<AgencyId>,
-    answers: Vec<(ClientToken, u32, Answer)>,
-    awaiting: Vec<(ClientToken, u32, Answer)>,
+    answers: Vec<Answer>,
 }
 
-/// What a group came to.
+/// An answer that a client gets once its group is committed.
+#[derive(Debug)]
+pub struct Answer {
+    /// Who asked.
+    pub client: ClientToken,
+    /// The number of the request.
+    pub id: u32,
+    subject: Subject,
+}
+
+/// What an answer is about. Its values are looked up when the group is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Opened(AgencyId),
+    Stored,
+    /// The agency, and the count it must have for all bets of the request to be stored.
+    SessionStored(AgencyId, u64),
+    Ended(AgencyId),
+    /// The agency, and the offset of the page.
+    Winners(AgencyId, u64),
+    AwaitedWinners(AgencyId),
+    /// The index of the first agency to count, if agencies are counted.
+    Status(u16),
+    Statistics,
+    Refused(Refusal),
+}
+
+/// What became of the bets, or of the ENDs, of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupOutcome {
+    /// They are on disk, or there were none.
+    Stored,
+    /// None of them is on disk.
+    Refused(Refusal),
+}
+
+/// A group that was committed.
 #[derive(Debug)]
 pub struct Committed {
-    /// The answers, in the order of the requests.
-    pub answers: Vec<(ClientToken, u32, Answer)>,
-    /// What is to be answered once the draw has been made.
-    pub awaiting: Vec<(ClientToken, u32, Answer)>,
-    /// Whether the bets of this group are on disk, or why not.
-    pub bets: Result<(), Refusal>,
-    /// Whether the ENDs of this group are on disk, or why not.
-    pub ends: Result<(), Refusal>,
-    /// Whether agencies have ended with this group.
+    /// In the order of the requests.
+    pub answers: Vec<Answer>,
+    /// The bets.
+    pub bets: GroupOutcome,
+    /// The ENDs, and the draw if it was due.
+    pub ends: GroupOutcome,
+    /// Whether agencies ended with this group.
     pub ended: bool,
     /// Whether the draw was made with this group.
     pub drawn: bool,
 }
 
-/// The storage service can't go on: nobody knows what is on disk.
+/// It is not known what is on disk: nothing may be answered.
 #[derive(Debug, Error)]
 #[error("can't tell what is on disk, so the server ends; start it again once the disk is in order: {0}")]
-pub struct LedgerError(pub std::io::Error);
-
-/// More rows than these don't join a group, in bytes.
-pub const GROUP_LIMIT: usize = 1024 * 1024;
+pub struct LedgerError(io::Error);
 
 impl<D: Disk> Ledger<D> {
-    /// Takes up the files of a disk. Returns how many bytes of a torn row were cut off, too.
+    /// Recovers the contest from the disk. Also returns how many bytes of a torn row were cut off.
     ///
     /// # Errors
-    /// They can't be taken up.
+    /// The files are damaged or do not belong to this contest: then they are unchanged.
     pub fn open(mut disk: D, rules: Rules) -> Result<(Self, u64), RecoveryError> {
-        let Recovered { contest, length, cut, writing } = recover(&mut disk, rules)?;
-        let mut this = Self {
-            kept: contest.bets(),
-            contest,
-            log: BetLog::new(disk, length),
-            writing,
-            group: Group::default(),
-            batch: Batch::default(),
-            statistics: Statistics::default(),
-        };
-        this.clear_note().map_err(|LedgerError(error)| error)?;
-        Ok((this, cut))
+        let Recovered { contest, length, cut } = recover(&mut disk, rules)?;
+        let (group, batch, statistics) = (Group::default(), Batch::default(), Statistics::default());
+        Ok((Self { disk, length, contest, group, batch, statistics }, cut))
     }
 
     /// The contest as it stands.
@@ -105,24 +126,18 @@ impl<D: Disk> Ledger<D> {
         &self.contest
     }
 
-    /// Whether the group has as many rows as it should.
-    pub fn is_full(&self) -> bool {
+    /// Whether the group should be committed before it takes more.
+    pub(super) fn is_full(&self) -> bool {
         self.group.rows.len() >= GROUP_LIMIT
     }
 
-    /// Takes one whole request into the group. `rows` are those of a `StoreBets`, else empty.
+    /// Decides a request and adds it to the group. `rows` belong to a `StoreBets`.
     pub fn take(&mut self, client: ClientToken, role: &mut Role, id: u32, request: &Request, rows: &[u8]) {
-        let answer = self.decide(role, request, rows).unwrap_or_else(Answer::Refused);
-        let waits = matches!(request, Request::AwaitResult { .. }) && self.waits_for_draw(answer);
-        let list = if waits { &mut self.group.awaiting } else { &mut self.group.answers };
-        list.push((client, id, answer));
+        let subject = self.decide(role, request, rows).unwrap_or_else(Subject::Refused);
+        self.group.answers.push(Answer { client, id, subject });
     }
 
-    fn waits_for_draw(&self, answer: Answer) -> bool {
-        matches!(answer, Answer::Winners(..)) && self.contest.draw().is_none()
-    }
-
-    fn decide(&mut self, role: &mut Role, request: &Request, rows: &[u8]) -> Result<Answer, Refusal> {
+    fn decide(&mut self, role: &mut Role, request: &Request, rows: &[u8]) -> Result<Subject, Refusal> {
         match *request {
             Request::OpenSession { agency } => {
                 self.contest.check_takes_part(agency)?;
@@ -130,13 +145,13 @@ impl<D: Disk> Ledger<D> {
                     return Err(Refusal::Malformed);
                 }
                 *role = Role::Session(agency);
-                Ok(Answer::Opened(agency))
+                Ok(Subject::Opened(agency))
             }
             Request::StoreBets { first } => match (*role, first) {
-                (Role::Session(agency), Some(first)) => self.store_session(agency, first, rows),
+                (Role::Session(agency), Some(first)) => self.add_to_session(agency, first, rows),
                 (Role::New, None) => {
                     *role = Role::Spent;
-                    self.store_classic(rows)
+                    self.add_classic(rows)
                 }
                 _ => Err(Refusal::Malformed),
             },
@@ -149,28 +164,23 @@ impl<D: Disk> Ledger<D> {
                 if self.contest.end(agency)? {
                     self.group.ends.push(agency);
                 }
-                Ok(Answer::Ended(agency))
+                Ok(Subject::Ended(agency))
             }
-            Request::Result { agency, offset } => self.winners(agency, offset),
-            Request::AwaitResult { agency } => self.winners(agency, 0),
-            Request::Status { counts_from } => Ok(Answer::Status(counts_from)),
-            Request::Statistics => Ok(Answer::Statistics),
+            Request::Result { agency, offset } => Ok(Subject::Winners(agency, offset)),
+            Request::AwaitResult { agency } => Ok(Subject::AwaitedWinners(agency)),
+            Request::Status { counts_from } => Ok(Subject::Status(counts_from)),
+            Request::Statistics => Ok(Subject::Statistics),
         }
     }
 
-    fn winners(&self, agency: AgencyId, offset: u64) -> Result<Answer, Refusal> {
-        self.contest.check_takes_part(agency)?;
-        Ok(Answer::Winners(agency, offset))
-    }
-
-    fn store_classic(&mut self, rows: &[u8]) -> Result<Answer, Refusal> {
+    fn add_classic(&mut self, rows: &[u8]) -> Result<Subject, Refusal> {
         self.batch.check(rows, None, 0, self.contest.winning_number())?;
         self.contest.check_agencies_of(&self.batch)?;
         self.add(rows);
-        Ok(Answer::Stored)
+        Ok(Subject::Stored)
     }
 
-    fn store_session(&mut self, agency: AgencyId, first: u64, rows: &[u8]) -> Result<Answer, Refusal> {
+    fn add_to_session(&mut self, agency: AgencyId, first: u64, rows: &[u8]) -> Result<Subject, Refusal> {
         let stored = self.contest.stored(agency)?;
         let skip = stored.checked_sub(first).ok_or(Refusal::Gap { first, stored })?;
         self.batch.check(rows, Some(agency), skip, self.contest.winning_number())?;
@@ -179,122 +189,163 @@ impl<D: Disk> Ledger<D> {
             self.add(rows);
         }
         let upto = first.checked_add(self.batch.rows).ok_or(Refusal::Malformed)?;
-        Ok(Answer::SessionStored(agency, upto))
+        Ok(Subject::SessionStored(agency, upto))
     }
 
     fn add(&mut self, rows: &[u8]) {
         self.contest.add(&self.batch);
-        self.group.deceptive |= self.batch.deceptive;
         self.group.rows.extend_from_slice(rows.get(self.batch.new_from..).unwrap_or_default());
     }
 
     /// Puts the group on disk, and makes the draw if it is due.
     ///
     /// # Errors
-    /// Nobody knows what is on disk: nothing may be answered.
+    /// It is not known what is on disk.
     pub fn commit(&mut self) -> Result<Committed, LedgerError> {
         let bets = self.commit_bets()?;
         let ended = !self.group.ends.is_empty();
         let due = self.contest.is_due();
-        let ends = if ended || due { self.commit_state(due)? } else { Ok(()) };
-        Ok(Committed {
-            answers: std::mem::take(&mut self.group.answers),
-            awaiting: std::mem::take(&mut self.group.awaiting),
-            bets,
-            ends,
-            ended: ended && ends.is_ok(),
-            drawn: due && ends.is_ok(),
-        })
+        let ends = if ended || due { self.commit_state(due)? } else { GroupOutcome::Stored };
+        let stored = ends == GroupOutcome::Stored;
+        let answers = std::mem::take(&mut self.group.answers);
+        Ok(Committed { answers, bets, ends, ended: ended && stored, drawn: due && stored })
     }
 
-    fn commit_bets(&mut self) -> Result<Result<(), Refusal>, LedgerError> {
-        if self.group.rows.is_empty() {
-            return Ok(Ok(()));
+    fn commit_bets(&mut self) -> Result<GroupOutcome, LedgerError> {
+        let rows = &mut self.group.rows;
+        if rows.is_empty() {
+            return Ok(GroupOutcome::Stored);
         }
-        let range = self.group.deceptive.then(|| self.log.range_of(self.group.rows.len()));
-        let noted = if range.is_some() { undone(self.write_state(range))? } else { Ok(()) };
-        let mut sync = Duration::ZERO;
-        let stored = match noted {
-            Ok(()) => undone(self.log.append(&self.group.rows).map(|time| sync = time))?,
-            Err(refusal) => Err(refusal),
+        let outcome = match self.disk.store_rows(rows, self.length) {
+            Ok(sync) => {
+                self.length += rows.len() as u64;
+                self.statistics.count_group(self.contest.commit(), sync);
+                GroupOutcome::Stored
+            }
+            Err(error) => {
+                let refusal = refusal_of(error)?;
+                self.contest.rollback();
+                GroupOutcome::Refused(refusal)
+            }
         };
-        self.group.deceptive = false;
-        self.clear_note()?;
-        self.group.rows.clear();
-        self.group.rows.shrink_to(2 * GROUP_LIMIT);
-        if stored.is_ok() {
-            self.contest.keep_bets();
-            self.statistics.count_group(self.contest.bets() - self.kept, sync);
-            self.kept = self.contest.bets();
-        } else {
-            self.contest.take_back_bets();
-        }
-        Ok(stored)
+        rows.clear();
+        rows.shrink_to(2 * GROUP_LIMIT);
+        Ok(outcome)
     }
 
-    /// Writes the state as it was before the group, and with it where the group is going to stand, if that has to be
-    /// known: see [`State::writing`].
-    fn write_state(&mut self, writing: Option<ByteRange>) -> Result<(), WriteError> {
-        let ends = &self.group.ends;
-        let ended = self.contest.ended_agencies().filter(|agency| !ends.contains(agency)).collect();
-        let state = State { ended, draw: self.contest.draw().cloned(), writing };
-        state.replace(self.log.disk())?;
-        self.writing = writing;
-        Ok(())
-    }
-
-    /// Takes the note back: the group is whole, or gone. Where that can't be written, the next state has it.
-    fn clear_note(&mut self) -> Result<(), LedgerError> {
-        if self.writing.is_some() {
-            // A refusal here refuses nothing: the group is what it is.
-            undone(self.write_state(None))?.unwrap_or_default();
-        }
-        Ok(())
-    }
-
-    fn commit_state(&mut self, due: bool) -> Result<Result<(), Refusal>, LedgerError> {
-        let draw = if due {
-            Some(Draw {
-                at: Local::now().to_rfc3339_opts(SecondsFormat::Secs, false),
-                agencies: self.contest.agencies(),
-                winning_number: self.contest.winning_number(),
-            })
-        } else {
-            self.contest.draw().cloned()
-        };
-        let state =
-            State { ended: self.contest.ended_agencies().collect(), draw: draw.clone(), writing: None };
-        let stored = undone(state.replace(self.log.disk()))?;
+    fn commit_state(&mut self, due: bool) -> Result<GroupOutcome, LedgerError> {
+        let draw = if due { Some(self.new_draw()) } else { self.contest.draw().cloned() };
+        let state = State { ended: self.contest.ended_agencies().collect(), draw };
         let ends = std::mem::take(&mut self.group.ends);
-        if stored.is_ok() {
-            self.writing = None;
-            self.contest.set_draw(draw);
-        } else {
-            for agency in ends {
-                self.contest.take_back_end(agency);
+        let bytes = state.encode().map_err(LedgerError)?;
+        match self.disk.store_state(&bytes) {
+            Ok(()) => {
+                self.contest.set_draw(state.draw);
+                Ok(GroupOutcome::Stored)
+            }
+            Err(error) => {
+                let refusal = refusal_of(error)?;
+                for agency in ends {
+                    self.contest.undo_end(agency);
+                }
+                Ok(GroupOutcome::Refused(refusal))
             }
         }
-        Ok(stored)
     }
 
-    /// What an answer of a group that was committed says, and its bulk bytes, which go to `bulk`.
-    pub fn reply(&mut self, answer: Answer, committed: &Committed, bulk: &mut Vec<u8>) -> Reply {
+    fn new_draw(&self) -> Draw {
+        Draw {
+            at: Local::now().to_rfc3339_opts(SecondsFormat::Secs, false),
+            agencies: self.contest.agencies(),
+            winning_number: self.contest.winning_number(),
+        }
+    }
+
+    /// The reply to a request of a committed group; its bulk bytes replace those in `bulk`. None if it has to wait for
+    /// the draw.
+    pub fn reply(&mut self, answer: &Answer, committed: &Committed, bulk: &mut Vec<u8>) -> Option<Reply> {
         bulk.clear();
-        let reply = answer.look_up(&self.contest, &self.statistics, committed, bulk);
-        let reply = reply.unwrap_or_else(Reply::Refused);
-        self.statistics.count_reply(&reply);
+        let reply = self
+            .resolve(answer.subject, committed, bulk)
+            .unwrap_or_else(|refusal| Some(Reply::Refused(refusal)));
+        if let Some(reply) = &reply {
+            self.statistics.count_reply(reply);
+        }
         reply
+    }
+
+    fn resolve(
+        &self,
+        subject: Subject,
+        committed: &Committed,
+        bulk: &mut Vec<u8>,
+    ) -> Result<Option<Reply>, Refusal> {
+        let contest = &self.contest;
+        let reply = match subject {
+            Subject::Opened(agency) => {
+                Reply::Opened { stored: contest.stored(agency)?, state: contest.state_of(agency)? }
+            }
+            Subject::Stored => match committed.bets {
+                GroupOutcome::Stored => Reply::Stored,
+                GroupOutcome::Refused(refusal) => return Err(refusal),
+            },
+            Subject::SessionStored(agency, upto) => match (committed.bets, contest.stored(agency)?) {
+                // Bets that were stored before are stored, whatever became of the group.
+                (GroupOutcome::Refused(refusal), stored) if stored < upto => return Err(refusal),
+                (_, stored) => Reply::SessionStored { stored },
+            },
+            Subject::Ended(agency) => match committed.ends {
+                GroupOutcome::Refused(refusal) if !contest.has_ended(agency) => return Err(refusal),
+                _ => Reply::Ended,
+            },
+            Subject::Winners(agency, offset) => {
+                contest.winners(agency)?.map_or(Reply::NotDrawn, |winners| result_page(winners, offset, bulk))
+            }
+            Subject::AwaitedWinners(agency) => {
+                return Ok(contest.winners(agency)?.map(|winners| result_page(winners, 0, bulk)));
+            }
+            Subject::Status(counts_from) => self.status_page(counts_from, bulk),
+            Subject::Statistics => {
+                bulk.resize(PAGE, 0);
+                let length = encode(&self.statistics, bulk).unwrap_or(0);
+                bulk.truncate(length);
+                Reply::Statistics
+            }
+            Subject::Refused(refusal) => return Err(refusal),
+        };
+        Ok(Some(reply))
+    }
+
+    fn status_page(&self, counts_from: u16, bulk: &mut Vec<u8>) -> Reply {
+        for count in self.contest.counts(counts_from) {
+            let mut bytes = [0; 16];
+            let length = encode(&count, &mut bytes).unwrap_or(0);
+            // The draw is in the head, and needs some room of the page too.
+            if bulk.len() + length > PAGE - 64 {
+                break;
+            }
+            bulk.extend_from_slice(bytes.get(..length).unwrap_or_default());
+        }
+        Reply::StatusPage {
+            agencies: self.contest.agencies(),
+            ended: self.contest.ended(),
+            bets: self.contest.bets(),
+            draw: self.contest.draw().cloned(),
+        }
     }
 }
 
-/// Splits failures: one that was undone refuses what it was for, any other ends the service.
-fn undone(outcome: Result<(), WriteError>) -> Result<Result<(), Refusal>, LedgerError> {
-    match outcome {
-        Ok(()) => Ok(Ok(())),
-        Err(WriteError::NotDone(error)) => {
-            Ok(Err(Refusal::Disk { errno: error.raw_os_error().unwrap_or(0) }))
-        }
-        Err(WriteError::Unknown(error)) => Err(LedgerError(error)),
+fn result_page(winners: &[u8], offset: u64, bulk: &mut Vec<u8>) -> Reply {
+    let rest = usize::try_from(offset).ok().and_then(|offset| winners.get(offset..)).unwrap_or_default();
+    bulk.extend_from_slice(rest.get(..PAGE).unwrap_or(rest));
+    Reply::ResultPage { total: winners.len() as u64 }
+}
+
+/// The refusal that follows from an error, unless the error ends the service.
+fn refusal_of(error: StoreError) -> Result<Refusal, LedgerError> {
+    match error {
+        StoreError::NotStored(error) => Ok(Refusal::Disk { errno: error.raw_os_error().unwrap_or(0) }),
+        StoreError::Unknown(error) => Err(LedgerError(error)),
     }
 }
 
@@ -303,9 +354,13 @@ mod tests {
     use super::super::simulated_disk::SimulatedDisk;
     use super::*;
 
-    fn ask(ledger: &mut Ledger<SimulatedDisk>, request: &Request) -> Committed {
+    /// Commits one request of a new client; returns its answer, and what it says.
+    fn ask(ledger: &mut Ledger<SimulatedDisk>, request: &Request) -> (Answer, Committed, Option<Reply>) {
         ledger.take(ClientToken::random(), &mut Role::New, 1, request, &[]);
-        ledger.commit().unwrap()
+        let mut committed = ledger.commit().unwrap();
+        let answer = committed.answers.pop().unwrap();
+        let reply = ledger.reply(&answer, &committed, &mut Vec::new());
+        (answer, committed, reply)
     }
 
     #[test]
@@ -313,19 +368,17 @@ mod tests {
         let [own, other] = [1_u16, 2].map(|number| AgencyId::new(number).unwrap());
         let rules = Rules { clients_amount: 1, winner_number: 1 };
         let (mut ledger, _) = Ledger::open(SimulatedDisk::empty(), rules).unwrap();
-        let mut bulk = Vec::new();
 
-        let early = ask(&mut ledger, &Request::AwaitResult { agency: own });
-        assert_eq!((early.answers.len(), early.awaiting.len()), (0, 1));
-        let refused = ask(&mut ledger, &Request::AwaitResult { agency: other });
-        let reply = ledger.reply(refused.answers[0].2, &refused, &mut bulk);
-        assert_eq!(reply, Reply::Refused(Refusal::NoSuchAgency { agencies: 1 }));
+        let (early, _, reply) = ask(&mut ledger, &Request::AwaitResult { agency: own });
+        assert_eq!(reply, None);
+        let (_, _, reply) = ask(&mut ledger, &Request::AwaitResult { agency: other });
+        assert_eq!(reply, Some(Reply::Refused(Refusal::NoSuchAgency { agencies: 1 })));
 
-        let drawn = ask(&mut ledger, &Request::EndAgency { agency: own });
-        assert!(drawn.drawn);
-        assert_eq!(ledger.reply(early.awaiting[0].2, &drawn, &mut bulk), Reply::ResultPage { total: 0 });
-        let late = ask(&mut ledger, &Request::AwaitResult { agency: own });
-        assert_eq!((late.answers.len(), late.awaiting.len()), (1, 0));
-        assert_eq!(ledger.reply(late.answers[0].2, &late, &mut bulk), Reply::ResultPage { total: 0 });
+        let (_, committed, reply) = ask(&mut ledger, &Request::EndAgency { agency: own });
+        assert!(committed.drawn && reply == Some(Reply::Ended));
+        let result = Some(Reply::ResultPage { total: 0 });
+        assert_eq!(ledger.reply(&early, &committed, &mut Vec::new()), result);
+        let (_, _, reply) = ask(&mut ledger, &Request::AwaitResult { agency: own });
+        assert_eq!(reply, result);
     }
 }

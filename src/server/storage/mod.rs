@@ -3,30 +3,33 @@
 //! It takes what the request queue holds, decides each request, puts the whole group on disk with one write and one
 //! sync, and only then answers, through each client's pipe. When all agencies have ended it makes the draw.
 //!
-//! It takes its requests from processes that may have been taken over, so it trusts none of them: a head is read within
-//! bounds, the rows are checked as if nobody had, and a token says for whom it speaks. Yet it is not confined as the
-//! handlers are. It never reads a byte that a client sent as the client sent it, has no client's socket, and its parsers
-//! are code without `unsafe`, which a fuzzer runs. It has to open the bets by their path, to replace the state file
-//! (create, rename, sync of the folder), to cut the bets at a size, and to take descriptors from the acceptor as long as
-//! it lives: a filter that lets all this through would keep little away from one who can already write what the
-//! contest is.
+//! | file | what |
+//! |---|---|
+//! | this one | the process: what it waits for, and in which order it acts |
+//! | `clients` | who may ask, and the parts of requests that have arrived |
+//! | [`ledger`] | decides the requests of a group, commits them, answers |
+//! | `contest`, `batch` | the contest in memory; what the rows of one request mean for it |
+//! | `disk`, `state_file`, `row_reader` | the files |
+//! | `recovery` | the contest, read from the files at the start |
 //!
-//! It never waits for a handler or a client: what it writes to a pipe finds room or ends that client, and the shared
-//! mutex it only tries. Signals it leaves to the acceptor, which tells it when to stop.
+//! Its requests come from processes that may have been taken over, so it trusts none of them: a head is decoded within
+//! bounds, rows are checked again, and a token says for which client a request speaks. It is not confined as handlers
+//! are: it has no client's socket, and it needs the calls that a filter would have to refuse (open the bets by their path,
+//! rename the state file, receive descriptors).
+//!
+//! It never waits for a handler or a client. What does not fit into a pipe ends that client's replies, and the shared mutex
+//! is only tried. Signals are left to the acceptor, which says when to stop.
 
-pub mod answer;
-pub mod batch;
-pub mod bet_log;
-pub mod clients;
-pub mod contest;
-pub mod contradictions;
-pub mod disk;
-pub mod ledger;
-pub mod recovery;
-pub mod row_reader;
+mod batch;
+mod clients;
+mod contest;
+pub(crate) mod disk;
+mod ledger;
+pub(crate) mod recovery;
+pub(crate) mod row_reader;
 #[cfg(test)]
 mod simulated_disk;
-pub mod state_file;
+pub(crate) mod state_file;
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -38,10 +41,14 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+pub use self::disk::Disk;
+pub use self::ledger::{Ledger, Role};
+pub use self::recovery::Rules;
+
 use self::clients::Clients;
 use self::disk::FileDisk;
-use self::ledger::{Committed, Ledger};
-use self::recovery::{RecoveryError, Rules};
+use self::ledger::{Answer, Committed, GroupOutcome};
+use self::recovery::RecoveryError;
 use crate::ipc::client::{ClientSerial, ClientToken};
 use crate::ipc::control::{FromAcceptor, FromStorage, StorageEnd};
 use crate::ipc::finished_agencies::FinishedAgencies;
@@ -51,32 +58,29 @@ use crate::logging::{Field, Level, Outcome, event, info};
 use crate::system::fd_passing::Sent;
 use crate::system::mqueue::QueueReceiver;
 
-/// Exit status: it was told to stop, and all it had received is stored and answered.
-pub const STOPPED: i32 = 0;
-/// Exit status: it ended of its own accord and has logged why; starting it again would not help.
-pub const GAVE_UP: i32 = 3;
+/// Exit status: it was told to stop, and everything it had received is stored and answered.
+pub(crate) const STOPPED: i32 = 0;
+/// Exit status: it ended by itself and has logged why; starting it again would not help.
+pub(crate) const GAVE_UP: i32 = 3;
 
-/// What the service runs with.
 #[derive(Debug, Clone)]
-pub struct StorageConfig {
+pub(crate) struct StorageConfig {
     /// The file of all bets.
-    pub path: PathBuf,
-    /// The contest's.
-    pub rules: Rules,
+    pub(crate) path: PathBuf,
+    pub(crate) rules: Rules,
     /// The longest payload that a client may send, in bytes.
-    pub max_payload: u32,
+    pub(crate) max_payload: u32,
 }
 
-/// The process, from its first to its last act. Returns its exit status.
-#[must_use]
-pub fn run(
+/// The whole process. Returns its exit status.
+pub(crate) fn run(
     config: &StorageConfig,
     queue: &QueueReceiver,
     control: &StorageEnd,
     finished: &FinishedAgencies,
 ) -> i32 {
     let Some(ledger) = open_ledger(config) else { return GAVE_UP };
-    // A row is longer than its record by the doubled quotes, and by one byte for its end.
+    // A row is at most three times as long as its record: a text of one quote becomes four.
     let longest_request = (config.max_payload as usize).saturating_mul(3);
     let service = Service {
         ledger,
@@ -123,15 +127,13 @@ fn open_ledger(config: &StorageConfig) -> Option<Ledger<FileDisk>> {
 fn log_refusal(config: &StorageConfig, error: &RecoveryError) {
     let path = config.path.display();
     let state_path = format!("{path}.state");
-    let (file, line): (&dyn Display, Option<&dyn Display>) = match error {
-        RecoveryError::Row { line, .. } | RecoveryError::TornAfterDraw { line } => (&path, Some(line)),
-        RecoveryError::State(_) | RecoveryError::Contradiction(_) => (&state_path, None),
-        RecoveryError::Io(_) | RecoveryError::LeftOut { .. } | RecoveryError::NoPart { .. } => (&path, None),
-    };
-    let fields: Vec<Field<'_>> = [("file", Some(file)), ("line", line), ("error", Some(error))]
-        .into_iter()
-        .filter_map(|(key, value)| Some((key, value?)))
-        .collect();
+    let in_state = matches!(error, RecoveryError::State(_) | RecoveryError::Contradiction(_));
+    let file: &dyn Display = if in_state { &state_path } else { &path };
+    let mut fields: Vec<Field<'_>> = vec![("file", file)];
+    if let RecoveryError::Row { line, .. } | RecoveryError::TornAfterDraw { line } = error {
+        fields.push(("line", line));
+    }
+    fields.push(("error", error));
     event(Level::Critical, "recovery", Outcome::Fail, &fields);
 }
 
@@ -139,21 +141,16 @@ fn log_recovery(config: &StorageConfig, ledger: &Ledger<FileDisk>, cut: u64) {
     let contest = ledger.contest();
     let path = config.path.display();
     if cut > 0 {
-        let fields: [Field<'_>; 2] = [("file", &path), ("bytes", &cut)];
-        event(Level::Warning, "torn_row_cut", Outcome::Success, &fields);
+        event(Level::Warning, "torn_row_cut", Outcome::Success, &[("file", &path), ("bytes", &cut)]);
     }
-    let drawn = Rules { clients_amount: contest.agencies(), winner_number: contest.winning_number() };
-    if drawn != config.rules {
-        let rule = "the draw has been made; its agencies and number hold, not those of the configuration";
+    let (agencies, number) = (contest.agencies(), contest.winning_number());
+    if (Rules { clients_amount: agencies, winner_number: number }) != config.rules {
+        let reason = "the draw has been made; its agencies and number hold, not those of the configuration";
         event(
             Level::Warning,
             "configuration_ignored",
             Outcome::Success,
-            &[
-                ("clients_amount", &drawn.clients_amount),
-                ("lottery_winner_number", &drawn.winner_number),
-                ("reason", &rule),
-            ],
+            &[("clients_amount", &agencies), ("lottery_winner_number", &number), ("reason", &reason)],
         );
     }
     info(
@@ -162,7 +159,7 @@ fn log_recovery(config: &StorageConfig, ledger: &Ledger<FileDisk>, cut: u64) {
         &[
             ("file", &path),
             ("bets", &contest.bets()),
-            ("agencies", &contest.agencies()),
+            ("agencies", &agencies),
             ("ended", &contest.ended()),
             ("drawn", &contest.draw().is_some()),
         ],
@@ -178,18 +175,18 @@ struct Service<'a> {
     /// Whether the shared array lacks an END that is on disk.
     stale: bool,
     stopping: bool,
-    /// Clients whose handlers have ended, until what these had sent is taken.
+    /// Clients whose handlers have ended, but whose last requests may be in the queue.
     gone: Vec<ClientToken>,
-    /// What the acceptor calls the clients whose handlers live.
+    /// The acceptor's names for the clients.
     serials: HashMap<ClientSerial, ClientToken>,
     bulk: Vec<u8>,
 }
 
-/// How soon the service says again that it is ready, where the system had no room for it.
+/// How soon the service says again that it is ready, if the socket had no room for it.
 const RETRY_READY: Duration = Duration::from_millis(5);
-/// How soon the shared mutex is tried again, in milliseconds.
+/// The time until the shared mutex is tried again, in milliseconds.
 const RETRY_MUTEX: u16 = 5;
-/// How soon a draw is tried again that could not be written, in milliseconds.
+/// The time until a draw that could not be stored is tried again, in milliseconds.
 const RETRY_DRAW: u16 = 500;
 
 impl Service<'_> {
@@ -198,7 +195,7 @@ impl Service<'_> {
         let readable = EpollEvent::new(EpollFlags::EPOLLIN, 0);
         epoll.add(&self.requests, readable)?;
         epoll.add(self.control, readable)?;
-        // The last agency may have been the last because CLIENTS_AMOUNT is less than it was.
+        // The draw is due if all agencies have ended already: CLIENTS_AMOUNT may be lower than before.
         self.commit()?;
         self.announce()?;
         while !self.stopping {
@@ -208,10 +205,10 @@ impl Service<'_> {
             }
             self.listen_to_acceptor()?;
             self.take_group()?;
-            self.forget_the_gone()?;
+            self.reap_clients()?;
             self.commit()?;
         }
-        // The acceptor said so when no handler was left to send more, or none that could be waited for.
+        // The acceptor asks for the stop when no handler is left, or none that it would wait for.
         while self.requests.waiting()? > 0 {
             self.take_group()?;
             self.commit()?;
@@ -229,7 +226,6 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// How long to wait where nothing comes, as something is left to be done.
     fn timeout(&self) -> EpollTimeout {
         if self.stale {
             EpollTimeout::from(RETRY_MUTEX)
@@ -245,7 +241,7 @@ impl Service<'_> {
             match message {
                 FromAcceptor::ClientCame(client, token, Some(pipe)) => {
                     self.serials.insert(client, token);
-                    self.clients.came(token, pipe);
+                    self.clients.add(token, pipe);
                 }
                 FromAcceptor::ClientCame(_, _, None) => {
                     let error = "out of descriptors: raise the limit (ulimit -n), or lower MAX_CLIENTS";
@@ -272,16 +268,16 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Forgets the clients whose handlers have ended, after taking what these had sent: it is in the queue by now.
-    fn forget_the_gone(&mut self) -> io::Result<()> {
+    /// Removes the clients whose handlers have ended, after taking what they had sent: it is in the queue by now.
+    fn reap_clients(&mut self) -> io::Result<()> {
         while !self.gone.is_empty() {
-            // Taking messages may bring word of more that are gone; what these had sent is counted in the next round.
+            // Taking messages may add more clients to `gone`; they get a round of their own.
             let gone = std::mem::take(&mut self.gone);
             for _ in 0..self.requests.waiting()? {
                 self.take_message()?;
             }
             for token in gone {
-                self.clients.drop_client(token);
+                self.clients.remove(token);
             }
         }
         Ok(())
@@ -293,7 +289,7 @@ impl Service<'_> {
             take_part(&mut self.clients, &mut self.ledger, head, bytes);
             return Ok(true);
         }
-        // Queue and socket have no common order: the acceptor's word about this client may still be in the socket.
+        // Queue and socket have no common order: the message that this client came may still be in the socket.
         let bytes = bytes.to_vec();
         self.listen_to_acceptor()?;
         take_part(&mut self.clients, &mut self.ledger, head, &bytes);
@@ -307,43 +303,39 @@ impl Service<'_> {
         if committed.ended || self.stale {
             self.stale = !self.finished.publish(self.ledger.contest().ended_agencies());
         }
-        for (client, id, answer) in std::mem::take(&mut committed.awaiting) {
-            self.clients.await_draw(client, id, answer);
-        }
-        let answers = std::mem::take(&mut committed.answers);
-        for &(client, id, answer) in &answers {
-            let reply = self.ledger.reply(answer, &committed, &mut self.bulk);
-            self.clients.reply(client, &ReplyHead { id, reply }, &self.bulk);
-        }
-        for (client, ..) in &answers {
-            self.clients.flush(*client);
-        }
+        let mut answers = std::mem::take(&mut committed.answers);
         if self.ledger.contest().draw().is_some() {
-            self.answer_awaiting(&committed);
+            answers.extend(self.clients.take_awaiting());
+        }
+        let clients: Vec<ClientToken> = answers.iter().map(|answer| answer.client).collect();
+        for answer in answers {
+            self.answer(answer, &committed);
+        }
+        for client in clients {
+            self.clients.flush(client);
         }
         Ok(())
     }
 
-    fn answer_awaiting(&mut self, committed: &Committed) {
-        for (client, id, answer) in self.clients.take_awaiting() {
-            let reply = self.ledger.reply(answer, committed, &mut self.bulk);
-            self.clients.reply(client, &ReplyHead { id, reply }, &self.bulk);
-            self.clients.flush(client);
+    fn answer(&mut self, answer: Answer, committed: &Committed) {
+        match self.ledger.reply(&answer, committed, &mut self.bulk) {
+            Some(reply) => self.clients.reply(answer.client, &ReplyHead { id: answer.id, reply }, &self.bulk),
+            None => self.clients.await_draw(answer),
         }
     }
 }
 
-/// Takes a part; hands the request, if it is whole with it, to the ledger.
+/// Takes a part of a request, and decides the request if it is the last part.
 fn take_part(clients: &mut Clients, ledger: &mut Ledger<FileDisk>, head: PartHead, bytes: &[u8]) {
     let client = head.client;
     clients.take_part(head, bytes, |role, id, request, rows| ledger.take(client, role, id, request, rows));
 }
 
 fn log_commit(committed: &Committed, contest: &contest::Contest) {
-    for (outcome, what) in [(committed.bets, "storage_write"), (committed.ends, "state_write")] {
-        if let Err(error) = outcome {
+    for (outcome, action) in [(committed.bets, "storage_write"), (committed.ends, "state_write")] {
+        if let GroupOutcome::Refused(error) = outcome {
             let refused = committed.answers.len();
-            event(Level::Error, what, Outcome::Fail, &[("error", &error), ("requests", &refused)]);
+            event(Level::Error, action, Outcome::Fail, &[("error", &error), ("requests", &refused)]);
         }
     }
     if committed.drawn {

@@ -1,24 +1,21 @@
 //! Recovery: what the files say about the contest, found in one pass over the bets at each start.
 //!
-//! A last row that was torn, by a kill or a loss of power in the middle of a write, is cut off: it was never
-//! acknowledged. A row that is damaged in the middle is refused, and the file left as it is: what stands after it was
-//! acknowledged, and must not be lost. So is a last row that is not whole once the draw has been made: nothing is written
-//! from then on, so it was whole, and acknowledged.
+//! A torn last row, left by a kill or a loss of power during a write, was never acknowledged: it is cut off. A damaged
+//! row is refused, and the files are left as they are: what follows it was acknowledged. After the draw nothing is
+//! written, so a last row that is not whole was acknowledged, and is refused too.
 
 use std::io;
 
-use memchr::memchr_iter;
 use thiserror::Error;
 
 use super::contest::Contest;
-use super::contradictions::contradictions;
 use super::disk::Disk;
-use super::row_reader::RowReader;
-use super::state_file::{ByteRange, State, StateError};
+use super::row_reader::{Line, RowReader};
+use super::state_file::{State, StateError};
 use crate::lottery::AgencyId;
-use crate::lottery::row::{RowError, holds_whole_line};
+use crate::lottery::row::RowError;
 
-/// What the configuration says about the contest. After the draw, the state file's word counts instead.
+/// What the configuration says about the contest. After the draw, the state file overrides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// How many agencies take part.
@@ -27,154 +24,86 @@ pub struct Rules {
     pub winner_number: u32,
 }
 
-/// What was found.
 #[derive(Debug)]
-pub struct Recovered {
-    /// The contest as it stands.
-    pub contest: Contest,
-    /// The length of the bets file, which ends with a whole row.
-    pub length: u64,
+pub(super) struct Recovered {
+    pub(super) contest: Contest,
+    /// The length of the bets file, in bytes.
+    pub(super) length: u64,
     /// How many bytes of a torn row were cut off.
-    pub cut: u64,
-    /// The note that the state file still has.
-    pub writing: Option<ByteRange>,
+    pub(super) cut: u64,
 }
 
-/// Why the files can't be taken up.
+/// Why a server can't start with these files.
 #[derive(Debug, Error)]
 pub enum RecoveryError {
-    /// The system says no.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A row is damaged.
-    #[error("{error}; mend that line or take it out, nothing was changed")]
-    Row {
-        /// The line it begins in, from 1.
-        line: u64,
-        /// What is wrong with it.
-        error: RowError,
-    },
-    /// The last row is not whole, but nothing can have been writing it.
+    #[error("{error}; nothing was changed; restore the file from a backup, or correct that line")]
+    Row { line: u64, error: RowError },
     #[error(
         "the row is not whole, but the draw has been made, so it was stored: restore it, nothing was changed"
     )]
-    TornAfterDraw {
-        /// The line it begins in, from 1.
-        line: u64,
-    },
-    /// The state file can't be read.
+    TornAfterDraw { line: u64 },
     #[error("the state file can't be used: {0}")]
     State(#[from] StateError),
-    /// The state file says what can't be.
     #[error("the state file can't be used: {0}; restore both files from one backup, nothing was changed")]
     Contradiction(String),
-    /// An agency has what it can't have after a draw in which it had no part.
+    /// An agency that had no part in the draw has bets or an END.
     #[error(
         "the draw was made of the agencies 1 to {agencies}, but agency {agency} has {what}; restore both files"
     )]
-    NoPart {
-        /// How many agencies the draw was made of.
-        agencies: u16,
-        /// The agency that had no part.
-        agency: AgencyId,
-        /// What it has: bets, or an END.
-        what: &'static str,
-    },
-    /// The configuration would leave out an agency that takes part.
+    NoPart { agencies: u16, agency: AgencyId, what: &'static str },
+    /// An agency that the configuration leaves out has bets or an END.
     #[error(
         "CLIENTS_AMOUNT is {clients_amount}, but agency {agency} has {what}; allowed is {agency} or more"
     )]
-    LeftOut {
-        /// What the configuration says.
-        clients_amount: u16,
-        /// The agency that would be left out.
-        agency: AgencyId,
-        /// What it has: bets, or an END.
-        what: &'static str,
-    },
+    LeftOut { clients_amount: u16, agency: AgencyId, what: &'static str },
 }
 
-/// Takes up the files. When it returns, all that it found is on disk to stay.
-///
-/// # Errors
-/// The files can't be taken up; they are as they were.
-pub fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, RecoveryError> {
+/// Reads the files, and makes durable what it found. After an error the files are unchanged.
+pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, RecoveryError> {
     let state = disk.read_state()?.as_deref().map(State::decode).transpose()?.unwrap_or_default();
     let drawn = state.draw.as_ref();
-    let clients_amount = drawn.map_or(rules.clients_amount, |draw| draw.agencies);
+    let agencies = drawn.map_or(rules.clients_amount, |draw| draw.agencies);
     let winner_number = drawn.map_or(rules.winner_number, |draw| draw.winning_number);
-    let mut contest = Contest::new(clients_amount, winner_number);
-    let (length, cut) = read_rows(disk, &mut contest, state.writing)?;
-    let is_drawn = drawn.is_some();
-    if cut > 0 && is_drawn {
-        return Err(RecoveryError::TornAfterDraw { line: line_at(disk, length)? });
-    }
-    let left_out = |what| {
-        move |agency| {
-            if is_drawn {
-                RecoveryError::NoPart { agencies: clients_amount, agency, what }
-            } else {
-                RecoveryError::LeftOut { clients_amount, agency, what }
-            }
-        }
-    };
-    contest.settle_agencies(clients_amount).map_err(left_out("bets"))?;
-    for agency in state.ended.iter().copied() {
-        contest.end(agency).map_err(|_| left_out("sent END")(agency))?;
-    }
-    if let Some(found) = contradictions(&state, clients_amount, length + cut).into_iter().next() {
-        return Err(RecoveryError::Contradiction(found));
-    }
+    let mut contest = Contest::new(agencies, winner_number);
+    let (length, torn) = read_rows(disk, &mut contest, drawn.is_some())?;
+    check_agencies(&mut contest, &state, agencies)?;
     contest.set_draw(state.draw);
-    if cut > 0 {
+    if torn > 0 {
         disk.cut(length)?;
     }
-    // A process that was killed may have written what no sync has reached.
+    // A process that was killed may have written rows and a state without syncing them.
     disk.sync()?;
     disk.sync_folder()?;
-    Ok(Recovered { contest, length, cut, writing: state.writing })
+    Ok(Recovered { contest, length, cut: torn })
 }
 
-/// Reads all rows; returns how many bytes are whole rows, and how many more there are.
-fn read_rows(
-    disk: &impl Disk,
-    contest: &mut Contest,
-    writing: Option<ByteRange>,
-) -> Result<(u64, u64), RecoveryError> {
-    let mut reader = RowReader::new(usize::MAX, |buffer: &mut [u8], at| disk.read_at(buffer, at));
+/// Reads all rows; returns how many bytes are whole rows, and how many bytes of a torn row follow.
+fn read_rows(disk: &impl Disk, contest: &mut Contest, is_drawn: bool) -> Result<(u64, u64), RecoveryError> {
+    let mut reader = RowReader::new(|buffer: &mut [u8], at| disk.read_at(buffer, at));
     loop {
-        match reader.next_row(|row, _| contest.recover_row(row.agency, row.number, &row.document))? {
-            Ok(()) => {}
-            Err(RowError::Unfinished) => break,
-            Err(RowError::UnfinishedQuotes) if is_torn(reader.waiting(), reader.offset(), writing) => break,
-            Err(error) => return Err(RecoveryError::Row { line: line_at(disk, reader.offset())?, error }),
+        match reader.next_line()? {
+            Line::Row(row) => contest.recover_row(row.agency, row.number, row.document.as_bytes()),
+            Line::Damaged(error) => return Err(RecoveryError::Row { line: reader.line(), error }),
+            Line::End { torn: 1.. } if is_drawn => {
+                return Err(RecoveryError::TornAfterDraw { line: reader.line() + 1 });
+            }
+            Line::End { torn } => return Ok((reader.offset(), torn)),
         }
     }
-    Ok((reader.offset(), reader.waiting().len() as u64))
 }
 
-/// Whether a last row that ends within quotes was torn. Where whole rows stand on the lines after its first it may be a
-/// stray quote before rows that were acknowledged, and to cut those off would lose them: then only the state file's word
-/// that such a row was being written there makes it a torn one.
-#[must_use]
-pub fn is_torn(row: &[u8], offset: u64, writing: Option<ByteRange>) -> bool {
-    let end = offset + row.len() as u64;
-    let was_writing = writing.is_some_and(|range| range.from <= offset && end <= range.to);
-    was_writing || !holds_whole_line(row)
-}
-
-/// The line that the byte at `offset` stands in, from 1.
-fn line_at(disk: &impl Disk, offset: u64) -> io::Result<u64> {
-    let mut buffer = [0; 8 * 1024];
-    let (mut line, mut at) = (1, 0);
-    while at < offset {
-        let want = usize::try_from(offset - at).unwrap_or(usize::MAX).min(buffer.len());
-        let count = disk.read_at(buffer.get_mut(..want).unwrap_or_default(), at)?;
-        if count == 0 {
-            break;
-        }
-        line += memchr_iter(b'\n', buffer.get(..count).unwrap_or_default()).count() as u64;
-        at += count as u64;
+/// Adds the ENDs, unless an agency with bets or an END takes no part, or the state file contradicts itself.
+fn check_agencies(contest: &mut Contest, state: &State, agencies: u16) -> Result<(), RecoveryError> {
+    let takes_no_part = |agency, what| match state.draw {
+        Some(_) => RecoveryError::NoPart { agencies, agency, what },
+        None => RecoveryError::LeftOut { clients_amount: agencies, agency, what },
+    };
+    contest.settle_agencies(agencies).map_err(|agency| takes_no_part(agency, "bets"))?;
+    for &agency in &state.ended {
+        contest.end(agency).map_err(|_| takes_no_part(agency, "sent END"))?;
     }
-    Ok(line)
+    let contradiction = state.contradictions(agencies).into_iter().next();
+    contradiction.map_or(Ok(()), |contradiction| Err(RecoveryError::Contradiction(contradiction)))
 }

@@ -1,53 +1,39 @@
-//! The state file, `<bets.csv>.state`: what the bets alone don't tell, as JSON that a person can read.
+//! The state file, `<bets.csv>.state`: what the bets alone do not tell, as JSON that a person can read.
 //!
 //! ```json
 //! {"version":1,"ended":[1,2,5],"draw":null}
 //! {"version":1,"ended":[1,2],"draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7574}}
 //! ```
 //!
-//! | key | there | holds |
-//! |---|---|---|
-//! | `version` | always | 1 |
-//! | `ended` | always | the agencies whose END is stored, each once |
-//! | `draw` | always | `null`, or a [`Draw`]: when (RFC 3339), of how many agencies, which number |
-//! | `writing` | if set | a [`ByteRange`] of the bets file |
+//! | key | holds |
+//! |---|---|
+//! | `version` | 1 |
+//! | `ended` | the agencies whose END is stored, each once |
+//! | `draw` | `null`, or a [`Draw`]: when (RFC 3339), of how many agencies, which number |
 //!
-//! It is replaced as a whole, never changed: written beside, synced, renamed, and the folder synced.
+//! It is always replaced as a whole: see [`Disk::store_state`](super::disk::Disk::store_state).
+
+use std::collections::HashSet;
+use std::io;
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::bet_log::WriteError;
-use super::disk::Disk;
+use crate::lottery::agency_id::list;
 use crate::lottery::{AgencyId, Draw};
 
 const VERSION: u32 = 1;
-/// The longest time that the server writes, and some to spare, in bytes.
+/// Longer than any time that the server writes, in bytes.
 const MAX_TIME: usize = 40;
 
-/// Bytes of the bets file: those from `from` on, up to `to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ByteRange {
-    /// The first one.
-    pub from: u64,
-    /// The one after the last.
-    pub to: u64,
-}
-
-/// What the file holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct State {
-    /// The agencies that have ended.
-    pub ended: Vec<AgencyId>,
-    /// The draw, if it has been made.
-    pub draw: Option<Draw>,
-    /// The last group whose torn remains could be taken for whole rows. Noted before it is written: of those bytes, and
-    /// of them alone, recovery then knows that they may be cut off.
-    pub writing: Option<ByteRange>,
+pub(crate) struct State {
+    pub(crate) ended: Vec<AgencyId>,
+    pub(crate) draw: Option<Draw>,
 }
 
-/// Each key must be there, and no other: one that was damaged must not be taken for a contest without a draw.
+/// Every key is required and no other is allowed: a damaged file must not be taken for a contest without a draw.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Format {
@@ -55,55 +41,68 @@ struct Format {
     ended: Vec<AgencyId>,
     #[serde(deserialize_with = "Option::deserialize")]
     draw: Option<Draw>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    writing: Option<ByteRange>,
 }
 
-/// The file is not what it should be.
+/// Why a state file can't be used.
 #[derive(Debug, Error)]
 pub enum StateError {
-    /// No JSON, or not with these keys.
+    /// It is not JSON, or lacks a key, or has another one.
     #[error("it is damaged: {0}")]
     Damaged(#[from] serde_json::Error),
-    /// The draw is none.
+    /// Its draw is impossible.
     #[error("its draw must have a time as RFC 3339 has it, and agencies")]
     Draw,
-    /// Of another version.
+    /// Another version of the server wrote it.
     #[error("it has version {0}, but this server reads version {VERSION}")]
     Version(u32),
 }
 
 impl State {
-    /// Reads a state file.
-    ///
-    /// # Errors
-    /// It is damaged or of another version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
-        let Format { version, ended, draw, writing } = serde_json::from_slice(bytes)?;
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StateError> {
+        let Format { version, ended, draw } = serde_json::from_slice(bytes)?;
         if version != VERSION {
             return Err(StateError::Version(version));
         }
         let is_possible = |draw: &Draw| {
             draw.agencies > 0 && draw.at.len() <= MAX_TIME && DateTime::parse_from_rfc3339(&draw.at).is_ok()
         };
-        if !draw.as_ref().is_none_or(is_possible) {
-            return Err(StateError::Draw);
-        }
-        Ok(Self { ended, draw, writing })
+        if draw.as_ref().is_none_or(is_possible) { Ok(Self { ended, draw }) } else { Err(StateError::Draw) }
     }
 
-    /// Puts this state on disk in the place of the one before.
-    ///
-    /// # Errors
-    /// It failed.
-    pub fn replace(self, disk: &mut impl Disk) -> Result<(), WriteError> {
-        let format = Format { version: VERSION, ended: self.ended, draw: self.draw, writing: self.writing };
-        let mut bytes = serde_json::to_vec(&format).map_err(|error| WriteError::NotDone(error.into()))?;
+    pub(super) fn encode(&self) -> io::Result<Vec<u8>> {
+        let Self { ended, draw } = self.clone();
+        let mut bytes = serde_json::to_vec(&Format { version: VERSION, ended, draw })?;
         bytes.push(b'\n');
-        disk.write_next_state(&bytes).map_err(WriteError::NotDone)?;
-        disk.rename_next_state().map_err(WriteError::NotDone)?;
-        // The rename is done, but whether it lasts is not known until the folder is synced.
-        disk.sync_folder().or_else(|_| disk.sync_folder()).map_err(WriteError::Unknown)
+        Ok(bytes)
+    }
+
+    /// Everything in it that can't be true in a contest of agencies 1 to `agencies`.
+    pub(crate) fn contradictions(&self, agencies: u16) -> Vec<String> {
+        let outside = list(self.ended.iter().copied().filter(|agency| agency.get() > agencies));
+        let outside = outside.map(|list| {
+            format!("it has ENDs of agencies that do not take part (1 to {agencies} do): {list}")
+        });
+        let missing = self.draw.as_ref().and_then(|draw| list(self.not_ended(draw.agencies)));
+        let missing = missing.map(|list| format!("it has a draw, but no END of these agencies: {list}"));
+        [outside, self.repeated(), missing].into_iter().flatten().collect()
+    }
+
+    /// Whether exactly the agencies 1 to `agencies` have ended.
+    pub(crate) fn all_ended(&self, agencies: u16) -> bool {
+        self.ended.iter().all(|agency| agency.get() <= agencies) && self.not_ended(agencies).next().is_none()
+    }
+
+    fn repeated(&self) -> Option<String> {
+        let mut ended = self.ended.clone();
+        ended.sort_unstable();
+        let repeated = ended.chunk_by(|one, next| one == next).filter(|same| same.len() > 1);
+        list(repeated.filter_map(|same| same.first().copied()))
+            .map(|list| format!("it has several ENDs of these agencies: {list}"))
+    }
+
+    fn not_ended(&self, agencies: u16) -> impl Iterator<Item = AgencyId> {
+        let ended: HashSet<_> = self.ended.iter().copied().collect();
+        (1..=agencies).filter_map(AgencyId::new).filter(move |agency| !ended.contains(agency))
     }
 }
 
@@ -134,5 +133,33 @@ mod tests {
         ] {
             assert!(matches!(State::decode(bad), Err(StateError::Damaged(_))));
         }
+    }
+
+    fn state(ended: &[u16], drawn: Option<u16>) -> State {
+        let draw = drawn.map(|agencies| Draw { at: String::new(), agencies, winning_number: 7 });
+        let ended = ended.iter().filter_map(|number| AgencyId::new(*number)).collect();
+        State { ended, draw }
+    }
+
+    #[test]
+    fn a_good_state_contradicts_nothing() {
+        assert!(state(&[1, 2], Some(2)).contradictions(2).is_empty());
+        assert!(state(&[2], None).contradictions(2).is_empty());
+    }
+
+    #[test]
+    fn all_have_ended_only_if_these_have_and_no_others() {
+        assert!(state(&[2, 1], None).all_ended(2));
+        assert!(!state(&[1, 3], None).all_ended(2) && !state(&[1, 2, 3], None).all_ended(2));
+    }
+
+    #[test]
+    fn each_contradiction_is_named() {
+        let text = state(&[1, 3], Some(2)).contradictions(2).join("; ");
+        assert!(text.contains("(1 to 2 do): 3") && text.contains("no END of these agencies: 2"), "{text}");
+        let text = state(&[2, 1, 2, 1, 2], None).contradictions(2).join("; ");
+        assert_eq!(text, "it has several ENDs of these agencies: 1, 2");
+        let text = state(&[], Some(9)).contradictions(9).join("; ");
+        assert!(text.contains("agencies: 1, 2, 3, 4, 5 and 4 more"), "{text}");
     }
 }

@@ -70,10 +70,8 @@ pub fn recover_from_all(worlds: Vec<Image>, bounds: &Bounds, truth: &Truth) -> u
         for (at, call) in calls.into_iter().enumerate() {
             for done in 0..=call.steps() {
                 let disk = SimulatedDisk::with_troubles(world.clone(), [(at, Trouble::Stop { done })]);
-                // A note that could not be taken back does not keep it from starting.
                 let started = Service::start(disk.clone(), truth).is_ok();
-                let clears = matches!(call, Call::ClearNote | Call::RenameNextState);
-                assert!(disk.is_stopped() && (!started || clears), "{call:?}");
+                assert!(disk.is_stopped() && !started, "{call:?}");
                 // A stop that left all as it was has no other survivors than the world has, which are there already.
                 let image = disk.image();
                 if image != world {

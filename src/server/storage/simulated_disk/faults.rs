@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::super::recovery::RecoveryError;
 use super::crashes::{Bounds, asks, record, recover_from_all};
-use super::image::{Image, NEXT_STATE_STEPS};
+use super::image::Image;
 use super::service::{Service, words};
 use super::workload::{Truth, View};
 use super::{Call, SimulatedDisk, Trouble};
@@ -55,10 +55,8 @@ fn what_fails_once_is_refused_and_undone_and_the_next_group_is_taken() {
             let disk = SimulatedDisk::with_troubles(Image::default(), [(at, trouble)]);
             let mut service = Service::start(disk.clone(), &truth).unwrap();
             let refused = serve_all(&mut service);
-            // A folder whose sync fails is synced once more; a note that can't be taken back is left to the next state.
-            let clears = call == Call::ClearNote
-                || (call == Call::RenameNextState && calls[at - 1] == Call::ClearNote);
-            let expected = usize::from(call != Call::SyncFolder && !clears);
+            // A folder whose sync fails is synced once more.
+            let expected = usize::from(call != Call::SyncFolder);
             assert_eq!(refused, (expected, None), "call {at}, {call:?}, {trouble:?}");
             service.finish();
             assert!(disk.image().is_settled());
@@ -132,12 +130,6 @@ fn where_nobody_knows_what_is_on_disk_nothing_is_answered() {
 fn a_recovery_that_fails_leaves_all_to_the_next_one() {
     let truth = Truth::new();
     let mut torn = Image::default();
-    // As it would be if all were one group, which has deceptive rows.
-    let note =
-        format!(r#"{{"version":1,"ended":[],"draw":null,"writing":{{"from":0,"to":{}}}}}"#, truth.file.len());
-    torn.state.write_next(note.as_bytes(), NEXT_STATE_STEPS);
-    torn.state.rename();
-    torn.state.sync_folder();
     torn.bets.append(&truth.file[..truth.file.len() / 2]);
     for synced in [false, true] {
         if synced {
@@ -148,17 +140,8 @@ fn a_recovery_that_fails_leaves_all_to_the_next_one() {
         let nothing = View::of(&Image::default(), &truth);
         let bounds = Bounds { least: if synced { found.clone() } else { nothing }, most: found };
         let calls = disk.calls();
-        assert_eq!(calls[..3], [Call::Cut, Call::Sync, Call::SyncFolder]);
-        assert_eq!(calls[3..], [Call::ClearNote, Call::RenameNextState, Call::SyncFolder]);
-        for (at, call) in calls.iter().copied().enumerate().skip(3) {
-            for trouble in ways_to_fail(call) {
-                let disk = SimulatedDisk::with_troubles(torn.clone(), [(at, trouble)]);
-                let mut service = Service::start(disk.clone(), &truth).unwrap();
-                recover_from_all(worlds_after_error(&disk.image()), &bounds, &truth);
-                service.finish();
-            }
-        }
-        for (at, call) in calls.into_iter().enumerate().take(3) {
+        assert_eq!(calls, [Call::Cut, Call::Sync, Call::SyncFolder]);
+        for (at, call) in calls.into_iter().enumerate() {
             for trouble in ways_to_fail(call) {
                 let disk = SimulatedDisk::with_troubles(torn.clone(), [(at, trouble)]);
                 assert!(matches!(Service::start(disk.clone(), &truth), Err(RecoveryError::Io(_))));

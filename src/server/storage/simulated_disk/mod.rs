@@ -33,8 +33,6 @@ enum Call {
     Sync,
     Cut,
     WriteNextState,
-    /// One that only takes back the note of a group that was being written.
-    ClearNote,
     RenameNextState,
     SyncFolder,
 }
@@ -46,7 +44,7 @@ impl Call {
             Self::Append(bytes) => bytes,
             Self::Sync | Self::RenameNextState | Self::SyncFolder => 1,
             Self::Cut => 2,
-            Self::WriteNextState | Self::ClearNote => image::NEXT_STATE_STEPS,
+            Self::WriteNextState => image::NEXT_STATE_STEPS,
         }
     }
 }
@@ -168,10 +166,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let is_noted = |state: &[u8]| String::from_utf8_lossy(state).contains("writing");
-        let was_noted = self.0.borrow().image.state.cached().is_some_and(|state| is_noted(&state));
-        let call = if was_noted && !is_noted(bytes) { Call::ClearNote } else { Call::WriteNextState };
-        self.call(call, |image, done| image.state.write_next(bytes, done))
+        self.call(Call::WriteNextState, |image, done| image.state.write_next(bytes, done))
     }
 
     fn rename_next_state(&mut self) -> io::Result<()> {

@@ -65,8 +65,8 @@ impl<'a> Service<'a> {
         assert_eq!(committed.answers.len(), asked.len());
         let mut bulk = Vec::new();
         let mut replies = Vec::new();
-        for (&(_, _, answer), ask) in committed.answers.iter().zip(asked) {
-            let reply = self.ledger.reply(answer, &committed, &mut bulk);
+        for (answer, ask) in committed.answers.iter().zip(asked) {
+            let reply = self.ledger.reply(answer, &committed, &mut bulk).unwrap();
             self.audit(ask, &reply, &bulk, &before);
             replies.push(reply);
         }

@@ -1,0 +1,218 @@
+//! Reads the bets and the state file, counts, and collects what is wrong.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::AuditError;
+use super::files::Files;
+use super::tally::Tally;
+use crate::logging::one_line;
+use crate::lottery::row::Row;
+use crate::lottery::{AgencyId, draw};
+use crate::server::storage::Rules;
+use crate::server::storage::row_reader::Line;
+use crate::server::storage::state_file::State;
+use crate::status::text::plural;
+
+/// How many errors, and how many notices, are listed. All are counted.
+const LISTED: usize = 100;
+/// How much is read before the bar moves, in bytes.
+const BAR_STEP: u64 = 1 << 20;
+
+/// What the files say.
+pub(crate) struct Report<'a> {
+    files: &'a Files,
+    /// How many agencies take part: those of the draw, or as configured.
+    agencies: u16,
+    /// The number that wins: as asked, as drawn, or as configured.
+    pub(super) number: u32,
+    pub(crate) tally: Tally,
+    errors: Findings,
+    /// What is allowed, but may need a look.
+    notices: Findings,
+}
+
+/// The first findings of a kind, and how many there are.
+#[derive(Default)]
+struct Findings {
+    listed: Vec<String>,
+    count: u64,
+}
+
+impl Findings {
+    fn add(&mut self, place: impl Display, finding: impl Display) {
+        self.count += 1;
+        if self.listed.len() < LISTED {
+            self.listed.push(format!("{place}: {finding}"));
+        }
+    }
+}
+
+impl<'a> Report<'a> {
+    /// Reads the files. `number` overrides the winning number; `see` gets each winning row.
+    pub(crate) fn read(
+        files: &'a Files,
+        configured: Rules,
+        number: Option<u32>,
+        bar: &ProgressBar,
+        see: impl FnMut(&Row<'_>) -> io::Result<()>,
+    ) -> Result<Self, AuditError> {
+        let drawn = files.draw();
+        let number = number.or(drawn.map(|draw| draw.winning_number)).unwrap_or(configured.winner_number);
+        let agencies = drawn.map_or(configured.clients_amount, |draw| draw.agencies);
+        let (tally, errors, notices) = (Tally::default(), Findings::default(), Findings::default());
+        let mut report = Self { files, agencies, number, tally, errors, notices };
+        report.read_rows(bar, see)?;
+        bar.finish_and_clear();
+        report.check_state(configured);
+        Ok(report)
+    }
+
+    fn read_rows(
+        &mut self,
+        bar: &ProgressBar,
+        mut see: impl FnMut(&Row<'_>) -> io::Result<()>,
+    ) -> Result<(), AuditError> {
+        let mut rows = self.files.rows();
+        loop {
+            match rows.next_line().map_err(|error| self.files.unreadable(error))? {
+                Line::Row(row) => {
+                    let wins = draw::wins(row.number, self.number);
+                    if wins {
+                        see(&row).map_err(AuditError::Write)?;
+                    }
+                    let agency = row.agency;
+                    self.tally.add(agency, wins);
+                    self.check_agency(agency, rows.line());
+                }
+                Line::Damaged(error) => self.error_in(rows.line(), error),
+                Line::End { torn } => {
+                    self.check_end(torn);
+                    return Ok(());
+                }
+            }
+            if bar.position().abs_diff(rows.offset()) >= BAR_STEP {
+                bar.set_position(rows.offset());
+            }
+        }
+    }
+
+    fn error_in(&mut self, line: u64, error: impl Display) {
+        self.errors.add(format_args!("{}:{line}: error", one_line(&self.files.path.display())), error);
+    }
+
+    /// An agency that takes no part is an error, in the line of its first bet.
+    fn check_agency(&mut self, agency: AgencyId, line: u64) {
+        let last = self.agencies;
+        if agency.get() > last && self.tally.of(agency).bets == 1 {
+            let source = if self.files.draw().is_some() { "the draw" } else { "CLIENTS_AMOUNT" };
+            let error =
+                format_args!("agency {agency} does not take part: only 1 to {last} do, says {source}");
+            self.error_in(line, error);
+        }
+    }
+
+    fn check_end(&mut self, torn: u64) {
+        let path = one_line(&self.files.path.display());
+        let what = format!("the last {torn} bytes are not a whole row, and not counted");
+        match self.files.draw() {
+            _ if torn == 0 => {}
+            Some(_) => self.errors.add(
+                format_args!("{path}: error"),
+                format_args!("{what}: nothing is written after the draw, so a stored bet was damaged"),
+            ),
+            None => self.notices.add(
+                format_args!("{path}: notice"),
+                format_args!("{what}: a server is writing them, or will cut them off when it starts"),
+            ),
+        }
+    }
+
+    fn check_state(&mut self, configured: Rules) {
+        let path = one_line(&self.files.state_path.display());
+        let (error, notice) = (format_args!("{path}: error"), format_args!("{path}: notice"));
+        let state = match &self.files.state {
+            Ok(Some(state)) => state,
+            Ok(None) => return,
+            Err(damage) => return self.errors.add(error, damage),
+        };
+        for contradiction in state.contradictions(self.agencies) {
+            self.errors.add(error, contradiction);
+        }
+        let Rules { clients_amount, winner_number } = configured;
+        match &state.draw {
+            Some(draw) => {
+                if draw.winning_number != self.number {
+                    self.errors.add(error, format_args!("{} was drawn, not {}", draw.winning_number, self.number));
+                }
+                if (draw.agencies, draw.winning_number) != (clients_amount, winner_number) {
+                    let differs = format_args!(
+                        "the draw holds, not the configuration's CLIENTS_AMOUNT {clients_amount} and \
+                         LOTTERY_WINNER_NUMBER {winner_number}"
+                    );
+                    self.notices.add(notice, differs);
+                }
+            }
+            None if state.all_ended(clients_amount) => self.notices.add(
+                notice,
+                format_args!(
+                    "all agencies from 1 to CLIENTS_AMOUNT, which is {clients_amount}, have ended; a server that is \
+                     started makes the draw"
+                ),
+            ),
+            None => {}
+        }
+    }
+
+    /// Whether nothing is wrong.
+    pub(crate) fn is_good(&self) -> bool {
+        self.errors.count == 0
+    }
+
+    /// Writes what was found, and a summary.
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        for (findings, what) in [(&self.errors, "errors"), (&self.notices, "notices")] {
+            findings.listed.iter().try_for_each(|finding| writeln!(out, "{finding}"))?;
+            let more = findings.count - findings.listed.len() as u64;
+            if more > 0 {
+                writeln!(out, "and {more} more {what}")?;
+            }
+        }
+        let (bets, agencies) = (self.tally.all().bets, self.tally.agencies_with_bets());
+        writeln!(
+            out,
+            "{}: {bets} {} of {agencies} {}; {}; errors: {}, notices: {}",
+            one_line(&self.files.path.display()),
+            plural(bets, "bet", "bets"),
+            plural(agencies, "agency", "agencies"),
+            self.state_in_short(),
+            self.errors.count,
+            self.notices.count,
+        )
+    }
+
+    fn state_in_short(&self) -> String {
+        let noun = plural(self.agencies.into(), "agency", "agencies");
+        match &self.files.state {
+            Err(_) => "the state file can't be used".to_owned(),
+            Ok(None) => "no state file: no agency has ended, or it is missing".to_owned(),
+            Ok(Some(State { draw: Some(draw), .. })) => {
+                format!("{} was drawn of {} {noun}, {}", draw.winning_number, draw.agencies, draw.at)
+            }
+            Ok(Some(State { ended, draw: None })) => {
+                format!("{} of {} {noun} (CLIENTS_AMOUNT) ended", ended.len(), self.agencies)
+            }
+        }
+    }
+}
+
+/// A bar that shows on a terminal how much has been read.
+pub(super) fn bar(files: &Files) -> Result<ProgressBar, AuditError> {
+    let bar = ProgressBar::new(files.length()?);
+    match ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes}, {elapsed}") {
+        Ok(style) => Ok(bar.with_style(style)),
+        Err(_) => Ok(bar),
+    }
+}
