@@ -15,7 +15,6 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr2};
 use thiserror::Error;
 
 use super::bet::{FIELDS, MAX_TEXT};
@@ -111,76 +110,105 @@ fn push_quoted(text: &[u8], out: &mut Vec<u8>) {
 /// # Errors
 /// The first thing that is wrong with it.
 pub fn parse_row(line: &[u8]) -> Result<Row<'_>, RowError> {
-    let line = line.strip_suffix(b"\r\n").ok_or(RowError::LineEnd)?;
-    let line = std::str::from_utf8(line).map_err(|_| RowError::Utf8)?;
-    let mut fields = split_fields(line)?;
-    let bet = Bet::from_fields(fields.each_ref().map(|field| &**field))?;
-    let Bet { agency, number, .. } = bet;
-    let [digits, .., number_digits] = &fields;
-    if has_leading_zeros(digits) || has_leading_zeros(number_digits) {
-        return Err(RowError::LeadingZeros);
+    let mut rows = Rows::new(line)?;
+    let row = rows.next_row()?;
+    if rows.at == line.len() { Ok(row) } else { Err(RowError::LineEnd) }
+}
+
+/// Parses bytes that have to be whole rows and nothing else, and hands each on with the place where it ends.
+///
+/// # Errors
+/// What is wrong with the first row that is not one; those before it may have been handed on.
+pub fn for_each_row<'a, E: From<RowError>>(
+    rows: &'a [u8],
+    mut take: impl FnMut(Row<'a>, usize) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut rows = Rows::new(rows)?;
+    while rows.at < rows.text.len() {
+        let row = rows.next_row()?;
+        take(row, rows.at)?;
     }
-    let [_, _, _, document, _, _] = &mut fields;
-    Ok(Row { agency, number, document: std::mem::take(document) })
+    Ok(())
+}
+
+/// Rows one after the other. Fields are short, so bytes are looked at one by one: `memchr` would take longer.
+struct Rows<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn new(rows: &'a [u8]) -> Result<Self, RowError> {
+        Ok(Self { text: std::str::from_utf8(rows).map_err(|_| RowError::Utf8)?, at: 0 })
+    }
+
+    fn next_row(&mut self) -> Result<Row<'a>, RowError> {
+        let mut fields = [""; FIELDS];
+        for (index, field) in fields.iter_mut().enumerate() {
+            let ends_line;
+            (*field, ends_line) = self.next_field()?;
+            if ends_line != (index + 1 == FIELDS) {
+                return Err(RowError::FieldCount);
+            }
+        }
+        let [agency, first_name, last_name, document, birthdate, number] = fields;
+        let number = number.strip_suffix('\r').ok_or(RowError::LineEnd)?;
+        if has_leading_zeros(agency) || has_leading_zeros(number) {
+            return Err(RowError::LeadingZeros);
+        }
+        let [first_name, last_name, document] =
+            [unquote(first_name)?, unquote(last_name)?, unquote(document)?];
+        let bet = Bet::from_fields([agency, &first_name, &last_name, &document, birthdate, number])?;
+        Ok(Row { agency: bet.agency, number: bet.number, document })
+    }
+
+    /// The next field, with the quotes around it, and whether the line ends with it.
+    fn next_field(&mut self) -> Result<(&'a str, bool), RowError> {
+        let start = self.at;
+        let (mut end, mut mark) = self.next_mark().ok_or(RowError::LineEnd)?;
+        if mark == b'"' {
+            if end != start {
+                return Err(RowError::Quotes);
+            }
+            (end, mark) = self.end_of_quoted()?;
+        }
+        let field = self.text.get(start..end).ok_or(RowError::Quotes)?;
+        Ok((field, mark == b'\n'))
+    }
+
+    /// The mark behind a quoted field whose first quote was passed.
+    fn end_of_quoted(&mut self) -> Result<(usize, u8), RowError> {
+        loop {
+            match self.next_mark() {
+                Some((_, b',')) => {}
+                Some((quote, b'"')) => match self.next_mark() {
+                    Some((next, b'"')) if next == quote + 1 => {}
+                    Some((next, mark)) if next == quote + 1 => return Ok((next, mark)),
+                    _ => return Err(RowError::Quotes),
+                },
+                _ => return Err(RowError::OpenQuote),
+            }
+        }
+    }
+
+    /// Passes the next comma, quote or line feed, and returns its place.
+    fn next_mark(&mut self) -> Option<(usize, u8)> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        let (length, mark) = rest.iter().enumerate().find(|(_, byte)| matches!(byte, b',' | b'"' | b'\n'))?;
+        let place = self.at + length;
+        self.at = place + 1;
+        Some((place, *mark))
+    }
 }
 
 fn has_leading_zeros(digits: &str) -> bool {
     digits.len() > 1 && digits.starts_with('0')
 }
 
-/// Parses bytes that have to be whole rows and nothing else, and hands each on with the place where it ends.
-///
-/// # Errors
-/// What is wrong with the first row that is not one; those before it have been handed on.
-pub fn for_each_row<'a, E: From<RowError>>(
-    rows: &'a [u8],
-    mut take: impl FnMut(Row<'a>, usize) -> Result<(), E>,
-) -> Result<(), E> {
-    let mut at = 0;
-    while at < rows.len() {
-        let rest = rows.get(at..).unwrap_or_default();
-        let length = memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
-        at += length;
-        take(parse_row(rest.get(..length).unwrap_or_default())?, at)?;
-    }
-    Ok(())
-}
-
-/// The six fields, without quotes around them.
-fn split_fields(line: &str) -> Result<[Cow<'_, str>; FIELDS], RowError> {
-    let mut fields = [const { Cow::Borrowed("") }; FIELDS];
-    let mut rest = Some(line);
-    for field in &mut fields {
-        let (text, after) = split_field(rest.ok_or(RowError::FieldCount)?)?;
-        *field = text;
-        rest = match after.split_at_checked(1) {
-            None => None,
-            Some((",", rest)) => Some(rest),
-            Some(_) => return Err(RowError::Quotes),
-        };
-    }
-    if rest.is_some() { Err(RowError::FieldCount) } else { Ok(fields) }
-}
-
-/// The field that `text` begins with, and what follows: a comma, nothing, or a quote that is out of place.
-fn split_field(text: &str) -> Result<(Cow<'_, str>, &str), RowError> {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = memchr2(b',', b'"', text.as_bytes()).unwrap_or(text.len());
-        let (field, after) = text.split_at_checked(end).ok_or(RowError::Quotes)?;
-        return Ok((Cow::Borrowed(field), after));
-    };
-    let mut field = String::new();
-    let mut rest = quoted;
-    loop {
-        let (part, after) = rest.split_once('"').ok_or(RowError::OpenQuote)?;
-        field.push_str(part);
-        let Some(after_quote) = after.strip_prefix('"') else {
-            let needs_quotes = memchr2(b',', b'"', field.as_bytes()).is_some();
-            return if needs_quotes { Ok((Cow::Owned(field), after)) } else { Err(RowError::Quotes) };
-        };
-        field.push('"');
-        rest = after_quote;
-    }
+fn unquote(field: &str) -> Result<Cow<'_, str>, RowError> {
+    let Some(quoted) = field.strip_prefix('"') else { return Ok(Cow::Borrowed(field)) };
+    let text = quoted.strip_suffix('"').unwrap_or(quoted).replace("\"\"", "\"");
+    if needs_quotes(text.as_bytes()) { Ok(Cow::Owned(text)) } else { Err(RowError::Quotes) }
 }
 
 #[cfg(test)]
@@ -229,6 +257,7 @@ mod tests {
             (b"1,\"a,\" ,b,c,1999-03-17,7\r\n", RowError::Quotes),
             (b"1,\"a\",b,c,1999-03-17,7\r\n", RowError::Quotes),
             (b"1,\"\",b,c,1999-03-17,7\r\n", RowError::Quotes),
+            (b"1,a,b,c,1999-03-17,7\r\n1,a,b,c,1999-03-17,7\r\n", RowError::LineEnd),
             (b"1,\"a,b,c,1999-03-17,7\r\n", RowError::OpenQuote),
             (b"1,\"a\"\",b,c,1999-03-17,7\r\n", RowError::OpenQuote),
             (b"1,\xff,b,c,1999-03-17,7\r\n", RowError::Utf8),

@@ -2,7 +2,7 @@
 //!
 //! Records are separated by `0x1E`, the six fields of a record by `0x1F`; text is UTF-8.
 
-use memchr::{memchr_iter, memchr2_iter};
+use memchr::memchr_iter;
 use thiserror::Error;
 
 use crate::lottery::bet::FIELDS;
@@ -50,10 +50,8 @@ pub fn for_each_bet<'a>(payload: &'a [u8], mut take: impl FnMut(&Bet<'a>)) -> Re
     let text = std::str::from_utf8(payload).map_err(|_| RecordError::Utf8)?;
     let mut bets = RecordReader { text, start: 0 };
     let mut index = 0;
-    let mut separators = memchr2_iter(RECORD_SEPARATOR, FIELD_SEPARATOR, payload);
     loop {
-        let (bet, last) =
-            bets.next_bet(&mut separators).map_err(|error| RecordError::Bet { index, error })?;
+        let (bet, last) = bets.next_bet().map_err(|error| RecordError::Bet { index, error })?;
         take(&bet);
         index += 1;
         if last {
@@ -87,17 +85,17 @@ struct RecordReader<'a> {
 
 impl<'a> RecordReader<'a> {
     /// The next bet, and whether it is the last one.
-    fn next_bet(
-        &mut self,
-        separators: &mut impl Iterator<Item = usize>,
-    ) -> Result<(Bet<'a>, bool), BetError> {
+    fn next_bet(&mut self) -> Result<(Bet<'a>, bool), BetError> {
         let mut fields = [""; FIELDS];
         let mut last = false;
         for (index, field) in fields.iter_mut().enumerate() {
             if last {
                 return Err(BetError::FieldCount);
             }
-            let end = separators.next().unwrap_or(self.text.len());
+            // Fields are short, so `memchr` would take longer.
+            let rest = self.text.as_bytes().get(self.start..).unwrap_or_default();
+            let length = rest.iter().position(|byte| matches!(*byte, RECORD_SEPARATOR | FIELD_SEPARATOR));
+            let end = self.start + length.unwrap_or(rest.len());
             let separator = self.text.as_bytes().get(end);
             *field = self.text.get(self.start..end).ok_or(BetError::FieldCount)?;
             self.start = end + 1;
