@@ -27,7 +27,7 @@ pub(crate) struct Report<'a> {
     /// How many agencies take part: those of the draw, or as configured.
     agencies: u16,
     /// The number that wins: as asked, as drawn, or as configured.
-    pub(super) number: u32,
+    number: u32,
     pub(crate) tally: Tally,
     errors: Findings,
     /// What is allowed, but may need a look.
