@@ -10,7 +10,7 @@ ENV CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 # .cargo/config.toml makes the binary static.
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
-# A dev-dependency: nothing of it is built, but Cargo reads its manifest.
+# The tests' helpers are not built here, but cargo reads their manifest.
 COPY tests/common/Cargo.toml tests/common/
 RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' > src/main.rs \
  && cargo build --locked --release

@@ -93,14 +93,14 @@ of the command line or of the configuration; with --address the configuration is
 
 const METRICS_HELP: &str = "The server is asked for each scrape. If it does not answer within 2 seconds, loteria_up is 0 and the other \
 metrics are missing. The log is on standard error; its form is that of the environment variable LOG_FORMAT.\n\nExit code 0: \
-SIGTERM or SIGINT ended it. 1: it could not listen; the last line of the log says why.";
+a signal ended it. 1: it could not listen; the last line of the log says why.";
 
 #[derive(Debug, Args)]
 struct MetricsArgs {
     /// The address at which Prometheus scrapes: HOST:PORT; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", value_parser = listen_address)]
     listen: String,
-    /// Where the server is: HOST:PORT
+    /// Where the server is [default: `SERVER_IP` and `SERVER_PORT` of the configuration]
     #[arg(long, value_name = "HOST:PORT", value_parser = bet::address)]
     address: Option<String>,
 }

@@ -19,35 +19,39 @@
 //!
 //! # The path of one bet
 //!
+//! The documentation of a module that has several files begins with a table of them.
+//!
 //! | module | step |
 //! |---|---|
-//! | `agency::session` | encodes a row of the agency's file as a record of a frame |
+//! | `agency` | encodes a row of the agency's file as a record of a frame, and sends it |
 //! | `server::acceptor` | accepts the connection, announces the client to storage, forks the handler |
-//! | `server::handler::event_loop` | waits for bytes; `protocol::frame` cuts them into frames |
+//! | `server::handler` | waits for bytes; `protocol::frame` cuts them into frames |
 //! | `protocol::message`, `protocol::record`, `lottery::bet` | decode the frame into a message and its records into bets, and validate them |
-//! | `server::handler::policy`, `lottery::row` | decide what the message means, and encode the bets as CSV rows of a request |
-//! | `ipc::storage_client`, `system::mqueue` | send the request through the queue, in parts |
-//! | `server::storage::clients` | in the storage process: joins the parts to a request again |
-//! | `server::storage::contest`, `server::storage::ledger` | decide the request, check its rows and add them to the group |
-//! | `server::storage::bet_log`, `server::storage::disk` | write and sync the group |
-//! | `ipc::reply_pipe` | carries the reply back to the handler |
-//! | `server::handler::conversation` | logs it and sends the answer to the client, in the order of the requests |
+//! | `server::handler`, `lottery::row` | decide what the message means, and encode the bets as CSV rows of a request |
+//! | `ipc`, `system::mqueue` | send the request through the queue, in parts |
+//! | `server::storage` | in the storage process: joins the parts to a request again |
+//! | `server::storage::ledger` | decides the request, checks its rows and adds them to the group; then commits the group |
+//! | `server::storage::disk` | writes and syncs the group |
+//! | `ipc` | carries the reply back to the handler, through the client's pipe |
+//! | `server::handler` | logs it and sends the answer to the client, in the order of the requests |
 //!
 //! # Where to find what
 //!
 //! | you look for | look in |
 //! |---|---|
-//! | the check of a bet from the wire | `lottery::bet`, called by `protocol::record` |
-//! | the check of a row before it is written, and at a start | `lottery::row`, called by `server::storage::ledger` and `server::storage::recovery` |
+//! | the check of a bet from the wire | `from_fields()` in `lottery::bet`, called by `protocol::record` |
+//! | the check of a row before it is written | `parse_row()` in `lottery::row`, called by the ledger for each row of a request |
+//! | the check of a row at a start | the same, called by `server::storage::recovery` for each line of the file |
 //! | the rules of the contest: who may send bets, when the draw is made | `server::storage::contest` |
-//! | the fork | `server::acceptor`, by `system::process::fork_child` |
-//! | what happens when a write or the sync fails | `server::storage::ledger`: it rolls the group back, or ends storage if the outcome is unknown |
+//! | the fork | `fork_handler()` and `launch_storage()` in `server::acceptor`; both lead to `fork_child()` in `system::process` |
+//! | what happens when a write or the sync fails | `store_rows()` in `server::storage::disk` cuts the file back; `commit()` in `server::storage::ledger` then refuses the group, or ends storage if the outcome is unknown |
 //! | what every start does with the files | `server::storage::recovery` |
 //! | the messages between the processes | `ipc` |
-//! | every `unsafe` block | `system` |
+//! | every unsafe block | `system` |
 //! | the wire format | `protocol` |
-//! | how to add a setting | add a row to the table in `config`, use its field, and document it in `README.md` and `config.ini` (a test compares the three) |
-//! | how to add a log line | call `logging::event` and add a row to `docs/operations.md`; a test compares them |
+//! | how to add a setting | add a row to a table of `config`, use its field, and document it in `README.md` and `config.ini`; a test compares the three |
+//! | how to add a log line | call `event()` of `logging` and add a row to `docs/operations.md`; a test compares them |
+//! | which module may use which | `tests/operators/layers.rs` |
 
 pub mod agency;
 pub mod audit;

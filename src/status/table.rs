@@ -47,7 +47,7 @@ fn push_agencies(text: &mut String, agencies: &[AgencyStatus]) {
 
 pub(crate) fn draw_of(status: &Status) -> String {
     match &status.draw {
-        Some(draw) => format!("{} won, {}", draw.winning_number, draw.at),
+        Some(draw) => format!("made, winning number {}, {}", draw.winning_number, draw.at),
         None if status.drawn => "made".to_owned(),
         None => "not made".to_owned(),
     }
@@ -70,7 +70,9 @@ mod tests {
              agency         bets  ended\n     1         1234  yes\n"
         );
         let draw = Some(Draw { at: "2026-01-01T00:00:00-03:00".into(), agencies: 5, winning_number: 7574 });
-        assert!(table(&Status { drawn: true, draw, ..status }).contains("7574 won, 2026-01-01"));
+        assert!(
+            table(&Status { drawn: true, draw, ..status }).contains("made, winning number 7574, 2026-01-01")
+        );
     }
 
     #[test]

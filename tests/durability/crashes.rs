@@ -3,7 +3,7 @@
 //!
 //! Each test takes a few seeds. A hundred of each, in some ten minutes:
 //!
-//! `LOTERIA_SEEDS=100 cargo test --test crashes`
+//! `LOTERIA_SEEDS=100 cargo test bet_is_lost_or_doubled`
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;

@@ -1,5 +1,5 @@
 //! The architecture: the modules of `src` have layers, and each uses only those below it. No two files import each other. And
-//! the pages: every test that they name exists, and every link leads somewhere.
+//! the pages: every test, module and function that they name exists, and every link leads somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -289,6 +289,47 @@ fn every_test_that_the_design_names_for_a_promise_exists() {
         let exists = [format!("fn {name}("), format!("    {name}: ")].iter().any(|form| tests.contains(form));
         assert!(exists, "docs/design.md names the test `{name}`");
     }
+}
+
+/// The rows of a file's documentation tables.
+fn doc_rows(file: &str) -> impl Iterator<Item = &str> {
+    file.lines().filter_map(|line| line.strip_prefix("//! | "))
+}
+
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_module_function_and_file_that_the_crate_documentation_names_exists() {
+    let page = read("src/lib.rs");
+    let sources = rust_below(&source());
+    let names: Vec<_> = doc_rows(&page).flat_map(quoted).collect();
+    assert!(names.len() > 30, "{} names are found", names.len());
+    for name in names {
+        let exists = match name.strip_suffix("()") {
+            Some(function) => sources.contains(&format!("fn {function}")),
+            None if name.contains('.') => root().join(name).is_file(),
+            None => !files_of(&name.replace("::", "/")).is_empty(),
+        };
+        assert!(exists, "src/lib.rs names `{name}`");
+    }
+}
+
+#[test]
+fn every_file_in_the_table_of_a_module_exists() {
+    let modules = files_of("").into_iter().filter(|file| file.ends_with("mod.rs"));
+    let mut found = 0;
+    for file in modules {
+        let text = fs::read_to_string(&file).unwrap();
+        let rows = doc_rows(&text).skip_while(|row| !row.starts_with("file |"));
+        for name in rows.filter_map(|row| row.split(" | ").next()).flat_map(quoted) {
+            found += 1;
+            let module = file.with_file_name(name);
+            assert!(module.is_dir() || module.with_extension("rs").is_file(), "{file:?} names `{name}`");
+        }
+    }
+    assert!(found > 20, "{found} files are named");
 }
 
 const PAGES: [&str; 6] = [

@@ -48,7 +48,7 @@ impl fmt::Display for Event {
             Self::Restarted => f.write_str("the server was started again"),
             Self::StorageRestarted(total) => write!(f, "storage died and was started again, restart {total}"),
             Self::Ended(agencies) => write_ended(f, agencies),
-            Self::Drawn(draw) => write!(f, "the draw was made: {} won", draw.winning_number),
+            Self::Drawn(draw) => write!(f, "the draw was made, winning number {}", draw.winning_number),
             Self::Full(limit) => {
                 write!(f, "all {} connections are in use, others wait", grouped((*limit).into()))
             }
@@ -131,7 +131,7 @@ mod tests {
         let before = samples::status(&[(7, false), (3, true)]);
         let draw = Some(Draw { at: "2026-01-01T00:00:00-03:00".into(), agencies: 2, winning_number: 7574 });
         let after = Status { drawn: true, draw, ..samples::status(&[(7, true), (3, true)]) };
-        assert_eq!(texts(&before, &after), ["agency 1 has ended", "the draw was made: 7574 won"]);
+        assert_eq!(texts(&before, &after), ["agency 1 has ended", "the draw was made, winning number 7574"]);
         assert!(between(&after, &after).is_empty());
     }
 

@@ -290,7 +290,7 @@ mod tests {
         let history = history([Status { drawn: true, draw, ..at(10.0, &[(1000, true)]) }]);
         let screen = screen(&history, Local::now(), 80, 24);
         assert!(
-            screen.iter().any(|line| line.contains("7574 won, 2026-01-01T00:00:00-03:00")),
+            screen.iter().any(|line| line.contains("made, winning number 7574, 2026-01-01T00:00:00-03:00")),
             "{screen:#?}"
         );
     }
