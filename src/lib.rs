@@ -49,10 +49,10 @@
 //! | how to add a setting | add a row to the table in `config`, use its field, and document it in `README.md` and `config.ini` (a test compares the three) |
 //! | how to add a log line | call `logging::event` and add a row to `docs/operations.md`; a test compares them |
 
-pub mod agency;
+mod agency;
 pub mod audit;
 pub mod cli;
-pub mod compose;
+mod compose;
 pub mod config;
 mod demo;
 mod failpoint;

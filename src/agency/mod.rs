@@ -1,7 +1,7 @@
 //! `loteria agency`: sends the bets of a file to the server and waits for the result. `loteria bet` sends one bet.
 //!
-//! [`session`] talks to our server, `classic` also to the original's. Both encode the rows of a `bets_file` into frames
-//! and send them over a `connection`. `backoff` repeats what failed. `progress` is the bar on a terminal.
+//! `session` talks to our server, with an `upload` for its bets; `classic` also talks to the original's server. Both send
+//! the rows of a `bets_file` over a `connection`. `backoff` repeats what failed. `progress` is the bar on a terminal.
 
 mod backoff;
 mod bets_file;
@@ -9,7 +9,7 @@ mod classic;
 mod connection;
 mod error;
 mod progress;
-pub mod session;
+mod session;
 mod upload;
 
 use std::io;
@@ -55,7 +55,7 @@ fn log_config(config: &AgencyConfig) {
     );
 }
 
-/// Lets SIGTERM and SIGINT end the process at once. There is nothing to clean up but the bar: the server keeps what it
+/// Lets a termination signal end the process at once. Only the bar needs to be cleaned up: the server keeps what it has
 /// acknowledged.
 fn end_at_a_signal(remove_bar: impl Fn() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name("signals".to_owned()).spawn(move || {

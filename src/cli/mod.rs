@@ -1,0 +1,207 @@
+//! The command line: runs the commands and reports how they end.
+//!
+//! `server`, `agency`, `bet` and `metrics` log their errors. The other commands print them to standard error for people.
+//! `args` has the commands and flags, `exit` the exit codes.
+
+mod args;
+mod exit;
+mod generated;
+
+use std::io::{self, BufWriter};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::args::{BetArgs, Cli, Command, MetricsArgs, SampleArgs, ServerArgs, StatusArgs, WinnersArgs};
+use self::exit::{CommandResult, end_output, explain, fail, log_faults, misuse, print, report};
+use crate::audit::{AuditError, Files, Question, check, winners};
+use crate::config::{AgencyConfig, Faults, ServerConfig, check_log_format, in_force};
+use crate::logging::{self, Format, Level, Outcome};
+use crate::lottery::Bet;
+use crate::server::storage::Rules;
+use crate::system::signal;
+use crate::{agency, compose, demo, failpoint, sample, server, status};
+
+/// Runs the command of the command line. To be called first of all: it blocks the signals.
+#[must_use]
+pub fn run() -> ExitCode {
+    let parse = |()| Cli::try_parse().map_err(|error| explain(&error));
+    let result = report(signal::block()).and_then(parse).and_then(|cli| execute(cli.command));
+    result.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+fn execute(command: Command) -> CommandResult {
+    if !takes_signals(&command) {
+        report(signal::unblock())?;
+    }
+    match command {
+        Command::Server(ServerArgs { check: true }) => check_configuration(),
+        Command::Server(ServerArgs { check: false }) => run_server(),
+        Command::Agency => run_agency(),
+        Command::Demo(args) => report(demo::run(args.agencies, args.bets, args.dir)),
+        Command::Sample(args) => run_sample(&args),
+        Command::Status(args) => run_status(args),
+        Command::Metrics(args) => run_metrics(args),
+        Command::Bet(args) => run_bet(&args),
+        Command::Winners(args) => run_winners(args),
+        Command::Check(args) => {
+            audit(args.file, |files, configured| check(files, configured, &mut BufWriter::new(io::stdout())))
+        }
+        Command::Completions(args) => print(&generated::completions(args.shell)),
+        Command::Man(args) => print(&report(generated::man(args.command.as_deref()))?),
+        Command::Compose(args) => {
+            print(compose::compose_file(args.agencies, &args.data, args.container_names).as_bytes())
+        }
+    }
+}
+
+/// Whether the command waits for signals itself. The others are ended by a signal at once.
+fn takes_signals(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Server(ServerArgs { check: false })
+            | Command::Agency
+            | Command::Demo(_)
+            | Command::Status(StatusArgs { watch: true, .. })
+            | Command::Metrics(_)
+    )
+}
+
+/// Starts the log and reads the configuration. Its file may be a pipe that nobody writes to; then a signal ends the process.
+fn load<T>(load: fn() -> Result<T, Faults>) -> Result<T, ExitCode> {
+    logging::start();
+    report(signal::exit_on_termination(load))?.map_err(|faults| log_faults(&faults))
+}
+
+fn set_log(level: Level, format: Format) {
+    logging::set_level(level);
+    logging::set_format(format);
+}
+
+/// Logs the error that ends a command.
+fn log_failure(action: &str, fields: &[logging::Field<'_>]) -> ExitCode {
+    logging::event(Level::Critical, action, Outcome::Fail, fields);
+    ExitCode::FAILURE
+}
+
+fn run_server() -> CommandResult {
+    failpoint::start();
+    let config = load(ServerConfig::load)?;
+    set_log(config.logging_level, config.log_format);
+    server::run(&config).map_err(|error| {
+        if error.is_logged() { ExitCode::FAILURE } else { log_failure("server", &[("error", &error)]) }
+    })
+}
+
+/// Prints the settings in force. Faults are logged, as the server would log them.
+fn check_configuration() -> CommandResult {
+    let table = in_force().map_err(|faults| {
+        logging::start();
+        log_faults(&faults)
+    })?;
+    print(table.as_bytes())
+}
+
+fn run_agency() -> CommandResult {
+    let config = load(AgencyConfig::load)?;
+    set_log(config.log_level, config.log_format);
+    agency::run(&config).map_err(|error| {
+        error.log();
+        ExitCode::FAILURE
+    })
+}
+
+fn run_bet(args: &BetArgs) -> CommandResult {
+    logging::start();
+    check_log_format().map_err(|faults| log_faults(&faults))?;
+    let bet = Bet {
+        agency: args.agency,
+        first_name: &args.first_name,
+        last_name: &args.last_name,
+        document: &args.document,
+        birthdate: &args.birthdate,
+        number: args.number,
+    };
+    agency::send_bet(&bet, &args.address).map_err(|_logged| ExitCode::FAILURE)
+}
+
+fn run_sample(args: &SampleArgs) -> CommandResult {
+    let result = sample::write(args.agencies, &args.bets, args.seed, &args.dir);
+    result.map_err(|error| match error {
+        sample::SampleError::Amounts(..) => misuse([error]),
+        sample::SampleError::Write(..) => fail(&error),
+    })
+}
+
+fn run_status(args: StatusArgs) -> CommandResult {
+    if args.watch {
+        failpoint::start();
+        return report(status::watch::run(&server_address(args.address)?));
+    }
+    let address = server_address(args.address)?;
+    let format = match args {
+        StatusArgs { json: true, .. } => status::Format::Json,
+        StatusArgs { prometheus: true, .. } => status::Format::Prometheus,
+        _ => status::Format::Table,
+    };
+    let text =
+        status::text_of(&address, format).map_err(|error| fail(&format_args!("{address}: {error}")))?;
+    print(text.as_bytes())
+}
+
+fn run_metrics(args: MetricsArgs) -> CommandResult {
+    logging::start();
+    let server = server_address(args.address)?;
+    status::metrics::run(&args.listen, server)
+        .map_err(|error| log_failure("metrics", &[("listen", &args.listen), ("error", &error)]))
+}
+
+/// Returns the address of the server to ask: the given one, else that of the configuration.
+fn server_address(given: Option<String>) -> Result<String, ExitCode> {
+    if let Some(address) = given {
+        return Ok(address);
+    }
+    let remedy = "--address HOST:PORT asks a server without the configuration".to_owned();
+    let config = ServerConfig::load().map_err(|faults| misuse(faults.lines().chain([remedy.clone()])))?;
+    let mut address = config.listen_address();
+    if address.port() == 0 {
+        return Err(misuse(["SERVER_PORT is 0, which takes any free port".to_owned(), remedy]));
+    }
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Ok(address.to_string())
+}
+
+fn run_winners(args: WinnersArgs) -> CommandResult {
+    let WinnersArgs { file, agency, number, csv } = args;
+    audit(file, |files, configured| {
+        let question = Question { agency, number, csv, configured };
+        winners(files, &question, &mut BufWriter::new(io::stdout()), &mut io::stderr())
+    })
+}
+
+/// Opens the file of bets, that of the configuration if none is given, and runs `look`, which returns false for errors in it.
+fn audit(
+    file: Option<PathBuf>,
+    look: impl FnOnce(&Files, Rules) -> Result<bool, AuditError>,
+) -> CommandResult {
+    let config = ServerConfig::load().map_err(|faults| misuse(faults.lines()))?;
+    let configured = Rules { clients_amount: config.clients_amount, winner_number: config.winner_number };
+    let is_given = file.is_some();
+    let path = file.unwrap_or(config.storage_filepath);
+    match Files::open(&path).and_then(|files| look(&files, configured)) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ExitCode::FAILURE),
+        Err(AuditError::Write(error)) => end_output(Err(error)),
+        Err(error @ AuditError::Read { .. }) if !is_given => Err(fail(&format_args!(
+            "{error}; the configuration's STORAGE_FILEPATH is {}, --file names another file",
+            path.display()
+        ))),
+        Err(error) => Err(fail(&error)),
+    }
+}
