@@ -45,15 +45,6 @@ impl Batch {
     pub(super) fn end(&self) -> u64 {
         self.first + self.bets
     }
-
-    /// Names the bets by their lines, for people. The file is read again each time the name is displayed.
-    pub(super) fn name(self, path: &Path) -> impl Display {
-        fmt::from_fn(move |f| {
-            let line = |byte| line_at(path, byte).map_or_else(|_| "?".to_owned(), |line| line.to_string());
-            let (first, last) = (line(self.first_byte), line(self.last_byte));
-            write!(f, "the bets of lines {first} to {last} of {}", path.display())
-        })
-    }
 }
 
 /// Returns the line of the first row that begins at or after this offset.
@@ -113,6 +104,16 @@ impl BetsFile {
         let read = self.rows.position().byte().max(1);
         let rows = u128::from(self.taken) * u128::from(self.length) / u128::from(read);
         u64::try_from(rows).unwrap_or(u64::MAX).max(self.taken)
+    }
+
+    /// Names a batch by its lines, for people. The file is read again each time the name is displayed.
+    pub(super) fn name(&self, batch: Batch) -> impl Display {
+        let path = &self.path;
+        fmt::from_fn(move |f| {
+            let line = |byte| line_at(path, byte).map_or_else(|_| "?".to_owned(), |line| line.to_string());
+            let (first, last) = (line(batch.first_byte), line(batch.last_byte));
+            write!(f, "the bets of lines {first} to {last} of {}", path.display())
+        })
     }
 
     /// Skips the first rows, which the server already has.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::bets_file::{BetsFile, Limits};
-use super::connection::{ANSWER_TIMEOUT, ServerConnection, unexpected_reply};
+use super::connection::{ANSWER_TIMEOUT, ServerConnection};
 use super::error::{AgencyError, AttemptError};
 use super::progress::Progress;
 use crate::config::AgencyConfig;
 use crate::logging::{self, Level, Outcome};
 use crate::lottery::Bet;
 use crate::protocol::frame::HEADER_LEN;
-use crate::protocol::message::{ClientMessage, ServerMessage};
+use crate::protocol::message::ClientMessage;
 use crate::protocol::record::push_record;
 
 /// The longest packet, in bytes: what the original allows.
@@ -55,7 +55,7 @@ impl ClassicClient<'_> {
         while let Some(batch) = file.next_batch(limits, &mut records)? {
             progress.uploaded(sent, file.expected_rows(), false);
             let message = ClientMessage::MultipleBets(&records);
-            let name = batch.name(&config.bets_file);
+            let name = file.name(batch);
             self.backoff.retry(|_| deliver(&config.server_address, &message, &name))?;
             logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
             sent = batch.end();
@@ -95,14 +95,10 @@ impl ClassicClient<'_> {
 fn deliver(address: &str, bets: &ClientMessage<'_>, name: &dyn Display) -> Result<(), AttemptError> {
     let mut connection = ServerConnection::open(address)?;
     connection.send_message(bets)?;
-    match connection.receive() {
-        Ok(ServerMessage::BetAck) => Ok(()),
-        Ok(other) => Err(unexpected_reply(&other, name)),
-        Err(AttemptError::Lost(lost)) => {
-            Err(AgencyError::UnknownOutcome { bets: name.to_string(), lost }.into())
-        }
-        Err(error) => Err(error),
-    }
+    connection.receive_ack(name).map_err(|error| match error {
+        AttemptError::Lost(lost) => AgencyError::UnknownOutcome { bets: name.to_string(), lost }.into(),
+        error => error,
+    })
 }
 
 /// Sends END. It has no reply: our server closes the connection, the original's leaves it open.
@@ -110,12 +106,10 @@ fn try_end(address: &str, agency: u8) -> Result<(), AttemptError> {
     let mut connection = ServerConnection::open(address)?;
     connection.send_message(&ClientMessage::End(Some(agency)))?;
     connection.finish_sending()?;
-    if !connection.replies_within(END_SILENCE)? {
-        return Ok(());
-    }
-    match connection.receive()? {
-        ServerMessage::BetAck => Ok(()),
-        other => Err(unexpected_reply(&other, "the end of the bets")),
+    if connection.replies_within(END_SILENCE)? {
+        connection.receive_ack("the end of the bets")
+    } else {
+        Ok(())
     }
 }
 

@@ -102,6 +102,14 @@ impl ServerConnection {
         Ok(ServerMessage::decode(frame).map_err(AgencyError::from)?)
     }
 
+    /// Waits for a `BET_ACK`. `what` names the request for people.
+    pub(super) fn receive_ack(&mut self, what: impl Display) -> Result<(), AttemptError> {
+        match self.receive()? {
+            ServerMessage::BetAck => Ok(()),
+            other => Err(unexpected_reply(&other, what)),
+        }
+    }
+
     fn receive_more(&mut self) -> Result<(), ConnectionLost> {
         match self.stream.read(self.incoming.space()) {
             Ok(0) => return Err(ConnectionLost::Closed),

@@ -83,13 +83,9 @@ impl SessionClient<'_> {
 
     fn end(&self, connection: &mut ServerConnection) -> Result<(), AttemptError> {
         connection.send_message(&ClientMessage::End(None))?;
-        match connection.receive()? {
-            ServerMessage::BetAck => {
-                logging::info("end_message", Outcome::Success, &[("agency_id", &self.config.id)]);
-                Ok(())
-            }
-            other => Err(unexpected_reply(&other, "the end of the bets")),
-        }
+        connection.receive_ack("the end of the bets")?;
+        logging::info("end_message", Outcome::Success, &[("agency_id", &self.config.id)]);
+        Ok(())
     }
 
     /// Returns whether the server answers classic messages but not `OPEN_SESSION`.

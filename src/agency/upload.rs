@@ -1,7 +1,6 @@
 //! The upload of a session: batches of bets, many of them in flight.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
@@ -27,7 +26,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Upload<'a> {
     connection: &'a mut ServerConnection,
     file: BetsFile,
-    path: &'a Path,
     limits: Limits,
     /// Set when there are no more batches: the whole file was read, or its next row can't be sent. In the second case
     /// the rows before it are still sent.
@@ -47,7 +45,7 @@ impl<'a> Upload<'a> {
     pub(super) fn new(
         connection: &'a mut ServerConnection,
         file: BetsFile,
-        config: &'a AgencyConfig,
+        config: &AgencyConfig,
         stored: u64,
         max_payload: u32,
     ) -> Self {
@@ -55,7 +53,6 @@ impl<'a> Upload<'a> {
         Self {
             connection,
             file,
-            path: &config.bets_file,
             limits: Limits { bets: config.batch_max_amount, bytes },
             end: None,
             records: Vec::new(),
@@ -145,7 +142,7 @@ impl<'a> Upload<'a> {
                 logging::event(Level::Debug, "apuesta_enviada", Outcome::Success, &fields);
                 Ok(())
             }
-            other => Err(unexpected_reply(&other, batch.name(self.path))),
+            other => Err(unexpected_reply(&other, self.file.name(batch))),
         }
     }
 }

@@ -9,12 +9,12 @@ mod generated;
 
 use std::io::{self, BufWriter};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use self::args::{BetArgs, Cli, Command, MetricsArgs, SampleArgs, ServerArgs, StatusArgs, WinnersArgs};
+use self::args::{BetArgs, Cli, Command};
 use self::exit::{CommandResult, end_output, explain, fail, log_faults, misuse, print, report};
 use crate::audit::{AuditError, Files, Question, check, winners};
 use crate::config::{AgencyConfig, Faults, ServerConfig, check_log_format, in_force};
@@ -37,35 +37,41 @@ fn execute(command: Command) -> CommandResult {
         report(signal::unblock())?;
     }
     match command {
-        Command::Server(ServerArgs { check: true }) => check_configuration(),
-        Command::Server(ServerArgs { check: false }) => run_server(),
+        Command::Server { check: true } => check_configuration(),
+        Command::Server { check: false } => run_server(),
         Command::Agency => run_agency(),
-        Command::Demo(args) => report(demo::run(args.agencies, args.bets, args.dir)),
-        Command::Sample(args) => run_sample(&args),
-        Command::Status(args) => run_status(args),
-        Command::Metrics(args) => run_metrics(args),
+        Command::Demo { agencies, bets, dir } => report(demo::run(agencies, bets, dir)),
+        Command::Sample { agencies, bets, seed, dir } => run_sample(agencies, &bets, seed, &dir),
+        Command::Status { address, watch: true, .. } => run_watch(address),
+        Command::Status { address, json: true, .. } => run_status(address, status::Format::Json),
+        Command::Status { address, prometheus: true, .. } => run_status(address, status::Format::Prometheus),
+        Command::Status { address, .. } => run_status(address, status::Format::Table),
+        Command::Metrics { listen, address } => run_metrics(&listen, address),
         Command::Bet(args) => run_bet(&args),
-        Command::Winners(args) => run_winners(args),
-        Command::Check(args) => {
-            audit(args.file, |files, configured| check(files, configured, &mut BufWriter::new(io::stdout())))
+        Command::Winners { file, agency, number, csv } => audit(file, |files, configured| {
+            let question = Question { agency, number, csv, configured };
+            winners(files, &question, &mut BufWriter::new(io::stdout()), &mut io::stderr())
+        }),
+        Command::Check { file } => {
+            audit(file, |files, configured| check(files, configured, &mut BufWriter::new(io::stdout())))
         }
-        Command::Completions(args) => print(&generated::completions(args.shell)),
-        Command::Man(args) => print(&report(generated::man(args.command.as_deref()))?),
-        Command::Compose(args) => {
-            print(compose::compose_file(args.agencies, &args.data, args.container_names).as_bytes())
+        Command::Completions { shell } => print(&generated::completions(shell)),
+        Command::Man { command } => print(&report(generated::man(command.as_deref()))?),
+        Command::Compose { agencies, data, container_names } => {
+            print(compose::compose_file(agencies, &data, container_names).as_bytes())
         }
     }
 }
 
-/// Whether the command waits for signals itself. The others are ended by a signal at once.
+/// Whether the command waits for signals itself. A signal ends any other command at once.
 fn takes_signals(command: &Command) -> bool {
     matches!(
         command,
-        Command::Server(ServerArgs { check: false })
+        Command::Server { check: false }
             | Command::Agency
-            | Command::Demo(_)
-            | Command::Status(StatusArgs { watch: true, .. })
-            | Command::Metrics(_)
+            | Command::Demo { .. }
+            | Command::Status { watch: true, .. }
+            | Command::Metrics { .. }
     )
 }
 
@@ -127,35 +133,30 @@ fn run_bet(args: &BetArgs) -> CommandResult {
     agency::send_bet(&bet, &args.address).map_err(|_logged| ExitCode::FAILURE)
 }
 
-fn run_sample(args: &SampleArgs) -> CommandResult {
-    let result = sample::write(args.agencies, &args.bets, args.seed, &args.dir);
-    result.map_err(|error| match error {
+fn run_sample(agencies: u16, bets: &[u64], seed: u64, folder: &Path) -> CommandResult {
+    sample::write(agencies, bets, seed, folder).map_err(|error| match error {
         sample::SampleError::Amounts(..) => misuse([error]),
         sample::SampleError::Write(..) => fail(&error),
     })
 }
 
-fn run_status(args: StatusArgs) -> CommandResult {
-    if args.watch {
-        failpoint::start();
-        return report(status::watch::run(&server_address(args.address)?));
-    }
-    let address = server_address(args.address)?;
-    let format = match args {
-        StatusArgs { json: true, .. } => status::Format::Json,
-        StatusArgs { prometheus: true, .. } => status::Format::Prometheus,
-        _ => status::Format::Table,
-    };
+fn run_status(address: Option<String>, format: status::Format) -> CommandResult {
+    let address = server_address(address)?;
     let text =
         status::text_of(&address, format).map_err(|error| fail(&format_args!("{address}: {error}")))?;
     print(text.as_bytes())
 }
 
-fn run_metrics(args: MetricsArgs) -> CommandResult {
+fn run_watch(address: Option<String>) -> CommandResult {
+    failpoint::start();
+    report(status::watch::run(&server_address(address)?))
+}
+
+fn run_metrics(listen: &str, address: Option<String>) -> CommandResult {
     logging::start();
-    let server = server_address(args.address)?;
-    status::metrics::run(&args.listen, server)
-        .map_err(|error| log_failure("metrics", &[("listen", &args.listen), ("error", &error)]))
+    let server = server_address(address)?;
+    status::metrics::run(listen, server)
+        .map_err(|error| log_failure("metrics", &[("listen", &listen), ("error", &error)]))
 }
 
 /// Returns the address of the server to ask: the given one, else that of the configuration.
@@ -175,14 +176,6 @@ fn server_address(given: Option<String>) -> Result<String, ExitCode> {
         _ => {}
     }
     Ok(address.to_string())
-}
-
-fn run_winners(args: WinnersArgs) -> CommandResult {
-    let WinnersArgs { file, agency, number, csv } = args;
-    audit(file, |files, configured| {
-        let question = Question { agency, number, csv, configured };
-        winners(files, &question, &mut BufWriter::new(io::stdout()), &mut io::stderr())
-    })
 }
 
 /// Opens the file of bets, that of the configuration if none is given, and runs `look`, which returns false for errors in it.
