@@ -99,15 +99,15 @@ settings! {
     listen_backlog: u16 = SERVER_LISTEN_BACKLOG, "128", number!("a number", 1..=65535),
         "connections that may wait to be accepted";
     logging_level: Level = LOGGING_LEVEL, "INFO", LEVEL, "the lowest level that is logged";
-    log_format: Format = LOG_FORMAT, "text", FORM, "the form of the log: lines of text, or a JSON object per line";
+    log_format: Format = LOG_FORMAT, "text", FORM, "the format of the log: text lines, or a JSON object per line";
     clients_amount: u16 = CLIENTS_AMOUNT, "5", number!("a number", 1..=65535),
-        "how many agencies take part: 1 to this";
+        "how many agencies take part; they are numbered from 1";
     storage_filepath: PathBuf = STORAGE_FILEPATH, "./bets.csv", Kind("a path", path),
         "the file of all bets; its state file is beside it";
     winner_number: u32 = LOTTERY_WINNER_NUMBER, "7574", number!("a number", 0..=4_294_967_295),
         "the number that wins";
     max_clients: u32 = MAX_CLIENTS, "1024", number!("a number", 1..=1_000_000),
-        "connections served at once; more wait";
+        "connections served at once; others wait";
     client_timeout: Duration = CLIENT_TIMEOUT, "30",
         Kind("seconds above 0, up to 86400, decimals allowed", seconds), "how long a client may stall";
     max_payload: u32 = MAX_PAYLOAD, "65536", number!("bytes", 1..=1_048_576), "the longest message that is accepted";
@@ -123,7 +123,7 @@ settings! {
     loop_period: Duration = LOOP_PERIOD, "5s",
         Kind("a duration above 0 such as 5s, 200ms or 1m30s", go_duration), "how often classic mode asks for the result";
     log_level: Level = LOG_LEVEL, "INFO", LEVEL, "the lowest level that is logged";
-    log_format: Format = LOG_FORMAT, "text", FORM, "the form of the log: lines of text, or a JSON object per line";
+    log_format: Format = LOG_FORMAT, "text", FORM, "the format of the log: text lines, or a JSON object per line";
     batch_max_amount: u64 = BATCH_MAXAMOUNT, "136", number!("a number", 1..=1_000_000),
         "the most bets in one message";
     protocol: Protocol = PROTOCOL, "session", Kind("session or classic", Protocol::from_name),
@@ -143,14 +143,14 @@ impl Settings {
     /// Describes the settings, for `--help`.
     pub(crate) fn help(&self) -> String {
         let Self { section, prefix, rows } = self;
-        let before = if prefix.is_empty() { "" } else { " with CLI_ before it (LOG_FORMAT has none)" };
+        let but = if prefix.is_empty() { "" } else { ", with the prefix CLI_ except for LOG_FORMAT," };
         let rows = rows.iter().map(|Setting { key, default, allowed, about }| {
             let default = if default.is_empty() { String::new() } else { format!("; default: {default}") };
             format!("\n  {key}\n          {about} ({allowed}{default})")
         });
         format!(
-            "Settings, from section {section} of {CONFIG_FILE} in the current directory. The environment variable of a \
-             setting's name{before} overrides the file:\n{}",
+            "Settings, from section {section} of {CONFIG_FILE} in the current directory. An environment variable of \
+             the same name{but} overrides the file:\n{}",
             rows.collect::<String>()
         )
     }

@@ -21,7 +21,7 @@
 //!
 //! | module | step |
 //! |---|---|
-//! | `agency::session` | encodes a row of the agency's file as a record of a frame |
+//! | `agency::bets_file`, `agency::upload` | read a row of the agency's file, and send it as a record of a frame |
 //! | `server::acceptor` | accepts the connection, announces the client to storage, forks the handler |
 //! | `server::handler::event_loop` | waits for bytes; `protocol::frame` cuts them into frames |
 //! | `protocol::message`, `protocol::record`, `lottery::bet` | decode the frame into a message and its records into bets, and validate them |

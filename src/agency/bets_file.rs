@@ -1,4 +1,4 @@
-//! The agency's file of bets: CSV without a header, read as a stream into the records of a message.
+//! The agency's file of bets: CSV without a header, read as a stream into the records of messages.
 //!
 //! Nothing is allocated per bet, and memory does not grow with the file.
 
@@ -193,7 +193,7 @@ impl BetsFile {
         Ok(())
     }
 
-    /// The offset in the file at which `row` begins, or line ends before it.
+    /// The offset in the file of `row`, or of the line ends before it.
     fn offset(&self) -> u64 {
         self.row.position().map_or(0, csv::Position::byte)
     }

@@ -12,8 +12,7 @@ mod progress;
 mod session;
 mod upload;
 
-use std::io;
-use std::thread;
+use std::{io, process, thread};
 
 pub(crate) use classic::send_bet;
 pub(crate) use error::AgencyError;
@@ -57,21 +56,17 @@ fn log_config(config: &AgencyConfig) {
 
 /// Lets a termination signal end the process at once. Only the bar needs to be cleaned up: the server keeps what it has
 /// acknowledged.
-fn end_at_a_signal(remove_bar: impl Fn() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        let Ok(signal) = signal::wait_for_termination() else { return };
-        remove_bar();
-        logging::info("shutdown", Outcome::Success, &[("signal", &signal)]);
-        end();
-    })?;
-    Ok(())
-}
-
 #[expect(
     clippy::exit,
     clippy::disallowed_methods,
     reason = "the main thread may be in a call that can't be interrupted, such as the look-up of a name"
 )]
-fn end() -> ! {
-    std::process::exit(0)
+fn end_at_a_signal(remove_bar: impl Fn() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let Ok(signal) = signal::wait_for_termination() else { return };
+        remove_bar();
+        logging::info("shutdown", Outcome::Success, &[("signal", &signal)]);
+        process::exit(0);
+    })?;
+    Ok(())
 }

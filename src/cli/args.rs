@@ -94,13 +94,13 @@ pub(super) enum Command {
         /// The file of all bets [default: that of the configuration]
         #[arg(long)]
         file: Option<PathBuf>,
-        /// List the winning documents of this agency, in the order in which their bets were stored
+        /// Lists the winning documents of this agency, in the order in which their bets were stored
         #[arg(long, value_name = "NUMBER", value_parser = agency)]
         agency: Option<AgencyId>,
-        /// Count the winners of this number instead
+        /// Counts the winners of this number instead
         #[arg(long)]
         number: Option<u32>,
-        /// List all winners as CSV: agency,document
+        /// Lists all winners as CSV: agency,document
         #[arg(long)]
         csv: bool,
     },

@@ -24,7 +24,7 @@ use crate::server::storage::Rules;
 use crate::system::signal;
 use crate::{agency, compose, demo, failpoint, sample, server, status};
 
-/// Runs the command of the command line. To be called first of all: it blocks the signals.
+/// Runs the command of the command line. `main` must call this first: it blocks the signals.
 #[must_use]
 pub fn run() -> ExitCode {
     let parse = |()| Cli::try_parse().map_err(|error| explain(&error));
@@ -178,7 +178,7 @@ fn server_address(given: Option<String>) -> Result<String, ExitCode> {
     Ok(address.to_string())
 }
 
-/// Opens the file of bets, that of the configuration if none is given, and runs `look`, which returns false for errors in it.
+/// Opens the file of bets, or that of the configuration, and runs `look`, which returns whether the files have no errors.
 fn audit(
     file: Option<PathBuf>,
     look: impl FnOnce(&Files, Rules) -> Result<bool, AuditError>,
