@@ -279,18 +279,6 @@ mod tests {
     }
 
     #[test]
-    fn a_bet_that_fits_into_no_message_is_refused() {
-        let row = format!("{},b,1,2000-01-01,1\n", "x".repeat(255));
-        let (mut file, _kept) = file_of(format!("a,b,1,2000-01-01,1\n{row}").as_bytes());
-        let limits = Limits { bets: 136, bytes: 200 };
-        assert_eq!(file.next_batch(limits, &mut Vec::new()).unwrap().unwrap().bets, 1);
-        assert!(matches!(
-            file.next_batch(limits, &mut Vec::new()),
-            Err(AgencyError::Row { line: 2, error: BadRow::TooLong { .. }, .. })
-        ));
-    }
-
-    #[test]
     fn a_quote_that_is_not_closed_does_not_swallow_the_file() {
         let file = format!("a,b,1,2000-01-01,1\n\"{}", "x\n".repeat(1 << 20));
         assert_eq!(bad_row(file.as_bytes()), (2, BadRow::Endless(MAX_ROW)));

@@ -69,7 +69,12 @@ impl<'a> Upload<'a> {
         self.show(progress);
         progress.uploads_from(self.acknowledged);
         while !self.in_flight.is_empty() {
-            self.receive_replies()?;
+            self.receive_reply()?;
+            // The server answers many batches after one sync. Take all their replies before the next batches are sent:
+            // the more batches arrive together, the more bets share the next sync.
+            if self.connection.has_reply() && !self.in_flight.is_empty() {
+                continue;
+            }
             backoff.achieved(self.acknowledged);
             self.show(progress);
             self.report();
@@ -120,16 +125,6 @@ impl<'a> Upload<'a> {
             Ok(None) => self.end = Some(Ok(())),
             Err(error) => self.end = Some(Err(error)),
         }
-    }
-
-    /// Waits for a reply and takes all that came with it. The server answers many batches after one sync. The sooner
-    /// the window is full again, the more bets share the next sync.
-    fn receive_replies(&mut self) -> Result<(), AttemptError> {
-        self.receive_reply()?;
-        while self.connection.has_reply() && !self.in_flight.is_empty() {
-            self.receive_reply()?;
-        }
-        Ok(())
     }
 
     fn receive_reply(&mut self) -> Result<(), AttemptError> {
