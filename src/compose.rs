@@ -1,21 +1,20 @@
-//! `loteria compose`: the `docker-compose.yaml` of a contest. The one in the repository is that of five agencies.
+//! `loteria compose`: the `docker-compose.yaml` of a contest. The file in the repository is for five agencies.
 
 /// The most agencies: a bridge of Linux has room for 1,023 containers, and the server is one.
-pub const MAX_AGENCIES: i64 = 1000;
-/// Where the agencies' files are unless said otherwise.
-pub const DEFAULT_DATA: &str = "./tests/data";
+pub(crate) const MAX_AGENCIES: i64 = 1000;
+/// The default folder of the agencies' files.
+pub(crate) const DEFAULT_DATA: &str = "./tests/data";
 
-/// What all services have in common, and the server. The agencies follow it.
+/// The beginning of the file: what all services share, and the server.
 const HEAD: &str = include_str!("compose_head.yaml");
 
-/// The compose file of that many agencies, whose files are in the folder `data`. With `container_names`, containers are
-/// named as their services are.
-#[must_use]
-pub fn compose_file(agencies: u16, data: &str, container_names: bool) -> String {
+/// Makes the compose file for that many agencies, with their files in the folder `data`. With `container_names`, each
+/// container has the name of its service.
+pub(crate) fn compose_file(agencies: u16, data: &str, container_names: bool) -> String {
     let name = |service: &str| {
         if container_names { format!("    container_name: {service}\n") } else { String::new() }
     };
-    // A server of no agency cannot run, so `config.ini` says how many there are.
+    // The server needs at least one agency. Without any, `config.ini` says how many there are.
     let amount = if agencies == 0 { String::new() } else { format!("      CLIENTS_AMOUNT: {agencies}\n") };
     let head = HEAD
         .replace("    # CONTAINER_NAME\n", &name("server"))
@@ -32,8 +31,8 @@ pub fn compose_file(agencies: u16, data: &str, container_names: bool) -> String 
     [head].into_iter().chain(clients).collect()
 }
 
-/// A file of the host as a YAML string. A path that is not absolute begins with `./`, so that it is neither taken for the
-/// name of a volume nor `~` for a home, and a dollar is doubled, so that it is not taken for a variable.
+/// Returns the path of a file of the host as a YAML string. Compose would take `bets` for a volume, `~` for a home and `$x`
+/// for a variable: a relative path begins with `./`, and a dollar is doubled.
 fn bind_source(folder: &str, file: &str) -> String {
     let start = if folder.starts_with('/') || folder.starts_with("./") { "" } else { "./" };
     let path = format!("{start}{}/{file}", folder.trim_end_matches('/')).replace('$', "$$");
@@ -46,15 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_server_waits_for_as_many_agencies_as_there_are_clients() {
-        let text = compose_file(12, "bets", false);
-        assert!(text.contains("CLIENTS_AMOUNT: 12\n"), "{text}");
-        assert_eq!(text.matches("<<: *client").count(), 12);
-        assert!(text.contains(r#"source: "./bets/agency-12.csv""#), "{text}");
-    }
-
-    #[test]
-    fn a_folder_is_a_folder_whatever_its_name() {
+    fn any_folder_name_is_kept() {
         for (folder, source) in [
             ("./data/", r#""./data/f""#),
             ("/srv/a b", r#""/srv/a b/f""#),

@@ -1,8 +1,9 @@
 //! The configuration: `config.ini` in the current directory, and environment variables, which override it.
 //!
-//! Each setting is one row of a table below: the field that holds its value, its key, its default, what is allowed, and
-//! what it is for. The help, the faults and `server --check` are made from the same rows. To add a setting, add a row.
+//! Each setting is one row of a table below: its field, its key, its default, what is allowed, and what it is for. The
+//! help, the faults and `server --check` are made from the same rows. To add a setting, add a row.
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::iter::zip;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,9 +21,9 @@ const ALL_ADDRESSES: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// One setting, as people see it.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its name in the file; in the environment a prefix may be before it.
+    /// Its name in the file. The name of its environment variable may have a prefix.
     pub key: &'static str,
-    /// The value where none is given; empty if it must be given.
+    /// The value if none is given; empty if one must be given.
     pub default: &'static str,
     /// What values are allowed.
     pub allowed: &'static str,
@@ -38,10 +39,10 @@ pub struct Settings {
     pub rows: &'static [Setting],
 }
 
-/// A kind of values: what is allowed, in words, and the value of a text that is allowed.
+/// A kind of values: what is allowed, in words, and a function that reads a value if it is allowed.
 struct Kind<T>(&'static str, fn(&str) -> Option<T>);
 
-/// Makes of a table the struct of its values, with a function that reads them, and the list of its [`Setting`]s.
+/// Defines the struct of a table's values, a function that reads them, and the list of the table's [`Setting`]s.
 macro_rules! settings {
     ($(#[$doc:meta])* $config:ident, $settings:ident = $section:literal, $prefix:literal:
      $($field:ident: $type:ty = $key:ident, $default:literal, $kind:expr, $about:literal;)*) => {
@@ -49,7 +50,7 @@ macro_rules! settings {
         #[derive(Debug, Clone, PartialEq)]
         pub struct $config {
             $(#[doc = $about] pub $field: $type,)*
-            /// The path of the configuration file that was read, or `none`.
+            /// The path of the file that was read, or `none`.
             pub config_file: String,
         }
 
@@ -77,7 +78,7 @@ macro_rules! settings {
     };
 }
 
-/// The numbers of a range; its text is made from the same literals.
+/// The numbers of a range.
 macro_rules! number {
     ($what:literal, $least:literal ..= $most:literal) => {
         Kind(concat!($what, " from ", $least, " to ", $most), |text| {
@@ -98,15 +99,15 @@ settings! {
     listen_backlog: u16 = SERVER_LISTEN_BACKLOG, "128", number!("a number", 1..=65535),
         "connections that may wait to be accepted";
     logging_level: Level = LOGGING_LEVEL, "INFO", LEVEL, "the lowest level that is logged";
-    log_format: Format = LOG_FORMAT, "text", FORM, "the form of the log: lines of text, or a JSON object per line";
+    log_format: Format = LOG_FORMAT, "text", FORM, "the format of the log: text lines, or a JSON object per line";
     clients_amount: u16 = CLIENTS_AMOUNT, "5", number!("a number", 1..=65535),
-        "how many agencies take part: 1 to this";
+        "how many agencies take part; they are numbered from 1";
     storage_filepath: PathBuf = STORAGE_FILEPATH, "./bets.csv", Kind("a path", path),
         "the file of all bets; its state file is beside it";
     winner_number: u32 = LOTTERY_WINNER_NUMBER, "7574", number!("a number", 0..=4_294_967_295),
         "the number that wins";
     max_clients: u32 = MAX_CLIENTS, "1024", number!("a number", 1..=1_000_000),
-        "connections served at once; more wait";
+        "connections served at once; others wait";
     client_timeout: Duration = CLIENT_TIMEOUT, "30",
         Kind("seconds above 0, up to 86400, decimals allowed", seconds), "how long a client may stall";
     max_payload: u32 = MAX_PAYLOAD, "65536", number!("bytes", 1..=1_048_576), "the longest message that is accepted";
@@ -122,8 +123,8 @@ settings! {
     loop_period: Duration = LOOP_PERIOD, "5s",
         Kind("a duration above 0 such as 5s, 200ms or 1m30s", go_duration), "how often classic mode asks for the result";
     log_level: Level = LOG_LEVEL, "INFO", LEVEL, "the lowest level that is logged";
-    log_format: Format = LOG_FORMAT, "text", FORM, "the form of the log: lines of text, or a JSON object per line";
-    batch_max_amount: usize = BATCH_MAXAMOUNT, "136", number!("a number", 1..=1_000_000),
+    log_format: Format = LOG_FORMAT, "text", FORM, "the format of the log: text lines, or a JSON object per line";
+    batch_max_amount: u64 = BATCH_MAXAMOUNT, "136", number!("a number", 1..=1_000_000),
         "the most bets in one message";
     protocol: Protocol = PROTOCOL, "session", Kind("session or classic", Protocol::from_name),
         "classic is for a server that knows only the classic messages";
@@ -139,17 +140,17 @@ impl Settings {
         if key == LOG_FORMAT { key.to_owned() } else { format!("{}{key}", self.prefix) }
     }
 
-    /// The settings as a text for `--help`.
+    /// Describes the settings, for `--help`.
     pub(crate) fn help(&self) -> String {
         let Self { section, prefix, rows } = self;
-        let before = if prefix.is_empty() { "" } else { " with CLI_ before it (LOG_FORMAT has none)" };
+        let but = if prefix.is_empty() { "" } else { ", with the prefix CLI_ except for LOG_FORMAT," };
         let rows = rows.iter().map(|Setting { key, default, allowed, about }| {
             let default = if default.is_empty() { String::new() } else { format!("; default: {default}") };
             format!("\n  {key}\n          {about} ({allowed}{default})")
         });
         format!(
-            "Settings, from {CONFIG_FILE} in the current directory (section {section}), each overridden by the \
-             environment variable of its name{before}:\n{}",
+            "Settings, from section {section} of {CONFIG_FILE} in the current directory. An environment variable of \
+             the same name{but} overrides the file:\n{}",
             rows.collect::<String>()
         )
     }
@@ -180,7 +181,7 @@ pub(crate) fn check_log_format() -> Result<(), Faults> {
     sources.get(LOG_FORMAT, "text", &FORM).map(drop).ok_or_else(|| sources.into_faults())
 }
 
-/// The table that `server --check` prints: each setting of the server, its value and where that came from.
+/// Makes the table that `server --check` prints: each setting of the server, its value and where that came from.
 pub(crate) fn in_force() -> Result<String, Faults> {
     let sources = Sources::load(&SERVER_SETTINGS);
     let line = |&Setting { key, default, .. }: &Setting| {
@@ -196,7 +197,7 @@ pub(crate) fn in_force() -> Result<String, Faults> {
     ServerConfig::read(sources).map(|_| table)
 }
 
-/// What is wrong with a configuration: at least one fault.
+/// The faults of a configuration, at least one.
 #[derive(Debug)]
 pub(crate) struct Faults {
     faults: Vec<Fault>,
@@ -207,7 +208,7 @@ pub(crate) struct Faults {
 type Fault = Vec<(&'static str, String)>;
 
 impl Faults {
-    /// Writes a line of the log for each fault, in the form that the configuration asks for.
+    /// Logs each fault, in the format that the configuration selects.
     pub(crate) fn log(&self) {
         if let Some(format) = self.format {
             logging::set_format(format);
@@ -218,7 +219,7 @@ impl Faults {
         }
     }
 
-    /// The faults for people: a line for each.
+    /// Describes each fault in a line for people.
     pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
         self.faults.iter().map(|fault| {
             let fields = fault.iter().map(|(key, text)| format!(" | {key}: {}", one_line(text)));
@@ -227,25 +228,18 @@ impl Faults {
     }
 }
 
-/// What the environment and the file say, and the faults found so far.
+/// The environment, the settings of the file, and the faults found so far.
 struct Sources {
     settings: &'static Settings,
     config_file: String,
-    entries: Vec<Entry>,
+    /// The file's values by section and key, each with its line.
+    entries: HashMap<(&'static str, String), (String, usize)>,
     faults: Vec<Fault>,
-}
-
-/// One `KEY = VALUE` of the file.
-struct Entry {
-    section: &'static str,
-    key: String,
-    value: String,
-    line: usize,
 }
 
 impl Sources {
     fn new(settings: &'static Settings) -> Self {
-        Self { settings, config_file: "none".to_owned(), entries: Vec::new(), faults: Vec::new() }
+        Self { settings, config_file: "none".to_owned(), entries: HashMap::new(), faults: Vec::new() }
     }
 
     /// Reads the file; a missing one is no fault.
@@ -263,11 +257,11 @@ impl Sources {
         sources
     }
 
-    /// Reads an INI file in the dialect of Python's `configparser`, which the original uses: `=` or `:`, comments on lines
-    /// of their own. But no value spans lines, and names may be in any case.
+    /// Reads an INI file in the dialect of Python's `configparser`, which the original uses: `=` or `:`, and a comment has
+    /// a line of its own. Unlike there, no value spans lines, and names may be in any case.
     fn parse(&mut self, bytes: &[u8]) {
         let mut section = None;
-        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes); // Some editors write this mark.
+        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes); // Some editors write this mark first.
         for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
             let Ok(line) = str::from_utf8(line).map(str::trim) else {
                 self.fault_at(number, None, "the line is not UTF-8".to_owned());
@@ -280,7 +274,7 @@ impl Sources {
                 None if self.faults.is_empty() => {
                     self.fault_at(number, None, format!("{line:?} is before the first [SECTION]"));
                 }
-                None => {} // There is a fault before it: that its section is unknown.
+                None => {} // Its section is unknown, which is a fault already.
             }
         }
     }
@@ -301,10 +295,12 @@ impl Sources {
         };
         let (key, value) = (key.trim_end().to_ascii_uppercase(), value.trim_start().to_owned());
         let has = |table: &&Settings| table.rows.iter().any(|setting| setting.key == key);
-        let error = if let Some(first) = self.entry_of(settings, &key) {
-            format!("line {} sets this key already", first.line)
+        let place = (settings.section, key.clone());
+        let error = if let Some((_, first)) = self.entries.get(&place) {
+            format!("line {first} sets this key already")
         } else if has(&settings) {
-            return self.entries.push(Entry { section: settings.section, key, value, line });
+            self.entries.insert(place, (value, line));
+            return;
         } else if let Some(other) = TABLES.into_iter().find(has) {
             format!("this setting belongs to the section {}", other.section)
         } else {
@@ -321,21 +317,17 @@ impl Sources {
         self.faults.push(fault(fields));
     }
 
-    fn entry_of(&self, settings: &'static Settings, key: &str) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.section == settings.section && entry.key == key)
-    }
-
-    /// The text that a setting was given, and where.
+    /// Returns the text given for a setting, and where it was given.
     fn find(&self, key: &str) -> Option<(String, String)> {
         let name = self.settings.variable(key);
         if let Some(value) = env::var_os(&name) {
             return Some((value.to_string_lossy().into_owned(), format!("environment variable {name}")));
         }
-        let Entry { value, line, .. } = self.entry_of(self.settings, key)?;
+        let (value, line) = self.entries.get(&(self.settings.section, key.to_owned()))?;
         Some((value.clone(), format!("{CONFIG_FILE} line {line}")))
     }
 
-    /// The value of a setting; none, and a fault, if it is not allowed.
+    /// Returns the value of a setting. If it is not allowed, adds a fault and returns `None`.
     fn get<T>(&mut self, key: &str, default: &str, Kind(allowed, read): &Kind<T>) -> Option<T> {
         let (text, origin) = self.find(key).unzip();
         let found = read(text.as_deref().unwrap_or(default));
@@ -364,13 +356,13 @@ fn fault(fields: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Fa
     fields.into_iter().filter_map(|(key, text)| Some((key, text?))).collect()
 }
 
-/// The name that is most like a mistyped one: a typo leaves the letters before and behind it as they are.
+/// Returns the name that is most like a mistyped one. A typo leaves the letters before it and after it unchanged.
 fn nearest(typo: &str, names: impl Iterator<Item = &'static str>) -> &'static str {
     let typo = typo.to_ascii_uppercase();
     let likeness = |name: &&str| {
         let before = zip(typo.bytes(), name.bytes()).take_while(|(a, b)| a == b).count();
-        let behind = zip(typo.bytes().rev(), name.bytes().rev()).take_while(|(a, b)| a == b).count();
-        200 * (before + behind) / (typo.len() + name.len())
+        let after = zip(typo.bytes().rev(), name.bytes().rev()).take_while(|(a, b)| a == b).count();
+        200 * (before + after) / (typo.len() + name.len())
     };
     names.max_by_key(likeness).unwrap_or_default()
 }
@@ -379,7 +371,7 @@ fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty() && !text.contains('\0')).then(|| text.into())
 }
 
-/// What to listen on: an address, or a host name, which means all addresses. The original's configuration has a name.
+/// Reads what to listen on: an address, or a host name, which means all addresses. The original's configuration has a name.
 fn host(text: &str) -> Option<Result<IpAddr, String>> {
     // Digits and dots alone are a mistyped address.
     let is_name = text.contains(|c: char| c.is_ascii_alphabetic())
@@ -387,7 +379,7 @@ fn host(text: &str) -> Option<Result<IpAddr, String>> {
     text.parse().map(Ok).ok().or_else(|| is_name.then(|| Err(text.to_owned())))
 }
 
-/// An address `HOST:PORT`; none if the text is not one.
+/// Reads an address `HOST:PORT`.
 pub(crate) fn host_and_port(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
     let port = parse_decimal(port.as_bytes()).filter(|port| (1..=65535).contains(port))?;
@@ -418,20 +410,20 @@ fn seconds(text: &str) -> Option<Duration> {
     (!duration.is_zero() && duration <= Duration::from_hours(24)).then_some(duration)
 }
 
-/// A duration as Go's `time.ParseDuration` reads it, without a sign: decimal numbers, each with a unit.
+/// Reads a duration as Go's `time.ParseDuration` does, without a sign: decimal numbers, each with a unit.
 fn go_duration(mut text: &str) -> Option<Duration> {
     let units = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"];
-    let seconds = [1e-9, 1e-6, 1e-6, 1e-6, 1e-3, 1.0, 60.0, 3600.0];
-    let mut total = 0.0;
+    let lengths = [1e-9, 1e-6, 1e-6, 1e-6, 1e-3, 1.0, 60.0, 3600.0];
+    let mut seconds = 0.0;
     while !text.is_empty() {
         let is_digit = |c: char| c.is_ascii_digit() || c == '.';
         let (number, rest) = text.split_at(text.find(|c| !is_digit(c))?);
         let (unit, rest) = rest.split_at(rest.find(is_digit).unwrap_or(rest.len()));
-        let (_, factor) = units.into_iter().zip(seconds).find(|(name, _)| *name == unit)?;
-        total += number.parse::<f64>().ok()? * factor;
+        let (_, length) = zip(units, lengths).find(|(name, _)| *name == unit)?;
+        seconds += number.parse::<f64>().ok()? * length;
         text = rest;
     }
-    Duration::try_from_secs_f64(total).ok().filter(|duration| !duration.is_zero())
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero())
 }
 
 #[cfg(test)]

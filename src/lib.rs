@@ -23,7 +23,7 @@
 //!
 //! | module | step |
 //! |---|---|
-//! | `agency` | encodes a row of the agency's file as a record of a frame, and sends it |
+//! | `agency::bets_file`, `agency::upload` | read a row of the agency's file, and send it as a record of a frame |
 //! | `server::acceptor` | accepts the connection, announces the client to storage, forks the handler |
 //! | `server::handler` | waits for bytes; `protocol::frame` cuts them into frames |
 //! | `protocol::message`, `protocol::record`, `lottery::bet` | decode the frame into a message and its records into bets, and validate them |
@@ -53,10 +53,10 @@
 //! | how to add a log line | call `event()` of `logging` and add a row to `docs/operations.md`; a test compares them |
 //! | which module may use which | `tests/operators/layers.rs` |
 
-pub mod agency;
+mod agency;
 pub mod audit;
 pub mod cli;
-pub mod compose;
+mod compose;
 pub mod config;
 mod demo;
 mod failpoint;

@@ -1,12 +1,7 @@
-//! The `loteria` binary: blocks the signals, then does what the command line says.
+//! The `loteria` binary.
 
 use std::process::ExitCode;
 
-use loteria::{cli, system};
-
 fn main() -> ExitCode {
-    match system::signal::block() {
-        Ok(()) => cli::run(),
-        Err(error) => cli::fail(&error),
-    }
+    loteria::cli::run()
 }

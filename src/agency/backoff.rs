@@ -1,5 +1,5 @@
-//! Retries with pauses that grow, so that a server in trouble is not flooded, and that vary at random, so that agencies
-//! which lost their server together do not come back together.
+//! Retries with pauses between them. The pauses grow, to spare a server in trouble. They are random, so that agencies that
+//! lost their server together do not all come back together.
 
 use std::mem;
 use std::thread;
@@ -12,26 +12,25 @@ use crate::system::random;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// While the reason stays the same, only one WARNING is logged in this time.
+/// A failure for the same reason is logged as a WARNING at most once in this time, otherwise at DEBUG.
 const REPEAT_WARNING: Duration = Duration::from_mins(1);
 
-/// The state of the retries.
-#[derive(Debug)]
 pub(super) struct Backoff<'a> {
     /// The next pause is at most this long.
     next: Duration,
-    /// The most that was achieved so far.
+    /// The furthest that an attempt got.
     milestone: u64,
     /// The last reason that was logged as a WARNING, and when.
     warned: Option<(String, Instant)>,
-    warned_since_asked: bool,
-    /// Counts the retries, for people at a terminal.
+    /// Whether a WARNING was logged since the last call of `has_warned`.
+    is_warning_new: bool,
+    /// Shows the number of retries.
     progress: Option<&'a Progress>,
 }
 
 impl<'a> Backoff<'a> {
     pub(super) fn new(progress: Option<&'a Progress>) -> Self {
-        Self { next: FIRST_PAUSE, milestone: 0, warned: None, warned_since_asked: false, progress }
+        Self { next: FIRST_PAUSE, milestone: 0, warned: None, is_warning_new: false, progress }
     }
 
     /// Repeats an attempt until it succeeds or fails for good.
@@ -48,7 +47,7 @@ impl<'a> Backoff<'a> {
                 }
                 Err(AttemptError::Fatal(error)) => return Err(error),
                 Err(error) => {
-                    // Such a long attempt was a pause in itself.
+                    // An attempt that took so long was a pause in itself.
                     if started.elapsed() > LONGEST_PAUSE {
                         self.next = FIRST_PAUSE;
                     }
@@ -58,7 +57,7 @@ impl<'a> Backoff<'a> {
         }
     }
 
-    /// Begins with short pauses again if this attempt got further than all attempts before it.
+    /// Makes the pauses short again if this attempt got further than all before it.
     pub(super) fn achieved(&mut self, milestone: u64) {
         if milestone > self.milestone {
             self.milestone = milestone;
@@ -68,7 +67,7 @@ impl<'a> Backoff<'a> {
 
     /// Returns whether a WARNING was logged since the last call.
     pub(super) fn has_warned(&mut self) -> bool {
-        mem::take(&mut self.warned_since_asked)
+        mem::take(&mut self.is_warning_new)
     }
 
     fn reset(&mut self) {
@@ -93,7 +92,7 @@ impl<'a> Backoff<'a> {
             return Level::Debug;
         }
         self.warned = Some((reason, Instant::now()));
-        self.warned_since_asked = true;
+        self.is_warning_new = true;
         Level::Warning
     }
 

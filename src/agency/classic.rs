@@ -1,18 +1,19 @@
 //! Classic mode: one connection per message, as the original's client does.
 
+use std::fmt::Display;
 use std::thread;
 use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::bets_file::{BetsFile, Limits};
-use super::connection::{ANSWER_TIMEOUT, ServerConnection, finish_frame, unexpected_reply};
+use super::connection::{ANSWER_TIMEOUT, ServerConnection};
 use super::error::{AgencyError, AttemptError};
 use super::progress::Progress;
 use crate::config::AgencyConfig;
 use crate::logging::{self, Level, Outcome};
 use crate::lottery::Bet;
-use crate::protocol::frame::{FrameType, HEADER_LEN};
-use crate::protocol::message::{ClientMessage, ServerMessage};
+use crate::protocol::frame::HEADER_LEN;
+use crate::protocol::message::ClientMessage;
 use crate::protocol::record::push_record;
 
 /// The longest packet, in bytes: what the original allows.
@@ -21,7 +22,7 @@ const MAX_PACKET: usize = 8192;
 const END_SILENCE: Duration = Duration::from_millis(500);
 /// The pause after the first request for the result. The pauses double up to `LOOP_PERIOD`.
 const FIRST_POLL_PAUSE: Duration = Duration::from_millis(250);
-/// END is sent again after so many `IN_PROGRESS`: END has no reply, and a server may have lost the first one.
+/// END is sent again after so many `IN_PROGRESS`: it has no reply, and the server may have lost the first one.
 const POLLS_PER_END: usize = 10;
 
 /// Sends all bets and polls for the result; returns the number of winners.
@@ -45,26 +46,21 @@ struct ClassicClient<'a> {
 impl ClassicClient<'_> {
     /// Sends all bets; returns how many there were.
     fn send_bets(&mut self) -> Result<u64, AgencyError> {
-        let config = self.config;
+        let Self { config, progress, .. } = *self;
         let limits = Limits { bets: config.batch_max_amount, bytes: MAX_PACKET - HEADER_LEN };
         let mut file = BetsFile::open(&config.bets_file, config.id)?;
-        let mut packet = Vec::with_capacity(MAX_PACKET);
+        let mut records = Vec::with_capacity(MAX_PACKET);
         let mut sent = 0;
-        self.progress.uploads_from(0);
-        loop {
-            packet.clear();
-            packet.extend_from_slice(&[0; HEADER_LEN]);
-            let Some(batch) = file.fill(limits, &mut packet)? else { return Ok(sent) };
-            finish_frame(FrameType::MultipleBets, 0, &mut packet);
-            if self.progress.is_shown() {
-                self.progress.expects(file.expected_rows(sent + batch.bets), false);
-            }
-            let name = || batch.name(&config.bets_file);
-            self.backoff.retry(|_| deliver(&config.server_address, &packet, name))?;
+        progress.uploads_from(0);
+        while let Some(batch) = file.next_batch(limits, &mut records)? {
+            progress.uploaded(sent, file.expected_rows(), false);
+            let message = ClientMessage::MultipleBets(&records);
+            let name = file.name(batch);
+            self.backoff.retry(|_| deliver(&config.server_address, &message, &name))?;
             logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
-            sent += batch.bets;
-            self.progress.stored(sent);
+            sent = batch.end();
         }
+        Ok(sent)
     }
 
     fn send_end(&mut self, level: Level) -> Result<(), AgencyError> {
@@ -93,18 +89,16 @@ impl ClassicClient<'_> {
     }
 }
 
-/// Sends a packet of bets and waits until they are stored. `name` says which bets they are, for people.
+/// Sends bets and waits until they are stored. `name` names them for people.
 ///
-/// A packet that was sent whole and not answered must not be sent again: it may be stored.
-fn deliver(address: &str, packet: &[u8], name: impl Fn() -> String) -> Result<(), AttemptError> {
+/// If they were sent whole and there is no reply, they must not be sent again: they may be stored.
+fn deliver(address: &str, bets: &ClientMessage<'_>, name: &dyn Display) -> Result<(), AttemptError> {
     let mut connection = ServerConnection::open(address)?;
-    connection.send(packet)?;
-    match connection.receive() {
-        Ok(ServerMessage::BetAck) => Ok(()),
-        Ok(other) => Err(unexpected_reply(&other, &name())),
-        Err(AttemptError::Lost(lost)) => Err(AgencyError::UnknownOutcome { bets: name(), lost }.into()),
-        Err(error) => Err(error),
-    }
+    connection.send_message(bets)?;
+    connection.receive_ack(name).map_err(|error| match error {
+        AttemptError::Lost(lost) => AgencyError::UnknownOutcome { bets: name.to_string(), lost }.into(),
+        error => error,
+    })
 }
 
 /// Sends END. It has no reply: our server closes the connection, the original's leaves it open.
@@ -112,12 +106,10 @@ fn try_end(address: &str, agency: u8) -> Result<(), AttemptError> {
     let mut connection = ServerConnection::open(address)?;
     connection.send_message(&ClientMessage::End(Some(agency)))?;
     connection.finish_sending()?;
-    if !connection.replies_within(END_SILENCE)? {
-        return Ok(());
-    }
-    match connection.receive()? {
-        ServerMessage::BetAck => Ok(()),
-        other => Err(unexpected_reply(&other, "the end of the bets")),
+    if connection.replies_within(END_SILENCE)? {
+        connection.receive_ack("the end of the bets")
+    } else {
+        Ok(())
     }
 }
 
@@ -127,23 +119,21 @@ fn ask_for_winners(address: &str, agency: u8) -> Result<Option<u64>, AttemptErro
     connection.receive_winners(Some(ANSWER_TIMEOUT))
 }
 
-/// Sends one bet as a classic BET to the server at `HOST:PORT` and logs what became of it.
+/// Sends one bet to the server at `HOST:PORT` and logs the outcome.
 pub(crate) fn send_bet(bet: &Bet<'_>, address: &str) -> Result<(), AgencyError> {
-    let (mut record, mut packet) = (Vec::new(), Vec::new());
+    let mut record = Vec::new();
     push_record(bet, &mut record);
-    ClientMessage::Bet(&record).encode(&mut packet);
-    let result = Backoff::new(None).retry(|_| deliver(address, &packet, || "the bet".to_owned()));
+    let message = ClientMessage::Bet(&record);
+    let result = Backoff::new(None).retry(|_| deliver(address, &message, &"the bet"));
     let (document, number) = (&bet.document, &bet.number);
+    let log = |level, outcome, fields: &[logging::Field<'_>]| {
+        logging::event(level, "apuesta_enviada", outcome, fields);
+    };
     match &result {
-        Ok(()) => {
-            logging::info("apuesta_enviada", Outcome::Success, &[("dni", document), ("numero", number)]);
+        Ok(()) => log(Level::Info, Outcome::Success, &[("dni", document), ("numero", number)]),
+        Err(error) => {
+            log(Level::Critical, Outcome::Fail, &[("dni", document), ("numero", number), ("error", error)]);
         }
-        Err(error) => logging::event(
-            Level::Critical,
-            "apuesta_enviada",
-            Outcome::Fail,
-            &[("dni", document), ("numero", number), ("error", error)],
-        ),
     }
     result
 }

@@ -1,6 +1,7 @@
-//! A connection to the server: its time limits, and the replies that it receives.
+//! A connection to the server: its time limits and its replies.
 
-use std::io::{self, Read, Write};
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
@@ -9,13 +10,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::error::{AgencyError, AttemptError, ConnectionLost};
 use crate::logging::{self, Outcome};
-use crate::protocol::frame::{Frame, FrameBuffer, FrameType, HEADER_LEN, header};
+use crate::protocol::frame::{Frame, FrameBuffer, FrameType, HEADER_LEN};
 use crate::protocol::message::{ClientMessage, NotAnAnswer, ServerMessage};
 use crate::protocol::record::RECORD_SEPARATOR;
 
 /// The limit for each address of the server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The limit for a reply, but for the one to `AWAIT_RESULT`, and for the server to read what is sent.
+/// The limit for every reply except the one to `AWAIT_RESULT`, and for the server to read what is sent.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// After this time without a reply, the log says that the agency waits for one.
 pub(super) const QUIET: Duration = Duration::from_secs(3);
@@ -54,7 +55,7 @@ impl ServerConnection {
 
     /// Sends whole frames. After an error the server can't have the last frame whole.
     pub(super) fn send(&mut self, frames: &[u8]) -> Result<(), ConnectionLost> {
-        self.stream.write_all(frames).map_err(lost)
+        Ok(self.stream.write_all(frames)?)
     }
 
     pub(super) fn send_message(&mut self, message: &ClientMessage<'_>) -> Result<(), ConnectionLost> {
@@ -73,22 +74,21 @@ impl ServerConnection {
         self.incoming.has_frame()
     }
 
-    /// Waits for the first byte of a reply. Returns false if the server closes the connection or says nothing.
+    /// Waits for the first byte of a reply. Returns false if the server closes the connection or sends nothing.
     pub(super) fn replies_within(&self, limit: Duration) -> Result<bool, ConnectionLost> {
         self.stream.set_read_timeout(Some(limit))?;
         match self.stream.peek(&mut [0]) {
             Ok(count) => Ok(count > 0),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Does the same with [`QUIET`] as the limit. A reply that is late can still be received.
+    /// Waits for the first byte of a reply, for [`QUIET`]. Returns false if the connection broke or the reply is late. A
+    /// late reply can still be received.
     pub(super) fn replies_soon(&mut self) -> Result<bool, ConnectionLost> {
         match self.stream.peek(&mut [0]) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.expect_late_reply().map(|()| false)
-            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.expect_late_reply().map(|()| false),
             result => Ok(result.is_ok_and(|count| count > 0)),
         }
     }
@@ -102,15 +102,23 @@ impl ServerConnection {
         Ok(ServerMessage::decode(frame).map_err(AgencyError::from)?)
     }
 
+    /// Waits for a `BET_ACK`. `what` names the request for people.
+    pub(super) fn receive_ack(&mut self, what: impl Display) -> Result<(), AttemptError> {
+        match self.receive()? {
+            ServerMessage::BetAck => Ok(()),
+            other => Err(unexpected_reply(&other, what)),
+        }
+    }
+
     fn receive_more(&mut self) -> Result<(), ConnectionLost> {
         match self.stream.read(self.incoming.space()) {
             Ok(0) => return Err(ConnectionLost::Closed),
             Ok(count) => self.incoming.received(count),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_late => {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !self.is_late => {
                 return self.expect_late_reply();
             }
-            Err(error) => return Err(lost(error)),
+            Err(error) => return Err(error.into()),
         }
         if self.is_late {
             self.is_late = false;
@@ -119,8 +127,7 @@ impl ServerConnection {
         Ok(())
     }
 
-    /// Logs that the server lets the agency wait: a server whose places are all taken accepts connections and says
-    /// nothing.
+    /// Logs that the agency waits. A server whose places are all taken accepts connections but does not answer.
     fn expect_late_reply(&mut self) -> Result<(), ConnectionLost> {
         logging::info("connect", Outcome::InProgress, &[("waited_s", &QUIET.as_secs())]);
         self.is_late = true;
@@ -133,19 +140,23 @@ impl ServerConnection {
         if !self.incoming.is_empty() {
             return Err(AgencyError::WrongReply.into());
         }
-        self.stream.set_read_timeout(limit).map_err(lost)?;
-        let mut header = [0; HEADER_LEN];
-        self.stream.read_exact(&mut header).map_err(lost)?;
-        self.stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(lost)?;
-        let [kind, len @ ..] = header;
+        let [kind, len @ ..] = self.receive_header(limit)?;
         let len = u32::from_be_bytes(len);
         match FrameType::from_byte(kind) {
             Some(FrameType::Result) => Ok(Some(self.count_winners(len)?)),
             Some(FrameType::InProgress) => Ok(None),
-            Some(FrameType::Error) => Err(self.refusal(len)?),
+            Some(FrameType::Error) => Err(self.receive_refusal(len)?),
             Some(kind) => Err(AgencyError::from(NotAnAnswer(kind)).into()),
             None => Err(AgencyError::WrongReply.into()),
         }
+    }
+
+    fn receive_header(&mut self, limit: Option<Duration>) -> Result<[u8; HEADER_LEN], ConnectionLost> {
+        let mut header = [0; HEADER_LEN];
+        self.stream.set_read_timeout(limit)?;
+        self.stream.read_exact(&mut header)?;
+        self.stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        Ok(header)
     }
 
     /// Counts the documents in the next `len` bytes.
@@ -154,18 +165,17 @@ impl ServerConnection {
         let mut left = len as usize;
         let mut separators = 0;
         while left > 0 {
-            let wanted = left.min(RESULT_CHUNK);
-            let part = chunk.get_mut(..wanted).unwrap_or_default();
-            self.stream.read_exact(part).map_err(lost)?;
+            let part = chunk.get_mut(..left.min(RESULT_CHUNK)).unwrap_or_default();
+            self.stream.read_exact(part)?;
             separators += memchr_iter(RECORD_SEPARATOR, part).count() as u64;
-            left -= wanted;
+            left -= part.len();
         }
         Ok(if len == 0 { 0 } else { separators + 1 })
     }
 
-    fn refusal(&mut self, len: u32) -> Result<AttemptError, ConnectionLost> {
+    fn receive_refusal(&mut self, len: u32) -> Result<AttemptError, ConnectionLost> {
         let mut payload = vec![0; len.min(MAX_REPLY) as usize];
-        self.stream.read_exact(&mut payload).map_err(lost)?;
+        self.stream.read_exact(&mut payload)?;
         let reply = ServerMessage::decode(Frame { kind: FrameType::Error, payload: &payload });
         Ok(reply.map_or_else(
             |error| AgencyError::from(error).into(),
@@ -174,22 +184,13 @@ impl ServerConnection {
     }
 }
 
-/// Says what a reply means that is not the expected one. `what` is the request, for people.
-pub(super) fn unexpected_reply(reply: &ServerMessage<'_>, what: &str) -> AttemptError {
+/// Returns what an unexpected reply means. `what` names the request for people.
+pub(super) fn unexpected_reply(reply: &ServerMessage<'_>, what: impl Display) -> AttemptError {
     let ServerMessage::Error(reason) = *reply else { return AgencyError::WrongReply.into() };
     if TEMPORARY.iter().any(|start| reason.starts_with(start)) {
         return AttemptError::RefusedForNow(reason.to_owned());
     }
-    AgencyError::Refused { what: what.to_owned(), reason: reason.to_owned() }.into()
-}
-
-/// Writes the header of the frame that begins at `start` and reaches to the end of `out`.
-pub(super) fn finish_frame(kind: FrameType, start: usize, out: &mut [u8]) {
-    let Some(frame) = out.get_mut(start..) else { return };
-    let len = frame.len().saturating_sub(HEADER_LEN);
-    if let Some(place) = frame.first_chunk_mut() {
-        *place = header(kind, u32::try_from(len).unwrap_or(u32::MAX));
-    }
+    AgencyError::Refused { what: what.to_string(), reason: reason.to_owned() }.into()
 }
 
 fn connect(address: &str) -> Result<TcpStream, ConnectionLost> {
@@ -211,10 +212,13 @@ fn enable_keepalive(stream: &TcpStream) -> nix::Result<()> {
     setsockopt(stream, sockopt::TcpUserTimeout, &UNACKNOWLEDGED_MS)
 }
 
-fn lost(error: io::Error) -> ConnectionLost {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => ConnectionLost::Closed,
-        io::ErrorKind::WouldBlock => ConnectionLost::Silent(ANSWER_TIMEOUT.as_secs()),
-        _ => ConnectionLost::Io(error),
+impl From<io::Error> for ConnectionLost {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::UnexpectedEof => Self::Closed,
+            // Only reads and writes that have a time limit give this.
+            ErrorKind::WouldBlock => Self::Silent(ANSWER_TIMEOUT.as_secs()),
+            _ => Self::Io(error),
+        }
     }
 }

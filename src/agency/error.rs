@@ -1,4 +1,4 @@
-//! Why an attempt fails: an [`AgencyError`] ends the agency, every other [`AttemptError`] is followed by a retry.
+//! Why the agency fails: an [`AgencyError`] ends it, after any other [`AttemptError`] it tries again.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,6 @@ use crate::lottery::BetError;
 use crate::protocol::frame::FrameError;
 use crate::protocol::message::NotAnAnswer;
 
-/// What ends an agency.
 #[derive(Debug, Error)]
 pub(crate) enum AgencyError {
     #[error("{}: {error}", .file.display())]
@@ -45,7 +44,7 @@ pub(crate) enum AgencyError {
 }
 
 impl AgencyError {
-    /// Writes the error to the log as the one that ended the process.
+    /// Logs the error as the one that ends the agency.
     pub(crate) fn log(&self) {
         let log = |fields: &[logging::Field<'_>]| {
             logging::event(Level::Critical, "agency", Outcome::Fail, fields);
@@ -60,35 +59,25 @@ impl AgencyError {
 }
 
 /// Why a row of the file can't be sent as a bet.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum BadRow {
-    /// It has not the columns of a bet.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub(crate) enum BadRow {
     #[error("5 columns are needed (first name, last name, document, birthdate, number), not {0}")]
     Columns(usize),
-    /// It is not text.
     #[error("it is not UTF-8 text")]
     Utf8,
-    /// A value is not allowed.
     #[error("{0}")]
     Bet(#[from] BetError),
-    /// It does not fit into a message.
     #[error("the bet takes {len} bytes, but a message holds at most {max}")]
-    TooLong {
-        /// Its length as a record, in bytes.
-        len: usize,
-        /// The most that one message can hold, in bytes.
-        max: usize,
-    },
-    /// It does not end.
+    TooLong { len: usize, max: usize },
     #[error("the row goes on for more than {0} bytes: is a quote not closed?")]
-    Endless(usize),
+    Endless(u64),
 }
 
 /// Why a connection broke or could not be made.
 #[derive(Debug, Error)]
 pub(crate) enum ConnectionLost {
     #[error("{0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     #[error("{0} has no address")]
     NoAddress(String),
     #[error("the server closed the connection")]
@@ -97,16 +86,13 @@ pub(crate) enum ConnectionLost {
     Silent(u64),
 }
 
-/// Why one attempt failed.
 #[derive(Debug, Error)]
 pub(crate) enum AttemptError {
-    /// A retry may succeed.
     #[error(transparent)]
     Lost(#[from] ConnectionLost),
-    /// The server gave a temporary reason. Nothing of what it refused is stored, and a retry may succeed.
+    /// The server gave a temporary reason. Nothing of what it refused is stored.
     #[error("the server says: {0}")]
     RefusedForNow(String),
-    /// A retry would not help.
     #[error(transparent)]
     Fatal(#[from] AgencyError),
 }

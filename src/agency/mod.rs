@@ -1,7 +1,7 @@
 //! `loteria agency`: sends the bets of a file to the server and waits for the result. `loteria bet` sends one bet.
 //!
-//! [`session`] talks to our server, `classic` also to the original's. Both encode the rows of a `bets_file` into frames
-//! and send them over a `connection`. `backoff` repeats what failed. `progress` is the bar on a terminal.
+//! `session` talks to our server, with an `upload` for its bets; `classic` also talks to the original's server. Both send
+//! the rows of a `bets_file` over a `connection`. `backoff` repeats what failed. `progress` is the bar on a terminal.
 
 mod backoff;
 mod bets_file;
@@ -9,11 +9,10 @@ mod classic;
 mod connection;
 mod error;
 mod progress;
-pub mod session;
+mod session;
 mod upload;
 
-use std::io;
-use std::thread;
+use std::{io, process, thread};
 
 pub(crate) use classic::send_bet;
 pub(crate) use error::AgencyError;
@@ -55,23 +54,19 @@ fn log_config(config: &AgencyConfig) {
     );
 }
 
-/// Lets SIGTERM and SIGINT end the process at once. There is nothing to clean up but the bar: the server keeps what it
+/// Lets a termination signal end the process at once. Only the bar needs to be cleaned up: the server keeps what it has
 /// acknowledged.
-fn end_at_a_signal(remove_bar: impl Fn() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        let Ok(signal) = signal::wait_for_termination() else { return };
-        remove_bar();
-        logging::info("shutdown", Outcome::Success, &[("signal", &signal)]);
-        end();
-    })?;
-    Ok(())
-}
-
 #[expect(
     clippy::exit,
     clippy::disallowed_methods,
     reason = "the main thread may be in a call that can't be interrupted, such as the look-up of a name"
 )]
-fn end() -> ! {
-    std::process::exit(0)
+fn end_at_a_signal(remove_bar: impl Fn() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let Ok(signal) = signal::wait_for_termination() else { return };
+        remove_bar();
+        logging::info("shutdown", Outcome::Success, &[("signal", &signal)]);
+        process::exit(0);
+    })?;
+    Ok(())
 }

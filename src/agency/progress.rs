@@ -1,6 +1,7 @@
 //! The agency's progress on a terminal: a bar below the lines of the log.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -11,13 +12,12 @@ use crate::logging;
 /// How often the bar is drawn while nothing happens.
 const TICK: Duration = Duration::from_millis(200);
 
+const CONNECTING: &str = "{spinner} connecting{msg}";
 const UPLOADING: &str = "{bar:30} {human_pos} of {prefix}{human_len} bets, {rate}{msg}";
 const WAITING: &str = "{spinner} {human_pos} bets sent, waiting for the draw for {elapsed}{msg}";
 
-/// The bar of an agency.
-#[derive(Debug)]
 pub(super) struct Progress {
-    /// Hidden where standard error is no terminal.
+    /// Hidden if standard error is no terminal.
     bar: ProgressBar,
     reconnections: Cell<u64>,
 }
@@ -32,7 +32,7 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let above = bar.clone();
         logging::write_through(Box::new(move |write| above.suspend(write)));
-        bar.set_style(style("{spinner} connecting{msg}"));
+        bar.set_style(style(CONNECTING));
         bar.enable_steady_tick(TICK);
         Self { bar, reconnections }
     }
@@ -43,11 +43,6 @@ impl Progress {
         move || bar.finish_and_clear()
     }
 
-    /// Whether the bar is visible. If not, callers need not compute values for it.
-    pub(super) fn is_shown(&self) -> bool {
-        !self.bar.is_hidden()
-    }
-
     /// Shows the upload, of which the server already has `stored` bets.
     pub(super) fn uploads_from(&self, stored: u64) {
         self.bar.set_style(style(UPLOADING));
@@ -56,18 +51,14 @@ impl Progress {
         self.bar.reset_eta();
     }
 
-    /// Sets how many bets there are in all, or about how many.
-    pub(super) fn expects(&self, bets: u64, exactly: bool) {
-        self.bar.set_length(bets);
-        if self.bar.prefix().is_empty() == exactly {
-            return;
+    /// Shows that `stored` bets of `all` are acknowledged. `all` may be an estimate.
+    pub(super) fn uploaded(&self, stored: u64, all: u64, is_exact: bool) {
+        self.bar.set_length(all);
+        let prefix = if is_exact { "" } else { "about " };
+        if self.bar.prefix() != prefix {
+            self.bar.set_prefix(prefix);
         }
-        self.bar.set_prefix(if exactly { "" } else { "about " });
-    }
-
-    /// Sets how many bets are acknowledged.
-    pub(super) fn stored(&self, bets: u64) {
-        self.bar.set_position(bets);
+        self.bar.set_position(stored);
     }
 
     /// Shows that the agency waits for the draw and that the server has `stored` bets.
@@ -79,7 +70,7 @@ impl Progress {
 
     /// Counts a retry.
     pub(super) fn reconnecting(&self) {
-        self.reconnections.set(self.reconnections.get() + 1);
+        self.reconnections.update(|count| count + 1);
         self.bar.set_message(format!(", reconnections: {}", self.reconnections.get()));
     }
 }
@@ -91,7 +82,7 @@ impl Drop for Progress {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+    let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
         // Writing to a line of the bar does not fail.
         write!(out, "{} bets/s", HumanFloatCount(state.per_sec().round())).unwrap_or_default();
     };

@@ -12,9 +12,9 @@ use crate::config::AgencyConfig;
 use crate::logging::{self, Level, Outcome};
 use crate::protocol::message::{AgencyState, ClientMessage, SESSION_VERSION, ServerMessage};
 
-/// A version that no server speaks. Every server with sessions refuses it at once, without its storage.
+/// A version that no server speaks. Every server with sessions refuses it at once, without asking its storage.
 const NO_VERSION: u8 = 0;
-/// How much later than a newer connection an older one may be answered.
+/// How much later the older of two connections may be answered.
 const OVERTAKING: Duration = Duration::from_secs(2);
 /// An acknowledged END counts for more than any number of acknowledged bets.
 const END_ACKNOWLEDGED: u64 = u64::MAX;
@@ -34,19 +34,12 @@ struct SessionClient<'a> {
     was_open: bool,
 }
 
-/// The contents of `SESSION_OPENED`.
-struct Opened {
-    stored: u64,
-    state: AgencyState,
-    max_payload: u32,
-}
-
 impl SessionClient<'_> {
     /// Runs one session, from the opening to the result.
     fn attempt(&mut self, backoff: &mut Backoff<'_>) -> Result<u64, AttemptError> {
         let Self { config, progress, .. } = *self;
         let mut connection = ServerConnection::open(&config.server_address)?;
-        let Opened { mut stored, state, max_payload } = self.open(&mut connection, backoff)?;
+        let (mut stored, state, max_payload) = self.open(&mut connection, backoff)?;
         let mut file = BetsFile::open(&config.bets_file, config.id)?;
         file.skip(stored)?;
         if state == AgencyState::Open {
@@ -54,7 +47,7 @@ impl SessionClient<'_> {
             stored = upload.run(progress, backoff)?;
             self.end(&mut connection)?;
             backoff.achieved(END_ACKNOWLEDGED);
-        } else if file.has_more()? {
+        } else if file.has_row()? {
             return Err(AgencyError::EndedBefore { file: config.bets_file.clone(), stored }.into());
         }
         progress.waits(stored);
@@ -62,11 +55,12 @@ impl SessionClient<'_> {
         Ok(connection.receive_winners(None)?.ok_or(AgencyError::WrongReply)?)
     }
 
+    /// Opens the session. Returns how many bets are stored, what the agency may still do, and the longest payload.
     fn open(
         &mut self,
         connection: &mut ServerConnection,
         backoff: &mut Backoff<'_>,
-    ) -> Result<Opened, AttemptError> {
+    ) -> Result<(u64, AgencyState, u32), AttemptError> {
         let agency = self.config.id;
         let message = ClientMessage::OpenSession { version: SESSION_VERSION, agency: agency.get().into() };
         connection.send_message(&message)?;
@@ -75,13 +69,13 @@ impl SessionClient<'_> {
         }
         match connection.receive()? {
             ServerMessage::SessionOpened { agency: of, stored, state, max_payload } if of == agency => {
-                // While every session fails for the same reason, the log does not repeat this either.
+                // While sessions keep failing for the same reason, the log does not repeat this either.
                 let is_news = backoff.has_warned() || !self.was_open;
                 let level = if is_news { Level::Info } else { Level::Debug };
                 let fields: [logging::Field<'_>; 2] = [("agency_id", &agency), ("stored", &stored)];
                 logging::event(level, "open_session", Outcome::Success, &fields);
                 self.was_open = true;
-                Ok(Opened { stored, state, max_payload })
+                Ok((stored, state, max_payload))
             }
             other => Err(unexpected_reply(&other, "to open a session")),
         }
@@ -89,33 +83,29 @@ impl SessionClient<'_> {
 
     fn end(&self, connection: &mut ServerConnection) -> Result<(), AttemptError> {
         connection.send_message(&ClientMessage::End(None))?;
-        match connection.receive()? {
-            ServerMessage::BetAck => {
-                logging::info("end_message", Outcome::Success, &[("agency_id", &self.config.id)]);
-                Ok(())
-            }
-            other => Err(unexpected_reply(&other, "the end of the bets")),
-        }
+        connection.receive_ack("the end of the bets")?;
+        logging::info("end_message", Outcome::Success, &[("agency_id", &self.config.id)]);
+        Ok(())
     }
 
-    /// Returns whether the server answers classic messages, but no `OPEN_SESSION`.
+    /// Returns whether the server answers classic messages but not `OPEN_SESSION`.
     ///
-    /// It is asked twice, because a server that restarts may close one connection and answer the next.
+    /// The test is made twice, because a server that restarts may close one connection and answer the next.
     fn server_lacks_sessions(&self) -> bool {
         (0..2).all(|_| self.answers_only_classic().unwrap_or(false))
     }
 
     /// Sends `OPEN_SESSION` over one connection, then `RESULT_REQUEST` over another.
     ///
-    /// A server accepts connections in order. So once the second is answered, a slow or full server has also accepted
-    /// the first, and answers it if it speaks sessions.
+    /// A server accepts connections in order. Once the second is answered, even a slow or full server has accepted the
+    /// first, and answers it if it speaks sessions.
     fn answers_only_classic(&self) -> Result<bool, ConnectionLost> {
         let address = &self.config.server_address;
         let agency = self.config.id.get();
         let mut session = ServerConnection::open(address)?;
         session.send_message(&ClientMessage::OpenSession { version: NO_VERSION, agency: agency.into() })?;
         let mut classic = ServerConnection::open(address)?;
-        // Any answer will do, also one about another agency.
+        // Any answer will do, even one about another agency.
         classic.send_message(&ClientMessage::ResultRequest(Some(u8::try_from(agency).unwrap_or(1))))?;
         Ok(classic.replies_within(QUIET)? && !session.replies_within(OVERTAKING).unwrap_or(false))
     }

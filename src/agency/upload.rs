@@ -1,18 +1,16 @@
 //! The upload of a session: batches of bets, many of them in flight.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::bets_file::{Batch, BetsFile, Limits};
-use super::connection::{ServerConnection, finish_frame, unexpected_reply};
+use super::connection::{ServerConnection, unexpected_reply};
 use super::error::{AgencyError, AttemptError};
 use super::progress::Progress;
 use crate::config::AgencyConfig;
 use crate::logging::{self, Level, Outcome};
-use crate::protocol::frame::{FrameType, HEADER_LEN};
-use crate::protocol::message::ServerMessage;
+use crate::protocol::message::{ClientMessage, ServerMessage};
 
 /// The most batches in flight.
 const WINDOW: usize = 32;
@@ -28,34 +26,26 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Upload<'a> {
     connection: &'a mut ServerConnection,
     file: BetsFile,
-    path: &'a Path,
     limits: Limits,
-    /// The index of the next bet of the file.
-    next: u64,
-    rest: Rest,
+    /// Set when there are no more batches: the whole file was read, or its next row can't be sent. In the second case
+    /// the rows before it are still sent.
+    end: Option<Result<(), AgencyError>>,
+    /// The records of one batch; kept to reuse its memory.
+    records: Vec<u8>,
     /// Frames that are encoded but not sent.
     out: Vec<u8>,
-    /// The batches in flight, each with the index of the bet after it.
-    in_flight: VecDeque<(u64, Batch)>,
+    in_flight: VecDeque<Batch>,
     /// How many of the agency's bets are stored.
     acknowledged: u64,
     report_at: Instant,
 }
 
-/// The part of the file that is not read.
-enum Rest {
-    More,
-    Nothing,
-    /// It begins with a row that can't be sent. The rows before that are sent, and this error follows.
-    Bad(AgencyError),
-}
-
 impl<'a> Upload<'a> {
-    /// Continues with the bet of index `stored`, which `file` gives next.
+    /// Prepares to send the bets after the first `stored`, which `file` has skipped.
     pub(super) fn new(
         connection: &'a mut ServerConnection,
         file: BetsFile,
-        config: &'a AgencyConfig,
+        config: &AgencyConfig,
         stored: u64,
         max_payload: u32,
     ) -> Self {
@@ -63,10 +53,9 @@ impl<'a> Upload<'a> {
         Self {
             connection,
             file,
-            path: &config.bets_file,
             limits: Limits { bets: config.batch_max_amount, bytes },
-            next: stored,
-            rest: Rest::More,
+            end: None,
+            records: Vec::new(),
             out: Vec::with_capacity(2 * WRITE_SIZE),
             in_flight: VecDeque::with_capacity(WINDOW),
             acknowledged: stored,
@@ -80,26 +69,25 @@ impl<'a> Upload<'a> {
         self.show(progress);
         progress.uploads_from(self.acknowledged);
         while !self.in_flight.is_empty() {
-            self.receive_replies()?;
+            self.receive_reply()?;
+            // The server answers many batches after one sync. Take all their replies before the next batches are sent:
+            // the more batches arrive together, the more bets share the next sync.
+            if self.connection.has_reply() && !self.in_flight.is_empty() {
+                continue;
+            }
             backoff.achieved(self.acknowledged);
             self.show(progress);
             self.report();
             self.send_batches()?;
         }
         logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &self.acknowledged)]);
-        match self.rest {
-            Rest::Bad(error) => Err(error.into()),
-            Rest::More | Rest::Nothing => Ok(self.acknowledged),
-        }
+        self.end.unwrap_or(Ok(()))?;
+        Ok(self.acknowledged)
     }
 
     fn show(&self, progress: &Progress) {
-        if progress.is_shown() {
-            let is_read = matches!(self.rest, Rest::Nothing);
-            let all = if is_read { self.next } else { self.file.expected_rows(self.next) };
-            progress.expects(all, is_read);
-            progress.stored(self.acknowledged);
-        }
+        let is_exact = matches!(self.end, Some(Ok(())));
+        progress.uploaded(self.acknowledged, self.file.expected_rows(), is_exact);
     }
 
     fn report(&mut self) {
@@ -111,7 +99,7 @@ impl<'a> Upload<'a> {
     }
 
     fn send_batches(&mut self) -> Result<(), AttemptError> {
-        while matches!(self.rest, Rest::More) && self.in_flight.len() < WINDOW {
+        while self.end.is_none() && self.in_flight.len() < WINDOW {
             self.encode_batch();
             if self.out.len() >= WRITE_SIZE {
                 self.flush()?;
@@ -126,49 +114,30 @@ impl<'a> Upload<'a> {
         Ok(())
     }
 
-    /// Encodes the next bets as one frame, or updates `rest`.
+    /// Encodes the next bets as one frame, or sets `end`.
     fn encode_batch(&mut self) {
-        let start = self.out.len();
-        self.out.extend_from_slice(&[0; HEADER_LEN]);
-        self.out.extend_from_slice(&self.next.to_be_bytes());
-        match self.file.fill(self.limits, &mut self.out) {
+        match self.file.next_batch(self.limits, &mut self.records) {
             Ok(Some(batch)) => {
-                finish_frame(FrameType::SessionBets, start, &mut self.out);
-                self.next += batch.bets;
-                self.in_flight.push_back((self.next, batch));
-                return;
+                let message = ClientMessage::SessionBets { first: batch.first, records: &self.records };
+                message.encode(&mut self.out);
+                self.in_flight.push_back(batch);
             }
-            Ok(None) => self.rest = Rest::Nothing,
-            Err(error) => self.rest = Rest::Bad(error),
+            Ok(None) => self.end = Some(Ok(())),
+            Err(error) => self.end = Some(Err(error)),
         }
-        self.out.truncate(start);
-    }
-
-    /// Waits for a reply and takes all that came with it. The server answers many batches after one sync; the sooner the
-    /// window is full again, the more bets share the next sync.
-    fn receive_replies(&mut self) -> Result<(), AttemptError> {
-        self.receive_reply()?;
-        while self.connection.has_reply() && !self.in_flight.is_empty() {
-            self.receive_reply()?;
-        }
-        Ok(())
     }
 
     fn receive_reply(&mut self) -> Result<(), AttemptError> {
         let reply = self.connection.receive()?;
-        let Some((end, batch)) = self.in_flight.pop_front() else { return Ok(()) };
+        let Some(batch) = self.in_flight.pop_front() else { return Ok(()) };
         match reply {
-            ServerMessage::SessionStored { stored } if stored >= end => {
-                self.acknowledged = end;
-                logging::event(
-                    Level::Debug,
-                    "apuesta_enviada",
-                    Outcome::Success,
-                    &[("cantidad", &batch.bets)],
-                );
+            ServerMessage::SessionStored { stored } if stored >= batch.end() => {
+                self.acknowledged = batch.end();
+                let fields: [logging::Field<'_>; 1] = [("cantidad", &batch.bets)];
+                logging::event(Level::Debug, "apuesta_enviada", Outcome::Success, &fields);
                 Ok(())
             }
-            other => Err(unexpected_reply(&other, &batch.name(self.path))),
+            other => Err(unexpected_reply(&other, self.file.name(batch))),
         }
     }
 }

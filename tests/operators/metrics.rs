@@ -9,11 +9,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use common::{
-    Log, PATIENCE, Running, RunningServer, Setup, bets, frame, free_port, kind, loteria, output, processes,
-    records, text, until, winner,
+    A_WHILE, Log, PATIENCE, Running, RunningServer, Setup, await_within, bets, frame, free_port, kind,
+    loteria, output, processes, records, text, until, winner,
 };
 
 /// A running `loteria metrics`.
@@ -356,5 +358,19 @@ fn an_address_that_is_taken_ends_the_start_and_one_that_is_none_is_a_wrong_comma
     for address in ["9464", ":9464", "here:99999", "here:"] {
         let ended = output(&mut loteria(&["metrics", "--listen", address]));
         assert_eq!(ended.status.code(), Some(2), "{address}");
+    }
+}
+
+#[test]
+fn a_signal_ends_it_while_it_reads_a_configuration_that_nobody_writes() {
+    for arguments in [&["metrics", "--listen", "127.0.0.1:0"][..], &["status", "--watch"]] {
+        let folder = tempfile::tempdir().unwrap();
+        mkfifo(&folder.path().join("config.ini"), Mode::S_IRWXU).unwrap();
+        let mut process = Running::start(loteria(arguments).current_dir(folder.path()));
+        until("the program has begun", || processes::is_loteria(process.pid()));
+        std::thread::sleep(A_WHILE);
+        processes::send(process.pid(), Signal::SIGTERM);
+        let ended = await_within(Duration::from_secs(1), || process.try_wait());
+        assert_eq!(ended.and_then(|status| status.code()), Some(0), "{arguments:?}");
     }
 }

@@ -1,0 +1,201 @@
+//! The command line: runs the commands and reports how they end.
+//!
+//! `server`, `agency`, `bet` and `metrics` log their errors. The other commands print them to standard error for people.
+//! `args` has the commands and flags, `exit` the exit codes.
+
+mod args;
+mod exit;
+mod generated;
+
+use std::io::{self, BufWriter};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::args::{BetArgs, Cli, Command};
+use self::exit::{CommandResult, end_output, explain, fail, log_faults, misuse, print, report};
+use crate::audit::{AuditError, Files, Question, check, winners};
+use crate::config::{AgencyConfig, Faults, ServerConfig, check_log_format, in_force};
+use crate::logging::{self, Format, Level, Outcome};
+use crate::lottery::Bet;
+use crate::server::storage::Rules;
+use crate::system::signal;
+use crate::{agency, compose, demo, failpoint, sample, server, status};
+
+/// Runs the command of the command line. `main` must call this first: it blocks the signals.
+#[must_use]
+pub fn run() -> ExitCode {
+    let parse = |()| Cli::try_parse().map_err(|error| explain(&error));
+    let result = report(signal::block()).and_then(parse).and_then(|cli| execute(cli.command));
+    result.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+fn execute(command: Command) -> CommandResult {
+    if !takes_signals(&command) {
+        report(signal::unblock())?;
+    }
+    match command {
+        Command::Server { check: true } => check_configuration(),
+        Command::Server { check: false } => run_server(),
+        Command::Agency => run_agency(),
+        Command::Demo { agencies, bets, dir } => report(demo::run(agencies, bets, dir)),
+        Command::Sample { agencies, bets, seed, dir } => run_sample(agencies, &bets, seed, &dir),
+        Command::Status { address, watch: true, .. } => run_watch(address),
+        Command::Status { address, json: true, .. } => run_status(address, status::Format::Json),
+        Command::Status { address, prometheus: true, .. } => run_status(address, status::Format::Prometheus),
+        Command::Status { address, .. } => run_status(address, status::Format::Table),
+        Command::Metrics { listen, address } => run_metrics(&listen, address),
+        Command::Bet(args) => run_bet(&args),
+        Command::Winners { file, agency, number, csv } => audit(file, |files, configured| {
+            let question = Question { agency, number, csv, configured };
+            winners(files, &question, &mut BufWriter::new(io::stdout()), &mut io::stderr())
+        }),
+        Command::Check { file } => {
+            audit(file, |files, configured| check(files, configured, &mut BufWriter::new(io::stdout())))
+        }
+        Command::Completions { shell } => print(&generated::completions(shell)),
+        Command::Man { command } => print(&report(generated::man(command.as_deref()))?),
+        Command::Compose { agencies, data, container_names } => {
+            print(compose::compose_file(agencies, &data, container_names).as_bytes())
+        }
+    }
+}
+
+/// Whether the command waits for signals itself. A signal ends any other command at once.
+fn takes_signals(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Server { check: false }
+            | Command::Agency
+            | Command::Demo { .. }
+            | Command::Status { watch: true, .. }
+            | Command::Metrics { .. }
+    )
+}
+
+/// Starts the log and reads the configuration. Its file may be a pipe that nobody writes to; then a signal ends the process.
+fn load<T>(load: fn() -> Result<T, Faults>) -> Result<T, ExitCode> {
+    logging::start();
+    report(signal::exit_on_termination(load))?.map_err(|faults| log_faults(&faults))
+}
+
+fn set_log(level: Level, format: Format) {
+    logging::set_level(level);
+    logging::set_format(format);
+}
+
+/// Logs the error that ends a command.
+fn log_failure(action: &str, fields: &[logging::Field<'_>]) -> ExitCode {
+    logging::event(Level::Critical, action, Outcome::Fail, fields);
+    ExitCode::FAILURE
+}
+
+fn run_server() -> CommandResult {
+    failpoint::start();
+    let config = load(ServerConfig::load)?;
+    set_log(config.logging_level, config.log_format);
+    server::run(&config).map_err(|error| {
+        if error.is_logged() { ExitCode::FAILURE } else { log_failure("server", &[("error", &error)]) }
+    })
+}
+
+/// Prints the settings in force. Faults are logged, as the server would log them.
+fn check_configuration() -> CommandResult {
+    let table = in_force().map_err(|faults| {
+        logging::start();
+        log_faults(&faults)
+    })?;
+    print(table.as_bytes())
+}
+
+fn run_agency() -> CommandResult {
+    let config = load(AgencyConfig::load)?;
+    set_log(config.log_level, config.log_format);
+    agency::run(&config).map_err(|error| {
+        error.log();
+        ExitCode::FAILURE
+    })
+}
+
+fn run_bet(args: &BetArgs) -> CommandResult {
+    logging::start();
+    check_log_format().map_err(|faults| log_faults(&faults))?;
+    let bet = Bet {
+        agency: args.agency,
+        first_name: &args.first_name,
+        last_name: &args.last_name,
+        document: &args.document,
+        birthdate: &args.birthdate,
+        number: args.number,
+    };
+    agency::send_bet(&bet, &args.address).map_err(|_logged| ExitCode::FAILURE)
+}
+
+fn run_sample(agencies: u16, bets: &[u64], seed: u64, folder: &Path) -> CommandResult {
+    sample::write(agencies, bets, seed, folder).map_err(|error| match error {
+        sample::SampleError::Amounts(..) => misuse([error]),
+        sample::SampleError::Write(..) => fail(&error),
+    })
+}
+
+fn run_status(address: Option<String>, format: status::Format) -> CommandResult {
+    let address = server_address(address)?;
+    let text =
+        status::text_of(&address, format).map_err(|error| fail(&format_args!("{address}: {error}")))?;
+    print(text.as_bytes())
+}
+
+fn run_watch(address: Option<String>) -> CommandResult {
+    failpoint::start();
+    let address = report(signal::exit_on_termination(|| server_address(address)))??;
+    report(status::watch::run(&address))
+}
+
+fn run_metrics(listen: &str, address: Option<String>) -> CommandResult {
+    logging::start();
+    let server = report(signal::exit_on_termination(|| server_address(address)))??;
+    status::metrics::run(listen, server)
+        .map_err(|error| log_failure("metrics", &[("listen", &listen), ("error", &error)]))
+}
+
+/// Returns the address of the server to ask: the given one, else that of the configuration.
+fn server_address(given: Option<String>) -> Result<String, ExitCode> {
+    if let Some(address) = given {
+        return Ok(address);
+    }
+    let remedy = "--address HOST:PORT asks a server without the configuration".to_owned();
+    let config = ServerConfig::load().map_err(|faults| misuse(faults.lines().chain([remedy.clone()])))?;
+    let mut address = config.listen_address();
+    if address.port() == 0 {
+        return Err(misuse(["SERVER_PORT is 0, which takes any free port".to_owned(), remedy]));
+    }
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Ok(address.to_string())
+}
+
+/// Opens the file of bets, or that of the configuration, and runs `look`, which returns whether the files have no errors.
+fn audit(
+    file: Option<PathBuf>,
+    look: impl FnOnce(&Files, Rules) -> Result<bool, AuditError>,
+) -> CommandResult {
+    let config = ServerConfig::load().map_err(|faults| misuse(faults.lines()))?;
+    let configured = Rules { clients_amount: config.clients_amount, winner_number: config.winner_number };
+    let is_given = file.is_some();
+    let path = file.unwrap_or(config.storage_filepath);
+    match Files::open(&path).and_then(|files| look(&files, configured)) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ExitCode::FAILURE),
+        Err(AuditError::Write(error)) => end_output(Err(error)),
+        Err(error @ AuditError::Read { .. }) if !is_given => Err(fail(&format_args!(
+            "{error}; the configuration's STORAGE_FILEPATH is {}, --file names another file",
+            path.display()
+        ))),
+        Err(error) => Err(fail(&error)),
+    }
+}
