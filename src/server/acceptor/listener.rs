@@ -6,7 +6,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, listen, setsockopt, socket,
     sockopt,
@@ -15,9 +14,6 @@ use nix::sys::socket::{
 use crate::logging::{Outcome, info};
 use crate::protocol::message::ServerMessage;
 use crate::system::signal::{Signals, is_termination};
-
-/// The number of its events.
-pub(super) const EVENT: u64 = 0;
 
 /// How long a client may be silent before the kernel checks that its machine still knows the connection.
 const KEEP_ALIVE_SECONDS: u32 = 30;
@@ -28,9 +24,8 @@ const PORT_PATIENCE: Duration = Duration::from_secs(1);
 const PORT_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) struct Listener {
-    socket: TcpListener,
-    /// What epoll waits for; none before it listens, as a bound socket would be reported as hung up for ever.
-    interest: Option<EpollFlags>,
+    pub(super) socket: TcpListener,
+    pub(super) is_listening: bool,
 }
 
 impl Listener {
@@ -45,36 +40,20 @@ impl Listener {
                         return Ok(None);
                     }
                 }
-                bound => return Ok(Some(Self { socket: bound?, interest: None })),
+                bound => return Ok(Some(Self { socket: bound?, is_listening: false })),
             }
         }
     }
 
     /// Begins to listen, if it has not begun.
-    pub(super) fn listen(&mut self, backlog: u16, epoll: &Epoll) -> io::Result<()> {
-        if self.is_listening() {
+    pub(super) fn listen(&mut self, backlog: u16) -> io::Result<()> {
+        if self.is_listening {
             return Ok(());
         }
         listen(&self.socket, Backlog::new(i32::from(backlog).min(libc::SOMAXCONN))?)?;
-        let interest = EpollFlags::empty();
-        epoll.add(&self.socket, EpollEvent::new(interest, EVENT))?;
-        self.interest = Some(interest);
+        self.is_listening = true;
         let address = self.socket.local_addr()?;
         info("listen", Outcome::Success, &[("ip", &address.ip()), ("port", &address.port())]);
-        Ok(())
-    }
-
-    pub(super) fn is_listening(&self) -> bool {
-        self.interest.is_some()
-    }
-
-    /// Has `epoll` wait for connections, or not.
-    pub(super) fn watch(&mut self, accepts: bool, epoll: &Epoll) -> io::Result<()> {
-        let interest = if accepts { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
-        if self.interest.is_some_and(|before| before != interest) {
-            epoll.modify(&self.socket, &mut EpollEvent::new(interest, EVENT))?;
-            self.interest = Some(interest);
-        }
         Ok(())
     }
 
@@ -82,7 +61,7 @@ impl Listener {
     pub(super) fn accept(&self) -> io::Result<Option<(TcpStream, IpAddr)>> {
         match self.socket.accept() {
             Ok((socket, address)) => Ok(Some((socket, address.ip()))),
-            // A client that gave up while it waited is skipped. Epoll reports those behind it again.
+            // A client that gave up while it waited is skipped. The next poll reports those behind it.
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {
                 Ok(None)
             }

@@ -30,18 +30,18 @@ use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid};
+use nix::unistd::getpid;
 
 use self::children::{Child, Children};
 use self::listener::{Listener, send_busy};
 use self::pause::Pause;
 use self::shared_resources::SharedResources;
-use self::stop::{Stop, StopAction};
+use self::stop::{Stage, Stop};
 use self::storage_link::StorageLink;
 use super::error::ServerError;
 use super::handler::HandlerContext;
@@ -50,17 +50,16 @@ use super::storage::recovery::Rules;
 use super::storage::{self, StorageConfig};
 use crate::config::ServerConfig;
 use crate::failpoint::kill_point;
-use crate::ipc::client::ClientSerial;
+use crate::ipc::control::control_pair;
 use crate::ipc::shared_counters::Counter;
 use crate::logging::{Level, Outcome, event, info, local_offset};
 use crate::system::process::Exit;
 use crate::system::signal::{Signals, is_termination};
 
-/// The number of the signals' events.
-const SIGNAL: u64 = 2;
-
 /// If so many clients wait for a handler, the acceptor yields the processor after each fork.
 const CROWD: usize = 16;
+/// The pause after the system has refused what a client or storage needs.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs the server with at most `max_clients` handlers until a signal ends it.
 ///
@@ -71,7 +70,24 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     let address = config.listen_address();
     let bound = Listener::bind(address, &signals).map_err(|error| ServerError::Listen { address, error })?;
     if let Some(listener) = bound {
-        Acceptor::new(config, max_clients, signals, listener)?.run()?;
+        let resources = SharedResources::new(&config.storage_filepath)?;
+        handler::warm_up();
+        let acceptor = Acceptor {
+            config,
+            max_clients,
+            started: Instant::now(),
+            signals,
+            resources,
+            listener: Some(listener),
+            waiting: VecDeque::new(),
+            client_pause: Pause::default(),
+            storage: StorageLink::new().map_err(ServerError::of("can't get secret memory"))?,
+            launch_pause: Pause::default(),
+            children: Children::default(),
+            stop: None,
+            failure: None,
+        };
+        acceptor.run()?;
     }
     info("shutdown", Outcome::Success, &[]);
     Ok(())
@@ -82,7 +98,6 @@ struct Acceptor<'a> {
     max_clients: u32,
     started: Instant,
     signals: Signals,
-    epoll: Epoll,
     resources: SharedResources,
     /// None once the server stops.
     listener: Option<Listener>,
@@ -91,38 +106,15 @@ struct Acceptor<'a> {
     /// The pause before a client is accepted or prepared, after the system had nothing for the one before.
     client_pause: Pause,
     storage: StorageLink,
+    /// The pause before storage is launched again, after it could not be launched.
+    launch_pause: Pause,
     children: Children,
     stop: Option<Stop>,
     /// Why the server ends by itself, if it does.
     failure: Option<ServerError>,
 }
 
-impl<'a> Acceptor<'a> {
-    fn new(
-        config: &'a ServerConfig,
-        max_clients: u32,
-        signals: Signals,
-        listener: Listener,
-    ) -> Result<Self, ServerError> {
-        let resources = SharedResources::new(&config.storage_filepath)?;
-        handler::warm_up();
-        Ok(Self {
-            config,
-            max_clients,
-            started: Instant::now(),
-            epoll: epoll(&signals).map_err(ServerError::of("can't wait for events"))?,
-            signals,
-            resources,
-            listener: Some(listener),
-            waiting: VecDeque::new(),
-            client_pause: Pause::default(),
-            storage: StorageLink::new().map_err(ServerError::of("can't get secret memory"))?,
-            children: Children::default(),
-            stop: None,
-            failure: None,
-        })
-    }
-
+impl Acceptor<'_> {
     fn run(mut self) -> Result<(), ServerError> {
         self.launch_storage().map_err(ServerError::of("can't start the storage service"))?;
         while !self.has_stopped() {
@@ -133,69 +125,71 @@ impl<'a> Acceptor<'a> {
 
     /// Waits until something happens, and does what follows from it.
     fn step(&mut self) -> io::Result<()> {
-        self.wait_and_react()?;
+        let [signal, message, connection] = self.wait()?;
+        if signal {
+            self.take_signals()?;
+        }
+        if message {
+            self.receive_from_storage()?;
+        }
+        if connection {
+            self.accept_clients();
+        }
         self.restart_storage();
         self.prepare_next();
         self.advance_stop();
-        while let Some((serial, client)) = self.storage.send()? {
-            self.fork_handler(serial, &client);
-        }
-        self.storage.watch(&self.epoll)
-    }
-
-    fn wait_and_react(&mut self) -> io::Result<()> {
-        // One moment for both: a pause that ended between them would end unnoticed.
-        let now = Instant::now();
-        let accepts = self.can_accept(now);
-        if let Some(listener) = &mut self.listener {
-            listener.watch(accepts, &self.epoll)?;
-        }
-        let mut events = [EpollEvent::empty(); 3];
-        let count = match self.epoll.wait(&mut events, self.timeout(now)) {
-            Ok(count) => count,
-            Err(Errno::EINTR) => 0,
-            Err(error) => return Err(error.into()),
-        };
-        for event in events.iter().take(count) {
-            match event.data() {
-                SIGNAL => self.take_signals()?,
-                storage_link::EVENT => self.receive_from_storage()?,
-                _ => self.accept_clients(),
-            }
+        while let Some(client) = self.storage.send()? {
+            self.fork_handler(&client);
         }
         Ok(())
     }
 
+    /// Waits for a signal, for storage and for a connection. Returns which of them has come.
+    fn wait(&self) -> io::Result<[bool; 3]> {
+        // One moment for all: a pause that ended in between would end unnoticed.
+        let now = Instant::now();
+        // Takes the place of what is not waited for.
+        let nothing = || PollFd::new(self.signals.as_fd(), PollFlags::empty());
+        let mut fds = [
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            self.storage.interest(now).map_or_else(nothing, |(fd, flags)| PollFd::new(fd, flags)),
+            self.ready_listener(now)
+                .map_or_else(nothing, |listener| PollFd::new(listener.socket.as_fd(), PollFlags::POLLIN)),
+        ];
+        match poll(&mut fds, self.timeout(now)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(fds.map(|fd| fd.any().unwrap_or(true)))
+    }
+
     /// How long to wait if nothing happens.
-    fn timeout(&self, now: Instant) -> EpollTimeout {
+    fn timeout(&self, now: Instant) -> PollTimeout {
         let due = [
             self.can_prepare(now).then_some(now),
             self.client_pause.end(now),
-            self.storage.due(now),
-            self.stop.and_then(Stop::due),
+            self.launch_pause.end(now),
+            self.storage.pause.end(now),
+            self.stop.as_ref().map(|stop| stop.due),
         ];
-        match due.into_iter().flatten().min() {
-            None => EpollTimeout::NONE,
-            Some(until) if until <= now => EpollTimeout::ZERO,
-            Some(until) => {
-                let millis = until.duration_since(now).as_millis() + 1;
-                u16::try_from(millis).unwrap_or(u16::MAX).into()
-            }
-        }
+        let Some(until) = due.into_iter().flatten().min() else { return PollTimeout::NONE };
+        // Rounded up to whole milliseconds, so that the wait does not end too early.
+        let millis = until.saturating_duration_since(now).as_micros().div_ceil(1000);
+        u16::try_from(millis).unwrap_or(u16::MAX).into()
     }
 
-    fn can_accept(&self, now: Instant) -> bool {
+    /// The listener, if a client may be accepted now.
+    fn ready_listener(&self, now: Instant) -> Option<&Listener> {
         let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
-        self.listener.as_ref().is_some_and(Listener::is_listening)
-            && self.children.handlers().saturating_add(waiting) < self.max_clients
-            && self.client_pause.end(now).is_none()
+        let has_place = self.children.handlers().saturating_add(waiting) < self.max_clients;
+        let may_accept = has_place && self.client_pause.end(now).is_none();
+        self.listener.as_ref().filter(|listener| may_accept && listener.is_listening)
     }
 
     /// Accepts all connections that wait. An accept is far quicker than a fork, and a client that finds the backlog full
     /// tries again only after a second.
     fn accept_clients(&mut self) {
-        while self.can_accept(Instant::now()) {
-            let Some(listener) = &self.listener else { return };
+        while let Some(listener) = self.ready_listener(Instant::now()) {
             match listener.accept() {
                 Ok(Some((socket, ip))) => {
                     self.resources.counters.add(Counter::Connections);
@@ -219,14 +213,14 @@ impl<'a> Acceptor<'a> {
         }
         let Some((socket, ip)) = self.waiting.pop_front() else { return };
         match self.storage.make_reply_pipe() {
-            Ok((replies, pipe)) => self.storage.announce(AcceptedClient { socket, ip, replies }, pipe),
+            Ok(pipe) => self.storage.announce(socket, ip, pipe),
             Err(error) => self.reject(&socket, "accept_connections", &error),
         }
     }
 
     /// Forks the handler of a client that storage knows.
-    fn fork_handler(&mut self, serial: ClientSerial, client: &AcceptedClient) {
-        match self.launch_handler(serial, client) {
+    fn fork_handler(&mut self, client: &AcceptedClient) {
+        match self.launch_handler(client) {
             Ok(()) => {
                 self.client_pause.succeed();
                 if self.waiting.len() >= CROWD {
@@ -236,33 +230,35 @@ impl<'a> Acceptor<'a> {
             }
             Err(error) => {
                 self.count_handlers(0);
-                self.storage.retire(serial);
+                self.storage.retire(client.serial);
                 self.reject(&client.socket, "fork", &error);
             }
         }
     }
 
-    fn launch_handler(&mut self, serial: ClientSerial, client: &AcceptedClient) -> io::Result<()> {
+    fn launch_handler(&mut self, client: &AcceptedClient) -> io::Result<()> {
         kill_point!("handler_fork");
         // Before the fork: the handler may be asked for the number at once.
         self.count_handlers(1);
         let context = HandlerContext {
             acceptor: getpid(),
+            queue: &self.resources.sender,
+            signals: &self.signals,
             confinement: &self.resources.confinement,
             offset: local_offset(),
-            agencies: self.storage.agencies(),
+            agencies: self.storage.agencies,
             finished: &self.resources.finished,
             max_payload: self.config.max_payload,
             client_timeout: self.config.client_timeout,
             counters: &self.resources.counters,
             max_clients: self.max_clients,
             started: self.started,
-            storage_restarts: self.storage.deaths(),
+            storage_restarts: self.storage.deaths.total,
         };
-        let (queue, signals) = (&self.resources.sender, &self.signals);
+        let HandlerContext { queue, signals, .. } = context;
         let keep = [client.socket.as_fd(), client.replies.as_fd(), queue.as_fd(), signals.as_fd()];
         let keep: Vec<_> = keep.into_iter().chain(context.confinement.descriptor()).collect();
-        self.children.launch(Child::Handler(serial), &keep, || handler::run(client, &context, queue, signals))
+        self.children.launch(Child::Handler(client.serial), &keep, || handler::run(client, &context))
     }
 
     /// Publishes the number of handlers, and of those that are about to be forked.
@@ -279,14 +275,14 @@ impl<'a> Acceptor<'a> {
 
     /// Leaves further clients where they are for a moment.
     fn pause_clients(&mut self, action: &str, error: &io::Error) {
-        if self.client_pause.begin() {
+        if self.client_pause.begin(PAUSE) {
             event(Level::Error, action, Outcome::Fail, &[("error", error)]);
         }
     }
 
     fn launch_storage(&mut self) -> io::Result<()> {
         // All that can fail comes before the fork: a child that is not in the table would be lost.
-        let (ours, theirs) = StorageLink::connect(&self.epoll)?;
+        let (ours, theirs) = control_pair()?;
         let ServerConfig { clients_amount, winner_number, max_payload, .. } = *self.config;
         let path = self.config.storage_filepath.clone();
         let config = StorageConfig { path, rules: Rules { clients_amount, winner_number }, max_payload };
@@ -296,15 +292,18 @@ impl<'a> Acceptor<'a> {
         let keep = [input.as_fd(), output.as_fd(), queue.as_fd(), theirs.as_fd()];
         self.children.launch(Child::Storage, &keep, || storage::run(&config, queue, &theirs, finished))?;
         self.storage.on_launched(ours);
+        self.launch_pause.succeed();
         Ok(())
     }
 
     fn restart_storage(&mut self) {
         if self.stop.is_none()
-            && self.storage.can_launch(Instant::now())
+            && !self.storage.is_running()
+            && self.launch_pause.end(Instant::now()).is_none()
             && let Err(error) = self.launch_storage()
+            && self.launch_pause.begin(PAUSE)
         {
-            self.storage.on_launch_failed(&error);
+            event(Level::Error, "fork", Outcome::Fail, &[("error", &error)]);
         }
     }
 
@@ -312,7 +311,7 @@ impl<'a> Acceptor<'a> {
     fn receive_from_storage(&mut self) -> io::Result<()> {
         if self.storage.receive_ready()?
             && let Some(listener) = &mut self.listener
-            && let Err(error) = listener.listen(self.config.listen_backlog, &self.epoll)
+            && let Err(error) = listener.listen(self.config.listen_backlog)
         {
             let address = self.config.listen_address();
             self.fail(ServerError::Listen { address, error });
@@ -339,18 +338,16 @@ impl<'a> Acceptor<'a> {
                         self.fail(failure);
                     }
                 }
-                Child::Handler(client) => self.on_handler_exit(pid, client, exit),
+                Child::Handler(client) => {
+                    self.storage.retire(client);
+                    if exit != Exit::Status(0) && self.stop.is_none() {
+                        event(Level::Warning, "handler", Outcome::Fail, &[("pid", &pid), ("error", &exit)]);
+                    }
+                }
             }
         }
-        Ok(())
-    }
-
-    fn on_handler_exit(&mut self, pid: Pid, client: ClientSerial, exit: Exit) {
         self.count_handlers(0);
-        self.storage.retire(client);
-        if exit != Exit::Status(0) && self.stop.is_none() {
-            event(Level::Warning, "handler", Outcome::Fail, &[("pid", &pid), ("error", &exit)]);
-        }
+        Ok(())
     }
 
     /// Ends the server by itself. The first reason counts.
@@ -372,14 +369,17 @@ impl<'a> Acceptor<'a> {
 
     fn advance_stop(&mut self) {
         let Some(stop) = &mut self.stop else { return };
-        match stop.advance(Instant::now(), self.children.handlers(), self.storage.is_recovering()) {
-            None => {}
-            Some(StopAction::TellStorage) => self.storage.stop(),
-            Some(StopAction::KillStorage) => {
+        // Storage that still recovers has nothing to store, and does not listen to a message.
+        let is_recovering = self.storage.is_recovering();
+        let has_handlers = self.children.handlers() > 0 && !is_recovering;
+        match stop.advance(Instant::now(), has_handlers) {
+            None | Some(Stage::Handlers) => {}
+            Some(Stage::Storage) if is_recovering => {
                 self.children.signal(Signal::SIGKILL, |child| child == Child::Storage);
             }
-            Some(StopAction::KillAll) => self.children.signal(Signal::SIGKILL, |_| true),
-            Some(StopAction::GiveUp) => {
+            Some(Stage::Storage) => self.storage.stop(),
+            Some(Stage::Kill) => self.children.signal(Signal::SIGKILL, |_| true),
+            Some(Stage::GiveUp) => {
                 if let Some((pid, child)) = self.children.any() {
                     self.failure.get_or_insert(ServerError::Stuck { process: child.to_string(), pid });
                 }
@@ -388,12 +388,6 @@ impl<'a> Acceptor<'a> {
     }
 
     fn has_stopped(&self) -> bool {
-        self.stop.is_some_and(|stop| stop == Stop::GivenUp || self.children.is_empty())
+        self.stop.as_ref().is_some_and(|stop| stop.stage == Stage::GiveUp || self.children.is_empty())
     }
-}
-
-fn epoll(signals: &Signals) -> io::Result<Epoll> {
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    epoll.add(signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNAL))?;
-    Ok(epoll)
 }

@@ -2,17 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-const LENGTH: Duration = Duration::from_millis(200);
-
 /// A pause, or a series of them until something succeeds.
 #[derive(Debug, Default)]
 pub(super) struct Pause(Option<Instant>);
 
 impl Pause {
     /// Begins a pause. Returns whether it is the first of its series: only then is there something to log.
-    #[must_use]
-    pub(super) fn begin(&mut self) -> bool {
-        self.0.replace(Instant::now() + LENGTH).is_none()
+    pub(super) fn begin(&mut self, length: Duration) -> bool {
+        self.0.replace(Instant::now() + length).is_none()
     }
 
     /// Ends the series: something has succeeded.

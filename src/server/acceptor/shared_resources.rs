@@ -8,7 +8,7 @@ use nix::unistd::geteuid;
 
 use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::shared_counters::SharedCounters;
-use crate::logging::{Level, Outcome, event, info};
+use crate::logging::{Field, Level, Outcome, event, info};
 use crate::server::error::ServerError;
 use crate::system::confinement::{Confinement, ConfinementReport};
 use crate::system::mqueue::{self, QueuePair, QueueReceiver, QueueSender};
@@ -28,8 +28,10 @@ impl SharedResources {
     pub(super) fn new(bets: &Path) -> Result<Self, ServerError> {
         let QueuePair { receiver, sender, limited_by } = mqueue::create(&queue_name(bets))?;
         if let Some(reason) = limited_by {
-            warn_of_a_small_queue(&receiver, &reason)
-                .map_err(ServerError::of("can't read the queue's size"))?;
+            // A small queue works as a full one does, but many small messages take longer.
+            let messages = receiver.capacity().map_err(ServerError::of("can't read the queue's size"))?;
+            let fields: [Field<'_>; 2] = [("messages", &messages), ("reason", &reason)];
+            event(Level::Warning, "request_queue", Outcome::Success, &fields);
         }
         Ok(Self {
             receiver,
@@ -61,11 +63,4 @@ fn confinement() -> io::Result<Confinement> {
         &[("identity", &identity), ("limits", &limits), ("landlock", &landlock), ("seccomp", &seccomp)],
     );
     Ok(confinement)
-}
-
-/// A small queue works as a full one does, but many small messages take longer.
-fn warn_of_a_small_queue(queue: &QueueReceiver, reason: &str) -> io::Result<()> {
-    let messages = queue.capacity()?;
-    event(Level::Warning, "request_queue", Outcome::Success, &[("messages", &messages), ("reason", &reason)]);
-    Ok(())
 }

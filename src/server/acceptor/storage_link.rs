@@ -1,15 +1,15 @@
 //! The acceptor's link to storage: what storage must still be sent, whether it is ready, and how often it has died.
 
-use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::net::{IpAddr, TcpStream};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::poll::PollFlags;
 
 use super::pause::Pause;
 use crate::ipc::client::{ClientSerial, ClientToken};
-use crate::ipc::control::{AcceptorEnd, FromStorage, StorageEnd, ToStorage, control_pair};
+use crate::ipc::control::{AcceptorEnd, FromStorage, ToStorage};
 use crate::ipc::reply_pipe::reply_pipe;
 use crate::logging::{Level, Outcome, event};
 use crate::server::error::ServerError;
@@ -20,9 +20,6 @@ use crate::system::memory::WipeOnForkPage;
 use crate::system::process::Exit;
 use crate::system::random;
 
-/// The number of its events.
-pub(super) const EVENT: u64 = 1;
-
 /// How soon a message is tried again that the system had no memory for. No event tells when it has.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -31,33 +28,23 @@ pub(super) struct StorageLink {
     process: Option<Process>,
     /// Clients whose handlers have ended, and of which storage has not been told so.
     gone: Vec<ClientSerial>,
-    pending: Option<PendingClient>,
+    /// A client that has its reply pipe, and the end of the pipe that storage gets. Storage must know the client before its
+    /// handler is forked.
+    pending: Option<(AcceptedClient, OwnedFd)>,
     /// The token of the pending client, at the start of the page. No child inherits it, and this process has no other copy.
     token: WipeOnForkPage,
     last_serial: ClientSerial,
     must_stop: bool,
-    /// When to try again, after the system had no memory for a message.
-    retry_at: Option<Instant>,
-    /// The pause before storage is launched again, after it could not be launched.
-    launch_pause: Pause,
-    deaths: Deaths,
+    /// The pause before the next message, after the system had no memory for one.
+    pub(super) pause: Pause,
+    pub(super) deaths: Deaths,
     /// How many agencies take part: storage says so when it is ready.
-    agencies: u16,
-}
-
-/// A client that has its reply pipe, with its token in it. Storage must know it before its handler is forked.
-struct PendingClient {
-    serial: ClientSerial,
-    client: AcceptedClient,
-    /// The end of the reply pipe that storage gets.
-    pipe: OwnedFd,
+    pub(super) agencies: u16,
 }
 
 /// A living storage process.
 struct Process {
     control: AcceptorEnd,
-    /// What epoll waits for.
-    interest: EpollFlags,
     /// Whether it has recovered and takes requests.
     ready: bool,
 }
@@ -71,24 +58,15 @@ impl StorageLink {
             token: WipeOnForkPage::new()?,
             last_serial: 0,
             must_stop: false,
-            retry_at: None,
-            launch_pause: Pause::default(),
+            pause: Pause::default(),
             deaths: Deaths::default(),
             agencies: 0,
         })
     }
 
-    /// Makes the socket pair for a new storage process, and has `epoll` wait for what it sends.
-    pub(super) fn connect(epoll: &Epoll) -> io::Result<(AcceptorEnd, StorageEnd)> {
-        let (ours, theirs) = control_pair()?;
-        epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, EVENT))?;
-        Ok((ours, theirs))
-    }
-
     /// Storage has been launched, with the other end of `control`.
     pub(super) fn on_launched(&mut self, control: AcceptorEnd) {
-        self.process = Some(Process { control, interest: EpollFlags::EPOLLIN, ready: false });
-        self.launch_pause.succeed();
+        self.process = Some(Process { control, ready: false });
     }
 
     /// Storage has ended. Unless this is an error, it must be launched again.
@@ -108,28 +86,12 @@ impl StorageLink {
         if tolerable { Ok(()) } else { Err(ServerError::StorageDies(total)) }
     }
 
-    /// Storage could not be launched.
-    pub(super) fn on_launch_failed(&mut self, error: &io::Error) {
-        if self.launch_pause.begin() {
-            event(Level::Error, "fork", Outcome::Fail, &[("error", error)]);
-        }
-    }
-
-    /// Whether there is no storage, and it may be launched.
-    pub(super) fn can_launch(&self, now: Instant) -> bool {
-        self.process.is_none() && self.launch_pause.end(now).is_none()
+    pub(super) fn is_running(&self) -> bool {
+        self.process.is_some()
     }
 
     pub(super) fn is_recovering(&self) -> bool {
         self.process.as_ref().is_some_and(|process| !process.ready)
-    }
-
-    pub(super) fn agencies(&self) -> u16 {
-        self.agencies
-    }
-
-    pub(super) fn deaths(&self) -> u64 {
-        self.deaths.total
     }
 
     /// Receives storage's only message, if it has come: that it is ready. Returns whether it has.
@@ -157,10 +119,10 @@ impl StorageLink {
         Ok((replies, pipe))
     }
 
-    /// Announces a client, whose reply pipe was made last. [`Self::send`] returns the client once storage knows it.
-    pub(super) fn announce(&mut self, client: AcceptedClient, pipe: OwnedFd) {
+    /// Announces a client with the pipe that was made last. [`Self::send`] returns the client once storage knows it.
+    pub(super) fn announce(&mut self, socket: TcpStream, ip: IpAddr, (replies, pipe): (OwnedFd, OwnedFd)) {
         self.last_serial += 1;
-        self.pending = Some(PendingClient { serial: self.last_serial, client, pipe });
+        self.pending = Some((AcceptedClient { serial: self.last_serial, socket, ip, replies }, pipe));
     }
 
     /// Tells storage that a client has no handler any more.
@@ -168,36 +130,40 @@ impl StorageLink {
         self.gone.push(client);
     }
 
-    /// Tells storage to stop.
-    pub(super) fn stop(&mut self) {
-        self.must_stop = true;
-    }
-
     /// Closes the connection of the client that has not been announced yet.
     pub(super) fn drop_pending(&mut self) {
         self.pending = None;
     }
 
+    /// Tells storage to stop.
+    pub(super) fn stop(&mut self) {
+        self.must_stop = true;
+    }
+
     /// Sends what storage has not been told, as far as its socket takes it. Returns the pending client as soon as storage
     /// knows it; there may then be more to send.
-    pub(super) fn send(&mut self) -> io::Result<Option<(ClientSerial, AcceptedClient)>> {
-        if self.retry_at.is_some_and(|at| Instant::now() < at) {
-            return Ok(None);
-        }
-        self.retry_at = None;
-        while let Some(message) = self.next_message() {
-            match self.try_send(message)? {
-                Sent::Done => {
-                    if let known @ Some(_) = self.on_sent(message) {
-                        return Ok(known);
-                    }
+    pub(super) fn send(&mut self) -> io::Result<Option<AcceptedClient>> {
+        while self.pause.end(Instant::now()).is_none()
+            && let Some(Process { control, .. }) = &self.process
+            && let Some(message) = self.next_message()
+        {
+            let sent = match (message, &self.pending) {
+                (ToStorage::ClientCame(client), Some((_, pipe))) => {
+                    let token = self.token.get(..ClientToken::LEN).unwrap_or_default();
+                    control.announce(client, token, pipe.as_fd())?
                 }
-                Sent::Scarce => {
-                    self.retry_at = Some(Instant::now() + RETRY);
-                    break;
+                _ => control.send(message)?,
+            };
+            match (sent, message) {
+                // From here on only storage has the write end of the pipe.
+                (Sent::Done, ToStorage::ClientCame(_)) => {
+                    return Ok(self.pending.take().map(|(client, _)| client));
                 }
+                (Sent::Done, ToStorage::ClientGone(_)) => drop(self.gone.pop()),
+                (Sent::Done, ToStorage::Stop) => self.must_stop = false,
+                (Sent::Scarce, _) => drop(self.pause.begin(RETRY)),
                 // What a dead process was not told, the next one is.
-                Sent::Full | Sent::PeerGone => break,
+                (Sent::Full | Sent::PeerGone, _) => break,
             }
         }
         Ok(None)
@@ -205,56 +171,25 @@ impl StorageLink {
 
     fn next_message(&self) -> Option<ToStorage> {
         let gone = self.gone.last().map(|client| ToStorage::ClientGone(*client));
-        let came = self.pending.as_ref().map(|pending| ToStorage::ClientCame(pending.serial));
+        let came = self.pending.as_ref().map(|(client, _)| ToStorage::ClientCame(client.serial));
         gone.or(came).or(self.must_stop.then_some(ToStorage::Stop))
     }
 
-    fn try_send(&self, message: ToStorage) -> io::Result<Sent> {
-        let Some(Process { control, .. }) = &self.process else { return Ok(Sent::PeerGone) };
-        match (message, &self.pending) {
-            (ToStorage::ClientCame(client), Some(pending)) => {
-                let token = self.token.get(..ClientToken::LEN).unwrap_or_default();
-                control.announce(client, token, pending.pipe.as_fd())
-            }
-            _ => control.send(message),
-        }
-    }
-
-    fn on_sent(&mut self, message: ToStorage) -> Option<(ClientSerial, AcceptedClient)> {
-        match message {
-            // From here on only storage has the write end of the pipe.
-            ToStorage::ClientCame(_) => return self.pending.take().map(|known| (known.serial, known.client)),
-            ToStorage::ClientGone(_) => drop(self.gone.pop()),
-            ToStorage::Stop => self.must_stop = false,
-        }
-        None
-    }
-
-    /// When there is something to do, if no event tells.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        self.retry_at.into_iter().chain(self.launch_pause.end(now)).min()
-    }
-
-    /// Has `epoll` wait for storage's message, and for room in its socket if there is something to send.
-    pub(super) fn watch(&mut self, epoll: &Epoll) -> io::Result<()> {
-        let sends = self.next_message().is_some() && self.retry_at.is_none();
-        let Some(process) = &mut self.process else { return Ok(()) };
-        let mut interest = EpollFlags::empty();
-        interest.set(EpollFlags::EPOLLIN, !process.ready);
-        interest.set(EpollFlags::EPOLLOUT, sends);
-        if interest != process.interest {
-            epoll.modify(&process.control, &mut EpollEvent::new(interest, EVENT))?;
-            process.interest = interest;
-        }
-        Ok(())
+    /// What to wait for: storage's message, and room in its socket if there is something to send.
+    pub(super) fn interest(&self, now: Instant) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let Process { control, ready } = self.process.as_ref()?;
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::POLLIN, !ready);
+        flags.set(PollFlags::POLLOUT, self.next_message().is_some() && self.pause.end(now).is_none());
+        (!flags.is_empty()).then(|| (control.as_fd(), flags))
     }
 }
 
 /// How often storage has died.
 #[derive(Debug, Default)]
-struct Deaths {
-    recent: VecDeque<Instant>,
-    total: u64,
+pub(super) struct Deaths {
+    recent: Vec<Instant>,
+    pub(super) total: u64,
 }
 
 const WINDOW: Duration = Duration::from_secs(10);
@@ -265,7 +200,7 @@ impl Deaths {
     /// Adds a death. Returns whether it can be tolerated.
     fn add(&mut self, now: Instant) -> bool {
         self.total += 1;
-        self.recent.push_back(now);
+        self.recent.push(now);
         self.recent.retain(|death| now.duration_since(*death) < WINDOW);
         self.recent.len() <= TOLERATED
     }

@@ -14,7 +14,7 @@ const MAX_UNSENT: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Connection<'a> {
     socket: &'a TcpStream,
-    input: FrameBuffer,
+    pub(super) input: FrameBuffer,
     output: Vec<u8>,
     /// How much of `output` has been written.
     written: usize,
@@ -58,20 +58,6 @@ impl<'a> Connection<'a> {
             Err(error) if is_temporary(&error) => {}
             Err(error) => self.broken = Some(error.to_string()),
         }
-    }
-
-    pub(super) fn is_input_empty(&self) -> bool {
-        self.input.is_empty()
-    }
-
-    /// The type of the next frame, once its first byte has come.
-    pub(super) fn next_type(&self) -> Option<u8> {
-        self.input.first()
-    }
-
-    /// Whether a whole frame or an invalid header has come.
-    pub(super) fn has_frame(&self) -> bool {
-        self.input.has_frame()
     }
 
     /// Takes the next frame, if it has come whole.

@@ -10,35 +10,29 @@ use std::net::IpAddr;
 
 use super::connection::Connection;
 use super::context::HandlerContext;
-use super::log_lines::Subject;
-use super::policy::{Action, Mode, Rejection, Session, acknowledgement, refusal};
+use super::log_lines::{Session, Subject};
+use super::policy::{Action, Mode, Rejection};
 use super::status_query::StatusQuery;
+use crate::ipc::refusal::Refusal;
 use crate::ipc::reply_pipe::{MAX_OUTSTANDING, Reply};
 use crate::ipc::request_queue::Request;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{Field, Level, Outcome, event, info};
 use crate::lottery::AgencyId;
 use crate::protocol::frame::{Frame, FrameType, header};
-use crate::protocol::message::{ClientMessage, ServerMessage};
+use crate::protocol::message::{AgencyState, ClientMessage, ServerMessage};
 
 /// A reply that has not been sent.
 #[derive(Debug)]
-enum PendingReply {
-    /// A refusal that storage had no part in.
+enum Pending {
     Refusal(String),
-    /// Storage has been asked.
-    Asked(Question),
+    /// Storage has been asked to open a session.
+    Opening(AgencyId),
+    /// Storage has been asked to write bets or an END.
+    Write(Subject),
     /// Storage is asked once nothing before it is pending.
     Deferred(Query),
-}
-
-/// What storage has been asked.
-#[derive(Debug)]
-enum Question {
-    OpenSession(AgencyId),
-    /// To store bets or an END.
-    Write(Subject),
-    Query(Query),
+    Asked(Query),
 }
 
 /// A question with a long reply: there is no room in the pipe for another reply beside it.
@@ -60,22 +54,13 @@ enum ResultStage {
     Page { offset: u64 },
 }
 
-impl ResultStage {
-    fn offset(self) -> u64 {
-        if let Self::Page { offset } = self { offset } else { 0 }
-    }
-}
-
-impl PendingReply {
-    fn is_long(&self) -> bool {
-        matches!(self, Self::Asked(Question::Query(_)) | Self::Deferred(_))
-    }
-
-    fn result_stage(&self) -> Option<ResultStage> {
-        match self {
-            Self::Asked(Question::Query(Query::Result(_, stage)))
-            | Self::Deferred(Query::Result(_, stage)) => Some(*stage),
-            _ => None,
+impl Query {
+    fn request(&self) -> Request {
+        match *self {
+            Self::Result(agency, ResultStage::First { .. }) => Request::Result { agency, offset: 0 },
+            Self::Result(agency, ResultStage::AwaitDraw) => Request::AwaitResult { agency },
+            Self::Result(agency, ResultStage::Page { offset }) => Request::Result { agency, offset },
+            Self::Status(ref query) => query.request(),
         }
     }
 }
@@ -87,9 +72,9 @@ pub(super) struct Conversation<'a> {
     pub(super) ip: IpAddr,
     pub(super) mode: Mode,
     /// In the order of the client's messages.
-    pending: VecDeque<PendingReply>,
+    pending: VecDeque<Pending>,
     /// Why no more messages are taken. The connection is closed once nothing is pending.
-    closing: Option<String>,
+    pub(super) closing: Option<String>,
 }
 
 impl<'a> Conversation<'a> {
@@ -99,7 +84,8 @@ impl<'a> Conversation<'a> {
 
     pub(super) fn may_take_frames(&self) -> bool {
         let has_room = self.pending.len() < MAX_OUTSTANDING && self.storage.has_room();
-        self.closing.is_none() && has_room && !self.pending.back().is_some_and(PendingReply::is_long)
+        let has_query = matches!(self.pending.back(), Some(Pending::Deferred(_) | Pending::Asked(_)));
+        self.closing.is_none() && has_room && !has_query
     }
 
     /// Whether no reply is pending.
@@ -109,26 +95,20 @@ impl<'a> Conversation<'a> {
 
     /// Whether the client waits for the draw and for nothing else.
     pub(super) fn is_awaiting_draw(&self) -> bool {
-        matches!(self.next_stage(), Some(ResultStage::AwaitDraw))
+        matches!(self.pending.front(), Some(Pending::Asked(Query::Result(_, ResultStage::AwaitDraw))))
     }
 
     /// Whether a result has been sent in part.
     pub(super) fn is_paging(&self) -> bool {
-        matches!(self.next_stage(), Some(ResultStage::Page { .. }))
+        let Some(Pending::Deferred(query) | Pending::Asked(query)) = self.pending.front() else {
+            return false;
+        };
+        matches!(query, Query::Result(_, ResultStage::Page { .. }))
     }
 
     /// Whether [`Self::answer`] could now ask for a page that had to wait.
     pub(super) fn can_ask_page(&self, connection: &Connection<'_>) -> bool {
-        matches!(self.pending.front(), Some(PendingReply::Deferred(_))) && !connection.is_backed_up()
-    }
-
-    fn next_stage(&self) -> Option<ResultStage> {
-        self.pending.front().and_then(PendingReply::result_stage)
-    }
-
-    /// Why the connection is to be closed once nothing is pending.
-    pub(super) fn closing(&self) -> Option<&str> {
-        self.closing.as_deref()
+        matches!(self.pending.front(), Some(Pending::Deferred(_))) && !connection.is_backed_up()
     }
 
     fn close(&mut self, reason: impl Into<String>) {
@@ -144,8 +124,13 @@ impl<'a> Conversation<'a> {
             self.close("answered");
         }
         match decision {
-            Ok(Action::OpenSession(agency)) => return self.open_session(agency),
-            Ok(Action::Write(request, subject)) => return self.ask(request, Question::Write(subject)),
+            Ok(Action::OpenSession(agency)) => {
+                self.context.confine_session()?;
+                // Storage answers in order, so the frames behind this one can be taken at once.
+                self.mode = Mode::Session(Session::new(agency, 0));
+                self.ask(Request::OpenSession { agency }, Pending::Opening(agency))?;
+            }
+            Ok(Action::Write(request, subject)) => self.ask(request, Pending::Write(subject))?,
             Ok(Action::SendResult { agency, wait }) => {
                 self.defer(Query::Result(agency, ResultStage::First { wait }));
             }
@@ -158,190 +143,178 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    fn open_session(&mut self, agency: AgencyId) -> io::Result<()> {
-        self.context.confine_session()?;
-        // Storage answers in order, so the frames behind this one can be taken at once.
-        self.mode = Mode::Session(Session::new(agency, 0));
-        self.ask(Request::OpenSession { agency }, Question::OpenSession(agency))
-    }
-
-    /// Asks storage, with the bulk bytes in its body. The reply is pending.
-    fn ask(&mut self, request: Request, question: Question) -> io::Result<()> {
+    /// Asks storage, with the bulk bytes in its body.
+    fn ask(&mut self, request: Request, pending: Pending) -> io::Result<()> {
         self.storage.ask(request)?;
-        self.pending.push_back(PendingReply::Asked(question));
+        self.pending.push_back(pending);
         Ok(())
     }
 
+    fn ask_query(&mut self, query: Query) -> io::Result<()> {
+        self.ask(query.request(), Pending::Asked(query))
+    }
+
     fn defer(&mut self, query: Query) {
-        self.pending.push_back(PendingReply::Deferred(query));
+        self.pending.push_back(Pending::Deferred(query));
     }
 
     /// Refuses a message, or bytes that are no frame.
-    pub(super) fn reject(&mut self, Rejection { subject, reason, counter, closes }: Rejection) {
-        self.context.counters.add(counter);
+    pub(super) fn reject(&mut self, rejection: Rejection) {
+        self.context.counters.add(rejection.subject.counter());
+        let reply = self.refuse(rejection);
+        self.pending.extend(reply);
+    }
+
+    /// Does what follows from a refusal. Returns the reply, if there is one.
+    fn refuse(&mut self, Rejection { subject, reason, closes }: Rejection) -> Option<Pending> {
         subject.log(self.ip, self.mode.level(), Some(&reason));
-        if let (Mode::Session(session), Subject::Bets(_)) = (&mut self.mode, &subject) {
+        if let (Some(session), Subject::Bets(_)) = (self.mode.session(), &subject) {
             session.refused += 1;
         }
         if closes {
             self.close(reason.clone());
         }
-        if self.mode.replies_to(&subject) {
-            self.pending.push_back(PendingReply::Refusal(reason));
-        }
+        self.mode.replies_to(&subject).then_some(Pending::Refusal(reason))
     }
 
     /// Sends the replies that are known, in order.
     pub(super) fn answer(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
         while let Some(next) = self.pending.pop_front() {
             match next {
-                PendingReply::Refusal(reason) => connection.send(&ServerMessage::Error(&reason)),
-                PendingReply::Deferred(Query::Result(_, ResultStage::Page { .. }))
+                Pending::Refusal(reason) => connection.send(&ServerMessage::Error(&reason)),
+                Pending::Deferred(Query::Result(_, ResultStage::Page { .. }))
                     if connection.is_backed_up() =>
                 {
                     self.pending.push_front(next);
                     break;
                 }
-                PendingReply::Deferred(query) => self.ask_query(query, connection)?,
-                PendingReply::Asked(question) => {
+                Pending::Deferred(query) => self.begin(query, connection)?,
+                Pending::Opening(_) | Pending::Write(_) | Pending::Asked(_) => {
                     let Some((reply, bulk)) = self.storage.next_reply()? else {
-                        self.pending.push_front(PendingReply::Asked(question));
+                        self.pending.push_front(next);
                         break;
                     };
                     let bulk = bulk.to_vec();
-                    self.answer_question(question, reply, &bulk, connection)?;
+                    self.take_reply(next, reply, &bulk, connection)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn answer_question(
-        &mut self,
-        question: Question,
-        reply: Reply,
-        bulk: &[u8],
-        connection: &mut Connection<'_>,
-    ) -> io::Result<()> {
-        match question {
-            Question::OpenSession(agency) => self.answer_open(agency, &reply, connection),
-            Question::Write(subject) => self.answer_write(&subject, &reply, connection),
-            Question::Query(Query::Result(agency, stage)) => {
-                return self.answer_result(agency, stage, &reply, bulk, connection);
-            }
-            Question::Query(Query::Status(query)) => {
-                return self.answer_status(query, reply, bulk, connection);
-            }
-        }
-        Ok(())
-    }
-
-    fn answer_open(&mut self, agency: AgencyId, reply: &Reply, connection: &mut Connection<'_>) {
-        if let &Reply::Opened { stored, state } = reply {
-            let fields: [Field<'_>; 3] = [("agency_id", &agency), ("stored", &stored), ("ip", &self.ip)];
-            info("session_opened", Outcome::Success, &fields);
-            self.mode = Mode::Session(Session::new(agency, stored));
-            let max_payload = self.context.max_payload;
-            connection.send(&ServerMessage::SessionOpened { agency, stored, state, max_payload });
-        } else {
-            let reason = refusal(reply).unwrap_or_default();
-            Subject::Protocol.log(self.ip, self.mode.level(), Some(&reason));
-            connection.send(&ServerMessage::Error(&reason));
-            self.close(reason);
-        }
-    }
-
-    fn answer_write(&mut self, subject: &Subject, reply: &Reply, connection: &mut Connection<'_>) {
-        let error = refusal(reply);
-        subject.log(self.ip, self.mode.level(), error.as_deref());
-        if let (Mode::Session(session), Subject::Bets(_)) = (&mut self.mode, subject) {
-            session.count(reply);
-        }
-        if self.mode.replies_to(subject) {
-            connection.send(&acknowledgement(reply, error.as_deref()));
-        }
-    }
-
-    fn answer_status(
-        &mut self,
-        mut query: StatusQuery,
-        reply: Reply,
-        bulk: &[u8],
-        connection: &mut Connection<'_>,
-    ) -> io::Result<()> {
-        let Some(status) = query.take(reply, bulk, self.context)? else {
-            return self.ask_query(Query::Status(query), connection);
-        };
-        event(Level::Debug, "status_request", Outcome::Success, &[("ip", &self.ip)]);
-        connection.send(&ServerMessage::Status(&serde_json::to_vec(&status)?));
-        Ok(())
-    }
-
-    fn ask_query(&mut self, query: Query, connection: &mut Connection<'_>) -> io::Result<()> {
+    /// Asks storage, unless the array of finished agencies says that the draw has not been made.
+    fn begin(&mut self, query: Query, connection: &mut Connection<'_>) -> io::Result<()> {
         match query {
             Query::Result(agency, ResultStage::First { wait })
                 if self.context.finished.some_unfinished(self.context.agencies) =>
             {
-                if wait {
-                    return self.ask_result(agency, ResultStage::AwaitDraw);
-                }
-                self.send_in_progress(agency, connection);
-                Ok(())
+                self.await_draw(agency, wait, connection)
             }
-            Query::Result(agency, stage) => self.ask_result(agency, stage),
-            Query::Status(query) => self.ask(query.request(), Question::Query(Query::Status(query))),
+            query => self.ask_query(query),
         }
     }
 
-    fn ask_result(&mut self, agency: AgencyId, stage: ResultStage) -> io::Result<()> {
-        let request = match stage {
-            ResultStage::AwaitDraw => Request::AwaitResult { agency },
-            ResultStage::First { .. } | ResultStage::Page { .. } => {
-                Request::Result { agency, offset: stage.offset() }
-            }
-        };
-        self.ask(request, Question::Query(Query::Result(agency, stage)))
-    }
-
-    fn answer_result(
+    /// The draw has not been made: waits for it, or tells the client.
+    fn await_draw(
         &mut self,
         agency: AgencyId,
-        stage: ResultStage,
-        reply: &Reply,
+        wait: bool,
+        connection: &mut Connection<'_>,
+    ) -> io::Result<()> {
+        if wait {
+            return self.ask_query(Query::Result(agency, ResultStage::AwaitDraw));
+        }
+        event(self.mode.level(), "result_request", Outcome::InProgress, &[("agency_id", &agency)]);
+        connection.send(&ServerMessage::InProgress);
+        Ok(())
+    }
+
+    /// Takes storage's reply to what was `asked`.
+    fn take_reply(
+        &mut self,
+        asked: Pending,
+        reply: Reply,
         bulk: &[u8],
         connection: &mut Connection<'_>,
     ) -> io::Result<()> {
-        match (reply, stage) {
-            (&Reply::ResultPage { total }, _) => {
-                self.send_page(agency, stage.offset(), total, bulk, connection);
+        match (asked, reply) {
+            (Pending::Opening(agency), Reply::Opened { stored, state }) => {
+                self.session_opened(agency, stored, state, connection);
             }
-            (Reply::NotDrawn, ResultStage::First { wait: false }) => {
-                self.send_in_progress(agency, connection);
+            (Pending::Write(subject), Reply::Stored | Reply::Ended) => {
+                self.acknowledge(&subject, &ServerMessage::BetAck, connection);
             }
-            (Reply::NotDrawn, _) if connection.is_half_closed => self.close(CLOSED_WHILE_AWAITING),
-            (Reply::NotDrawn, _) => return self.ask_result(agency, ResultStage::AwaitDraw),
-            (other, _) => {
-                let error = refusal(other).unwrap_or_default();
-                Subject::Result(agency.get().into()).log(self.ip, self.mode.level(), Some(&error));
-                connection.send(&ServerMessage::Error(&error));
+            (Pending::Write(subject), Reply::SessionStored { stored }) => {
+                if let Some(session) = self.mode.session() {
+                    session.stored = session.stored.max(stored);
+                }
+                self.acknowledge(&subject, &ServerMessage::SessionStored { stored }, connection);
+            }
+            (Pending::Asked(Query::Result(agency, stage)), Reply::ResultPage { total }) => {
+                self.send_page(agency, stage, total, bulk, connection);
+            }
+            (Pending::Asked(Query::Result(agency, ResultStage::First { wait })), Reply::NotDrawn) => {
+                return self.await_draw(agency, wait, connection);
+            }
+            (Pending::Asked(Query::Status(mut query)), reply) => {
+                let Some(status) = query.take(reply, bulk, self.context)? else {
+                    return self.ask_query(Query::Status(query));
+                };
+                event(Level::Debug, "status_request", Outcome::Success, &[("ip", &self.ip)]);
+                connection.send(&ServerMessage::Status(&serde_json::to_vec(&status)?));
+            }
+            (asked, reply) => {
+                let subject = match asked {
+                    Pending::Write(subject) => subject,
+                    Pending::Asked(Query::Result(agency, _)) => Subject::Result(agency.get()),
+                    _ => Subject::Opening,
+                };
+                // Any other reply answers another question.
+                let refusal = if let Reply::Refused(refusal) = reply { refusal } else { Refusal::Malformed };
+                if let Some(reply) = self.refuse(Rejection::new(subject, refusal.to_string())) {
+                    self.pending.push_front(reply);
+                }
             }
         }
         Ok(())
     }
 
+    fn session_opened(
+        &mut self,
+        agency: AgencyId,
+        stored: u64,
+        state: AgencyState,
+        connection: &mut Connection<'_>,
+    ) {
+        let fields: [Field<'_>; 3] = [("agency_id", &agency), ("stored", &stored), ("ip", &self.ip)];
+        info("session_opened", Outcome::Success, &fields);
+        self.mode = Mode::Session(Session::new(agency, stored));
+        let max_payload = self.context.max_payload;
+        connection.send(&ServerMessage::SessionOpened { agency, stored, state, max_payload });
+    }
+
+    fn acknowledge(&self, subject: &Subject, message: &ServerMessage<'_>, connection: &mut Connection<'_>) {
+        subject.log(self.ip, self.mode.level(), None);
+        if self.mode.replies_to(subject) {
+            connection.send(message);
+        }
+    }
+
+    /// Sends a page of a result, behind a header if it is the first one.
     fn send_page(
         &mut self,
         agency: AgencyId,
-        offset: u64,
+        stage: ResultStage,
         total: u64,
         page: &[u8],
         connection: &mut Connection<'_>,
     ) {
+        let offset = if let ResultStage::Page { offset } = stage { offset } else { 0 };
         if offset == 0 {
             let Ok(length) = u32::try_from(total) else {
                 return self.reject(Rejection::violation("the result is too long for a message"));
             };
-            Subject::Result(agency.get().into()).log(self.ip, self.mode.level(), None);
+            Subject::Result(agency.get()).log(self.ip, self.mode.level(), None);
             connection.send_with(|output| output.extend_from_slice(&header(FrameType::Result, length)));
         }
         connection.send_with(|output| output.extend_from_slice(page));
@@ -350,12 +323,4 @@ impl<'a> Conversation<'a> {
             self.defer(Query::Result(agency, ResultStage::Page { offset }));
         }
     }
-
-    fn send_in_progress(&self, agency: AgencyId, connection: &mut Connection<'_>) {
-        event(self.mode.level(), "result_request", Outcome::InProgress, &[("agency_id", &agency)]);
-        connection.send(&ServerMessage::InProgress);
-    }
 }
-
-/// The reason if a client closes or half-closes while it awaits the draw.
-pub(super) const CLOSED_WHILE_AWAITING: &str = "closed by the client while it awaited the draw";

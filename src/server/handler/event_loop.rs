@@ -2,20 +2,21 @@
 //! a signal and for a time limit. It decides when the connection is closed.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use thiserror::Error;
 
 use super::connection::Connection;
-use super::conversation::{CLOSED_WHILE_AWAITING, Conversation};
+use super::conversation::Conversation;
 use super::log_lines::{log_accepted, log_client};
 use super::policy::{Mode, Rejection};
 use crate::ipc::reply_pipe::PipeState;
 use crate::logging::{Level, Outcome};
 use crate::protocol::frame::FrameType;
-use crate::system::signal::{Signals, is_termination};
+use crate::system::signal::is_termination;
 
 /// How long a client may take to send its first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(5);
@@ -35,78 +36,71 @@ const PIPE: u64 = 1;
 const QUEUE: u64 = 2;
 const SIGNAL: u64 = 3;
 
-/// Why the connection is closed.
-#[derive(Debug)]
-pub(super) struct CloseReason {
-    /// Success if the conversation is complete or the server stops.
-    outcome: Outcome,
-    text: String,
+/// Why a conversation ended before it was complete.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("closed by the client within a message")]
+    ClosedWithinMessage,
+    #[error("closed by the client while it awaited the draw")]
+    ClosedWhileAwaiting,
+    #[error("{0}")]
+    TimedOut(&'static str),
+    #[error("{0}")]
+    Broken(String),
+    #[error("the storage service ended")]
+    StorageEnded,
+    #[error("{0}")]
+    System(#[from] io::Error),
 }
 
-impl CloseReason {
-    fn success(text: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Success, text: text.into() }
-    }
-
-    fn failure(text: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Fail, text: text.into() }
-    }
-}
+/// What epoll watches a descriptor for; `None` if it does not watch it.
+type Watched = Option<EpollFlags>;
 
 #[derive(Debug)]
 pub(super) struct Handler<'a> {
     connection: Connection<'a>,
     conversation: Conversation<'a>,
-    signals: &'a Signals,
     epoll: Epoll,
+    socket_watched: Watched,
+    queue_watched: Watched,
     started: Instant,
     /// Whether the client's arrival has been logged.
     is_announced: bool,
-    /// What epoll watches the socket for; `None` once the connection is broken.
-    interest: Option<EpollFlags>,
-    /// Whether epoll watches the queue.
-    watches_queue: bool,
     /// When the handler was told to stop.
     stopping_since: Option<Instant>,
 }
 
 impl<'a> Handler<'a> {
-    pub(super) fn new(
-        connection: Connection<'a>,
-        conversation: Conversation<'a>,
-        signals: &'a Signals,
-    ) -> io::Result<Self> {
+    pub(super) fn new(connection: Connection<'a>, conversation: Conversation<'a>) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let readable = |key| EpollEvent::new(EpollFlags::EPOLLIN, key);
-        epoll.add(&connection, readable(SOCKET))?;
-        epoll.add(conversation.storage.pipe(), readable(PIPE))?;
-        epoll.add(signals.as_fd(), readable(SIGNAL))?;
+        let readable = EpollFlags::EPOLLIN;
+        epoll.add(&connection, EpollEvent::new(readable, SOCKET))?;
+        epoll.add(conversation.storage.pipe(), EpollEvent::new(readable, PIPE))?;
+        epoll.add(conversation.context.signals, EpollEvent::new(readable, SIGNAL))?;
         Ok(Self {
             connection,
             conversation,
-            signals,
             epoll,
+            socket_watched: Some(readable),
+            queue_watched: None,
             started: Instant::now(),
             is_announced: false,
-            interest: Some(EpollFlags::EPOLLIN),
-            watches_queue: false,
             stopping_since: None,
         })
     }
 
     /// Serves the client until the connection has to be closed.
-    pub(super) fn serve(&mut self) -> CloseReason {
-        loop {
-            match self.step() {
-                Ok(None) => {}
-                Ok(Some(reason)) => return reason,
-                Err(error) => return CloseReason::failure(error.to_string()),
+    pub(super) fn serve(mut self) {
+        let ended = loop {
+            if let Some(ended) = self.step().transpose() {
+                break ended;
             }
-        }
+        };
+        self.close(&ended);
     }
 
-    /// Does everything that can be done now, then waits for an event.
-    fn step(&mut self) -> io::Result<Option<CloseReason>> {
+    /// Does everything that can be done now, then waits for events. Returns the reason once the conversation is complete.
+    fn step(&mut self) -> Result<Option<String>, Failure> {
         loop {
             self.conversation.answer(&mut self.connection)?;
             if self.wants_to_write() {
@@ -117,15 +111,16 @@ impl<'a> Handler<'a> {
                 break;
             }
         }
-        match self.close_reason() {
-            Some(reason) => Ok(Some(reason)),
-            None => self.wait(),
+        let complete = self.completion()?;
+        if complete.is_none() {
+            self.wait()?;
         }
+        Ok(complete)
     }
 
     /// Takes the frames that have come. False if there was none, or none may be taken.
     fn take_frames(&mut self) -> io::Result<bool> {
-        if let first @ Some(_) = self.connection.next_type() {
+        if let first @ Some(_) = self.connection.input.first() {
             self.announce(first);
         }
         let mut any = false;
@@ -162,97 +157,88 @@ impl<'a> Handler<'a> {
         self.connection.is_sending() && !collects
     }
 
-    fn close_reason(&self) -> Option<CloseReason> {
+    /// The reason to close the connection, once the conversation is complete or the server stops.
+    fn completion(&self) -> Result<Option<String>, Failure> {
         let Self { connection, conversation, .. } = self;
         let is_awaiting = conversation.is_awaiting_draw();
         if let Some(since) = self.stopping_since {
             // What storage has been asked is answered, however long it takes. The client has a time limit.
             let waits_for_storage = !conversation.is_idle() && !is_awaiting && !conversation.is_paging();
             let waits_for_client = connection.is_sending() && since.elapsed() <= STOP_WRITING;
-            return (!waits_for_storage && !waits_for_client)
-                .then(|| CloseReason::success("the server stops"));
+            return Ok((!waits_for_storage && !waits_for_client).then(|| "the server stops".to_owned()));
         }
         if is_awaiting && (connection.is_half_closed || connection.broken.is_some()) {
-            return Some(CloseReason::failure(CLOSED_WHILE_AWAITING));
+            return Err(Failure::ClosedWhileAwaiting);
         }
         if let Some(error) = &connection.broken {
             // What storage has been asked is still answered, in the log.
             let is_over = conversation.is_idle() || conversation.is_paging();
-            return is_over.then(|| CloseReason::failure(error.as_str()));
+            return if is_over { Err(Failure::Broken(error.clone())) } else { Ok(None) };
         }
         if !conversation.is_idle() || connection.is_sending() {
-            return None;
-        }
-        if let Some(reason) = conversation.closing() {
-            return Some(CloseReason::success(reason));
-        }
-        if !connection.is_half_closed || connection.has_frame() {
-            None
-        } else if connection.is_input_empty() {
-            Some(CloseReason::success("closed by the client"))
+            Ok(None)
+        } else if conversation.closing.is_some() {
+            Ok(conversation.closing.clone())
+        } else if !connection.is_half_closed || connection.input.has_frame() {
+            Ok(None)
+        } else if connection.input.is_empty() {
+            Ok(Some("closed by the client".to_owned()))
         } else {
-            Some(CloseReason::failure("closed by the client within a message"))
+            Err(Failure::ClosedWithinMessage)
         }
     }
 
-    fn wait(&mut self) -> io::Result<Option<CloseReason>> {
+    fn wait(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
-        self.watch_socket(now)?;
-        self.watch_queue()?;
+        self.watch(now)?;
         let time_limit = self.time_limit().map(|(at, _)| at);
+        let report = self.conversation.mode.session().and_then(|session| session.next_report());
         let stop = self.stopping_since.map(|since| since + STOP_WRITING);
-        let retry = self.watches_queue.then(|| now + QUEUE_RETRY);
-        let until = [time_limit, self.next_report(), stop, retry].into_iter().flatten().min();
+        let retry = self.queue_watched.map(|_| now + QUEUE_RETRY);
+        let until = [time_limit, report, stop, retry].into_iter().flatten().min();
         let mut events = [EpollEvent::empty(); 4];
         let count = match self.epoll.wait(&mut events, timeout(until, now)) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(io::Error::from(error).into()),
         };
         for event in events.iter().take(count) {
-            if let Some(reason) = self.handle(event)? {
-                return Ok(Some(reason));
-            }
+            self.handle(event)?;
         }
-        if count == 0 && self.watches_queue {
+        if count == 0 && self.queue_watched.is_some() {
             self.conversation.storage.send()?;
         }
         let now = Instant::now();
-        if let Mode::Session(session) = &mut self.conversation.mode {
+        if let Some(session) = self.conversation.mode.session() {
             session.report(now);
         }
         // Asked again: the client may have moved just now.
-        Ok(match self.time_limit() {
-            Some((at, reason)) if now >= at => Some(CloseReason::failure(reason)),
-            _ => None,
-        })
+        match self.time_limit() {
+            Some((at, reason)) if now >= at => Err(Failure::TimedOut(reason)),
+            _ => Ok(()),
+        }
     }
 
-    fn next_report(&self) -> Option<Instant> {
-        if let Mode::Session(session) = &self.conversation.mode { session.next_report() } else { None }
-    }
-
-    fn handle(&mut self, event: &EpollEvent) -> io::Result<Option<CloseReason>> {
+    fn handle(&mut self, event: &EpollEvent) -> Result<(), Failure> {
         match event.data() {
             PIPE => {
                 if self.conversation.storage.fill()? == PipeState::Closed {
-                    return Ok(Some(CloseReason::failure("the storage service ended")));
+                    return Err(Failure::StorageEnded);
                 }
             }
             QUEUE => {
                 self.conversation.storage.send()?;
                 // A handler with more parts to send queues up again behind the others.
-                self.epoll.delete(self.conversation.storage.queue())?;
-                self.watches_queue = false;
+                self.watch_queue(false)?;
             }
             SIGNAL => {
-                if self.signals.take()?.is_some_and(is_termination) {
+                if self.conversation.context.signals.take()?.is_some_and(is_termination) {
                     self.stopping_since.get_or_insert_with(Instant::now);
                 }
             }
             _ => self.handle_socket(event.events()),
         }
-        Ok(None)
+        Ok(())
     }
 
     fn handle_socket(&mut self, events: EpollFlags) {
@@ -270,41 +256,28 @@ impl<'a> Handler<'a> {
         }
     }
 
-    fn watch_socket(&mut self, now: Instant) -> io::Result<()> {
-        if self.connection.broken.is_some() {
-            if self.interest.take().is_some() {
-                // Epoll would report its error again and again.
-                self.epoll.delete(&self.connection)?;
-            }
-            return Ok(());
-        }
+    /// Has epoll watch what there is to wait for.
+    fn watch(&mut self, now: Instant) -> io::Result<()> {
         let reads = self.may_take_frames() && !self.connection.is_half_closed;
-        let mut interest = EpollFlags::empty();
-        interest.set(EpollFlags::EPOLLIN, reads);
-        interest.set(EpollFlags::EPOLLOUT, self.wants_to_write());
-        interest.set(EpollFlags::EPOLLRDHUP, self.conversation.is_awaiting_draw());
-        if reads && self.interest.is_none_or(|before| !before.contains(EpollFlags::EPOLLIN)) {
+        if reads && !self.socket_watched.is_some_and(|before| before.contains(EpollFlags::EPOLLIN)) {
             // The time that the handler did not read does not count.
             self.connection.reading_since = now;
         }
-        if self.interest != Some(interest) {
-            self.epoll.modify(&self.connection, &mut EpollEvent::new(interest, SOCKET))?;
-            self.interest = Some(interest);
-        }
-        Ok(())
+        let mut socket = EpollFlags::empty();
+        socket.set(EpollFlags::EPOLLIN, reads);
+        socket.set(EpollFlags::EPOLLOUT, self.wants_to_write());
+        socket.set(EpollFlags::EPOLLRDHUP, self.conversation.is_awaiting_draw());
+        // Of a broken connection, epoll would report the error again and again.
+        let socket = self.connection.broken.is_none().then_some(socket);
+        set_watched(&self.epoll, self.connection.as_fd(), SOCKET, &mut self.socket_watched, socket)?;
+        self.watch_queue(self.conversation.storage.is_sending())
     }
 
-    fn watch_queue(&mut self) -> io::Result<()> {
-        let storage = &self.conversation.storage;
-        if storage.is_sending() && !self.watches_queue {
-            // Exclusive: each message that storage takes makes room for one, so only one handler has to wake up.
-            let room = EpollFlags::EPOLLOUT | EpollFlags::EPOLLEXCLUSIVE;
-            self.epoll.add(storage.queue(), EpollEvent::new(room, QUEUE))?;
-        } else if !storage.is_sending() && self.watches_queue {
-            self.epoll.delete(storage.queue())?;
-        }
-        self.watches_queue = storage.is_sending();
-        Ok(())
+    fn watch_queue(&mut self, is_sending: bool) -> io::Result<()> {
+        // Exclusive: each message that storage takes makes room for one, so only one handler has to wake up.
+        let room = EpollFlags::EPOLLOUT | EpollFlags::EPOLLEXCLUSIVE;
+        let queue = self.conversation.storage.queue();
+        set_watched(&self.epoll, queue, QUEUE, &mut self.queue_watched, is_sending.then_some(room))
     }
 
     /// When the client has to have moved, and the reason for closing if it has not.
@@ -317,10 +290,10 @@ impl<'a> Handler<'a> {
         if self.wants_to_write() {
             return Some((connection.writing_since + timeout, "it did not take its reply in time"));
         }
-        if !self.may_take_frames() || connection.is_half_closed || connection.has_frame() {
+        if !self.may_take_frames() || connection.is_half_closed || connection.input.has_frame() {
             return None;
         }
-        if !connection.is_input_empty() {
+        if !connection.input.is_empty() {
             return Some((connection.reading_since + timeout, "it did not finish its message in time"));
         }
         matches!(self.conversation.mode, Mode::New)
@@ -328,14 +301,15 @@ impl<'a> Handler<'a> {
     }
 
     /// Logs how the conversation ended. Makes sure that the client gets the last reply.
-    pub(super) fn close(&mut self, CloseReason { outcome, text }: &CloseReason) {
+    fn close(&mut self, ended: &Result<String, Failure>) {
         self.announce(None);
-        match &self.conversation.mode {
-            Mode::Session(session) => session.log_closed(*outcome, text),
-            Mode::New | Mode::Classic if *outcome == Outcome::Fail => log_client(self.conversation.ip, text),
-            Mode::New | Mode::Classic => {}
+        match (&self.conversation.mode, ended) {
+            (Mode::Session(session), Ok(reason)) => session.log_closed(Outcome::Success, reason),
+            (Mode::Session(session), Err(failure)) => session.log_closed(Outcome::Fail, failure),
+            (Mode::New | Mode::Classic, Ok(_)) => {}
+            (Mode::New | Mode::Classic, Err(failure)) => log_client(self.conversation.ip, failure),
         }
-        if *outcome == Outcome::Success {
+        if ended.is_ok() {
             self.linger();
         }
     }
@@ -354,18 +328,35 @@ impl<'a> Handler<'a> {
         if self.epoll.modify(connection, &mut readable).is_err() {
             return;
         }
-        while !connection.discard_input() {
-            let now = Instant::now();
-            let mut events = [EpollEvent::empty(); 4];
-            let waited = self.epoll.wait(&mut events, timeout(Some(until), now));
-            // An error can only be EINTR.
-            let is_readable =
-                waited.map_or(true, |count| events.iter().take(count).any(|event| event.data() == SOCKET));
-            if now >= until || !is_readable {
+        while Instant::now() < until && !connection.discard_input() {
+            let mut event = [EpollEvent::empty()];
+            let waited = self.epoll.wait(&mut event, timeout(Some(until), Instant::now()));
+            // A signal, or the end of storage.
+            if waited == Ok(1) && event.first().is_some_and(|event| event.data() != SOCKET) {
                 return;
             }
         }
     }
+}
+
+/// Has epoll watch a descriptor for what is `wanted`, if that has changed.
+fn set_watched(
+    epoll: &Epoll,
+    fd: BorrowedFd<'_>,
+    key: u64,
+    watched: &mut Watched,
+    wanted: Watched,
+) -> io::Result<()> {
+    match (*watched, wanted) {
+        (None, Some(flags)) => epoll.add(fd, EpollEvent::new(flags, key))?,
+        (Some(before), Some(flags)) if before != flags => {
+            epoll.modify(fd, &mut EpollEvent::new(flags, key))?;
+        }
+        (Some(_), None) => epoll.delete(fd)?,
+        _ => {}
+    }
+    *watched = wanted;
+    Ok(())
 }
 
 /// The time until then, rounded up to whole milliseconds, so that the wait does not end too early.

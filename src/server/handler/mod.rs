@@ -6,9 +6,9 @@
 //! | `event_loop` | the one place where the handler waits; time limits; closing |
 //! | `connection` | the client's socket and its buffers |
 //! | `conversation` | the client's requests and their replies, in order |
-//! | `policy` | what a message means and how its reply looks: in a new connection, a classic one, a session |
+//! | `policy` | what a message means: in a new connection, a classic one, a session |
 //! | `status_query` | puts a STATUS together |
-//! | `log_lines` | what is logged about a client |
+//! | `log_lines` | what is logged about a client, and about the progress of a session |
 //! | `context` | what the handler knows of the server; its confinement |
 
 mod connection;
@@ -29,14 +29,15 @@ use self::conversation::Conversation;
 use self::event_loop::Handler;
 use self::log_lines::{log_accepted, log_client};
 pub(crate) use self::policy::warm_up;
+use crate::ipc::client::ClientSerial;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Level};
-use crate::system::mqueue::QueueSender;
-use crate::system::signal::Signals;
 
 /// A client, as the acceptor hands it over.
 #[derive(Debug)]
 pub struct AcceptedClient {
+    /// Storage knows the client by this number.
+    pub serial: ClientSerial,
     pub socket: TcpStream,
     pub ip: IpAddr,
     /// The read end of the client's reply pipe, with the client's token in it.
@@ -45,18 +46,10 @@ pub struct AcceptedClient {
 
 /// Serves the client until the connection is closed. Returns the exit status of the process.
 #[must_use]
-pub fn run(
-    client: &AcceptedClient,
-    context: &HandlerContext<'_>,
-    queue: &QueueSender,
-    signals: &Signals,
-) -> i32 {
+pub fn run(client: &AcceptedClient, context: &HandlerContext<'_>) -> i32 {
     logging::freeze_offset(context.offset);
-    match confined(client, context, queue, signals) {
-        Ok(mut handler) => {
-            let reason = handler.serve();
-            handler.close(&reason);
-        }
+    match confined(client, context) {
+        Ok(handler) => handler.serve(),
         Err(error) => {
             log_accepted(Level::Info, client.ip);
             log_client(client.ip, &error);
@@ -66,15 +59,10 @@ pub fn run(
 }
 
 /// Opens all descriptors, then confines the process.
-fn confined<'a>(
-    client: &'a AcceptedClient,
-    context: &'a HandlerContext<'a>,
-    queue: &'a QueueSender,
-    signals: &'a Signals,
-) -> io::Result<Handler<'a>> {
-    let storage = StorageClient::new(queue, client.replies.as_fd())?;
+fn confined<'a>(client: &'a AcceptedClient, context: &'a HandlerContext<'a>) -> io::Result<Handler<'a>> {
+    let storage = StorageClient::new(context.queue, client.replies.as_fd())?;
     let connection = Connection::new(&client.socket, context.max_payload)?;
-    let handler = Handler::new(connection, Conversation::new(storage, context, client.ip), signals)?;
+    let handler = Handler::new(connection, Conversation::new(storage, context, client.ip))?;
     context.confine()?;
     Ok(handler)
 }

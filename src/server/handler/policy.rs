@@ -1,17 +1,12 @@
-//! What a message means, and how its reply looks, by the mode of the connection. Nothing here touches the socket or
-//! storage.
+//! What a message means, by the mode of the connection. Nothing here touches the socket or storage.
 
-use std::time::{Duration, Instant};
-
-use super::log_lines::Subject;
+use super::log_lines::{Session, Subject};
 use crate::ipc::refusal::Refusal;
-use crate::ipc::reply_pipe::Reply;
 use crate::ipc::request_queue::Request;
-use crate::ipc::shared_counters::Counter;
-use crate::logging::{Field, Level, Outcome, info};
+use crate::logging::Level;
 use crate::lottery::{AgencyId, Bet};
 use crate::protocol::frame::FrameType;
-use crate::protocol::message::{ClientMessage, MessageError, SESSION_VERSION, ServerMessage};
+use crate::protocol::message::{ClientMessage as Message, MessageError, SESSION_VERSION};
 use crate::protocol::record::{count_records, push_rows};
 
 /// What kind of connection it is.
@@ -39,29 +34,24 @@ pub(super) enum Action {
     SendStatus,
 }
 
-/// Why a message is refused, and what follows from it.
+/// Why a message is refused.
 #[derive(Debug)]
 pub(super) struct Rejection {
     pub(super) subject: Subject,
     pub(super) reason: String,
-    pub(super) counter: Counter,
     /// Whether the connection is closed.
     pub(super) closes: bool,
 }
 
 impl Rejection {
+    pub(super) fn new(subject: Subject, reason: impl Into<String>) -> Self {
+        let closes = matches!(subject, Subject::Protocol | Subject::Opening);
+        Self { subject, reason: reason.into(), closes }
+    }
+
     /// A message that the protocol does not allow.
     pub(super) fn violation(reason: impl Into<String>) -> Self {
-        Self { subject: Subject::Protocol, reason: reason.into(), counter: Counter::Protocol, closes: true }
-    }
-
-    fn bets(subject: Subject, reason: String) -> Self {
-        Self { subject, reason, counter: Counter::Bets, closes: false }
-    }
-
-    /// A message of an agency that may not send it.
-    fn agency(subject: Subject, reason: impl Into<String>) -> Self {
-        Self { subject, reason: reason.into(), counter: Counter::Agency, closes: false }
+        Self::new(Subject::Protocol, reason)
     }
 }
 
@@ -70,21 +60,56 @@ impl Mode {
     /// `rows`.
     pub(super) fn decide(
         &self,
-        message: Result<ClientMessage<'_>, MessageError>,
+        message: Result<Message<'_>, MessageError>,
         agencies: u16,
         rows: &mut Vec<u8>,
     ) -> Result<Action, Rejection> {
-        match (self, message) {
-            (Self::Session(session), Ok(message)) => in_session(session.agency, message, rows),
-            (Self::New, Ok(ClientMessage::OpenSession { version, agency })) => {
-                open_session(version, agency, agencies)
+        let session = if let Self::Session(session) = self { Some(session.agency) } else { None };
+        let message = message.map_err(|error| Rejection {
+            closes: session.is_none() || !is_of_a_session(&error),
+            ..Rejection::violation(error.to_string())
+        })?;
+        let outsider = |bet: &Bet<'_>| participant(bet.agency.get(), agencies).err();
+        match (session, message) {
+            (None, Message::Bet(record)) => store_bet(record, rows, outsider),
+            (None, Message::MultipleBets(records)) => store_bets(None, records, rows, outsider),
+            (Some(agency), Message::SessionBets { first, records }) => {
+                store_bets(Some(first), records, rows, |bet| {
+                    (bet.agency != agency).then_some(Refusal::OtherAgency)
+                })
             }
-            (Self::New | Self::Classic, Ok(message)) => classic(message, agencies, rows),
-            (mode, Err(error)) => {
-                let closes = !matches!(mode, Self::Session(_)) || !is_of_a_session(&error);
-                Err(Rejection { closes, ..Rejection::violation(error.to_string()) })
+            (_, Message::End(named)) => {
+                let agency = named_agency(session, named, agencies, Subject::End)?;
+                Ok(Action::Write(Request::EndAgency { agency }, Subject::End(agency.get())))
+            }
+            (_, Message::ResultRequest(named)) => {
+                let agency = named_agency(session, named, agencies, Subject::Result)?;
+                Ok(Action::SendResult { agency, wait: false })
+            }
+            (Some(agency), Message::AwaitResult) => Ok(Action::SendResult { agency, wait: true }),
+            (None, Message::StatusRequest) => Ok(Action::SendStatus),
+            (None, Message::OpenSession { version: SESSION_VERSION, agency }) => {
+                participant(agency, agencies)
+                    .map(Action::OpenSession)
+                    .map_err(|refusal| Rejection::new(Subject::Opening, refusal.to_string()))
+            }
+            (None, Message::OpenSession { version, .. }) => Err(Rejection::violation(format!(
+                "session version {version} is not supported, only {SESSION_VERSION}"
+            ))),
+            (Some(_), Message::OpenSession { .. }) => {
+                Err(Rejection::violation("the session is open already"))
+            }
+            (Some(_), Message::Bet(_) | Message::MultipleBets(_) | Message::StatusRequest) => {
+                Err(Rejection::violation("this message is not allowed in a session"))
+            }
+            (None, Message::SessionBets { .. } | Message::AwaitResult) => {
+                Err(Rejection::violation("there is no session: send OPEN_SESSION first"))
             }
         }
+    }
+
+    pub(super) fn session(&mut self) -> Option<&mut Session> {
+        if let Self::Session(session) = self { Some(session) } else { None }
     }
 
     /// Whether the client is told what became of its message. A classic END has no reply.
@@ -98,150 +123,79 @@ impl Mode {
     }
 }
 
-/// The text of a refusal, if the reply is one.
-pub(super) fn refusal(reply: &Reply) -> Option<String> {
-    match reply {
-        Reply::Refused(refusal) => Some(refusal.to_string()),
-        Reply::Stored | Reply::SessionStored { .. } | Reply::Ended => None,
-        // Storage has answered another question.
-        _ => Some(Refusal::Malformed.to_string()),
-    }
-}
-
-/// The message that tells a client what became of its bets or its END.
-pub(super) fn acknowledgement<'e>(reply: &Reply, error: Option<&'e str>) -> ServerMessage<'e> {
-    match (error, reply) {
-        (Some(error), _) => ServerMessage::Error(error),
-        (None, &Reply::SessionStored { stored }) => ServerMessage::SessionStored { stored },
-        (None, _) => ServerMessage::BetAck,
-    }
-}
-
-fn open_session(version: u8, agency: u32, agencies: u16) -> Result<Action, Rejection> {
-    if version != SESSION_VERSION {
-        let reason = format!("session version {version} is not supported, only {SESSION_VERSION}");
-        return Err(Rejection::violation(reason));
-    }
-    let agency = participant(agency, agencies)
-        .map_err(|reason| Rejection { closes: true, ..Rejection::agency(Subject::Protocol, reason) })?;
-    Ok(Action::OpenSession(agency))
-}
-
-/// The agency of that number, if it takes part.
-fn participant(number: u32, agencies: u16) -> Result<AgencyId, String> {
-    AgencyId::new(number)
-        .filter(|agency| agency.get() <= agencies)
-        .ok_or_else(|| Refusal::NoSuchAgency { agencies }.to_string())
-}
-
-fn classic(message: ClientMessage<'_>, agencies: u16, rows: &mut Vec<u8>) -> Result<Action, Rejection> {
-    let refused = |agency: AgencyId| (agency.get() > agencies).then_some(Refusal::NoSuchAgency { agencies });
-    match message {
-        ClientMessage::Bet(record) => {
-            let mut bet = None;
-            let see = |seen: &Bet<'_>| bet = Some((seen.document.to_owned(), seen.number));
-            let count = push_allowed_rows(record, rows, refused, see);
-            let subject = Subject::Bet(bet);
-            match count {
-                Ok(1) => Ok(Action::Write(Request::StoreBets { first: None }, subject)),
-                Ok(_) => Err(Rejection::bets(subject, "this message takes one bet only".to_owned())),
-                Err(reason) => Err(Rejection::bets(subject, reason)),
-            }
-        }
-        ClientMessage::MultipleBets(records) => store_bets(None, records, rows, refused),
-        ClientMessage::End(Some(number)) => {
-            let subject = Subject::End(number.into());
-            match participant(number.into(), agencies) {
-                Ok(agency) => Ok(Action::Write(Request::EndAgency { agency }, subject)),
-                Err(reason) => Err(Rejection::agency(subject, reason)),
-            }
-        }
-        ClientMessage::ResultRequest(Some(number)) => match participant(number.into(), agencies) {
-            Ok(agency) => Ok(Action::SendResult { agency, wait: false }),
-            Err(reason) => Err(Rejection::agency(Subject::Result(number.into()), reason)),
-        },
-        ClientMessage::StatusRequest => Ok(Action::SendStatus),
-        ClientMessage::End(None) | ClientMessage::ResultRequest(None) => {
-            Err(Rejection::violation("outside of a session the agency must be named, in 1 byte"))
-        }
-        ClientMessage::SessionBets { .. } | ClientMessage::AwaitResult => {
-            Err(Rejection::violation("there is no session: send OPEN_SESSION first"))
-        }
-        ClientMessage::OpenSession { .. } => {
-            Err(Rejection::violation("a session is opened by a connection's first message"))
-        }
-    }
-}
-
-fn in_session(agency: AgencyId, message: ClientMessage<'_>, rows: &mut Vec<u8>) -> Result<Action, Rejection> {
-    match message {
-        ClientMessage::SessionBets { first, records } => {
-            let refused = |bet: AgencyId| (bet != agency).then_some(Refusal::OtherAgency);
-            store_bets(Some(first), records, rows, refused)
-        }
-        ClientMessage::End(named) => {
-            check_named(named, agency, Subject::End)?;
-            Ok(Action::Write(Request::EndAgency { agency }, Subject::End(agency.get().into())))
-        }
-        ClientMessage::ResultRequest(named) => {
-            check_named(named, agency, Subject::Result)?;
-            Ok(Action::SendResult { agency, wait: false })
-        }
-        ClientMessage::AwaitResult => Ok(Action::SendResult { agency, wait: true }),
-        ClientMessage::OpenSession { .. } => Err(Rejection::violation("the session is open already")),
-        ClientMessage::Bet(_) | ClientMessage::MultipleBets(_) | ClientMessage::StatusRequest => {
-            Err(Rejection::violation("this message is not allowed in a session"))
-        }
-    }
-}
-
-/// Refuses a message that names another agency than the session's.
-fn check_named(
-    named: Option<u8>,
-    agency: AgencyId,
-    subject: impl FnOnce(u32) -> Subject,
-) -> Result<(), Rejection> {
-    match named {
-        Some(other) if u16::from(other) != agency.get() => {
-            Err(Rejection::agency(subject(other.into()), "this session is of another agency"))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Whether the type is allowed in a session and only the payload is malformed. The session then stays open.
 fn is_of_a_session(error: &MessageError) -> bool {
     use FrameType::{AwaitResult, End, ResultRequest, SessionBets};
     matches!(error, MessageError::Payload { kind: SessionBets | End | ResultRequest | AwaitResult, .. })
 }
 
+/// The agency of that number, if it takes part.
+fn participant(number: impl TryInto<u16>, agencies: u16) -> Result<AgencyId, Refusal> {
+    AgencyId::new(number).filter(|agency| agency.get() <= agencies).ok_or(Refusal::NoSuchAgency { agencies })
+}
+
+/// The agency of a message that may name one. A session may leave it out.
+fn named_agency(
+    session: Option<AgencyId>,
+    named: Option<u8>,
+    agencies: u16,
+    subject: fn(u16) -> Subject,
+) -> Result<AgencyId, Rejection> {
+    match (session, named.map(u16::from)) {
+        (Some(agency), Some(other)) if other != agency.get() => {
+            Err(Rejection::new(subject(other), "this session is of another agency"))
+        }
+        (Some(agency), _) => Ok(agency),
+        (None, Some(number)) => participant(number, agencies)
+            .map_err(|refusal| Rejection::new(subject(number), refusal.to_string())),
+        (None, None) => Err(Rejection::violation("outside of a session the agency must be named, in 1 byte")),
+    }
+}
+
+fn store_bet(
+    record: &[u8],
+    rows: &mut Vec<u8>,
+    refused: impl Fn(&Bet<'_>) -> Option<Refusal>,
+) -> Result<Action, Rejection> {
+    let mut logged = None;
+    let count = push_allowed_rows(record, rows, |bet| {
+        logged = Some((bet.document.to_owned(), bet.number));
+        refused(bet)
+    });
+    let subject = Subject::Bet(logged);
+    match count {
+        Ok(1) => Ok(Action::Write(Request::StoreBets { first: None }, subject)),
+        Ok(_) => Err(Rejection::new(subject, "this message takes one bet only")),
+        Err(reason) => Err(Rejection::new(subject, reason)),
+    }
+}
+
 fn store_bets(
     first: Option<u64>,
     records: &[u8],
     rows: &mut Vec<u8>,
-    refused: impl Fn(AgencyId) -> Option<Refusal>,
+    refused: impl Fn(&Bet<'_>) -> Option<Refusal>,
 ) -> Result<Action, Rejection> {
-    match push_allowed_rows(records, rows, refused, |_| ()) {
+    match push_allowed_rows(records, rows, refused) {
         Ok(count) => Ok(Action::Write(Request::StoreBets { first }, Subject::Bets(count))),
-        Err(reason) => Err(Rejection::bets(Subject::Bets(count_records(records)), reason)),
+        Err(reason) => Err(Rejection::new(Subject::Bets(count_records(records)), reason)),
     }
 }
 
-/// Validates bet records and appends their rows. `refused` says why an agency's bets are refused; `see` gets each bet.
-/// Returns the number of bets, or why they are refused: then `rows` holds a part of them.
+/// Validates bet records and appends their rows. `refused` says why a bet is refused. Returns the number of bets, or why
+/// they are refused: then `rows` holds a part of them.
 fn push_allowed_rows(
     records: &[u8],
     rows: &mut Vec<u8>,
-    refused: impl Fn(AgencyId) -> Option<Refusal>,
-    mut see: impl FnMut(&Bet<'_>),
+    mut refused: impl FnMut(&Bet<'_>) -> Option<Refusal>,
 ) -> Result<usize, String> {
-    let mut refusal = None;
+    let mut first_refusal = None;
     let count = push_rows(records, rows, |bet| {
-        see(bet);
-        refusal = refusal.or_else(|| refused(bet.agency));
+        let refusal = refused(bet);
+        first_refusal = first_refusal.or(refusal);
     })
     .map_err(|error| error.to_string())?;
-    refusal.map_or(Ok(count), |refusal: Refusal| Err(refusal.to_string()))
+    first_refusal.map_or(Ok(count), |refusal| Err(refusal.to_string()))
 }
 
 /// Makes this process find out which vector instructions the machine has, before any handler is forked. Each handler would
@@ -250,57 +204,4 @@ pub(crate) fn warm_up() {
     let record = b"1\x1fNombre\x1fApellido\x1f1\x1f2000-01-01\x1f1";
     let stored = push_rows(record, &mut Vec::new(), |_| ());
     debug_assert_eq!(stored, Ok(1));
-}
-
-/// How often a session that makes progress logs it.
-const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-
-/// A session, and what has been logged about it.
-#[derive(Debug)]
-pub(super) struct Session {
-    agency: AgencyId,
-    /// How many bets of the agency are on disk.
-    stored: u64,
-    /// How many frames of bets were refused.
-    pub(super) refused: u64,
-    reported: u64,
-    report_at: Instant,
-}
-
-impl Session {
-    pub(super) fn new(agency: AgencyId, stored: u64) -> Self {
-        Self { agency, stored, refused: 0, reported: stored, report_at: Instant::now() + REPORT_INTERVAL }
-    }
-
-    /// Counts a frame of bets that was answered.
-    pub(super) fn count(&mut self, reply: &Reply) {
-        match *reply {
-            Reply::SessionStored { stored } => self.stored = self.stored.max(stored),
-            _ => self.refused += 1,
-        }
-    }
-
-    /// When the next progress line is due, if there is progress.
-    pub(super) fn next_report(&self) -> Option<Instant> {
-        (self.stored != self.reported).then_some(self.report_at)
-    }
-
-    /// Logs the progress if that is due.
-    pub(super) fn report(&mut self, now: Instant) {
-        if self.next_report().is_some_and(|due| now >= due) {
-            self.reported = self.stored;
-            self.report_at = now + REPORT_INTERVAL;
-            let fields: [Field<'_>; 2] = [("agency_id", &self.agency), ("stored", &self.stored)];
-            info("session_progress", Outcome::InProgress, &fields);
-        }
-    }
-
-    pub(super) fn log_closed(&self, outcome: Outcome, reason: &str) {
-        let Self { agency, stored, refused, .. } = self;
-        info(
-            "session_closed",
-            outcome,
-            &[("agency_id", agency), ("stored", stored), ("refused", refused), ("reason", &reason)],
-        );
-    }
 }

@@ -1,6 +1,7 @@
 //! The state of the contest: asked of storage page by page, and completed with what acceptor and handlers count.
 
 use std::io;
+use std::mem::take;
 
 use super::context::HandlerContext;
 use crate::ipc::codec::decode;
@@ -9,32 +10,22 @@ use crate::ipc::reply_pipe::{AgencyCount, Reply};
 use crate::ipc::request_queue::Request;
 use crate::ipc::shared_counters::{Counter, SharedCounters};
 use crate::ipc::statistics::Statistics;
-use crate::lottery::{AgencyId, Draw};
+use crate::lottery::AgencyId;
 use crate::protocol::status::{AgencyStatus, Refusals, Status};
 
 /// What storage has answered so far.
 #[derive(Debug, Default)]
 pub struct StatusQuery {
-    totals: Option<Totals>,
+    statistics: Option<Statistics>,
     per_agency: Vec<AgencyStatus>,
-    has_all_pages: bool,
-}
-
-#[derive(Debug)]
-struct Totals {
-    agencies: u16,
-    ended: u16,
-    bets: u64,
-    draw: Option<Draw>,
 }
 
 impl StatusQuery {
     /// What to ask of storage next.
     pub fn request(&self) -> Request {
-        if self.has_all_pages {
-            Request::Statistics
-        } else {
-            Request::Status { counts_from: self.agencies_read() }
+        match self.statistics {
+            None => Request::Statistics,
+            Some(_) => Request::Status { counts_from: self.agencies_read() },
         }
     }
 
@@ -45,22 +36,41 @@ impl StatusQuery {
         bulk: &[u8],
         context: &HandlerContext<'_>,
     ) -> io::Result<Option<Status>> {
-        match (reply, self.totals.take()) {
-            (Reply::StatusPage { agencies, ended, bets, draw }, _) => {
-                self.take_page(bulk)?;
-                self.has_all_pages = bulk.is_empty() || self.agencies_read() >= agencies;
-                self.totals = Some(Totals { agencies, ended, bets, draw });
+        match (reply, &self.statistics) {
+            (Reply::Statistics, None) => {
+                self.statistics = Some(decode(bulk)?.0);
                 Ok(None)
             }
-            (Reply::Statistics, Some(totals)) => {
-                let (statistics, _) = decode(bulk)?;
-                Ok(Some(status(totals, &statistics, std::mem::take(&mut self.per_agency), context)))
+            (Reply::StatusPage { agencies, ended, bets, draw }, Some(statistics)) => {
+                let statistics = statistics.clone();
+                self.take_counts(bulk)?;
+                if !bulk.is_empty() && self.agencies_read() < agencies {
+                    return Ok(None);
+                }
+                Ok(Some(Status {
+                    agencies,
+                    ended,
+                    bets,
+                    drawn: draw.is_some(),
+                    draw,
+                    handlers: u32::try_from(context.counters.get(Counter::Handlers)).unwrap_or(u32::MAX),
+                    max_clients: context.max_clients,
+                    uptime_seconds: context.started.elapsed().as_secs_f64(),
+                    storage_restarts: context.storage_restarts,
+                    confinement: context.confinement.report(),
+                    connections: context.counters.get(Counter::Connections),
+                    batches: statistics.batches,
+                    refusals: refusals(context.counters, &statistics),
+                    group_bets: statistics.group_bets,
+                    sync_seconds: statistics.sync_seconds,
+                    per_agency: take(&mut self.per_agency),
+                }))
             }
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "storage answered another question")),
         }
     }
 
-    fn take_page(&mut self, mut bulk: &[u8]) -> io::Result<()> {
+    fn take_counts(&mut self, mut bulk: &[u8]) -> io::Result<()> {
         while !bulk.is_empty() {
             let (AgencyCount { bets, ended }, rest) = decode(bulk)?;
             let Some(agency) = AgencyId::new(self.per_agency.len() + 1) else { break };
@@ -72,33 +82,6 @@ impl StatusQuery {
 
     fn agencies_read(&self) -> u16 {
         u16::try_from(self.per_agency.len()).unwrap_or(u16::MAX)
-    }
-}
-
-fn status(
-    totals: Totals,
-    statistics: &Statistics,
-    per_agency: Vec<AgencyStatus>,
-    context: &HandlerContext<'_>,
-) -> Status {
-    let Totals { agencies, ended, bets, draw } = totals;
-    Status {
-        agencies,
-        ended,
-        bets,
-        drawn: draw.is_some(),
-        draw,
-        handlers: u32::try_from(context.counters.get(Counter::Handlers)).unwrap_or(u32::MAX),
-        max_clients: context.max_clients,
-        uptime_seconds: context.started.elapsed().as_secs_f64(),
-        storage_restarts: context.storage_restarts,
-        confinement: context.confinement.report(),
-        connections: context.counters.get(Counter::Connections),
-        batches: statistics.batches,
-        refusals: refusals(context.counters, statistics),
-        group_bets: statistics.group_bets,
-        sync_seconds: statistics.sync_seconds,
-        per_agency,
     }
 }
 
