@@ -3,22 +3,18 @@
 #![allow(clippy::print_stderr, reason = "a test that is left out says so")]
 
 use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::bets::{of_agency, parse_rows};
-#[cfg(debug_assertions)]
-use common::control_socket::{have_said, words_that_fit};
+use common::disks::FreezableDisk;
 use common::{
-    A_WHILE, Bet, Client, Running, RunningServer, Setup, bets, frame, kind, loteria, output, processes,
-    queues, rows, server_of, until, upload,
+    A_WHILE, Bet, Client, Running, RunningServer, Setup, bets, frame, kind, loteria, processes, rows,
+    server_of, until, upload,
 };
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, mkfifo};
-use tempfile::TempDir;
 
 const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
@@ -148,30 +144,50 @@ fn a_stopped_handler_or_storage_service_does_not_hold_up_the_end() {
     }
 }
 
+/// How many messages fit into the control socket while storage reads none.
+#[cfg(debug_assertions)]
+fn messages_that_fit() -> usize {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_NONBLOCK);
+    let (one, _other) = socketpair(AddressFamily::Unix, kind, None, flags).unwrap();
+    (0..10_000).find(|_| nix::unistd::write(&one, b"message").is_err()).expect("a socket that fills up")
+}
+
+/// Makes the acceptor send storage this many messages (one fewer if the number is odd): one for each client that comes and
+/// one for each that leaves.
+#[cfg(debug_assertions)]
+fn send_storage(server: &RunningServer, messages: usize) {
+    let before = server.handlers().len();
+    let clients: Vec<Client> = (0..messages / 2).map(|_| server.connect()).collect();
+    server.wait_for_handlers(before + clients.len());
+    drop(clients);
+    server.wait_for_handlers(before);
+}
+
 #[cfg(debug_assertions)]
 #[test]
-fn a_full_socket_to_storage_holds_up_the_end_only_until_storage_reads() {
-    // It does not read while it writes. One that is stopped would not do: its SIGCONT wakes the acceptor.
+fn a_full_socket_to_storage_delays_the_end_only_until_storage_reads() {
+    // Storage does not read while it writes to the disk. To stop it by SIGSTOP would not do: its SIGCONT wakes the acceptor.
     let write = Duration::from_secs(3);
     let point = format!("bets_written=1*sleep({})", write.as_millis());
     let mut server = Setup::new().with("FAILPOINTS", point).start();
     let (mut writer, _) = server.session(1);
     let [handler] = server.handlers()[..] else { panic!("one handler") };
-    // Just as many words as fit, so that the word to stop is the only one that waits: the first is that the writer is
-    // gone, the second, where that leaves an odd number, that this one is.
-    let fit = words_that_fit();
+    // Fill the socket exactly, so that the order to stop is the only message that waits. The first message says that the
+    // writer has left. If an odd number is still missing, the next says that `other` has left.
+    let fit = messages_that_fit();
     let other = fit.is_multiple_of(2).then(|| server.session(2));
     writer.send_bets(0, &bets(1, 0..1));
-    until("storage is at it", || !server.bets_file().is_empty());
+    until("storage writes", || !server.bets_file().is_empty());
     let nearly_written = Instant::now() + write.mul_f32(0.97);
     processes::send(handler, Signal::SIGKILL);
     drop(other);
     server.wait_for_handlers(0);
-    have_said(&server, fit - 1);
+    send_storage(&server, fit - 1);
     std::thread::sleep(nearly_written.saturating_duration_since(Instant::now()));
     let (status, time) = server.stop(Signal::SIGTERM);
     assert_eq!(status.code(), Some(0), "{status}");
-    // Well before the time that handlers have, at the end of which it would be told anyway.
+    // After 450 ms, the time that the handlers have, the acceptor would send the order in any case.
     assert!(time < Duration::from_millis(400), "{time:?}");
 }
 
@@ -273,41 +289,6 @@ fn a_hang_up_that_was_ignored_at_its_start_does_not_end_it() {
     end(server, Signal::SIGTERM);
 }
 
-/// An ext4 file system in a file. While it is frozen, a process that writes to it can't be killed.
-struct Disk(TempDir);
-
-impl Disk {
-    fn mount() -> Option<Self> {
-        let disk = Self(tempfile::tempdir().unwrap());
-        let script = "truncate -s 20M image && mkfs.ext4 -q image && mkdir disk && mount -o loop image disk";
-        let mounted =
-            output(Command::new("sh").args(["-c", script]).current_dir(disk.0.path())).status.success();
-        if !mounted {
-            eprintln!("skipped: no file system can be mounted here (it takes root and a loop device)");
-        }
-        mounted.then_some(disk)
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("disk")
-    }
-
-    fn freeze(&self) {
-        assert!(output(Command::new("fsfreeze").arg("--freeze").arg(self.path())).status.success());
-    }
-
-    fn thaw(&self) {
-        output(Command::new("fsfreeze").arg("--unfreeze").arg(self.path()));
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        self.thaw();
-        output(Command::new("umount").arg("--lazy").arg(self.path()));
-    }
-}
-
 /// Waits until the only child of `parent` sleeps in the kernel and can't be woken, and returns that child.
 fn stuck_child(parent: i32) -> i32 {
     let mut stuck = None;
@@ -321,7 +302,7 @@ fn stuck_child(parent: i32) -> i32 {
 
 #[test]
 fn a_disk_that_does_not_answer_does_not_hold_up_the_end_and_the_log_names_the_process() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some(disk) = FreezableDisk::mount() else { return };
     for starting in [false, true] {
         let setup = Setup::new().with("STORAGE_FILEPATH", disk.path().join("bets.csv").display());
         let mut server = if starting { setup.spawn() } else { setup.start() };
@@ -349,7 +330,7 @@ fn a_disk_that_does_not_answer_does_not_hold_up_the_end_and_the_log_names_the_pr
 /// The kernel keeps the container until the disk answers, but not the line.
 #[test]
 fn process_1_of_a_container_names_at_once_the_process_that_waits_for_the_disk() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some(disk) = FreezableDisk::mount() else { return };
     let setup = Setup::new().with("STORAGE_FILEPATH", disk.path().join("bets.csv").display());
     let mut unshare = setup.started_by(&processes::AS_PROCESS_1).start();
     let process_1 = processes::children_of(unshare.pid())[0];
@@ -384,15 +365,6 @@ fn a_signal_to_the_whole_group_as_a_terminal_sends_it_ends_it_as_well() {
         processes::send(pid, Signal::SIGINT);
     }
     end(server, Signal::SIGINT);
-}
-
-#[test]
-fn no_queue_keeps_a_name() {
-    let server = Setup::new().start();
-    if !queues::assert_no_names() {
-        eprintln!("left out: only an administrator can look");
-    }
-    end(server, Signal::SIGTERM);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::agencies::Agency;
 use common::original::{OnUnknown, OriginalServer};
 use common::stage::{Stage, documents, rows};
-use common::{Setup, kind, processes, server_of, until};
+use common::{kind, processes, server_of, until};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -112,19 +112,6 @@ fn classic_mode_sends_again_what_could_not_be_stored() {
     let log = agency.succeed();
     let warnings = log.lines_of("WARNING");
     assert!(warnings.len() == 1 && warnings[0].contains("could not be stored: No space left"), "{}", log.0);
-}
-
-#[test]
-fn classic_mode_outlasts_a_full_disk() {
-    if !cfg!(debug_assertions) {
-        return; // A release has no failpoints.
-    }
-    let server = Setup::of(1).with("FAILPOINTS", "disk_append=3*return(28)").start();
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("agency-1.csv"), rows(300)).unwrap();
-    let variables = [("CLI_PROTOCOL", "classic"), ("CLI_LOOP_PERIOD", "20ms")];
-    Agency::start(folder.path(), 1, &server.address(), &variables).succeed();
-    assert_eq!(server.bets_file().split(|byte| *byte == b'\n').count(), 300 + 1);
 }
 
 #[test]

@@ -402,18 +402,3 @@ fn a_signal_ends_it_between_two_tries() {
     assert_eq!(agency.log().lines_of("WARNING").len(), 1, "the reason is the same");
     agency.terminate(Signal::SIGTERM);
 }
-
-#[test]
-fn a_bad_setting_ends_it_with_code_2_and_one_line() {
-    let stage = Stage::new("");
-    let mut agency = stage.agency(&[("CLI_LOOP_PERIOD", "soon")]);
-    assert_eq!(agency.end().code(), Some(2));
-    let log = agency.log();
-    assert_eq!(log.0.lines().count(), 1, "{}", log.0);
-    assert!(
-        log.0.contains("CRITICAL action: config | result: fail | key: CLI_LOOP_PERIOD | value: soon"),
-        "{}",
-        log.0
-    );
-    assert!(log.0.contains("environment variable CLI_LOOP_PERIOD | allowed: a duration"), "{}", log.0);
-}

@@ -56,11 +56,6 @@ impl Setup {
         self
     }
 
-    /// What that setting is in the environment.
-    pub fn setting(&self, key: &str) -> &str {
-        &self.settings[key]
-    }
-
     /// Whether that setting is in the environment.
     pub fn has(&self, key: &str) -> bool {
         self.settings.contains_key(key)
@@ -70,11 +65,6 @@ impl Setup {
     pub fn without(mut self, key: &str) -> Self {
         self.settings.remove(key);
         self
-    }
-
-    /// With no file longer than that many blocks of 512 bytes.
-    pub fn with_file_limit(self, blocks: u64) -> Self {
-        self.with_limit("f", blocks)
     }
 
     /// With that option of the shell's `ulimit`: both the soft and the hard limit.

@@ -8,9 +8,9 @@ use std::process::Command;
 
 use common::bets::{of_agency, parse_rows};
 use common::client::bets_frame;
+use common::disks::Mount;
 use common::load::{AGENCIES, Load};
 use common::oracle::{Unanswered, check_all, check_folder, logs};
-use common::queues::Mount;
 use common::{Bet, RunningServer, Setup, bets, free_port, kind, output, records, rows, status, winner};
 
 /// A server of two agencies with these failpoints; none in a release, which has no failpoints.
@@ -71,7 +71,8 @@ fn a_classic_batch_that_fails_is_refused_and_undone() {
         let server = setup.start();
         let mixed = [bets(1, 0..200), bets(2, 0..200)].concat();
         for _ in 0..2 {
-            server.connect().refused(kind::MULTIPLE_BETS, &records(&mixed));
+            let reason = server.connect().refused(kind::MULTIPLE_BETS, &records(&mixed));
+            assert!(reason.starts_with("could not be stored: "), "{reason}");
             assert_eq!(server.bets_file(), b"");
         }
         server.connect().refused(kind::BET, &mixed[0].record());
@@ -261,6 +262,22 @@ fn a_pipe_where_the_state_file_is_written_does_not_stop_storage_and_a_folder_is_
     fs::remove_dir(&next).unwrap();
     client.end_agency();
     assert_eq!(server.setup().state()["ended"], serde_json::json!([1, 2]));
+}
+
+#[test]
+fn a_write_that_a_limit_on_the_file_size_cuts_short_is_refused_and_undone() {
+    // 128 blocks of 512 bytes.
+    let server =
+        Setup::of(2).with_limit("f", 128).with("MAX_PAYLOAD", 1 << 20).with("LOGGING_LEVEL", "INFO").start();
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..300));
+    client.send_bets(300, &bets(1, 300..2000));
+    let reason = client.expect_error();
+    assert!(reason.starts_with("could not be stored: ") && reason.contains("File too large"), "{reason}");
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..300)));
+    client.store(300, &bets(1, 300..310));
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..310)));
+    assert_eq!(status(server.port())["storage_restarts"], 0);
 }
 
 /// Takes all room that is left.

@@ -191,13 +191,6 @@ fn an_address_that_is_none_is_a_wrong_command_line() {
 }
 
 #[test]
-fn who_reads_only_the_beginning_gets_no_error() {
-    let script = r#"{ "$0" compose --agencies 1000; echo "exit code $?" >&2; } | head -n 1"#;
-    let output = output(Command::new("bash").args(["-c", script, &PROGRAM]));
-    assert_eq!(text(&output.stderr), "exit code 141\n");
-}
-
-#[test]
 fn a_server_that_is_silent_is_waited_for_two_seconds() {
     let begun = Instant::now();
     let output = status(&frame(0x0F, STATUS.as_bytes())[..20], &[]);

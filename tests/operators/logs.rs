@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::log::check_line;
-use common::log_table::ROWS;
+use common::log::{ROWS, Row, check_line};
 use common::{Client, Log, Setup, bets, frame, free_port, kind, loteria, output, text, until, winner};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -51,7 +50,7 @@ impl Call {
         }
     }
 
-    fn fits(&self, row: &common::log_table::Row) -> bool {
+    fn fits(&self, row: &Row) -> bool {
         let known = |what: &Option<String>, allowed: &BTreeSet<String>| {
             what.as_ref().is_none_or(|what| allowed.contains(what))
         };

@@ -197,17 +197,6 @@ fn an_empty_batch_is_refused_as_one_of_none() {
 }
 
 #[test]
-fn a_batch_much_longer_than_a_message_of_the_queue_is_stored_whole() {
-    let server = Setup::new().with("MAX_PAYLOAD", 1 << 20).start();
-    let batch = bets(2, 0..8000);
-    let payload = records(&batch);
-    assert!(payload.len() > 300_000 && payload.len() < 1 << 20, "{}", payload.len());
-    server.connect().classic(kind::MULTIPLE_BETS, &payload, kind::BET_ACK, OK);
-    assert!(server.bets_file() == rows(&batch));
-    assert!(server.log().has("apuesta_recibida | result: success | cantidad: 8000"));
-}
-
-#[test]
 fn a_payload_of_exactly_the_limit_is_taken_and_one_byte_more_is_not() {
     let server = Setup::new().with("MAX_PAYLOAD", 4096).start();
     let mut batch = bets(1, 0..85);
@@ -261,16 +250,6 @@ fn a_frame_that_comes_byte_by_byte_is_understood() {
     for byte in frame(kind::BET, &bets(1, 0..1)[0].record()) {
         client.send(&[byte]);
     }
-    client.expect(kind::BET_ACK, OK);
-    client.expect_eof();
-}
-
-#[test]
-fn a_whole_frame_before_a_half_close_is_answered() {
-    let server = Setup::new().start();
-    let mut client = server.connect();
-    client.send_frame(kind::BET, &bets(1, 0..1)[0].record());
-    client.half_close();
     client.expect(kind::BET_ACK, OK);
     client.expect_eof();
 }

@@ -1,6 +1,6 @@
 //! The draw: made once, when all agencies have ended, and the same for ever after.
 
-use common::{Bet, RunningServer, Setup, bets, kind, processes, server_of, status, until, winner};
+use common::{Bet, RunningServer, Setup, bets, kind, processes, server_of, status, winner};
 use nix::sys::signal::Signal;
 
 #[track_caller]
@@ -49,16 +49,6 @@ fn the_configured_number_wins() {
 }
 
 #[test]
-fn agencies_without_bets_take_part() {
-    let server = server_of(2);
-    server.session(2).0.end_agency();
-    server.session(1).0.end_agency();
-    until("the draw", || server.log().draws() == 1);
-    assert_eq!(server.bets_file(), b"");
-    expect_result(&server, 1, "");
-}
-
-#[test]
 fn the_draw_survives_a_restart_and_is_not_logged_again() {
     let mut server = drawn();
     let line = "sorteo | result: success | numero: 7574 | bets: 6 | winners: 2";
@@ -74,31 +64,6 @@ fn the_draw_survives_a_restart_and_is_not_logged_again() {
     assert!(again.log().lines_with("sorteo").is_empty());
     assert!(again.log().lines_of("WARNING").is_empty());
     assert_eq!(again.bets_file(), file);
-}
-
-#[test]
-fn the_state_file_is_readable_json() {
-    let mut server = drawn();
-    let state = server.setup().state();
-    assert!(state.is_object());
-    assert!(state.to_string().contains("7574"), "the winning number stands in it: {state}");
-    server.terminate();
-    assert_eq!(server.setup().state(), state);
-}
-
-#[test]
-fn ends_survive_a_restart_before_the_draw() {
-    let mut server = server_of(2);
-    server.session(1).0.store(0, &bets(1, 0..2));
-    server.connect().classic_end(1);
-    server.terminate();
-    let again = server.setup().start();
-    assert_eq!(again.session(1).1.state, 1);
-    again.connect().refused(kind::BET, &Bet::made_up(1, 9).record());
-    again.session(2).0.store(0, &[winner(2, "5")]);
-    again.connect().classic_end(2);
-    assert_eq!(again.log().draws(), 1);
-    expect_result(&again, 2, "5");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use common::client::bets_frame;
-use common::{Bet, Client, Setup, bets, kind, queues, records, rows, status};
+use common::{Bet, Client, Setup, bets, kind, queues, rows};
 
 /// How long it takes until the server closes the connection.
 fn time_to_close(client: &mut Client) -> f64 {
@@ -85,29 +85,6 @@ fn no_text_of_a_client_breaks_a_line_of_the_log() {
     assert!(log.0.lines().all(|line| line.len() <= 4096));
 }
 
-#[test]
-fn a_batch_that_the_disk_does_not_take_is_refused_whole_and_the_server_goes_on() {
-    // 128 blocks of 512 bytes.
-    let server =
-        Setup::new().with_file_limit(128).with("MAX_PAYLOAD", 1 << 20).with("LOGGING_LEVEL", "INFO").start();
-    let small = bets(1, 0..300);
-    let (mut client, _) = server.session(1);
-    client.store(0, &small);
-    client.send(&[bets_frame(300, &bets(1, 300..2000)), bets_frame(2000, &bets(1, 2000..2001))].concat());
-    let reason = client.expect_error();
-    assert!(!reason.is_empty());
-    client.expect_error();
-    assert_eq!(server.bets_file(), rows(&small));
-    server.connect().refused(kind::MULTIPLE_BETS, &records(&bets(2, 0..2000)));
-    assert_eq!(server.bets_file(), rows(&small));
-    // What fits is taken again, in the same session and beside it.
-    client.store(300, &bets(1, 300..310));
-    server.connect().classic(kind::BET, &Bet::made_up(2, 0).record(), kind::BET_ACK, b"OK");
-    assert_eq!(server.bets_file(), rows(&[bets(1, 0..310), bets(2, 0..1)].concat()));
-    client.end_agency();
-    assert_eq!(status(server.port())["storage_restarts"], 0);
-}
-
 /// A session may be silent for as long as it likes, so the kernel has to notice when its machine is gone.
 #[test]
 fn a_silent_session_is_kept_honest_by_keep_alive() {
@@ -177,7 +154,7 @@ fn a_server_with_few_bytes_in_message_queues_works_with_what_is_left() {
 #[test]
 fn servers_of_one_user_share_its_bytes_in_queues_until_there_is_no_room_for_one_more() {
     let Some(first) = Setup::new().with_user_of_its_own() else { return };
-    if !queues::limit_is_the_usual_one() {
+    if !queues::limit_is_the_default() {
         return;
     }
     // Nine whole queues, and then what is left: at last one message of 4,096 bytes, and one of 2,048.

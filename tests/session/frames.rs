@@ -60,15 +60,6 @@ fn skipped_bets_must_still_be_bets_of_the_agency() {
 }
 
 #[test]
-fn a_bets_frame_too_short_for_its_index_is_refused() {
-    let server = server_of(5);
-    let (mut client, _) = server.session(1);
-    client.send_frame(kind::SESSION_BETS, b"\0\0\0");
-    client.expect_error();
-    assert_eq!(server.bets_file(), b"");
-}
-
-#[test]
 fn a_batch_of_several_hundred_kilobytes_is_stored_whole() {
     let server = Setup::of(5).with("MAX_PAYLOAD", 1 << 20).start();
     let all = bets(1, 0..14_000);
@@ -76,27 +67,6 @@ fn a_batch_of_several_hundred_kilobytes_is_stored_whole() {
     client.send_bets(0, &all);
     client.expect_stored(14_000);
     assert!(server.bets_file() == rows(&all));
-}
-
-#[test]
-fn sessions_of_all_agencies_at_a_time_keep_each_agencys_order() {
-    let server = server_of(5);
-    std::thread::scope(|scope| {
-        for agency in 1..=5 {
-            let (mut client, _) = server.session(agency);
-            scope.spawn(move || {
-                let all = bets(agency, 0..600);
-                for (index, batch) in all.chunks(100).enumerate() {
-                    client.store(100 * index as u64, batch);
-                }
-            });
-        }
-    });
-    let stored = common::bets::parse_rows(&server.bets_file());
-    assert_eq!(stored.len(), 3000);
-    for agency in 1..=5 {
-        assert!(common::bets::of_agency(&stored, agency) == bets(agency, 0..600));
-    }
 }
 
 #[test]
@@ -206,19 +176,6 @@ fn two_sessions_of_one_agency_store_nothing_twice() {
         }
     });
     assert!(server.bets_file() == rows(&all));
-}
-
-#[test]
-fn a_client_that_comes_back_goes_on_from_stored() {
-    let server = server_of(2);
-    let all = bets(1, 0..30);
-    for first in [0, 10, 20] {
-        let (mut client, opened) = server.session(1);
-        assert_eq!(opened.stored, first);
-        let first = usize::try_from(first).unwrap();
-        client.store(opened.stored, &all[first..first + 10]);
-    }
-    assert_eq!(server.bets_file(), rows(&all));
 }
 
 #[test]

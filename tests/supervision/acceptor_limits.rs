@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use common::client::open_frame;
-use common::usage::{assert_idle, assert_nothing_left, of_server};
+use common::processes::{assert_idle, assert_nothing_left, usage_of};
 use common::{Bet, Client, Running, RunningServer, Setup, bets, kind, output, processes, status, until};
 use nix::sys::signal::Signal;
 
@@ -41,7 +41,7 @@ fn where_no_process_is_to_be_had_clients_are_told_that_the_server_is_busy() {
     let Some(setup) = Setup::new().with_limit("u", 4).with_user_of_its_own() else { return };
     let user = setup.user().unwrap();
     let server = setup.start();
-    let before = of_server(&server);
+    let before = usage_of(&server);
     let (mut session, _) = server.session(1);
     let other = occupy(user);
     for _ in 0..5 {
@@ -118,11 +118,11 @@ fn a_low_limit_of_descriptors_lowers_max_clients_and_one_line_says_so() {
 #[test]
 fn where_no_descriptor_is_to_be_had_clients_wait_or_are_told_and_are_served_later() {
     let server = Setup::new().start();
-    let before = of_server(&server);
+    let before = usage_of(&server);
     let (mut session, _) = server.session(1);
     // None for the connection; one for it and none, or one, for the two ends of the pipe.
     for spare in 0..=2 {
-        until("the acceptor has only its own", || of_server(&server)[0].descriptors == before[0].descriptors);
+        until("the acceptor has only its own", || usage_of(&server)[0].descriptors == before[0].descriptors);
         let failures = server.log().lines_of("ERROR").len();
         leave_descriptors(server.pid(), Some(spare));
         let mut waiting: Vec<Client> = (0..3).map(|_| server.connect()).collect();
@@ -202,7 +202,7 @@ fn while_storage_recovers_the_acceptor_is_idle() {
 #[test]
 fn while_storage_does_not_move_the_acceptor_is_idle() {
     let server = Setup::new().start();
-    let before = of_server(&server);
+    let before = usage_of(&server);
     let storage = server.storage();
     processes::send(storage, Signal::SIGSTOP);
     let mut clients: Vec<Client> = (0..400).map(|_| server.connect()).collect();
@@ -225,7 +225,7 @@ fn while_storage_does_not_move_the_acceptor_is_idle() {
 fn while_no_more_descriptors_may_be_sent_the_acceptor_is_idle() {
     let Some(setup) = Setup::new().with_limit("n", 30).with_user_of_its_own() else { return };
     let server = setup.start();
-    let before = of_server(&server);
+    let before = usage_of(&server);
     let storage = server.storage();
     processes::send(storage, Signal::SIGSTOP);
     for _ in 0..40 {

@@ -26,8 +26,10 @@ fn a_server_that_was_killed_starts_again_with_all_it_knew() {
     assert_eq!(again.bets_file(), file);
     assert_eq!((again.session(1).1.stored, again.session(1).1.state), (3, 0));
     assert_eq!((again.session(2).1.stored, again.session(2).1.state), (4, 1));
+    again.connect().refused(kind::BET, &Bet::made_up(2, 9).record());
     again.connect().classic_end(1);
     again.connect().classic_end(3);
+    assert_eq!(again.log().draws(), 1);
     again.kill9();
     let last = server.setup().start();
     last.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, b"1\x1e3");

@@ -4,25 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::bets::{of_agency, parse_rows};
-use common::usage::are_idle;
-use common::{
-    Bet, Setup, assert_at_once, bets, frame, kind, processes, server_of, status, until, upload, winner,
-};
+use common::processes::are_idle;
+use common::{Bet, Setup, assert_at_once, bets, frame, kind, processes, status, until, upload, winner};
 use nix::sys::signal::Signal;
-
-#[test]
-fn a_handler_that_is_stopped_stops_nobody_else() {
-    let server = server_of(2);
-    let (_stopped, _) = server.session(1);
-    let [handler] = server.handlers()[..] else { panic!("one handler") };
-    processes::send(handler, Signal::SIGSTOP);
-    let (mut other, _) = server.session(2);
-    other.store(0, &bets(2, 0..3));
-    other.end_agency();
-    server.connect().classic_end(1);
-    other.send_frame(kind::AWAIT_RESULT, b"");
-    other.expect(kind::RESULT, b"");
-}
 
 #[cfg(debug_assertions)]
 #[test]
@@ -63,7 +47,7 @@ fn what_came_while_storage_was_stopped_is_stored_with_one_sync() {
 }
 
 #[test]
-fn a_handler_with_a_large_result_unread_keeps_nobody_waiting() {
+fn a_handler_that_is_stopped_within_a_large_result_delays_nobody_and_then_sends_all_of_it() {
     let server = Setup::of(2).with("MAX_PAYLOAD", 1 << 20).start();
     let (mut reader, _) = server.session(1);
     reader.store(0, &vec![winner(1, &"7".repeat(200)); 4000]);
@@ -73,20 +57,15 @@ fn a_handler_with_a_large_result_unread_keeps_nobody_waiting() {
     other.store(0, &[winner(2, "22")]);
     other.end_agency();
     reader.send(&frame(kind::RESULT_REQUEST, b"").repeat(20));
-    // It is somewhere in the middle: the socket is full, or a page is in its pipe.
-    for is_full in [false, true] {
-        if is_full {
-            until("the socket is full", || are_idle(&server.processes()));
-        }
-        processes::send(handler, Signal::SIGSTOP);
-        assert_at_once(|| {
-            other.send_frame(kind::RESULT_REQUEST, b"");
-            other.expect(kind::RESULT, b"22");
-            server.connect().classic(kind::RESULT_REQUEST, &[2], kind::RESULT, b"22");
-            status(server.port());
-        });
-        processes::send(handler, Signal::SIGCONT);
-    }
+    processes::send(handler, Signal::SIGSTOP);
+    assert_at_once(|| {
+        other.send_frame(kind::RESULT_REQUEST, b"");
+        other.expect(kind::RESULT, b"22");
+        server.connect().classic(kind::RESULT_REQUEST, &[2], kind::RESULT, b"22");
+        status(server.port());
+    });
+    processes::send(handler, Signal::SIGCONT);
+    until("the socket is full", || are_idle(&server.processes()));
     let expected = vec!["7".repeat(200); 4000].join("\x1e");
     for _ in 0..20 {
         reader.expect(kind::RESULT, expected.as_bytes());
