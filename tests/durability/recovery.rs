@@ -1,8 +1,8 @@
-//! What a server takes up at its start: a file as it is, without a torn last row; and what it refuses, unchanged.
+//! The files that a server accepts at its start, and those that it refuses and does not change.
 
 use common::{Bet, Setup, bets, kind, rows, server_of, winner};
 
-/// A row in which all that can be quoted is.
+/// A bet whose texts all need quotes.
 fn quoted() -> Bet {
     Bet {
         first_name: "a,b".to_owned(),
@@ -13,7 +13,7 @@ fn quoted() -> Bet {
 }
 
 #[test]
-fn a_file_that_the_original_wrote_is_taken_up_as_it_is() {
+fn a_file_that_the_original_wrote_is_accepted_unchanged() {
     let file = "1,Santiago Lionel,Lorca,30904465,1999-03-17,7574\r\n\
         2,\"Pérez, hija\",\"O\"\"Neil\",30,1980-01-01,7574\r\n\
         1,Ana,Paz,5,2000-02-29,1\r\n\
@@ -53,7 +53,7 @@ fn a_torn_only_row_is_cut() {
 }
 
 #[test]
-fn a_damaged_row_in_the_middle_is_refused_and_the_file_left_as_it_is() {
+fn a_damaged_row_in_the_middle_is_refused_and_the_file_is_not_changed() {
     let [good, other] = [rows(&bets(1, 0..2)), rows(&bets(2, 0..2))];
     for damaged in [
         &b"1,a,b,c,2000-01-01\r\n"[..],
@@ -80,7 +80,7 @@ fn a_damaged_row_in_the_middle_is_refused_and_the_file_left_as_it_is() {
 }
 
 #[test]
-fn a_state_file_that_is_none_is_refused_and_left_as_it_is() {
+fn a_damaged_state_file_is_refused_and_not_changed() {
     let mut server = server_of(2);
     server.connect().classic_end(1);
     server.terminate();
@@ -96,7 +96,7 @@ fn a_state_file_that_is_none_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn after_the_draw_a_torn_row_is_refused_as_it_was_stored() {
+fn after_the_draw_a_torn_row_is_refused_because_it_was_stored() {
     let mut server = server_of(1);
     server.session(1).0.store(0, &bets(1, 0..3));
     server.connect().classic_end(1);
@@ -111,11 +111,11 @@ fn after_the_draw_a_torn_row_is_refused_as_it_was_stored() {
     assert_eq!(setup.bets_file(), torn);
 }
 
-/// The state after a draw of the agencies 1 to 2.
+/// The state after a draw of agencies 1 and 2.
 const DRAWN: &str = r#"{"version":1,"ended":[1,2],"draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7}}"#;
 
 #[test]
-fn bets_that_are_gone_are_not_taken_for_none() {
+fn a_missing_bets_file_with_a_state_file_is_refused() {
     let setup = Setup::new().write("bets.csv.state", DRAWN);
     let ended = setup.run();
     assert_eq!(ended.code, Some(1));
@@ -124,7 +124,7 @@ fn bets_that_are_gone_are_not_taken_for_none() {
 }
 
 #[test]
-fn a_state_file_that_contradicts_itself_or_the_bets_is_refused_and_left_as_it_is() {
+fn a_state_file_that_contradicts_itself_or_the_bets_is_refused_and_not_changed() {
     for (state, reason) in [
         (DRAWN.replace("[1,2]", "[2]"), "it has a draw, but no END of these agencies: 1"),
         (DRAWN.replace("[1,2]", "[1,2,1]"), "it has several ENDs of these agencies: 1"),
@@ -139,7 +139,7 @@ fn a_state_file_that_contradicts_itself_or_the_bets_is_refused_and_left_as_it_is
 }
 
 #[test]
-fn bets_of_an_agency_without_a_part_in_the_draw_are_refused_whatever_is_configured() {
+fn bets_of_an_agency_outside_the_draw_are_refused_whatever_is_configured() {
     let setup = Setup::new().write("bets.csv", rows(&bets(9, 0..1))).write("bets.csv.state", DRAWN);
     let ended = setup.with("CLIENTS_AMOUNT", 9).run();
     assert_eq!(ended.code, Some(1));
@@ -148,7 +148,7 @@ fn bets_of_an_agency_without_a_part_in_the_draw_are_refused_whatever_is_configur
 }
 
 #[test]
-fn a_row_with_a_text_that_no_bet_can_hold_is_refused_with_its_line_and_what_to_do() {
+fn a_row_with_an_invalid_text_is_refused_with_its_line_and_what_to_do() {
     let long = "x".repeat(256);
     for (text, reason) in [
         ("a\0b", "the first name must not hold a control character"),

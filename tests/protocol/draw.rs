@@ -1,4 +1,4 @@
-//! The draw: made once, when all agencies have ended, and the same for ever after.
+//! The draw: it is made once, when all agencies have ended, and never changes.
 
 use common::{Bet, RunningServer, Setup, bets, kind, processes, server_of, status, winner};
 use nix::sys::signal::Signal;
@@ -8,7 +8,7 @@ fn expect_result(server: &RunningServer, agency: u8, documents: &str) {
     server.connect().classic(kind::RESULT_REQUEST, &[agency], kind::RESULT, documents.as_bytes());
 }
 
-/// A contest of two agencies up to its draw.
+/// A server of two agencies that has made its draw.
 fn drawn() -> RunningServer {
     let server = server_of(2);
     server
@@ -67,7 +67,7 @@ fn the_draw_survives_a_restart_and_is_not_logged_again() {
 }
 
 #[test]
-fn after_the_draw_its_own_amount_and_number_hold_with_one_warning() {
+fn after_the_draw_its_amount_and_number_override_the_configuration_with_one_warning() {
     let mut server = drawn();
     server.terminate();
     for changed in [
@@ -111,7 +111,7 @@ fn before_the_draw_more_agencies_may_be_configured() {
 }
 
 #[test]
-fn where_all_have_ended_the_draw_is_made_at_the_start() {
+fn if_all_agencies_have_ended_the_draw_is_made_at_the_start() {
     let mut server = server_of(3);
     server.session(1).0.store(0, &[winner(1, "1")]);
     server.connect().classic_end(1);
@@ -139,7 +139,7 @@ fn an_amount_that_excludes_an_agency_with_bets_or_an_end_is_refused() {
         let line = ended.failure();
         assert!(line.contains("CLIENTS_AMOUNT") || line.contains("agency"), "{line}");
         assert_eq!(server.bets_file(), file);
-        // With the old amount everything is as it was.
+        // With the old amount the server starts again.
         let again = server.setup().start();
         assert_eq!(again.session(3).1.state, u8::from(!with_bets));
     }
@@ -167,7 +167,7 @@ fn ends_that_come_at_the_same_time_make_one_draw() {
 #[cfg(debug_assertions)]
 #[test]
 fn ends_that_come_together_and_the_draw_are_written_in_one_state_file() {
-    // A second one would not get into its place.
+    // A second rename would fail.
     let server = Setup::of(4).with("FAILPOINTS", "disk_rename_state=1*off->return").start();
     let mut sessions: Vec<_> = (1..=4).map(|agency| server.session(agency).0).collect();
     let storage = server.storage();

@@ -1,4 +1,4 @@
-//! Many messages in flight in one session: each is answered, in order, whatever becomes of those before it.
+//! Many messages in flight in one session: each is answered, in order, even if those before it are refused.
 
 use common::client::bets_frame;
 use common::{Bet, bets, frame, kind, records, rows, server_of};
@@ -24,7 +24,7 @@ fn batches_in_flight_are_answered_in_order_and_stored_in_order() {
 }
 
 #[test]
-fn a_gap_is_refused_and_so_is_what_was_in_flight_behind_it() {
+fn a_gap_is_refused_and_so_are_the_batches_in_flight_behind_it() {
     let server = server_of(5);
     let all = bets(1, 0..12);
     let (mut client, _) = server.session(1);
@@ -55,7 +55,7 @@ fn a_batch_with_a_bad_bet_is_refused_whole_and_the_session_stays_open() {
         frame(kind::SESSION_BETS, &[&[0; 8][..], &records(&good), b"\x1e"].concat()),
     ];
     for bad in bad {
-        // In flight behind it: a batch that would leave a gap, and then one that is good.
+        // The batch behind it would leave a gap.
         client.send(&[bad, bets_frame(2, &good[2..4])].concat());
         client.expect_error();
         client.expect_error();
@@ -65,7 +65,7 @@ fn a_batch_with_a_bad_bet_is_refused_whole_and_the_session_stays_open() {
 }
 
 #[test]
-fn results_and_bets_in_flight_are_answered_in_the_order_in_which_they_came() {
+fn results_and_bets_in_flight_are_answered_in_order() {
     let server = server_of(2);
     let (mut client, _) = server.session(1);
     let result = frame(kind::RESULT_REQUEST, b"");

@@ -1,4 +1,4 @@
-//! A process that is stopped (SIGSTOP), as by a debugger or a machine that has too much to do.
+//! A process stops for a while, as under a debugger or on an overloaded machine.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 
 #[cfg(debug_assertions)]
 #[test]
-fn a_handler_that_is_stopped_with_the_mutex_held_stops_nobody_else() {
-    // A handler's second look at the array lasts longer than this test.
+fn a_handler_that_stops_with_the_mutex_held_blocks_nobody() {
+    // A handler keeps the mutex at its second look at the array for longer than this test.
     let setup = Setup::of(2).with("FAILPOINTS", "handler_has_mutex=1*off->delay(60000)");
     let server = setup.start();
     let mut holder = server.session_at_its_second_look();
@@ -27,7 +27,7 @@ fn a_handler_that_is_stopped_with_the_mutex_held_stops_nobody_else() {
 }
 
 #[test]
-fn what_came_while_storage_was_stopped_is_stored_with_one_sync() {
+fn requests_that_came_while_storage_was_stopped_are_stored_with_one_sync() {
     let server = Setup::new().start();
     let storage = server.storage();
     let mut sessions: Vec<_> = (1..=5).map(|agency| (agency, server.session(agency).0)).collect();
@@ -36,7 +36,7 @@ fn what_came_while_storage_was_stopped_is_stored_with_one_sync() {
         session.send_bets(0, &bets(*agency, 0..3));
     }
     sessions[0].1.expect_silence();
-    until("all is sent", || are_idle(&server.handlers()));
+    until("the handlers have sent all", || are_idle(&server.handlers()));
     processes::send(storage, Signal::SIGCONT);
     for (_, session) in &mut sessions {
         session.expect_stored(3);
@@ -73,7 +73,7 @@ fn a_handler_that_is_stopped_within_a_large_result_delays_nobody_and_then_sends_
 }
 
 #[test]
-fn while_storage_stands_still_for_a_second_all_wait_and_nobody_gets_an_error() {
+fn while_storage_is_stopped_for_a_second_all_clients_wait_and_none_gets_an_error() {
     const BETS: u32 = 4000;
     let server = Setup::new().start();
     let storage = server.storage();
