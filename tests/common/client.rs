@@ -169,7 +169,7 @@ impl Client {
 
     /// Opens a session, unless the connection ends.
     #[track_caller]
-    pub fn try_open_session(&mut self, agency: u32) -> std::io::Result<Opened> {
+    pub(crate) fn try_open_session(&mut self, agency: u32) -> std::io::Result<Opened> {
         self.stream.write_all(&open_frame(1, agency))?;
         let (got, payload) = self.try_read_frame()?;
         assert_eq!((got, payload.len()), (kind::SESSION_OPENED, 17), "{}", String::from_utf8_lossy(&payload));

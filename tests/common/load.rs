@@ -146,7 +146,7 @@ impl Load {
     }
 
     /// How many of that agency were.
-    pub fn acknowledged_of(&self, agency: u32) -> u64 {
+    pub(crate) fn acknowledged_of(&self, agency: u32) -> u64 {
         self.acknowledged[&agency].load(Ordering::SeqCst)
     }
 
