@@ -1,6 +1,6 @@
 //! SIGTERM, SIGINT, SIGHUP or SIGQUIT at any moment: exit code 0 within a second, and no process is left.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
-#![allow(clippy::print_stderr, reason = "a test that is left out says so")]
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -16,6 +16,7 @@ pub mod processes;
 pub mod program;
 pub mod queues;
 pub mod server;
+pub mod setup;
 pub mod stage;
 pub mod terminal;
 
@@ -26,7 +27,8 @@ pub use client::{Client, Opened, frame, kind, status};
 pub use honest::{Honest, assert_at_once, upload};
 pub use log::Log;
 pub use program::{Running, loteria, output, text};
-pub use server::{RunningServer, Setup, free_port};
+pub use server::{RunningServer, free_port};
+pub use setup::Setup;
 
 /// How long a test waits for something that should happen at once. Generous, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(10);

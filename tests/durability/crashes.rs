@@ -159,15 +159,13 @@ fn look_after(mut server: RunningServer, load: &Load) -> RunningServer {
     server
 }
 
-const NOT_IN_A_RELEASE: &str = "failpoints are compiled into debug builds alone";
-
 macro_rules! stages {
     ($($test:ident: $place:literal after $passes:expr;)*) => {
         $(
             #[test]
             fn $test() {
                 if !cfg!(debug_assertions) {
-                    eprintln!("left out: {NOT_IN_A_RELEASE}");
+                    eprintln!("skipped: only debug builds have failpoints");
                     return;
                 }
                 for_each_seed(1, |seed, random| kill_at(seed, random, $place, $passes));

@@ -16,7 +16,7 @@ use common::{Bet, RunningServer, Setup, bets, free_port, kind, output, records, 
 /// A setup for two agencies with these failpoints. None in a release build, which has no failpoints.
 fn with(failpoints: &str) -> Option<Setup> {
     if !cfg!(debug_assertions) {
-        eprintln!("left out: failpoints are compiled into debug builds alone");
+        eprintln!("skipped: only debug builds have failpoints");
         return None;
     }
     Some(Setup::of(2).with("FAILPOINTS", failpoints))
@@ -292,7 +292,7 @@ fn a_full_disk_is_a_refusal_until_there_is_room_again() {
     let (disk, ballast) = (setup.path("disk"), setup.path("disk/ballast"));
     fs::create_dir(&disk).unwrap();
     let Some(_mount) = Mount::new("tmpfs", "size=256k", &disk) else {
-        eprintln!("left out: only an administrator can mount a small disk");
+        eprintln!("skipped: only root can mount a small disk");
         return;
     };
     let file = || fs::read(disk.join("bets.csv")).unwrap();
