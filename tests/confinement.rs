@@ -1,4 +1,4 @@
-//! What a handler can do, tried from inside: without its confinement all of it, with it none.
+//! The confinement of handlers, tried from inside: each attempt succeeds without it and fails with it.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +13,7 @@ use std::fs;
 use common::{Setup, bets, kind, status, until};
 use nix::unistd::geteuid;
 
-/// What must not be possible.
+/// The attempts, which must all fail in a confined handler.
 const ATTEMPTS: [&str; 17] = [
     "open_file",
     "read_bets",
@@ -34,7 +34,7 @@ const ATTEMPTS: [&str; 17] = [
     "execute",
 ];
 
-/// What became of each attempt, in a handler at that stage that then serves its client.
+/// Makes all attempts in a handler at this stage, which must then serve its client. Returns their results.
 fn attempts(stage: &str) -> BTreeMap<String, String> {
     let server = Setup::new().with("FAILPOINTS", format!("handler_probe=return({stage})")).start();
     if stage == "session" {
@@ -59,10 +59,10 @@ fn all(result: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn before_it_is_confined_a_handler_could_do_all_of_it() {
+fn before_its_confinement_a_handler_can_do_all_attempts() {
     let mut got = attempts("before");
     if !geteuid().is_root() {
-        // Who is no root can't become it, and may not be allowed to trace its parent.
+        // Only root can become root and is sure to be allowed to trace its parent.
         for attempt in ["root", "trace", "read_memory"] {
             got.insert(attempt.to_owned(), "success".to_owned());
         }
@@ -71,12 +71,12 @@ fn before_it_is_confined_a_handler_could_do_all_of_it() {
 }
 
 #[test]
-fn a_handler_can_do_none_of_it_and_serves() {
+fn a_confined_handler_can_do_no_attempt_and_still_serves() {
     assert_eq!(attempts("handler"), all("fail"));
 }
 
 #[test]
-fn a_session_can_do_none_of_it_and_serves() {
+fn a_confined_session_can_do_no_attempt_and_still_serves() {
     assert_eq!(attempts("session"), all("fail"));
 }
 
@@ -93,7 +93,7 @@ fn a_handler_has_only_the_descriptors_that_it_needs() {
         .map(|link| link.split(':').next().unwrap().to_owned())
         .collect();
     kinds.sort_unstable();
-    // Besides standard error: the queue; epoll and signals; its end of the pipe; the client.
+    // Besides standard error: the queue, epoll, the signalfd, the reply pipe and the client.
     assert_eq!(kinds.len(), 5, "{kinds:?}");
     assert!(kinds.iter().any(|kind| kind.starts_with("/loteria-")), "{kinds:?}");
     kinds.retain(|kind| !kind.starts_with("/loteria-"));
@@ -101,7 +101,7 @@ fn a_handler_has_only_the_descriptors_that_it_needs() {
 }
 
 #[test]
-fn a_handler_is_nobody_and_the_server_says_what_is_in_force() {
+fn a_handler_has_no_rights_and_the_server_reports_its_confinement() {
     let server = Setup::new().start();
     let (_client, _) = server.session(1);
     let (_second, _) = server.session(2);
@@ -129,7 +129,7 @@ fn status_of(pid: i32) -> BTreeMap<String, String> {
     fields.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
 }
 
-/// A client's token, as its handler has it in a request: before the rows, at a fixed distance (see `PartHead`).
+/// A client's token in its handler's memory: in a request it is at a fixed distance before the rows (see `PartHead`).
 fn token_in(memory: &[u8], row: &[u8]) -> Option<Vec<u8>> {
     // Token 16, number 4, request: some 1, kind 4, first: some 1 and 8, last 1.
     let head = 16 + 4 + 1 + 4 + 1 + 8 + 1;
@@ -140,7 +140,7 @@ fn token_in(memory: &[u8], row: &[u8]) -> Option<Vec<u8>> {
         .map(|head| head[..16].to_vec())
 }
 
-/// All that a process can read and write, or nothing where this test may not look.
+/// The writable memory of a process. Empty if this process may not read it.
 fn memory_of(pid: i32) -> Vec<u8> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let Ok(memory) = fs::File::open(format!("/proc/{pid}/mem")) else { return Vec::new() };
@@ -157,7 +157,7 @@ fn memory_of(pid: i32) -> Vec<u8> {
 }
 
 #[test]
-fn no_handler_has_the_token_of_an_earlier_or_a_later_one() {
+fn no_handler_has_the_token_of_another() {
     let server = Setup::new().start();
     let mut clients = Vec::new();
     let mut handlers: Vec<i32> = Vec::new();

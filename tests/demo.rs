@@ -1,4 +1,4 @@
-//! The demo as a black box: that it tells the truth, outlives its server's death, and leaves nothing behind.
+//! `loteria demo`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 use std::fs;
@@ -21,7 +21,7 @@ struct Demo {
 impl Demo {
     fn start(agencies: u32, bets: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // Of another contest: it must not disturb this one.
+        // The configuration of another contest must not matter.
         fs::write(folder.path().join("config.ini"), "[DEFAULT]\nNONSENSE = 1\n").unwrap();
         let [agencies, bets] = [agencies, bets].map(|count| count.to_string());
         let mut command = loteria(&["demo", "--agencies", &agencies, "--bets", &bets, "--dir", "contest"]);
@@ -35,7 +35,7 @@ impl Demo {
         Self { folder, process, output }
     }
 
-    /// Reads its output up to the line that says where the server is, and gives the server's process id.
+    /// Reads its output up to the line about the server. Returns the server's process ID.
     fn server(&mut self) -> i32 {
         let mut read = String::new();
         while self.output.read_line(&mut read).unwrap() > 0 {
@@ -57,7 +57,7 @@ impl Demo {
         until("a bet on the disk", || fs::metadata(self.bets_file()).is_ok_and(|file| file.size() > 0));
     }
 
-    /// Waits for its end: how it ended, and what more it wrote to standard output and to standard error.
+    /// Waits for its end. Returns how it ended, the rest of its output, and its errors.
     fn end(&mut self) -> (ExitStatus, String, String) {
         let (mut out, mut error) = (String::new(), String::new());
         self.output.read_to_string(&mut out).unwrap();
@@ -87,7 +87,7 @@ impl Demo {
     }
 }
 
-/// The processes whose current folder is below `folder`, but the demo itself.
+/// The processes of the contest in `folder`, without the demo itself.
 fn processes_in(folder: &Path) -> Vec<(i32, String)> {
     let contest = folder.join("contest");
     let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
@@ -95,14 +95,14 @@ fn processes_in(folder: &Path) -> Vec<(i32, String)> {
         let id = entry.file_name().to_str()?.parse().ok()?;
         let inside = fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == contest);
         let command = fs::read_to_string(entry.path().join("cmdline")).ok()?;
-        // What has ended and is not yet reaped has no command line any more.
+        // A zombie has no command line.
         (inside && !command.is_empty()).then(|| (id, command.replace('\0', " ")))
     });
     found.collect()
 }
 
 #[test]
-fn its_table_agrees_with_the_file_and_nothing_is_left_running() {
+fn the_table_agrees_with_the_file_and_no_process_is_left() {
     let mut demo = Demo::start(3, 1000);
     let out = demo.succeed(3, 1000);
     assert!(out.contains("server: pid ") && out.contains("time: "), "{out}");
@@ -111,7 +111,7 @@ fn its_table_agrees_with_the_file_and_nothing_is_left_running() {
 }
 
 #[test]
-fn a_server_that_is_killed_in_mid_load_is_started_again_and_no_bet_is_lost_or_doubled() {
+fn a_server_that_is_killed_under_load_is_started_again_and_no_bet_is_lost_or_doubled() {
     let mut demo = Demo::start(4, 40_000);
     let server = demo.server();
     demo.await_bets();
@@ -134,7 +134,7 @@ fn a_signal_stops_everything() {
 }
 
 #[test]
-fn nothing_outlives_a_demo_that_is_killed() {
+fn no_process_outlives_a_demo_that_is_killed() {
     let mut demo = Demo::start(3, 40_000);
     demo.server();
     demo.await_bets();

@@ -1,4 +1,4 @@
-//! The contest in containers, as most people run it. Each test needs a Docker engine, and is skipped where none answers.
+//! Contests in containers. Each test needs a Docker engine and is skipped if none answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 use std::io::{Read as _, Write as _};
@@ -10,7 +10,7 @@ use common::processes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Settings with which a load takes long enough for something to happen to it.
+/// A configuration that makes a load slow enough to be interrupted.
 const ONE_BET_A_MESSAGE: &str = "[DEFAULT]\n[AGENCY]\nBATCH_MAXAMOUNT = 1\n";
 const INIT: &str = "services:\n  server:\n    init: true\n";
 
@@ -47,7 +47,7 @@ fn the_image_is_small_and_its_processes_have_no_rights() {
         assert_eq!(value(".HostConfig.LogConfig.Type"), "json-file");
         assert_eq!(value(r#"index .HostConfig.LogConfig.Config "max-file""#), "3");
     }
-    // Landlock is the engine's and the kernel's to give.
+    // Landlock depends on the engine and the kernel.
     let log = contest.log("server");
     for (layer, extent) in [("identity", "partial"), ("limits", "full"), ("seccomp", "full")] {
         assert_eq!(log.value("confinement", layer).as_deref(), Some(extent));
@@ -71,7 +71,7 @@ fn the_metrics_are_a_service_that_runs_only_with_its_profile() {
     assert_eq!(contest.inspect("metrics", ".State.ExitCode"), "0", "{}", contest.log("metrics").0);
 }
 
-/// What the metrics service answers at the port that it publishes.
+/// The reply of the metrics service at its published port.
 fn scrape() -> std::io::Result<String> {
     let mut stream = TcpStream::connect("127.0.0.1:9464")?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
@@ -116,7 +116,7 @@ fn check_kill_pause_and_stop(contest: &Contest) {
     contest.wait_for_load();
     contest.compose(&["kill", "-s", "KILL", "server"]);
     contest.until("the server is dead", || contest.inspect("server", ".State.Running") == "false");
-    // The agencies are still there, and come back as soon as it is: only it has to be started, and is not waited for.
+    // The agencies still run and reconnect. Only the server has to be started.
     contest.compose(&["up", "--detach", "server"]);
     contest.wait_for_load();
     let both = ["server", "client1"];
@@ -132,7 +132,7 @@ fn check_kill_pause_and_stop(contest: &Contest) {
     assert!(taken < Duration::from_secs(1), "{taken:?}");
 }
 
-/// Leaves children of a killed process to PID 1. A client's own handlers never are: the server is their parent.
+/// Kills a process in the container that has children, so that PID 1 becomes their parent.
 fn make_orphans(contest: &Contest) {
     let server = contest.container("server");
     docker(&["exec", "--detach", &server, "/loteria", "demo", "--bets", "1000000", "--dir", "/data/demo"]);
@@ -143,7 +143,7 @@ fn make_orphans(contest: &Contest) {
     };
     contest
         .until("the demo has children", || docker(&["top", &server, "-eo", "pid,args"]).contains("agency"));
-    // The engine may be on another machine, and its processes not here to be killed.
+    // This needs an engine on this machine.
     let pid = Pid::from_raw(demo().unwrap());
     kill(pid, Signal::SIGKILL).expect("a process of this machine");
     contest.until("the demo is dead", || demo().is_none());
@@ -157,12 +157,12 @@ fn agencies_that_lose_their_network_come_back_and_go_on() {
     contest.up();
     contest.wait_for_load();
     let network = contest.container("server").replace("-server-1", "_contest");
-    // One is bringing bets, the other awaits the draw.
+    // The first client sends bets, the second waits for the draw.
     let clients = ["client1", "client2"].map(|client| contest.container(client));
     for client in &clients {
         docker(&["network", "disconnect", &network, client]);
     }
-    // Others take two addresses meanwhile, so that they come back with new ones.
+    // Other containers take the two addresses, so that the clients get new ones.
     let others = Servers::start(2, &network);
     for client in &clients {
         docker(&["network", "connect", &network, client]);
@@ -196,7 +196,7 @@ impl Servers {
         let mut this = Self(Vec::new());
         for index in 0..count {
             let name = format!("loteria-test-queues-{}-{index}", std::process::id());
-            // A user that no other container has.
+            // No other container has this user.
             let options = ["--user", "10777", "--tmpfs", "/tmp", "-e", "STORAGE_FILEPATH=/tmp/bets.csv"];
             let place = ["--name", &name, "--network", network];
             docker(&[&["run", "--detach"], &place[..], &options[..], &["loteria", "server"]].concat());

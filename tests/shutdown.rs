@@ -1,28 +1,24 @@
-//! SIGTERM, SIGINT, SIGHUP and SIGQUIT, at any moment: exit 0 within a second, and nothing is left behind.
+//! SIGTERM, SIGINT, SIGHUP or SIGQUIT at any moment: exit code 0 within a second, and no process is left.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
-#![allow(clippy::print_stderr, reason = "a test that is left out says so")]
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::bets::{of_agency, parse_rows};
-#[cfg(debug_assertions)]
-use common::control_socket::{have_said, words_that_fit};
+use common::disks::FreezableDisk;
 use common::{
-    A_WHILE, Bet, Client, Running, RunningServer, Setup, bets, frame, kind, loteria, output, processes,
-    queues, rows, server_of, until, upload,
+    A_WHILE, Bet, Client, Running, RunningServer, Setup, bets, frame, kind, loteria, processes, rows,
+    server_of, until, upload,
 };
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, mkfifo};
-use tempfile::TempDir;
 
 const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
-/// Ends the server as it is now, which must be quick and clean.
+/// Ends the server, which must take less than a second and leave no process.
 #[track_caller]
 fn end(mut server: RunningServer, signal: Signal) {
     let (status, time) = server.stop(signal);
@@ -32,7 +28,7 @@ fn end(mut server: RunningServer, signal: Signal) {
 }
 
 #[test]
-fn a_silent_client_does_not_hold_up_the_end() {
+fn a_silent_client_does_not_delay_the_end() {
     for signal in SIGNALS {
         let server = Setup::new().start();
         let mut client = server.connect();
@@ -43,7 +39,7 @@ fn a_silent_client_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn half_a_frame_does_not_hold_up_the_end_and_is_not_stored() {
+fn half_a_frame_does_not_delay_the_end_and_is_not_stored() {
     for signal in SIGNALS {
         let server = Setup::new().start();
         let setup = server.setup();
@@ -58,7 +54,7 @@ fn half_a_frame_does_not_hold_up_the_end_and_is_not_stored() {
 }
 
 #[test]
-fn idle_and_awaiting_sessions_do_not_hold_up_the_end() {
+fn idle_and_awaiting_sessions_do_not_delay_the_end() {
     for signal in SIGNALS {
         let server = Setup::new().start();
         let (mut idle, _) = server.session(1);
@@ -71,7 +67,7 @@ fn idle_and_awaiting_sessions_do_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_client_that_takes_no_replies_does_not_hold_up_the_end() {
+fn a_client_that_reads_no_replies_does_not_delay_the_end() {
     let server = Setup::of(1).with("MAX_PAYLOAD", 1 << 20).start();
     let (mut client, _) = server.session(1);
     client.store(0, &vec![common::winner(1, &"7".repeat(200)); 2000]);
@@ -82,7 +78,7 @@ fn a_client_that_takes_no_replies_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn two_hundred_clients_do_not_hold_up_the_end() {
+fn two_hundred_clients_do_not_delay_the_end() {
     let server = server_of(200);
     let clients: Vec<_> = (1..=200).map(|agency| server.session(agency)).collect();
     end(server, Signal::SIGTERM);
@@ -90,7 +86,7 @@ fn two_hundred_clients_do_not_hold_up_the_end() {
 }
 
 #[test]
-fn of_many_batches_in_flight_what_was_acknowledged_is_stored_and_none_by_halves() {
+fn of_many_batches_in_flight_acknowledged_ones_are_stored_and_none_in_part() {
     const AGENCIES: u32 = 6;
     const BATCH: usize = 25;
     for signal in SIGNALS {
@@ -105,7 +101,7 @@ fn of_many_batches_in_flight_what_was_acknowledged_is_stored_and_none_by_halves(
                     upload(port, agency, &all, BATCH, acknowledged).ok();
                 });
             }
-            until("all are under way", || {
+            until("all agencies have stored bets", || {
                 acknowledged.iter().all(|acknowledged| acknowledged.load(Ordering::SeqCst) > 200)
             });
             end(server, signal);
@@ -121,7 +117,7 @@ fn of_many_batches_in_flight_what_was_acknowledged_is_stored_and_none_by_halves(
 }
 
 #[test]
-fn what_storage_has_received_is_stored_and_answered() {
+fn requests_that_storage_has_received_are_stored_and_answered() {
     let server = Setup::new().start();
     let setup = server.setup();
     let (mut client, _) = server.session(1);
@@ -137,7 +133,7 @@ fn what_storage_has_received_is_stored_and_answered() {
 }
 
 #[test]
-fn a_stopped_handler_or_storage_service_does_not_hold_up_the_end() {
+fn a_stopped_handler_or_storage_service_does_not_delay_the_end() {
     for stop_storage in [true, false] {
         let server = Setup::new().start();
         let (client, _) = server.session(1);
@@ -148,39 +144,59 @@ fn a_stopped_handler_or_storage_service_does_not_hold_up_the_end() {
     }
 }
 
+/// How many messages fit into the control socket while storage reads none.
+#[cfg(debug_assertions)]
+fn messages_that_fit() -> usize {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_NONBLOCK);
+    let (one, _other) = socketpair(AddressFamily::Unix, kind, None, flags).unwrap();
+    (0..10_000).find(|_| nix::unistd::write(&one, b"message").is_err()).expect("a socket that fills up")
+}
+
+/// Makes the acceptor send storage this many messages (one fewer if the number is odd): one for each client that comes and
+/// one for each that leaves.
+#[cfg(debug_assertions)]
+fn send_storage(server: &RunningServer, messages: usize) {
+    let before = server.handlers().len();
+    let clients: Vec<Client> = (0..messages / 2).map(|_| server.connect()).collect();
+    server.wait_for_handlers(before + clients.len());
+    drop(clients);
+    server.wait_for_handlers(before);
+}
+
 #[cfg(debug_assertions)]
 #[test]
-fn a_full_socket_to_storage_holds_up_the_end_only_until_storage_reads() {
-    // It does not read while it writes. One that is stopped would not do: its SIGCONT wakes the acceptor.
+fn a_full_socket_to_storage_delays_the_end_only_until_storage_reads() {
+    // Storage does not read while it writes to the disk. To stop it by SIGSTOP would not do: its SIGCONT wakes the acceptor.
     let write = Duration::from_secs(3);
     let point = format!("bets_written=1*sleep({})", write.as_millis());
     let mut server = Setup::new().with("FAILPOINTS", point).start();
     let (mut writer, _) = server.session(1);
     let [handler] = server.handlers()[..] else { panic!("one handler") };
-    // Just as many words as fit, so that the word to stop is the only one that waits: the first is that the writer is
-    // gone, the second, where that leaves an odd number, that this one is.
-    let fit = words_that_fit();
+    // Fill the socket exactly, so that the order to stop is the only message that waits. The first message says that the
+    // writer has left. If an odd number is still missing, the next says that `other` has left.
+    let fit = messages_that_fit();
     let other = fit.is_multiple_of(2).then(|| server.session(2));
     writer.send_bets(0, &bets(1, 0..1));
-    until("storage is at it", || !server.bets_file().is_empty());
+    until("storage writes", || !server.bets_file().is_empty());
     let nearly_written = Instant::now() + write.mul_f32(0.97);
     processes::send(handler, Signal::SIGKILL);
     drop(other);
     server.wait_for_handlers(0);
-    have_said(&server, fit - 1);
+    send_storage(&server, fit - 1);
     std::thread::sleep(nearly_written.saturating_duration_since(Instant::now()));
     let (status, time) = server.stop(Signal::SIGTERM);
     assert_eq!(status.code(), Some(0), "{status}");
-    // Well before the time that handlers have, at the end of which it would be told anyway.
+    // After 450 ms, the time that the handlers have, the acceptor would send the order in any case.
     assert!(time < Duration::from_millis(400), "{time:?}");
 }
 
 #[test]
 fn a_signal_ends_it_at_each_of_a_hundred_moments_of_its_start() {
-    // From the blocking of the signals, which is the first act of main, until well after the server listens.
+    // From the first act of `main`, which blocks the signals, until well after the server listens.
     let moment = |index: u32| {
         let server = Setup::new().spawn();
-        // Before that, the program has not begun and the signal is the kernel's affair.
+        // Before that the program has not begun, and the signal would kill the process.
         until("the program has begun", || processes::blocks_sigterm(server.pid()));
         std::thread::sleep(Duration::from_micros(600) * index);
         end(server, SIGNALS[index as usize % SIGNALS.len()]);
@@ -201,7 +217,7 @@ fn a_signal_ends_it_while_it_recovers_a_large_file() {
 }
 
 #[test]
-fn a_pipe_in_place_of_the_bets_is_refused_at_once_and_not_waited_for() {
+fn a_pipe_in_place_of_the_bets_file_is_refused_at_once() {
     let setup = Setup::new();
     mkfifo(&setup.bets_path(), Mode::S_IRWXU).unwrap();
     let failure = setup.run().failure();
@@ -242,7 +258,7 @@ fn a_signal_ends_it_while_it_reads_a_configuration_that_nobody_writes() {
     }
 }
 
-/// The kernel gives process 1 of a container no default action for a signal.
+/// For process 1 of a container the kernel has no default action for signals.
 #[test]
 fn a_signal_ends_process_1_of_a_container_while_it_reads_a_configuration_that_nobody_writes() {
     if !geteuid().is_root() {
@@ -265,7 +281,7 @@ fn a_signal_ends_process_1_of_a_container_while_it_reads_a_configuration_that_no
 }
 
 #[test]
-fn a_hang_up_that_was_ignored_at_its_start_does_not_end_it() {
+fn a_sighup_that_was_ignored_at_the_start_does_not_end_the_server() {
     let server = Setup::new().started_by(&["nohup"]).start();
     server.signal(Signal::SIGHUP);
     let (mut client, _) = server.session(1);
@@ -273,42 +289,7 @@ fn a_hang_up_that_was_ignored_at_its_start_does_not_end_it() {
     end(server, Signal::SIGTERM);
 }
 
-/// An ext4 file system in a file. While it is frozen, a process that writes to it can't be killed.
-struct Disk(TempDir);
-
-impl Disk {
-    fn mount() -> Option<Self> {
-        let disk = Self(tempfile::tempdir().unwrap());
-        let script = "truncate -s 20M image && mkfs.ext4 -q image && mkdir disk && mount -o loop image disk";
-        let mounted =
-            output(Command::new("sh").args(["-c", script]).current_dir(disk.0.path())).status.success();
-        if !mounted {
-            eprintln!("skipped: no file system can be mounted here (it takes root and a loop device)");
-        }
-        mounted.then_some(disk)
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("disk")
-    }
-
-    fn freeze(&self) {
-        assert!(output(Command::new("fsfreeze").arg("--freeze").arg(self.path())).status.success());
-    }
-
-    fn thaw(&self) {
-        output(Command::new("fsfreeze").arg("--unfreeze").arg(self.path()));
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        self.thaw();
-        output(Command::new("umount").arg("--lazy").arg(self.path()));
-    }
-}
-
-/// Waits until the only child of `parent` sleeps in the kernel and can't be woken, and returns that child.
+/// Waits until a child of `parent` is in uninterruptible sleep. Returns the child.
 fn stuck_child(parent: i32) -> i32 {
     let mut stuck = None;
     until("storage waits for the disk", || {
@@ -320,8 +301,8 @@ fn stuck_child(parent: i32) -> i32 {
 }
 
 #[test]
-fn a_disk_that_does_not_answer_does_not_hold_up_the_end_and_the_log_names_the_process() {
-    let Some(disk) = Disk::mount() else { return };
+fn a_disk_that_does_not_answer_does_not_delay_the_end_and_the_log_names_the_process() {
+    let Some(disk) = FreezableDisk::mount() else { return };
     for starting in [false, true] {
         let setup = Setup::new().with("STORAGE_FILEPATH", disk.path().join("bets.csv").display());
         let mut server = if starting { setup.spawn() } else { setup.start() };
@@ -339,17 +320,17 @@ fn a_disk_that_does_not_answer_does_not_hold_up_the_end_and_the_log_names_the_pr
         assert!(line.contains("storage") && line.contains(&format!("process {storage}")), "{line}");
         disk.thaw();
         until("storage has ended", || server.processes().is_empty());
-        // The next one can't even make its file.
+        // The next server cannot even create its file.
         std::fs::remove_file(disk.path().join("bets.csv")).unwrap();
         std::fs::remove_file(disk.path().join("bets.csv.state")).ok();
         disk.freeze();
     }
 }
 
-/// The kernel keeps the container until the disk answers, but not the line.
+/// The container stays until the disk answers, but the log line must come at once.
 #[test]
 fn process_1_of_a_container_names_at_once_the_process_that_waits_for_the_disk() {
-    let Some(disk) = Disk::mount() else { return };
+    let Some(disk) = FreezableDisk::mount() else { return };
     let setup = Setup::new().with("STORAGE_FILEPATH", disk.path().join("bets.csv").display());
     let mut unshare = setup.started_by(&processes::AS_PROCESS_1).start();
     let process_1 = processes::children_of(unshare.pid())[0];
@@ -387,16 +368,7 @@ fn a_signal_to_the_whole_group_as_a_terminal_sends_it_ends_it_as_well() {
 }
 
 #[test]
-fn no_queue_keeps_a_name() {
-    let server = Setup::new().start();
-    if !queues::assert_no_names() {
-        eprintln!("left out: only an administrator can look");
-    }
-    end(server, Signal::SIGTERM);
-}
-
-#[test]
-fn a_log_that_nobody_reads_does_not_hold_up_the_end() {
+fn a_log_that_nobody_reads_does_not_delay_the_end() {
     use std::io::{BufRead as _, BufReader};
     let setup = Setup::new();
     let mut command = loteria(&["server"]);
@@ -410,7 +382,7 @@ fn a_log_that_nobody_reads_does_not_hold_up_the_end() {
     }
     let port: u16 = line.trim().rsplit(": ").next().unwrap().parse().unwrap();
     nix::fcntl::fcntl(log.get_ref(), nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
-    // Each of them has its handler write two lines; these do not all fit.
+    // Each client makes its handler write two lines. The pipe has no room for all of them.
     let mut clients: Vec<Client> = (0..60).map(|_| Client::connect(port)).collect();
     for client in &mut clients {
         client.send(b"\x77");

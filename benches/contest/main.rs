@@ -9,9 +9,6 @@ mod machine;
 mod measure;
 mod memory;
 mod process;
-#[path = "../../tests/common/processes.rs"]
-#[allow(dead_code, clippy::unwrap_used, reason = "as the tests have it")]
-mod processes;
 mod progress;
 mod report;
 mod rows;

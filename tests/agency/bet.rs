@@ -1,4 +1,4 @@
-//! One bet by hand, as a black box: against a server, and against peers that each test plays itself.
+//! `loteria bet`, against a server and against fake servers.
 
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -41,7 +41,7 @@ fn bet(address: &str, flags: &[&str], variables: &[(&str, &str)]) -> Output {
     output(&mut command(address, flags, variables))
 }
 
-/// The lines that it wrote, which keep to the log's grammar.
+/// The log of a command, which must keep to the grammar.
 fn log_of(output: &Output) -> Log {
     let log = Log(text(&output.stderr));
     assert!(output.stdout.is_empty());
@@ -49,7 +49,7 @@ fn log_of(output: &Output) -> Log {
     log
 }
 
-/// Takes the BET that must come, and answers with those bytes.
+/// Reads the expected BET and sends the reply.
 fn answer(stream: &mut TcpStream, answer: &[u8]) {
     let mut got = vec![0; 5 + RECORD.len()];
     stream.read_exact(&mut got).unwrap();
@@ -57,7 +57,7 @@ fn answer(stream: &mut TcpStream, answer: &[u8]) {
     stream.write_all(answer).unwrap();
 }
 
-/// Runs it with the flags against a peer that gives one answer after the other, each on a connection of its own.
+/// Runs it with the flags against a fake server that gives one reply on each connection.
 fn against(answers: &[Vec<u8>]) -> Output {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -86,14 +86,14 @@ fn a_bet_by_flags_or_by_the_originals_variables_is_stored_and_logged() {
 }
 
 #[test]
-fn a_flag_goes_before_its_variable() {
+fn a_flag_overrides_its_variable() {
     let server = Setup::new().start();
     let output = bet(&server.address(), &["--number", "8", "--document", "x|y"], &VARIABLES);
     assert!(log_of(&output).has("apuesta_enviada | result: success | dni: x\\x7cy | numero: 8"));
 }
 
 #[test]
-fn a_refusal_is_told_with_its_reason() {
+fn a_refusal_is_logged_with_its_reason() {
     let server = server_of(2);
     let output = bet(&server.address(), &FLAGS, &[]);
     let log = log_of(&output);
@@ -110,7 +110,7 @@ fn a_refusal_cannot_write_to_a_terminal() {
 }
 
 #[test]
-fn an_answer_that_does_not_come_leaves_the_outcome_unknown_and_the_bet_is_not_sent_again() {
+fn without_a_reply_the_outcome_is_unknown_and_the_bet_is_not_sent_again() {
     let output = against(&[Vec::new()]);
     let log = log_of(&output);
     assert_eq!((output.status.code(), log.0.lines().count()), (Some(1), 1), "{}", log.0);
@@ -130,7 +130,7 @@ fn a_server_that_is_busy_is_asked_again() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_waited_for() {
+fn bet_waits_for_a_server_that_does_not_run_yet() {
     let port = free_port();
     let mut command = command(&format!("127.0.0.1:{port}"), &FLAGS, &[]);
     let mut process = Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
@@ -143,7 +143,7 @@ fn a_server_that_is_not_there_is_waited_for() {
 }
 
 #[test]
-fn what_is_no_bet_is_not_sent() {
+fn an_invalid_bet_is_not_sent() {
     for (name, value) in [
         ("--agency", "0"),
         ("--agency", "65536"),
@@ -158,7 +158,7 @@ fn what_is_no_bet_is_not_sent() {
         ("--address", "12345"),
         ("--address", "host:0"),
     ] {
-        // Nobody listens on port 9: a bet that was sent after all would be tried for ever.
+        // Nobody listens on port 9: if the bet were valid, the command would retry for ever.
         let output = bet("127.0.0.1:9", &[name, value], &VARIABLES);
         let error = text(&output.stderr);
         assert!(output.status.code() == Some(2) && error.contains(name), "{name} {value:?}: {error}");
@@ -172,7 +172,7 @@ fn what_is_no_bet_is_not_sent() {
 }
 
 #[test]
-fn a_form_of_the_log_that_is_none_is_told_before_anything_is_sent() {
+fn a_wrong_log_format_is_reported_before_anything_is_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let output = bet(&listener.local_addr().unwrap().to_string(), &FLAGS, &[("LOG_FORMAT", "xml")]);

@@ -1,11 +1,11 @@
-//! The agency's classic mode, as the original's: packets of at most 8 kB, a connection for each, and polling.
+//! The agency's classic mode: as in the original, messages of at most 8 kB, a connection for each, and polling.
 
 use std::time::Duration;
 
 use common::agencies::Agency;
 use common::original::{OnUnknown, OriginalServer};
 use common::stage::{Stage, documents, rows};
-use common::{Setup, kind, processes, server_of, until};
+use common::{kind, processes, server_of, until};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -67,14 +67,14 @@ fn classic_mode_sends_again_what_is_known_not_to_be_stored() {
 }
 
 #[test]
-fn classic_mode_knows_no_agency_above_255() {
+fn classic_mode_refuses_agencies_above_255() {
     let stage = Stage::new("");
     let variables = [("CLI_PROTOCOL", "classic"), ("CLI_ID", "256"), ("CLI_BETS_FILE", "agency-3.csv")];
     assert!(stage.agency(&variables).fail().contains("not 256"));
 }
 
 #[test]
-fn an_end_that_storage_took_with_it_is_sent_again() {
+fn an_end_that_is_lost_with_storage_is_sent_again() {
     let server = server_of(1);
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("agency-1.csv"), "").unwrap();
@@ -83,7 +83,9 @@ fn an_end_that_storage_took_with_it_is_sent_again() {
     let address = format!("127.0.0.1:{}", server.port());
     let variables = [("CLI_PROTOCOL", "classic"), ("CLI_LOOP_PERIOD", "20ms")];
     let mut agency = Agency::start(folder.path(), 1, &address, &variables);
-    until("the END is on its way", || !server.log().lines_with("action: accept_connections").is_empty());
+    until("the server has accepted the connection", || {
+        !server.log().lines_with("action: accept_connections").is_empty()
+    });
     processes::send(storage, Signal::SIGKILL);
     agency.succeed();
     assert_eq!(
@@ -112,19 +114,6 @@ fn classic_mode_sends_again_what_could_not_be_stored() {
     let log = agency.succeed();
     let warnings = log.lines_of("WARNING");
     assert!(warnings.len() == 1 && warnings[0].contains("could not be stored: No space left"), "{}", log.0);
-}
-
-#[test]
-fn classic_mode_outlasts_a_full_disk() {
-    if !cfg!(debug_assertions) {
-        return; // A release has no failpoints.
-    }
-    let server = Setup::of(1).with("FAILPOINTS", "disk_append=3*return(28)").start();
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("agency-1.csv"), rows(300)).unwrap();
-    let variables = [("CLI_PROTOCOL", "classic"), ("CLI_LOOP_PERIOD", "20ms")];
-    Agency::start(folder.path(), 1, &server.address(), &variables).succeed();
-    assert_eq!(server.bets_file().split(|byte| *byte == b'\n').count(), 300 + 1);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The agency as a program, and `loteria bet`.
+//! `loteria agency` and `loteria bet`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! The agency as a black box, against a server that each test plays itself, frame by frame.
+//! The agency's sessions, against a fake server that each test plays frame by frame.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 #[test]
-fn all_bets_are_sent_in_order_and_the_log_tells_it_in_few_lines() {
+fn all_bets_are_sent_in_order_and_the_log_has_few_lines() {
     let stage = Stage::new(&rows(95));
     let mut agency = stage.agency(&[]);
     stage.accept_session(0, 0, 1 << 20).finish(0, 95, b"1\x1e2\x1e3");
@@ -40,7 +40,7 @@ fn each_batch_has_a_line_at_level_debug() {
 }
 
 #[test]
-fn a_long_upload_says_how_far_it_is() {
+fn a_long_upload_logs_its_progress() {
     let stage = Stage::new(&rows(50));
     let mut agency = stage.agency(&[]);
     let mut peer = stage.accept_session(0, 0, 1 << 20);
@@ -66,7 +66,7 @@ fn an_empty_file_and_an_empty_result_are_fine() {
 }
 
 #[test]
-fn after_a_break_it_goes_on_from_what_is_stored() {
+fn after_a_lost_connection_the_agency_continues_from_stored() {
     let stage = Stage::new(&rows(1000));
     let mut agency = stage.agency(&[]);
     let mut peer = stage.accept_session(0, 0, 1 << 20);
@@ -74,7 +74,7 @@ fn after_a_break_it_goes_on_from_what_is_stored() {
         peer.bets();
         peer.acknowledge(batch * 10);
     }
-    // The server has stored more than it could acknowledge, and not in whole batches.
+    // The server has stored more than it acknowledged, and not whole batches.
     drop(peer);
     stage.accept_session(73, 0, 1 << 20).finish(73, 1000, b"");
     let log = agency.succeed();
@@ -100,7 +100,7 @@ fn no_more_than_a_window_of_batches_is_in_flight() {
 }
 
 #[test]
-fn no_payload_is_longer_than_the_server_takes() {
+fn no_payload_is_longer_than_the_server_accepts() {
     let stage = Stage::new(&rows(50));
     let mut agency = stage.agency(&[]);
     let mut peer = stage.accept_session(0, 0, 120);
@@ -125,7 +125,7 @@ fn a_bet_that_fits_into_no_message_is_an_error_with_its_line() {
 }
 
 #[test]
-fn a_bad_row_ends_it_and_nothing_of_its_batch_is_sent() {
+fn an_invalid_row_ends_the_agency_and_nothing_of_its_batch_is_sent() {
     let stage = Stage::new(&(rows(15) + "Ana,Paz,1,1990-02-30,7\r\n" + &rows(10)));
     let mut agency = stage.agency(&[]);
     let mut peer = stage.accept_session(0, 0, 1 << 20);
@@ -138,8 +138,8 @@ fn a_bad_row_ends_it_and_nothing_of_its_batch_is_sent() {
 }
 
 #[test]
-fn a_text_that_no_bet_can_hold_is_refused_with_its_line() {
-    // Two stray quotes make one row of five lines, which has five columns.
+fn an_invalid_text_is_refused_with_its_line() {
+    // Two stray quotes turn five lines into one row of five columns.
     let merged = "Ana,\"Paz,1,1990-02-28,7\nEva,Gil,2,1990-02-28,7\nAna,Luz,3,1990-02-28,7\nAna,Paz,4,1990-02-28,7\n\
                   Ana,Paz\",5,1990-02-28,7\n";
     let long = format!("Ana,{},1,1990-02-28,7\n", "x".repeat(256));
@@ -158,14 +158,14 @@ fn a_text_that_no_bet_can_hold_is_refused_with_its_line() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_told_without_a_server() {
+fn a_missing_file_is_reported_even_without_a_server() {
     let stage = Stage::new("");
     let mut agency = stage.agency(&[("CLI_BETS_FILE", "nothing-{id}.csv")]);
     assert!(agency.fail().contains("nothing-3.csv"));
 }
 
 #[test]
-fn a_refusal_ends_it() {
+fn a_final_refusal_ends_the_agency() {
     let stage = Stage::new(&rows(10));
     let mut agency = stage.agency(&[]);
     let mut peer = stage.accept();
@@ -215,7 +215,7 @@ fn bets_that_could_not_be_stored_are_sent_again_over_a_new_session() {
     drop(peer);
     stage.accept_session(50, 0, 1 << 20).finish(50, 50, b"");
     let log = agency.succeed();
-    // Once before and once after something was stored.
+    // One warning before and one after the progress.
     let warnings = log.lines_of("WARNING");
     assert_eq!(warnings.len(), 2, "{}", log.0);
     assert!(warnings[0].contains("could not be stored: No space left on device"), "{}", log.0);
@@ -238,7 +238,7 @@ fn an_agency_outlasts_a_full_disk() {
 }
 
 #[test]
-fn the_pause_grows_until_something_new_is_achieved() {
+fn the_pause_between_attempts_grows_while_there_is_no_progress() {
     let stage = Stage::new(&rows(10));
     let mut agency = stage.agency(&[]);
     let deadline = Instant::now() + Duration::from_secs(2);
@@ -262,7 +262,7 @@ fn the_pause_grows_until_something_new_is_achieved() {
 }
 
 #[test]
-fn a_server_without_sessions_is_named_and_classic_mode_with_it() {
+fn the_error_about_a_server_without_sessions_names_classic_mode() {
     for on_unknown in [OnUnknown::Close, OnUnknown::KeepOpen] {
         let server = OriginalServer::start(1, on_unknown);
         let folder = tempfile::tempdir().unwrap();
@@ -276,14 +276,14 @@ fn a_server_without_sessions_is_named_and_classic_mode_with_it() {
 }
 
 #[test]
-fn a_server_whose_storage_is_slow_is_not_taken_for_one_without_sessions() {
+fn a_server_with_slow_storage_is_not_mistaken_for_one_without_sessions() {
     let server = Setup::of(1).start();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("agency-1.csv"), rows(10)).unwrap();
     let storage = server.storage();
     processes::send(storage, Signal::SIGSTOP);
     let mut agency = Agency::start(folder.path(), 1, &server.address(), &[]);
-    // Longer than it takes the agency to find out what kind of server this is.
+    // In less time the agency decides whether a server knows sessions.
     std::thread::sleep(Duration::from_secs(9));
     assert!(agency.try_end().is_none(), "{}", agency.log().0);
     processes::send(storage, Signal::SIGCONT);
@@ -291,7 +291,7 @@ fn a_server_whose_storage_is_slow_is_not_taken_for_one_without_sessions() {
 }
 
 #[test]
-fn a_server_that_restarts_while_a_session_opens_is_not_taken_for_one_without_sessions() {
+fn a_server_that_restarts_while_a_session_opens_is_not_mistaken_for_one_without_sessions() {
     let setup = Setup::of(1).with("SERVER_PORT", free_port());
     let mut server = setup.start();
     let folder = tempfile::tempdir().unwrap();
@@ -310,7 +310,7 @@ fn a_server_that_restarts_while_a_session_opens_is_not_taken_for_one_without_ses
 }
 
 #[test]
-fn a_server_that_lets_it_wait_is_told_of_once() {
+fn an_agency_that_waits_for_the_server_logs_this_once() {
     let stage = Stage::new(&rows(10));
     let mut agency = stage.agency(&[]);
     agency.await_log("INFO     action: connect | result: in_progress | waited_s: 3", 1);
@@ -319,7 +319,7 @@ fn a_server_that_lets_it_wait_is_told_of_once() {
 }
 
 #[test]
-fn what_has_ended_is_only_waited_for() {
+fn an_agency_that_has_ended_only_waits_for_the_draw() {
     for state in [1, 2] {
         let stage = Stage::new(&rows(10));
         let mut agency = stage.agency(&[]);
@@ -329,7 +329,7 @@ fn what_has_ended_is_only_waited_for() {
 }
 
 #[test]
-fn a_file_that_does_not_fit_to_what_is_stored_is_an_error() {
+fn a_file_that_contradicts_the_stored_bets_is_an_error() {
     let stage = Stage::new(&rows(10));
     let mut agency = stage.agency(&[]);
     assert_eq!(stage.accept_session(11, 0, 1 << 20).frame(), None);
@@ -340,7 +340,7 @@ fn a_file_that_does_not_fit_to_what_is_stored_is_an_error() {
 }
 
 #[test]
-fn a_break_while_it_waits_for_the_draw_brings_it_back() {
+fn an_agency_that_loses_its_connection_while_it_waits_for_the_draw_reconnects() {
     let stage = Stage::new(&rows(10));
     let mut agency = stage.agency(&[]);
     let mut peer = stage.accept_session(10, 0, 1 << 20);
@@ -353,7 +353,7 @@ fn a_break_while_it_waits_for_the_draw_brings_it_back() {
 }
 
 #[test]
-fn a_peer_that_is_no_such_server_ends_it() {
+fn a_peer_that_is_not_a_lottery_server_ends_the_agency() {
     let stage = Stage::new(&rows(10));
     let mut agency = stage.agency(&[]);
     let mut peer = stage.accept();
@@ -401,19 +401,4 @@ fn a_signal_ends_it_between_two_tries() {
     agency.await_log("retry_in_ms", 3);
     assert_eq!(agency.log().lines_of("WARNING").len(), 1, "the reason is the same");
     agency.terminate(Signal::SIGTERM);
-}
-
-#[test]
-fn a_bad_setting_ends_it_with_code_2_and_one_line() {
-    let stage = Stage::new("");
-    let mut agency = stage.agency(&[("CLI_LOOP_PERIOD", "soon")]);
-    assert_eq!(agency.end().code(), Some(2));
-    let log = agency.log();
-    assert_eq!(log.0.lines().count(), 1, "{}", log.0);
-    assert!(
-        log.0.contains("CRITICAL action: config | result: fail | key: CLI_LOOP_PERIOD | value: soon"),
-        "{}",
-        log.0
-    );
-    assert!(log.0.contains("environment variable CLI_LOOP_PERIOD | allowed: a duration"), "{}", log.0);
 }

@@ -1,24 +1,24 @@
-//! The agency on a terminal: a bar stands below the log while it works, and nothing but the log stays.
+//! The agency on a terminal: a bar is below the log while it works, and only the log stays.
 
 use common::stage::{Stage, rows};
 use common::terminal::OnTerminal;
 use common::{Log, await_some, kind};
 use nix::sys::signal::Signal;
 
-/// Waits for the agency's end: the exit code, and what it leaves on the terminal, which must be nothing but its log.
+/// Waits for the agency's end. The screen must then show only its log. Returns the exit code and the lines.
 fn end(agency: OnTerminal) -> (Option<i32>, Vec<String>) {
     let left = agency.end();
     Log(format!("{}\n", left.screen.trim_end())).assert_well_formed();
     (left.code, left.screen.lines().map(str::to_owned).collect())
 }
 
-/// Waits until the lowest line holds that text, and gives it.
+/// Waits until the lowest line contains this text. Returns the line.
 fn await_bar(agency: &OnTerminal, text: &str) -> String {
     await_some(text, || agency.screen().lines().last().filter(|line| line.contains(text)).map(str::to_owned))
 }
 
 #[test]
-fn on_a_terminal_a_bar_stands_below_the_log_and_is_gone_at_the_end() {
+fn on_a_terminal_a_bar_is_below_the_log_and_disappears_at_the_end() {
     let stage = Stage::new(&rows(1000));
     let agency = stage.agency_on_terminal(&[]);
     let mut peer = stage.accept_session(0, 0, 1 << 20);

@@ -1,4 +1,4 @@
-//! Agencies of this program, as processes with files of bets.
+//! `loteria agency`, run as a process.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub struct Agency {
 }
 
 impl Agency {
-    /// Starts it, with its files in that folder and those settings in the environment.
+    /// Starts it in this folder, which has its bets, with these variables in its environment.
     pub fn start(folder: &Path, number: u32, address: &str, variables: &[(&str, &str)]) -> Self {
         let log = folder.join(format!("agency-log-{number}"));
         let mut command = Self::command(folder, number, address, variables);
@@ -50,22 +50,22 @@ impl Agency {
         command
     }
 
-    /// What it has logged.
+    /// Its log so far.
     pub fn log(&self) -> Log {
         Log(fs::read_to_string(&self.log).unwrap())
     }
 
-    /// Waits until it has logged that so many times.
+    /// Waits until its log contains the text this many times.
     pub fn await_log(&self, text: &str, times: usize) {
         until(text, || self.log().0.matches(text).count() >= times);
     }
 
-    /// How it ended, if it has.
+    /// How it ended. None if it still runs.
     pub fn try_end(&mut self) -> Option<ExitStatus> {
         self.process.try_wait()
     }
 
-    /// Waits for its end.
+    /// Waits for its end. Its log must keep to the grammar.
     #[track_caller]
     pub fn end(&mut self) -> ExitStatus {
         let status = self.process.end();
@@ -81,7 +81,7 @@ impl Agency {
         self.log()
     }
 
-    /// Waits for its end with exit code 1, and gives the last line of its log.
+    /// Waits for its end with exit code 1. Returns the last line of its log.
     #[track_caller]
     pub fn fail(&mut self) -> String {
         let status = self.end();
@@ -92,7 +92,7 @@ impl Agency {
         last
     }
 
-    /// Ends it by a signal, which must end it well and within a second.
+    /// Sends it a signal. It must end with exit code 0 within a second.
     #[track_caller]
     pub fn terminate(&mut self, signal: Signal) {
         let begun = Instant::now();

@@ -1,6 +1,6 @@
-//! Bets, as records of the wire and as the rows that they should become.
+//! Bets, as records on the wire and as rows of the bets file.
 
-/// The number that wins unless a test says otherwise.
+/// The winning number, by default.
 pub const WINNING: u32 = 7574;
 
 /// The six fields of a bet.
@@ -15,7 +15,7 @@ pub struct Bet {
 }
 
 impl Bet {
-    /// The bet of that index in a made-up stream of that agency's bets: no two are alike, and none wins.
+    /// One bet of an agency's made-up stream. No two are equal, and none wins.
     pub fn made_up(agency: u32, index: u32) -> Self {
         Self {
             agency,
@@ -27,7 +27,7 @@ impl Bet {
         }
     }
 
-    /// The record, without a separator.
+    /// The bet as a record of the wire.
     pub fn record(&self) -> Vec<u8> {
         self.fields().join("\x1f").into_bytes()
     }
@@ -44,7 +44,7 @@ impl Bet {
     }
 }
 
-/// The bets `indexes` of the agency's made-up stream.
+/// A part of the agency's made-up stream.
 pub fn bets(agency: u32, indexes: std::ops::Range<u32>) -> Vec<Bet> {
     indexes.map(|index| Bet::made_up(agency, index)).collect()
 }
@@ -54,12 +54,12 @@ pub fn winner(agency: u32, document: &str) -> Bet {
     Bet { document: document.to_owned(), number: WINNING, ..Bet::made_up(agency, 0) }
 }
 
-/// The payload that carries those bets.
+/// The bets as records, with their separators.
 pub fn records(bets: &[Bet]) -> Vec<u8> {
     bets.iter().map(Bet::record).collect::<Vec<_>>().join(&b"\x1e"[..])
 }
 
-/// The bytes of a file that holds those bets, as the `csv` crate writes them.
+/// The bets file that contains exactly these bets.
 pub fn rows(bets: &[Bet]) -> Vec<u8> {
     let mut writer = csv::WriterBuilder::new()
         .has_headers(false)
@@ -72,7 +72,7 @@ pub fn rows(bets: &[Bet]) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// The bets of a file that holds nothing but whole rows.
+/// The bets of a file. Panics unless it contains only whole rows.
 pub fn parse_rows(bytes: &[u8]) -> Vec<Bet> {
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).terminator(csv::Terminator::CRLF).from_reader(bytes);
@@ -91,11 +91,11 @@ pub fn parse_rows(bytes: &[u8]) -> Vec<Bet> {
             }
         })
         .collect();
-    assert!(rows(&parsed) == bytes, "the file holds something beside whole rows");
+    assert!(rows(&parsed) == bytes, "the file contains something besides whole rows");
     parsed
 }
 
-/// Those of one agency.
+/// The bets of one agency.
 pub fn of_agency(bets: &[Bet], agency: u32) -> Vec<Bet> {
     bets.iter().filter(|bet| bet.agency == agency).cloned().collect()
 }

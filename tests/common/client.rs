@@ -1,4 +1,4 @@
-//! A client that speaks bytes.
+//! A client that sends and expects exact bytes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -35,12 +35,12 @@ pub fn open_frame(version: u8, agency: u32) -> Vec<u8> {
     frame(kind::OPEN_SESSION, &[&[version], &agency.to_be_bytes()[..]].concat())
 }
 
-/// The frame that brings bets in a session.
+/// The frame that stores bets in a session.
 pub fn bets_frame(first: u64, bets: &[Bet]) -> Vec<u8> {
     frame(kind::SESSION_BETS, &[&first.to_be_bytes()[..], &records(bets)].concat())
 }
 
-/// Stores bets, each in a BET of its own.
+/// Stores each bet by a BET message.
 #[track_caller]
 pub fn store_each(port: u16, bets: &[Bet]) {
     for bet in bets {
@@ -48,7 +48,7 @@ pub fn store_each(port: u16, bets: &[Bet]) {
     }
 }
 
-/// What `SESSION_OPENED` says.
+/// The content of `SESSION_OPENED`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
     pub agency: u32,
@@ -57,7 +57,7 @@ pub struct Opened {
     pub max_payload: u32,
 }
 
-/// The longest records that fit into a frame of a session by default.
+/// The length of the records that fit into one frame of a session by default.
 const LONGEST: usize = 65_536 - 8;
 
 /// One connection.
@@ -72,7 +72,7 @@ impl Client {
         Self::try_connect(port).unwrap()
     }
 
-    /// Connects, if the server is there.
+    /// Connects, unless no server listens.
     pub fn try_connect(port: u16) -> std::io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -91,17 +91,17 @@ impl Client {
         self.send(&frame(kind, payload));
     }
 
-    /// Says that nothing more will come from here.
+    /// Closes the sending side of the connection.
     pub fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Takes the next frame.
+    /// Reads the next frame.
     pub fn read_frame(&mut self) -> (u8, Vec<u8>) {
         self.try_read_frame().unwrap()
     }
 
-    /// Takes the next frame, unless the connection ends.
+    /// Reads the next frame, unless the connection ends.
     pub fn try_read_frame(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
         let mut header = [0; 5];
         self.stream.read_exact(&mut header)?;
@@ -111,7 +111,7 @@ impl Client {
         Ok((kind, payload))
     }
 
-    /// The next frame must be this one.
+    /// Reads the next frame, which must be this one.
     #[track_caller]
     pub fn expect(&mut self, kind: u8, payload: &[u8]) {
         let (got, bytes) = self.read_frame();
@@ -123,7 +123,7 @@ impl Client {
         );
     }
 
-    /// The next frame must be a refusal with a readable reason, which is returned.
+    /// Reads the next frame, which must be an ERROR. Returns its reason.
     #[track_caller]
     pub fn expect_error(&mut self) -> String {
         let (got, reason) = self.read_frame();
@@ -133,25 +133,25 @@ impl Client {
         reason
     }
 
-    /// The server must have closed its side, after no further byte.
+    /// The server must close its side and send no further byte.
     #[track_caller]
     pub fn expect_eof(&mut self) {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).expect("an orderly close");
-        assert_eq!(rest, b"", "more than expected before the end");
+        assert_eq!(rest, b"", "bytes before the end");
     }
 
-    /// The server must close the connection, in whatever way: it may have left bytes of ours unread.
+    /// The server must close the connection and send no further byte. A reset is fine: the server may have left bytes unread.
     #[track_caller]
     pub fn expect_closed(&mut self) {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest) {
-            Ok(_) => assert_eq!(rest, b"", "more than expected before the end"),
+            Ok(_) => assert_eq!(rest, b"", "bytes before the end"),
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
         }
     }
 
-    /// Nothing must come for a while.
+    /// The server must send nothing for a while.
     #[track_caller]
     pub fn expect_silence(&mut self) {
         self.stream.set_read_timeout(Some(A_WHILE)).unwrap();
@@ -169,7 +169,7 @@ impl Client {
 
     /// Opens a session, unless the connection ends.
     #[track_caller]
-    pub fn try_open_session(&mut self, agency: u32) -> std::io::Result<Opened> {
+    pub(crate) fn try_open_session(&mut self, agency: u32) -> std::io::Result<Opened> {
         self.stream.write_all(&open_frame(1, agency))?;
         let (got, payload) = self.try_read_frame()?;
         assert_eq!((got, payload.len()), (kind::SESSION_OPENED, 17), "{}", String::from_utf8_lossy(&payload));
@@ -181,18 +181,18 @@ impl Client {
         })
     }
 
-    /// Sends bets in a session, from that index on.
+    /// Sends bets in a session. `first` is the index of the first one.
     pub fn send_bets(&mut self, first: u64, bets: &[Bet]) {
         self.send(&bets_frame(first, bets));
     }
 
-    /// The next frame must say that so many bets of the agency are stored.
+    /// Reads the next frame, which must say that the agency has this many bets stored.
     #[track_caller]
     pub fn expect_stored(&mut self, stored: u64) {
         self.expect(kind::SESSION_STORED, &stored.to_be_bytes());
     }
 
-    /// Stores bets in a session, and waits until they are. Sends no frame that the server finds too long.
+    /// Stores bets in a session, in frames that are not too long, and waits for the acknowledgements.
     #[track_caller]
     pub fn store(&mut self, first: u64, bets: &[Bet]) {
         let per_frame = if records(bets).len() < LONGEST { bets.len() } else { bets.len().min(200) };
@@ -204,14 +204,14 @@ impl Client {
         }
     }
 
-    /// Ends the session's agency.
+    /// Sends the END of a session.
     #[track_caller]
     pub fn end_agency(&mut self) {
         self.send_frame(kind::END, b"");
         self.expect(kind::BET_ACK, b"OK");
     }
 
-    /// Sends one frame of the classic messages, and expects this answer and the end of the connection.
+    /// Sends a classic message and expects this reply and the end of the connection.
     #[track_caller]
     pub fn classic(mut self, kind: u8, payload: &[u8], reply: u8, reply_payload: &[u8]) {
         self.send_frame(kind, payload);
@@ -219,7 +219,7 @@ impl Client {
         self.expect_eof();
     }
 
-    /// Sends one frame of the classic messages, and expects a refusal and the end of the connection.
+    /// Sends a classic message and expects an ERROR and the end of the connection. Returns the reason.
     #[track_caller]
     pub fn refused(mut self, kind: u8, payload: &[u8]) -> String {
         self.send_frame(kind, payload);
@@ -228,7 +228,7 @@ impl Client {
         reason
     }
 
-    /// Sends a classic END, which has no answer.
+    /// Sends a classic END, which has no reply.
     #[track_caller]
     pub fn classic_end(mut self, agency: u8) {
         self.send_frame(kind::END, &[agency]);
@@ -236,7 +236,7 @@ impl Client {
     }
 }
 
-/// Asks a server how the contest goes.
+/// Asks a server for its STATUS.
 pub fn status(port: u16) -> serde_json::Value {
     let mut client = Client::connect(port);
     client.send_frame(kind::STATUS_REQUEST, b"");

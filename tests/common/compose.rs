@@ -1,4 +1,4 @@
-//! Contests in containers: a real engine, `docker compose`, and the image of this checkout.
+//! Contests in containers, by `docker compose` with the image of this checkout.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -12,15 +12,15 @@ use tempfile::TempDir;
 use super::program::output_within;
 use super::{Log, output, text};
 
-/// This checkout: where the Dockerfile and the committed compose file are.
+/// The folder of this checkout, with the Dockerfile and the compose file.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-/// How long containers may take for what they do. Generous: the machine may be busy.
+/// How long containers may take for an action. Generous, because the machine may be busy.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// How long a command of the engine may take; the longest builds the image.
+/// How long a command of the engine may take. The longest one builds the image.
 const LONGEST: Duration = Duration::from_mins(20);
 
-/// The right to use the engine: one contest at a time, with the image of this checkout. None where no engine answers.
+/// The right to use the engine, for one contest at a time. Builds the image first. None if no engine answers.
 pub fn engine() -> Option<MutexGuard<'static, ()>> {
     static ENGINE: Mutex<()> = Mutex::new(());
     static READY: OnceLock<bool> = OnceLock::new();
@@ -30,7 +30,7 @@ pub fn engine() -> Option<MutexGuard<'static, ()>> {
         if answers {
             docker(&["compose", "--project-directory", CHECKOUT, "build"]);
         } else {
-            // Not by `eprintln!`, which is not seen of a test that passes.
+            // `eprintln!` would not show it: the output of a test that passes is hidden.
             writeln!(io::stderr(), "skipped: no Docker engine with `docker compose` answers").ok();
         }
         answers
@@ -46,7 +46,7 @@ fn succeeds(arguments: &[&str]) -> bool {
     run(arguments).is_ok_and(|output| output.status.success())
 }
 
-/// What `docker` prints, to either output: containers log to standard error.
+/// Runs `docker`. Returns both outputs, because containers log to standard error.
 pub fn docker(arguments: &[&str]) -> String {
     let output = run(arguments).unwrap();
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
@@ -54,8 +54,7 @@ pub fn docker(arguments: &[&str]) -> String {
     text
 }
 
-/// One contest: a compose project, and the folder in which its agencies' files are. It is removed, bets and all, when it goes
-/// out of scope.
+/// A contest: a compose project and the folder with its agencies' files. Both are removed when it goes out of scope.
 #[derive(Debug)]
 pub struct Contest {
     project: String,
@@ -66,7 +65,7 @@ pub struct Contest {
 }
 
 impl Contest {
-    /// The one that this checkout has.
+    /// The contest of this checkout.
     pub fn of_checkout() -> Self {
         let data = Path::new(CHECKOUT).join("tests/data");
         let mut this = Self::in_folder("checkout", 5);
@@ -75,7 +74,7 @@ impl Contest {
         this
     }
 
-    /// One whose agencies have so many bets each.
+    /// A contest whose agencies have these numbers of bets.
     pub fn of_agencies(name: &str, bets: &[u32]) -> Self {
         let this = Self::in_folder(name, bets.len());
         let agencies = bets.len().to_string();
@@ -93,41 +92,41 @@ impl Contest {
         Self { project, data: directory.join("data"), directory, folder, agencies }
     }
 
-    /// With that file beside the compose file.
+    /// Writes a file beside the compose file.
     pub fn with_file(self, name: &str, text: &str) -> Self {
         fs::write(self.directory.join(name), text).unwrap();
         self
     }
 
-    /// What `docker compose` prints.
+    /// Runs `docker compose`. Returns what it prints.
     pub fn compose(&self, arguments: &[&str]) -> String {
         let directory = self.directory.to_str().unwrap();
         docker(&[&["compose", "-p", &self.project, "--project-directory", directory], arguments].concat())
     }
 
-    /// Starts all that does not run.
+    /// Starts the services that do not run.
     pub fn up(&self) {
         self.compose(&["up", "--detach"]);
     }
 
-    /// A service's container.
+    /// The name of a service's container.
     pub fn container(&self, service: &str) -> String {
         format!("{}-{service}-1", self.project)
     }
 
-    /// A value of what the engine knows of a service's container, as a Go template names it.
+    /// What `docker inspect` says of a service's container. `value` is a field of a Go template.
     pub fn inspect(&self, service: &str, value: &str) -> String {
         docker(&["inspect", "--format", &format!("{{{{{value}}}}}"), &self.container(service)])
             .trim()
             .to_owned()
     }
 
-    /// What a service has logged since its container was made.
+    /// The log of a service since its container was created.
     pub fn log(&self, service: &str) -> Log {
         Log(docker(&["logs", &self.container(service)]))
     }
 
-    /// How many bets are stored, as the server says; none while it does not answer.
+    /// The number of stored bets in the server's status. None while it does not answer.
     pub fn stored(&self) -> Option<u64> {
         let server = self.container("server");
         let output = run(&["exec", &server, "/loteria", "status", "--json"]).unwrap();
@@ -135,11 +134,11 @@ impl Contest {
         status["bets"].as_u64()
     }
 
-    /// Waits until some of the bets are stored. There must be some left.
+    /// Waits until some of the bets are stored, but not all.
     pub fn wait_for_load(&self) {
         self.until("bets are stored", || self.stored().is_some_and(|stored| stored > 1000));
         let all: usize = (1..=self.agencies).map(|agency| self.rows(agency).len()).sum();
-        assert!(self.stored().unwrap() < all as u64, "there is not enough to store");
+        assert!(self.stored().unwrap() < all as u64, "all bets are stored already");
     }
 
     /// Waits until the condition holds.
@@ -148,14 +147,14 @@ impl Contest {
         while !holds() {
             assert!(
                 Instant::now() < deadline,
-                "it did not come to this: {what}\n{}",
+                "this did not happen: {what}\n{}",
                 self.compose(&["ps", "-a"])
             );
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// Waits until all agencies have ended, well, each with its winners in its log, as often as it was started.
+    /// Waits until all agencies have ended with exit code 0. Each must have logged its winners once for each start.
     pub fn wait_for_winners(&self, starts: usize) {
         for agency in 1..=self.agencies {
             let client = format!("client{agency}");
@@ -168,13 +167,13 @@ impl Contest {
         }
     }
 
-    /// The rows of the bets that an agency has. None of them needs quotes that its own file has not.
+    /// The rows that the bets of an agency become. They have quotes exactly where the agency's file has them.
     fn rows(&self, agency: usize) -> Vec<String> {
         let file = fs::read_to_string(self.data.join(format!("agency-{agency}.csv"))).unwrap();
         file.lines().map(|line| format!("{agency},{line}\r\n")).collect()
     }
 
-    /// Panics unless every bet of every agency is stored, once, in its agency's order, and nothing else is.
+    /// Panics unless the bets file contains each bet of each agency once, in the agency's order, and nothing else.
     pub fn assert_all_stored_once(&self) {
         let copy = self.folder.path().join("copy.csv");
         self.compose(&["cp", "server:/data/bets.csv", copy.to_str().unwrap()]);
@@ -190,7 +189,7 @@ impl Contest {
         assert_eq!(file.split_inclusive('\n').count(), all);
     }
 
-    /// Stops the server, which must end well. Returns how long after the signal.
+    /// Stops the server, which must end with exit code 0. Returns how long that took after the signal.
     pub fn stop_server(&self) -> Duration {
         let begun = docker(&["info", "--format", "{{.SystemTime}}"]);
         self.compose(&["stop", "server"]);
@@ -200,7 +199,7 @@ impl Contest {
         Duration::from_nanos(when("die") - when("kill"))
     }
 
-    /// When that last happened to the server's container, in nanoseconds.
+    /// The time of the last event of this kind of the server's container, in nanoseconds.
     fn time_of(&self, action: &str, since: &str, until: &str) -> u64 {
         let container = format!("container={}", self.container("server"));
         let action = format!("event={action}");
@@ -222,7 +221,7 @@ impl Drop for Contest {
         }
         let directory = self.directory.to_str().unwrap();
         let project = ["compose", "-p", &self.project, "--project-directory", directory];
-        // Without its profile the service of the metrics would be left, and with it the network.
+        // Without `--profile` the metrics service would stay, and with it the network.
         run(&[&project[..], &["--profile", "metrics", "down", "--volumes", "--timeout", "2"]].concat()).ok();
     }
 }

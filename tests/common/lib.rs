@@ -1,43 +1,40 @@
-//! What the black-box tests share: a server of their own, a client that speaks bytes, and what both should say.
+//! What the black-box tests share: servers, clients that send and expect bytes, and readers of logs and files.
 //!
-//! Nothing here uses the crate's own encoders: expected bytes are made independently of what they check.
+//! Nothing here uses the program's own encoders, so that a wrong encoder cannot confirm itself.
 
 pub mod agencies;
 pub mod bets;
 pub mod client;
 pub mod compose;
-pub mod control_socket;
+pub mod disks;
 pub mod honest;
 pub mod load;
 pub mod log;
-pub mod log_table;
 pub mod oracle;
 pub mod original;
 pub mod processes;
 pub mod program;
 pub mod queues;
 pub mod server;
+pub mod setup;
 pub mod stage;
 pub mod terminal;
-pub mod uploader;
-pub mod usage;
 
 use std::time::{Duration, Instant};
 
 pub use bets::{Bet, bets, records, rows, winner};
 pub use client::{Client, Opened, frame, kind, status};
-pub use honest::{Honest, assert_at_once};
+pub use honest::{Honest, assert_at_once, upload};
 pub use log::Log;
 pub use program::{Running, loteria, output, text};
-pub use server::{RunningServer, Setup, free_port};
-pub use uploader::upload;
-pub use usage::Usage;
+pub use server::{RunningServer, free_port};
+pub use setup::Setup;
 
-/// How long a test waits for what should come at once, before it calls it missing. Generous: the machine may be busy.
+/// How long a test waits for something that should happen at once. Generous, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How soon a test looks again whether it has come.
+/// How long a waiting test sleeps between two looks.
 pub const PAUSE: Duration = Duration::from_millis(2);
-/// Long enough that an answer would have come, had one been sent.
+/// How long a test waits to see that nothing happens.
 pub const A_WHILE: Duration = Duration::from_millis(200);
 
 /// Waits until the condition holds.
@@ -46,16 +43,16 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     await_some(what, || holds().then_some(()));
 }
 
-/// Waits until there is what is looked for.
+/// Waits until `look` finds something.
 #[track_caller]
 pub fn await_some<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    let Some(found) = await_within(PATIENCE, look) else { panic!("it did not come to this: {what}") };
+    let Some(found) = await_within(PATIENCE, look) else { panic!("this did not happen: {what}") };
     found
 }
 
-/// Waits until there is what is looked for, or that time has passed.
-pub fn await_within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + patience;
+/// Waits until `look` finds something, but no longer than `limit`.
+pub fn await_within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
     loop {
         let found = look();
         if found.is_some() || Instant::now() > deadline {
@@ -65,7 +62,7 @@ pub fn await_within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) 
     }
 }
 
-/// A server of that many agencies.
+/// Starts a server for this many agencies.
 pub fn server_of(agencies: u32) -> RunningServer {
     Setup::of(agencies).start()
 }

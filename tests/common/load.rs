@@ -1,5 +1,5 @@
-//! A load that is the same for the same seed: sessions with eight batches in flight, two of them of one agency, and
-//! classic clients. All of them go on, whatever happens to the server, until they have their results.
+//! A load that its seed determines: sessions with eight batches in flight, two of them of the same agency, and classic
+//! clients. All clients retry, whatever happens to the server, until they have their results.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Error, Result, Write as _};
@@ -13,26 +13,25 @@ use rand_chacha::ChaCha8Rng;
 use super::client::{Client, bets_frame, frame};
 use super::{Bet, bets, kind, records};
 
-/// Agencies that bring their bets in sessions.
+/// The agencies that use sessions.
 pub const SESSIONS: [u32; 3] = [1, 2, 3];
-/// Agencies whose bets come in classic messages.
+/// The agencies that use classic messages.
 pub const CLASSIC: [u32; 2] = [4, 5];
-/// How many agencies there are.
 pub const AGENCIES: u32 = 5;
-/// How many bets an agency with sessions has.
+/// The number of bets of each agency that uses sessions.
 pub const BETS: u32 = 1200;
 
 const CLASSIC_CLIENTS: u32 = 2;
 const REQUESTS: usize = 30;
-/// How many batches are in flight.
+/// The number of batches in flight.
 const WINDOW: usize = 8;
-/// How long it may take.
+/// How long the load may take.
 const LIMIT: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(3);
-/// One bet of so many wins.
+/// One bet of this many wins.
 const WINS: u32 = 17;
 
-/// What a classic client knows of its request.
+/// The outcome of a classic request, as far as the client knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Acked,
@@ -40,19 +39,19 @@ pub enum Outcome {
     Unknown,
 }
 
-/// A classic request, of bets that are in no other.
+/// A classic request. Its bets are in no other request.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub bets: Vec<Bet>,
     pub outcome: Outcome,
 }
 
-/// What the clients share, and what they came to know.
+/// What the clients share, and what they were told.
 #[derive(Debug)]
 pub struct Load {
     port: u16,
     seed: u64,
-    /// Whether the disk may fail: bets that are all in order are then refused.
+    /// Whether the disk may fail, so that good bets are refused.
     may_refuse: bool,
     until: Instant,
     acknowledged: BTreeMap<u32, AtomicU64>,
@@ -63,7 +62,7 @@ pub struct Load {
     results: Mutex<Vec<(u32, Vec<u8>)>>,
 }
 
-/// The stream of bets of an agency with sessions.
+/// The bets of an agency that uses sessions.
 pub fn stream(agency: u32) -> Vec<Bet> {
     bets(agency, 0..BETS).into_iter().map(with_winners).collect()
 }
@@ -73,7 +72,7 @@ fn with_winners(bet: Bet) -> Bet {
     if index.is_multiple_of(WINS) { Bet { number: super::bets::WINNING, ..bet } } else { bet }
 }
 
-/// The sizes of batches: most are small, some take more than one message of the request queue.
+/// The size of a batch. Most are small; some need several messages of the request queue.
 fn batch_size(random: &mut ChaCha8Rng) -> usize {
     if random.random_range(0..8) == 0 { random.random_range(150..400) } else { random.random_range(1..40) }
 }
@@ -95,7 +94,7 @@ impl Load {
         }
     }
 
-    /// Runs all clients to their ends, and beside them what happens to the server.
+    /// Runs all clients to their ends and `meanwhile` beside them.
     pub fn run<T: Send>(&self, meanwhile: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let sessions = SESSIONS.into_iter().chain([SESSIONS[2]]);
@@ -147,7 +146,7 @@ impl Load {
     }
 
     /// How many of that agency were.
-    pub fn acknowledged_of(&self, agency: u32) -> u64 {
+    pub(crate) fn acknowledged_of(&self, agency: u32) -> u64 {
         self.acknowledged[&agency].load(Ordering::SeqCst)
     }
 
@@ -165,7 +164,7 @@ impl Load {
         ChaCha8Rng::seed_from_u64(self.seed * 100 + client)
     }
 
-    /// Does it again and again until it works.
+    /// Repeats the attempt until it succeeds.
     fn insist<T>(&self, what: &str, mut attempt: impl FnMut() -> Result<T>) -> T {
         loop {
             match attempt() {
@@ -212,7 +211,7 @@ impl Load {
         Ok(winners)
     }
 
-    /// An answer is the expected one; or a refusal, where the disk may fail.
+    /// Panics unless the reply is the expected one. If the disk may fail, a refusal is an error instead.
     fn must_be(&self, expected: u8, got: u8, payload: &[u8]) -> Result<()> {
         let reason = String::from_utf8_lossy(payload);
         if got == kind::ERROR && self.may_refuse {
@@ -234,7 +233,7 @@ impl Load {
         let mut in_flight = VecDeque::new();
         loop {
             while in_flight.len() < WINDOW && next < all.len() {
-                // Now and then some that were sent before are sent again.
+                // One batch of ten begins with up to 29 bets that were sent before.
                 let again = if random.random_range(0..10) == 0 { random.random_range(0..30) } else { 0 };
                 let first = next.saturating_sub(again);
                 next = (next + batch_size(random)).min(all.len());
@@ -284,7 +283,7 @@ impl Load {
         }
     }
 
-    /// One request. An error says that it was not even sent.
+    /// Sends one request. An error means that it was not sent at all.
     fn classic(&self, bets: &[Bet]) -> Result<Outcome> {
         let mut client = Client::try_connect(self.port)?;
         let kind = if bets.len() == 1 { kind::BET } else { kind::MULTIPLE_BETS };
@@ -299,17 +298,17 @@ impl Load {
         })
     }
 
-    /// Sends END, which has no answer, and asks for the result until it is there.
+    /// Sends END and asks for the result until the draw has been made.
     fn classic_end(&self, agency: u32) {
         let number = u8::try_from(agency).unwrap();
-        // All ENDs are sent before any result is there.
+        // Without the ENDs of both agencies there is no draw.
         for other in CLASSIC.map(|agency| u8::try_from(agency).unwrap()) {
             self.insist("an END", || {
                 Client::try_connect(self.port)?.stream.write_all(&frame(kind::END, &[other]))
             });
         }
         let winners = self.insist("a result", || {
-            // Whether an END has come nobody says; it may be sent again.
+            // An END has no reply and may be lost. It may be repeated.
             for other in CLASSIC.map(|agency| u8::try_from(agency).unwrap()) {
                 Client::try_connect(self.port)?.stream.write_all(&frame(kind::END, &[other]))?;
             }

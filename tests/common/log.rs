@@ -1,13 +1,15 @@
-//! The server's log: what it says, and that every line of it keeps to the grammar that its readers rely on.
+//! A program's log: what it says, and the checks that every line keeps to the grammar and is in the tables of
+//! `docs/operations.md`.
 
-use super::log_table::{Line, assert_has};
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 const LEVELS: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 /// `YYYY-MM-DD HH:MM:SS ` and the level, padded to 8, and a space.
 const TIME_LEN: usize = 20;
 const LEVEL_LEN: usize = 9;
 
-/// All that a server has written to standard error so far.
+/// All that a program has written to standard error so far.
 #[derive(Debug, Clone)]
 pub struct Log(pub String);
 
@@ -17,23 +19,23 @@ impl Log {
         self.0.lines().map(|line| line.get(TIME_LEN..).unwrap_or(line))
     }
 
-    /// How often exactly this event was logged at this level.
+    /// Counts the lines of this level with exactly this event.
     pub fn count(&self, level: &str, event: &str) -> usize {
         let wanted = format!("{level:<8} action: {event}");
         self.lines().filter(|line| *line == wanted).count()
     }
 
-    /// Whether exactly this event was logged at level INFO.
+    /// Whether a line of level INFO has exactly this event.
     pub fn has(&self, event: &str) -> bool {
         self.count("INFO", event) > 0
     }
 
-    /// How many draws were made.
+    /// Counts the lines that report a draw.
     pub fn draws(&self) -> usize {
         self.lines_with("INFO     action: sorteo | result: success | ").len()
     }
 
-    /// The lines that hold this text.
+    /// The lines that contain this text.
     pub fn lines_with(&self, text: &str) -> Vec<&str> {
         self.lines().filter(|line| line.contains(text)).collect()
     }
@@ -44,7 +46,7 @@ impl Log {
         self.lines().filter(|line| line.starts_with(&start)).collect()
     }
 
-    /// The value that the first line of that action gives to the key.
+    /// The value of this key in the first line of this action that has the key.
     pub fn value(&self, action: &str, key: &str) -> Option<String> {
         let (action, key) = (format!(" action: {action} | "), format!(" | {key}: "));
         let line = self.lines().find(|line| line.contains(&action) && line.contains(&key))?;
@@ -52,7 +54,7 @@ impl Log {
         Some(rest.split(" | ").next().unwrap_or(rest).to_owned())
     }
 
-    /// Panics unless every line keeps to the grammar and is documented.
+    /// Panics unless every line keeps to the grammar and `docs/operations.md` has it.
     pub fn assert_well_formed(&self) {
         assert!(self.0.is_empty() || self.0.ends_with('\n'), "the last line has no end: {}", self.0);
         // Not `lines`, which would hide a CR.
@@ -65,29 +67,34 @@ impl Log {
     }
 }
 
-/// Panics if a line that keeps to the grammar is not documented.
+/// Panics unless `docs/operations.md` has this line, which keeps to the grammar.
 fn check_table(line: &str) {
     if let Ok(serde_json::Value::Object(object)) = serde_json::from_str(line) {
         let text = |key: &str| object[key].as_str().unwrap();
         let heads = ["time", "level", "action", "result"];
         let fields = object.keys().filter(|key| !heads.contains(&key.as_str())).cloned().collect();
-        assert_has(&Line { level: text("level"), action: text("action"), result: text("result"), fields });
+        assert_documented(&Line {
+            level: text("level"),
+            action: text("action"),
+            result: text("result"),
+            fields,
+        });
         return;
     }
     let (level, event) = line[TIME_LEN..].split_at(LEVEL_LEN);
     let mut parts = event.split(" | ").map(|part| part.split_once(": ").unwrap_or((part, "")));
     let (action, result) = (parts.next().unwrap().1, parts.next().unwrap().1);
     let fields = parts.map(|(key, _)| key.to_owned()).collect();
-    assert_has(&Line { level: level.trim_end(), action, result, fields });
+    assert_documented(&Line { level: level.trim_end(), action, result, fields });
 }
 
-/// Whether a line keeps to the grammar; if not, why.
+/// Checks that a line keeps to the grammar.
 pub fn check_line(line: &str) -> Result<(), &'static str> {
     if line.starts_with('{') {
         return check_object(line);
     }
-    let odd = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    if line.contains(odd) {
+    let is_forbidden = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    if line.contains(is_forbidden) {
         return Err("a control character or line separator");
     }
     let (time, rest) = line.split_at_checked(TIME_LEN).ok_or("no time")?;
@@ -111,22 +118,22 @@ pub fn check_line(line: &str) -> Result<(), &'static str> {
     for field in fields {
         let (key, _) = field.and_then(|field| field.split_once(": ")).ok_or("not ` | key: value`")?;
         if !is_word(key) || matches!(key, "action" | "result" | "source") {
-            return Err("a key that readers can't take");
+            return Err("a key that readers do not accept");
         }
     }
     Ok(())
 }
 
-/// As `check_line`, of a line in JSON.
+/// Checks a line in JSON.
 fn check_object(line: &str) -> Result<(), &'static str> {
-    let odd = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    if line.contains(odd) {
+    let is_forbidden = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    if line.contains(is_forbidden) {
         return Err("a control character or line separator");
     }
-    let object: serde_json::Value = serde_json::from_str(line).map_err(|_| "no JSON")?;
-    let object = object.as_object().ok_or("no object")?;
+    let object: serde_json::Value = serde_json::from_str(line).map_err(|_| "not JSON")?;
+    let object = object.as_object().ok_or("not an object")?;
     if !object.values().all(serde_json::Value::is_string) {
-        return Err("a value that is no text");
+        return Err("a value that is not text");
     }
     let text = |key: &str| object.get(key).and_then(serde_json::Value::as_str).unwrap_or("");
     let time = text("time");
@@ -144,7 +151,7 @@ fn check_object(line: &str) -> Result<(), &'static str> {
     if object.keys().all(|key| is_word(key) && key != "source") {
         Ok(())
     } else {
-        Err("a key that readers can't take")
+        Err("a key that readers do not accept")
     }
 }
 
@@ -165,4 +172,72 @@ fn is_time(text: &str) -> bool {
             b'd' => byte.is_ascii_digit(),
             _ => byte == form,
         })
+}
+
+/// A row of the tables of log lines in `docs/operations.md`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub action: String,
+    pub results: BTreeSet<String>,
+    pub levels: BTreeSet<String>,
+    pub fields: BTreeSet<String>,
+    /// Whether each of its lines has all of these fields.
+    pub has_all_fields: bool,
+}
+
+/// A line of a log, with the keys of its fields.
+#[derive(Debug)]
+struct Line<'a> {
+    level: &'a str,
+    action: &'a str,
+    result: &'a str,
+    fields: BTreeSet<String>,
+}
+
+impl Row {
+    fn documents(&self, line: &Line<'_>) -> bool {
+        let fields_fit = if self.has_all_fields {
+            self.fields == line.fields
+        } else {
+            self.fields.is_superset(&line.fields)
+        };
+        let fits = self.action == line.action && self.results.contains(line.result);
+        fits && self.levels.contains(line.level) && fields_fit
+    }
+}
+
+/// All rows of the two tables.
+pub static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let page = include_str!("../../docs/operations.md");
+    let tables = page.lines().skip_while(|line| *line != "### Lines of the server");
+    let tables = tables.take_while(|line| !line.starts_with("## "));
+    let rows: Vec<Row> = tables.filter(|line| line.starts_with("| `")).map(parse).collect();
+    assert!(rows.len() > 40, "docs/operations.md has lost its tables of log lines");
+    rows
+});
+
+fn parse(row: &str) -> Row {
+    let cells: Vec<&str> = row.split('|').skip(1).map(str::trim).collect();
+    let [action, results, levels, fields, _meaning, ..] = cells[..] else {
+        panic!("cells are missing: {row}")
+    };
+    let words = |cell: &str| -> BTreeSet<String> {
+        let words = cell.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    };
+    let marked: BTreeSet<String> = fields.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    Row {
+        action: action.trim_matches('`').to_owned(),
+        results: words(results),
+        levels: words(levels).into_iter().filter(|word| word.chars().all(char::is_uppercase)).collect(),
+        has_all_fields: words(fields) == marked,
+        fields: marked,
+    }
+}
+
+/// Panics if the tables have no row for that line. They leave out `probe`, which only debug builds write.
+#[track_caller]
+fn assert_documented(line: &Line<'_>) {
+    let known = line.action == "probe" || ROWS.iter().any(|row| row.documents(line));
+    assert!(known, "docs/operations.md has no row for {line:?}");
 }

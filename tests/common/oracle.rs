@@ -1,4 +1,4 @@
-//! What has to hold after a load, whatever happened meanwhile.
+//! What must hold after a load, whatever happened meanwhile.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,12 +8,12 @@ use super::bets::{WINNING, of_agency, parse_rows};
 use super::load::{AGENCIES, CLASSIC, Load, Outcome, Request, SESSIONS, stream};
 use super::{Bet, Log, RunningServer, Setup};
 
-/// What may be there of a classic batch that was neither acknowledged nor refused.
+/// What the file may contain of a classic batch that was neither acknowledged nor refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unanswered {
     /// All of it or nothing.
     Whole,
-    /// A first part: the one who wrote it was killed.
+    /// A first part, because storage was killed within its write.
     FirstPart,
 }
 
@@ -24,7 +24,7 @@ pub fn whole_rows(mut file: Vec<u8>) -> Vec<u8> {
     file
 }
 
-/// While no server runs: of each session's agency a first part of its stream is there, and no less than was
+/// Checks the file while no server runs: it must contain the first bets of each session's agency, at least all that were
 /// acknowledged.
 pub fn check_between(setup: &Setup, load: &Load) {
     let stored = parse_rows(&whole_rows(setup.bets_file()));
@@ -36,7 +36,7 @@ pub fn check_between(setup: &Setup, load: &Load) {
     }
 }
 
-/// After the load: every promise. Ends the server.
+/// Ends the server after the load and checks every promise.
 pub fn check_all(mut server: RunningServer, load: &Load, unanswered: Unanswered) {
     let setup = server.setup();
     check_end(&mut server);
@@ -48,7 +48,7 @@ pub fn check_all(mut server: RunningServer, load: &Load, unanswered: Unanswered)
         accounted += stream(agency).len();
     }
     accounted += check_classic(&stored, &load.requests(), unanswered);
-    assert_eq!(stored.len(), accounted, "bets that nobody brought");
+    assert_eq!(stored.len(), accounted, "bets that no client sent");
     check_draw(&setup, &stored, load);
     let mut again = setup.clone().without("FAILPOINTS").start();
     assert_eq!(again.session(1).1.state, 2, "the draw is as before");
@@ -58,7 +58,7 @@ pub fn check_all(mut server: RunningServer, load: &Load, unanswered: Unanswered)
     check_folder(&setup);
 }
 
-/// It ends within a second, and none of its processes is left.
+/// Ends the server, which must take less than a second and leave no process.
 fn check_end(server: &mut RunningServer) {
     let start = Instant::now();
     server.terminate();
@@ -66,7 +66,7 @@ fn check_end(server: &mut RunningServer) {
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
-/// Nothing is left beside the bets, the state and the logs.
+/// Panics if the folder contains anything besides the bets, the state and the logs.
 pub fn check_folder(setup: &Setup) {
     for entry in fs::read_dir(setup.path(".")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -75,12 +75,12 @@ pub fn check_folder(setup: &Setup) {
     }
 }
 
-/// Returns how many classic bets are there.
+/// Checks the bets of the classic requests. Returns how many of them are stored.
 fn check_classic(stored: &[Bet], requests: &[Request], unanswered: Unanswered) -> usize {
     let mut places: HashMap<&str, usize> = HashMap::new();
     for (place, bet) in stored.iter().enumerate() {
         let before = places.insert(&bet.document, place);
-        assert_eq!(before, None, "document {} stands twice", bet.document);
+        assert_eq!(before, None, "document {} is stored twice", bet.document);
     }
     let mut accounted = 0;
     for Request { bets, outcome } in requests {
@@ -91,7 +91,7 @@ fn check_classic(stored: &[Bet], requests: &[Request], unanswered: Unanswered) -
             (Outcome::Unknown, Unanswered::Whole) => there == 0 || there == bets.len(),
             (Outcome::Unknown, Unanswered::FirstPart) => true,
         };
-        assert!(allowed, "{there} of {} bets of a batch are there, which was {outcome:?}", bets.len());
+        assert!(allowed, "{there} of {} bets of a batch are stored; its outcome is {outcome:?}", bets.len());
         if there > 0 {
             let first = places[bets[0].document.as_str()];
             assert!(stored[first..first + there] == bets[..there], "a batch is not as it was sent");
@@ -101,7 +101,7 @@ fn check_classic(stored: &[Bet], requests: &[Request], unanswered: Unanswered) -
     accounted
 }
 
-/// The draw was made once, and everybody was told what the file says.
+/// Checks that the draw was made once and that all results agree with the bets file.
 fn check_draw(setup: &Setup, stored: &[Bet], load: &Load) {
     assert_eq!(setup.state()["ended"], serde_json::json!((1..=AGENCIES).collect::<Vec<_>>()));
     assert_eq!(setup.state()["draw"]["agencies"], AGENCIES);
@@ -124,7 +124,7 @@ pub fn logs(setup: &Setup) -> Vec<Log> {
     logs.map(|path| Log(fs::read_to_string(path).unwrap())).collect()
 }
 
-/// How many handlers and storage services died by a signal, by the logs.
+/// Counts the handlers and the storage services that died, by the logs.
 pub fn deaths(setup: &Setup) -> (usize, usize) {
     let logs = logs(setup);
     let count = |text| logs.iter().map(|log| log.lines_with(text).len()).sum();

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::{frame, kind};
 
-/// What becomes of a connection whose first message is of an unknown type.
+/// What the server does with a connection whose first message has an unknown type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnUnknown {
     KeepOpen,
@@ -28,7 +28,7 @@ pub struct OriginalServer {
 #[derive(Debug, Default)]
 struct State {
     agencies: usize,
-    /// The fields of each bet, in the order they came.
+    /// The fields of each bet, in the order of arrival.
     bets: Vec<Vec<String>>,
     ended: Vec<u8>,
     last_end: Option<Instant>,
@@ -36,7 +36,7 @@ struct State {
 }
 
 impl OriginalServer {
-    /// Starts one that draws after the END of so many agencies.
+    /// Starts one that makes the draw when this many agencies have ended.
     pub fn start(agencies: usize, on_unknown: OnUnknown) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -51,13 +51,13 @@ impl OriginalServer {
         Self { address, state }
     }
 
-    /// How many bets it has of that agency.
+    /// The number of bets it has from this agency.
     pub fn bets_of(&self, agency: usize) -> usize {
         let state = self.state.lock().unwrap();
         state.bets.iter().filter(|bet| bet[0] == agency.to_string()).count()
     }
 
-    /// When the draw was made: at the first END of the last agency.
+    /// The time of the draw, which is that of the last agency's first END.
     pub fn last_end(&self) -> Instant {
         self.state.lock().unwrap().last_end.expect("the draw")
     }
@@ -69,7 +69,7 @@ fn spawn(body: impl FnOnce() + Send + 'static) {
 
 fn serve(mut stream: TcpStream, state: &Mutex<State>, on_unknown: OnUnknown) {
     let mut header = [0; 5];
-    // The original takes the header with a single `recv`.
+    // The original reads the header with a single `recv`.
     if stream.read(&mut header).unwrap_or(0) < header.len() {
         return;
     }

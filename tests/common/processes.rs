@@ -1,15 +1,17 @@
-//! The processes of a server, as `/proc` shows them.
+//! The processes of a server and what they use, as `/proc` shows it.
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-/// How to start a program as process 1 of a PID namespace, as root: see `Setup::started_by`.
+use super::{RunningServer, until};
+
+/// The command that starts a program as process 1 of a PID namespace, for `Setup::started_by`. It needs root.
 pub const AS_PROCESS_1: [&str; 4] = ["unshare", "--pid", "--fork", "--kill-child"];
 
-/// A process that lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
     pub pid: i32,
@@ -17,23 +19,23 @@ pub struct Process {
     pub group: i32,
 }
 
-/// All that live. One that has ended and only waits to be reaped does not.
+/// All processes that live. A zombie does not live.
 pub fn living() -> Vec<Process> {
     all().filter_map(|(process, lives)| lives.then_some(process)).collect()
 }
 
-/// How many children of a process have ended, and wait for it to reap them.
+/// Counts the zombies among the children of a process.
 pub fn unreaped_children_of(parent: i32) -> usize {
     all().filter(|(process, lives)| process.parent == parent && !lives).count()
 }
 
-/// All that there are, and whether each lives.
+/// All processes, zombies included, and whether each lives.
 fn all() -> impl Iterator<Item = (Process, bool)> {
     let entries = fs::read_dir("/proc").unwrap();
     entries.filter_map(|entry| parse_stat(&fs::read_to_string(entry.ok()?.path().join("stat")).ok()?))
 }
 
-/// `pid (name) state ppid pgrp ..`; the name may hold anything.
+/// Parses `pid (name) state ppid pgrp ..`. The name may contain spaces and parentheses.
 fn parse_stat(stat: &str) -> Option<(Process, bool)> {
     let (pid, _) = stat.split_once(" (")?;
     let (_, rest) = stat.rsplit_once(") ")?;
@@ -47,12 +49,12 @@ fn parse_stat(stat: &str) -> Option<(Process, bool)> {
     Some((process, !matches!(state, "Z" | "X")))
 }
 
-/// The members of a process group.
-pub fn in_group(group: i32) -> Vec<i32> {
+/// The living members of a process group.
+pub(crate) fn in_group(group: i32) -> Vec<i32> {
     living().into_iter().filter(|process| process.group == group).map(|process| process.pid).collect()
 }
 
-/// The children of a process.
+/// The living children of a process.
 pub fn children_of(parent: i32) -> Vec<i32> {
     living().into_iter().filter(|process| process.parent == parent).map(|process| process.pid).collect()
 }
@@ -63,7 +65,7 @@ pub fn has_open(pid: i32, file: &Path) -> bool {
     descriptors.filter_map(Result::ok).any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == file))
 }
 
-/// Whether the process has begun to run, and blocks SIGTERM: from then on the signal is its own affair.
+/// Whether the process blocks SIGTERM: from then on the program itself handles the signal.
 pub fn blocks_sigterm(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
@@ -71,12 +73,12 @@ pub fn blocks_sigterm(pid: i32) -> bool {
     mask & (1 << (Signal::SIGTERM as u32 - 1)) != 0
 }
 
-/// Whether the process runs the program under test, and no longer the shell that starts it.
+/// Whether the process runs the program under test. Before that it runs the shell that starts the program.
 pub fn is_loteria(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "loteria\n")
 }
 
-/// What the process does, as a letter: `D` if it sleeps in the kernel and can't be woken.
+/// The state of the process as a letter: `D` is uninterruptible sleep.
 pub fn state(pid: i32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
@@ -87,7 +89,78 @@ pub fn send(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).ok();
 }
 
-/// Kills what is left of a group.
-pub fn kill_group(group: i32) {
+/// Kills all members of a process group.
+pub(crate) fn kill_group(group: i32) {
     killpg(Pid::from_raw(group), Signal::SIGKILL).ok();
+}
+
+/// The unit of the times in `/proc/PID/stat`: `sysconf(_SC_CLK_TCK)` is 100 on every Linux.
+const TICK: Duration = Duration::from_millis(10);
+/// How long `are_idle` watches the processes.
+const WATCHED: Duration = Duration::from_millis(300);
+/// The CPU time that an idle process may use meanwhile. A busy loop uses most of the time, even if two others share its core.
+const IDLE: Duration = Duration::from_millis(30);
+/// How often `assert_idle` watches: on a busy machine a process takes a while to finish its work.
+const WATCHES: u32 = 4;
+
+/// What a process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    pub resident_kib: u64,
+    pub descriptors: usize,
+}
+
+impl Usage {
+    /// The usage of a process now. None if it has ended.
+    pub fn of(pid: i32) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        // A zombie has no memory and no such line.
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let resident_kib = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        Some(Self { resident_kib, descriptors: fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() })
+    }
+}
+
+/// The CPU time of a process. None if it has ended.
+fn cpu_time(pid: i32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    // `rest` begins with field 3, the state. Fields 14 and 15 are user and system time.
+    let ticks: u32 = rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u32>().unwrap()).sum();
+    Some(TICK * ticks)
+}
+
+/// Panics unless all these processes become idle.
+#[track_caller]
+pub fn assert_idle(pids: &[i32]) {
+    assert!((0..WATCHES).any(|_| are_idle(pids)), "processes {pids:?} are busy");
+}
+
+/// Watches these processes for 300 ms. They are idle if each still lives and has used hardly any CPU time.
+pub fn are_idle(pids: &[i32]) -> bool {
+    let before: Vec<Option<Duration>> = pids.iter().map(|pid| cpu_time(*pid)).collect();
+    std::thread::sleep(WATCHED);
+    pids.iter().zip(before).all(|(pid, before)| {
+        let used = before.and_then(|before| cpu_time(*pid)?.checked_sub(before));
+        used.is_some_and(|used| used <= IDLE)
+    })
+}
+
+/// What acceptor and storage service use.
+pub fn usage_of(server: &RunningServer) -> [Usage; 2] {
+    [server.pid(), server.storage()].map(|pid| Usage::of(pid).expect("a living process"))
+}
+
+/// Waits until no handler lives. Then acceptor and storage service must be idle and use about what they used before.
+#[track_caller]
+pub fn assert_nothing_left(server: &RunningServer, before: [Usage; 2]) {
+    server.wait_for_handlers(0);
+    until("all descriptors are closed", || {
+        usage_of(server).iter().zip(before).all(|(now, before)| now.descriptors <= before.descriptors)
+    });
+    for (now, before) in usage_of(server).iter().zip(before) {
+        let grown = now.resident_kib.saturating_sub(before.resident_kib);
+        assert!(grown <= 4096, "memory grew from {before:?} to {now:?}");
+    }
+    assert_idle(&[server.pid(), server.storage()]);
 }

@@ -1,4 +1,4 @@
-//! Processes that tests start. None of them outlives its test, however that ends.
+//! Processes that tests start. None of them outlives its test, even if the test is killed.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
@@ -10,33 +10,33 @@ use nix::sys::signal::Signal;
 
 use super::{PATIENCE, await_within, processes};
 
-/// The program that is tested. Cargo puts it beside the folder of the test binaries.
+/// The program under test. Cargo puts it beside the folder of the test binaries.
 pub static PROGRAM: LazyLock<String> = LazyLock::new(|| {
     let test = std::env::current_exe().unwrap();
     test.ancestors().nth(2).unwrap().join("loteria").into_os_string().into_string().unwrap()
 });
 
-/// The program with those arguments. It has nothing of this process's environment, and no input.
+/// The program with these arguments, an empty environment and no input.
 pub fn loteria(arguments: &[&str]) -> Command {
     let mut command = Command::new(&*PROGRAM);
     command.args(arguments).env_clear().stdin(Stdio::null());
     command
 }
 
-/// Runs a command to its end, which must come soon.
+/// Runs a command to its end.
 #[track_caller]
 pub fn output(command: &mut Command) -> Output {
     output_within(PATIENCE, command).unwrap()
 }
 
-/// Runs a command, if there is one, to its end, which must come within that time.
+/// Runs a command to its end, which must come within the limit. An error means that the command could not be started.
 #[track_caller]
-pub fn output_within(patience: Duration, command: &mut Command) -> io::Result<Output> {
-    // Files, not pipes: who is killed because it does not end may have children that keep a pipe open.
+pub(crate) fn output_within(limit: Duration, command: &mut Command) -> io::Result<Output> {
+    // Files, not pipes: children of a command that does not end could keep a pipe open.
     let [out, error] = [(); 2].map(|()| tempfile::tempfile().unwrap());
     command.stdout(out.try_clone().unwrap()).stderr(error.try_clone().unwrap());
     let mut process = Running::try_start(command)?;
-    let status = await_within(patience, || process.try_wait()).expect("a command that ends");
+    let status = await_within(limit, || process.try_wait()).expect("a command that ends");
     Ok(Output { status, stdout: content(out), stderr: content(error) })
 }
 
@@ -47,12 +47,12 @@ fn content(mut file: File) -> Vec<u8> {
     bytes
 }
 
-/// Bytes that must be text.
+/// The text of these bytes, which must be UTF-8.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// A process, killed when it goes out of scope; by the kernel, where the tests themselves are killed.
+/// A running process. It is killed when it goes out of scope, or by the kernel if the test process is killed.
 #[derive(Debug)]
 pub struct Running(Child);
 
@@ -63,7 +63,7 @@ impl Running {
         Self::try_start(command).unwrap()
     }
 
-    /// Starts it, if there is such a program.
+    /// Starts it, unless there is no such program.
     pub fn try_start(command: &mut Command) -> io::Result<Self> {
         loteria::system::process::die_with_parent(command);
         command.spawn().map(Self)
@@ -78,32 +78,32 @@ impl Running {
         processes::send(self.pid(), signal);
     }
 
-    /// The other end of its standard input, if that is a pipe; to be asked for once, as those below.
+    /// The pipe to its standard input. This and the two below can be called once each.
     pub fn stdin(&mut self) -> ChildStdin {
         self.0.stdin.take().unwrap()
     }
 
-    /// The other end of its standard output.
+    /// The pipe from its standard output.
     pub fn stdout(&mut self) -> ChildStdout {
         self.0.stdout.take().unwrap()
     }
 
-    /// The other end of its standard error.
+    /// The pipe from its standard error.
     pub fn stderr(&mut self) -> ChildStderr {
         self.0.stderr.take().unwrap()
     }
 
-    /// How it ended, if it has.
+    /// How it ended. None if it still runs.
     pub fn try_wait(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().unwrap()
     }
 
-    /// Waits for its end, but not for ever.
+    /// Waits for its end. None if it takes too long.
     pub fn wait(&mut self) -> Option<ExitStatus> {
         await_within(PATIENCE, || self.try_wait())
     }
 
-    /// Waits for its end, which must come soon.
+    /// Waits for its end.
     #[track_caller]
     pub fn end(&mut self) -> ExitStatus {
         self.wait().expect("a process that ends")

@@ -1,4 +1,4 @@
-//! The stage of an agency's tests: agency 3, and its server, which the test plays frame by frame.
+//! Agency 3 and a fake server: the test itself reads and writes the server's frames.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -8,7 +8,7 @@ use super::agencies::Agency;
 use super::terminal::OnTerminal;
 use super::{PATIENCE, await_some, frame, kind};
 
-/// The server's side, and the agency that is going to talk to it.
+/// The fake server and the folder of the agency.
 #[derive(Debug)]
 pub struct Stage {
     pub listener: TcpListener,
@@ -16,7 +16,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// An agency that will have those rows in its file.
+    /// Listens, and writes these rows into the agency's file.
     pub fn new(rows: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -25,7 +25,7 @@ impl Stage {
         Self { listener, folder }
     }
 
-    /// Starts the agency, with those settings in the environment.
+    /// Starts the agency with these variables in its environment.
     pub fn agency(&self, variables: &[(&str, &str)]) -> Agency {
         Agency::start(self.folder.path(), 3, &self.address(), &Self::settings(variables))
     }
@@ -41,7 +41,7 @@ impl Stage {
         self.listener.local_addr().unwrap().to_string()
     }
 
-    /// Small batches, and what the test wants besides.
+    /// The variables of a test, and small batches.
     fn settings<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
         [&[("CLI_BATCH_MAXAMOUNT", "10")], variables].concat()
     }
@@ -51,7 +51,7 @@ impl Stage {
         await_some("a connection", || self.try_accept())
     }
 
-    /// Accepts its next connection, if there is one.
+    /// Accepts its next connection. None if it has not connected.
     pub fn try_accept(&self) -> Option<Peer> {
         let stream = match self.listener.accept() {
             Ok((stream, _)) => stream,
@@ -63,7 +63,7 @@ impl Stage {
         Some(Peer { stream })
     }
 
-    /// Accepts a session that goes on from `stored`.
+    /// Accepts a connection and opens a session with `stored` bets.
     pub fn accept_session(&self, stored: u64, state: u8, max_payload: u32) -> Peer {
         let mut peer = self.accept();
         peer.expect_opening();
@@ -79,12 +79,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Takes the `OPEN_SESSION` of agency 3.
+    /// Reads the `OPEN_SESSION` of agency 3.
     pub fn expect_opening(&mut self) {
         assert_eq!(self.frame(), Some((kind::OPEN_SESSION, vec![1, 0, 0, 0, 3])));
     }
 
-    /// Says that the session is open and goes on from `stored`.
+    /// Sends `SESSION_OPENED`.
     pub fn open(&mut self, stored: u64, state: u8, max_payload: u32) {
         let mut payload = 3_u32.to_be_bytes().to_vec();
         payload.extend(stored.to_be_bytes());
@@ -93,7 +93,7 @@ impl Peer {
         self.send(kind::SESSION_OPENED, &payload);
     }
 
-    /// The next frame; none when the agency has closed its side.
+    /// Reads the next frame. None if the agency has closed the connection.
     pub fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut header = [0; 5];
         match self.stream.read(&mut header[..1]) {
@@ -112,7 +112,7 @@ impl Peer {
         self.stream.write_all(&frame(kind, payload)).unwrap();
     }
 
-    /// Takes the next `SESSION_BETS`: the index of its first bet and the documents.
+    /// Reads the next `SESSION_BETS`. Returns the index of its first bet and the documents.
     pub fn bets(&mut self) -> (u64, Vec<String>) {
         let (got, payload) = self.frame().unwrap();
         assert_eq!(got, kind::SESSION_BETS);
@@ -120,12 +120,12 @@ impl Peer {
         (u64::from_be_bytes(first.try_into().unwrap()), documents(records))
     }
 
-    /// Says that so many bets are stored.
+    /// Sends `SESSION_STORED`.
     pub fn acknowledge(&mut self, stored: u64) {
         self.send(kind::SESSION_STORED, &stored.to_be_bytes());
     }
 
-    /// Stores bets from `stored` on until there are `total`; then END, the wait, and a result.
+    /// Plays a whole session: acknowledges bets from `stored` to `total` and the END, and sends a result.
     pub fn finish(&mut self, mut stored: u64, total: u64, winners: &[u8]) {
         while stored < total {
             let (first, documents) = self.bets();
@@ -141,7 +141,7 @@ impl Peer {
         self.give_result(winners);
     }
 
-    /// Takes the wait for the draw, and answers with a result.
+    /// Reads `AWAIT_RESULT`, sends a result, and expects the end of the connection.
     pub fn give_result(&mut self, winners: &[u8]) {
         assert_eq!(self.frame(), Some((kind::AWAIT_RESULT, vec![])));
         self.send(kind::RESULT, winners);
@@ -149,7 +149,7 @@ impl Peer {
     }
 }
 
-/// The documents of bet records, all of them of agency 3.
+/// The documents of bet records, which must be those of `rows`.
 pub fn documents(records: &[u8]) -> Vec<String> {
     let text = std::str::from_utf8(records).unwrap();
     let document = |record: &str| {
@@ -160,7 +160,7 @@ pub fn documents(records: &[u8]) -> Vec<String> {
     text.split('\x1e').map(document).collect()
 }
 
-/// Bets whose documents count from 0.
+/// Rows of an agency's file. The documents count from 0.
 pub fn rows(count: usize) -> String {
     let row = |index| format!("\"Ana, \"\"Nita\"\"\",Núñez,{index},1990-02-28,7574\r\n");
     (0..count).map(row).collect::<Vec<_>>().concat()

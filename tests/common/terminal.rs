@@ -1,4 +1,4 @@
-//! The program on a terminal, which the test reads and types on.
+//! The program on a pseudo-terminal. The test reads its screen and types.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -16,35 +16,35 @@ use nix::sys::termios::{Termios, tcgetattr};
 use super::await_some;
 use super::program::{Running, output, text};
 
-/// A program whose input and outputs are a terminal of its own.
+/// A program whose input and outputs are a terminal.
 #[derive(Debug)]
 pub struct OnTerminal {
     pub process: Running,
     keyboard: File,
-    /// The program's side, kept open so that its mode can be looked at when the program has ended.
+    /// The program's side. It stays open, so that its mode can be read after the program has ended.
     terminal: File,
     before: Termios,
     written: Arc<Mutex<Vec<u8>>>,
-    /// Reads all the time: a program on a terminal that nobody reads from stands still.
+    /// Reads all the time: a program blocks when nobody reads its terminal.
     reader: JoinHandle<()>,
 }
 
-/// How it left its terminal.
+/// How the program ended, and the terminal that it left.
 #[derive(Debug)]
 pub struct Left {
     pub code: Option<i32>,
-    /// All that it wrote.
+    /// All bytes that it wrote.
     pub written: String,
-    /// What stands on the terminal.
+    /// The text on the screen.
     pub screen: String,
     pub mode_is_as_before: bool,
 }
 
-/// Large enough for every test, so that nothing leaves the screen at the top.
+/// Larger than the screen of any test, so that no line is scrolled away.
 const LARGEST: (u16, u16) = (1000, 200);
 
 impl OnTerminal {
-    /// Starts it on a terminal with so many rows and columns.
+    /// Starts it on a terminal with this number of rows and columns.
     pub fn start(mut command: Command, size: (u16, u16)) -> Self {
         let (mut screen, terminal) = open();
         resize(&terminal, size);
@@ -56,7 +56,7 @@ impl OnTerminal {
         let on = written.clone();
         let reader = Builder::new().spawn(move || {
             let mut bytes = [0; 4096];
-            // When the other side is closed, the terminal gives an error in place of an end.
+            // When the other side is closed, reading returns an error, not an end of file.
             while let Ok(count @ 1..) = screen.read(&mut bytes) {
                 on.lock().unwrap().extend(&bytes[..count]);
             }
@@ -65,7 +65,7 @@ impl OnTerminal {
         Self { process, keyboard, terminal, before, written, reader: reader.unwrap() }
     }
 
-    /// What stands on the terminal now.
+    /// The text on the screen now.
     pub fn screen(&self) -> String {
         let [rows, columns] = [LARGEST.0, LARGEST.1].map(|side| NonZero::new(side).unwrap());
         let mut screen = vt100::Parser::new(rows, columns, 0);
@@ -73,7 +73,7 @@ impl OnTerminal {
         screen.screen().contents()
     }
 
-    /// Waits until a line holds that text, and gives the line.
+    /// Waits until a line contains this text. Returns the line.
     #[track_caller]
     pub fn wait_for(&self, text: &str) -> String {
         let line = |screen: String| screen.lines().find(|line| line.contains(text)).map(str::to_owned);
@@ -84,7 +84,7 @@ impl OnTerminal {
         self.keyboard.write_all(keys).unwrap();
     }
 
-    /// Makes the terminal so many rows high and columns wide.
+    /// Gives the terminal this number of rows and columns.
     pub fn resize(&self, size: (u16, u16)) {
         resize(&self.terminal, size);
     }
@@ -98,7 +98,7 @@ impl OnTerminal {
     pub fn end(mut self) -> Left {
         let code = self.process.end().code();
         let mode_is_as_before = self.mode() == self.before;
-        // The last descriptor of that side: with it the reader ends.
+        // This closes the last descriptor of that side, which ends the reader.
         self.terminal = File::open("/dev/null").unwrap();
         await_some("the end of the terminal", || self.reader.is_finished().then_some(()));
         let written = String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned();
@@ -106,7 +106,7 @@ impl OnTerminal {
     }
 }
 
-/// The two sides of a new terminal. (Not by `openpty`: the processes of other tests would inherit them.)
+/// Opens both sides of a new terminal. `openpty` would let the processes of other tests inherit them.
 fn open() -> (PtyMaster, File) {
     let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
     grantpt(&master).unwrap();

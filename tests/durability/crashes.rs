@@ -1,9 +1,9 @@
-//! `kill -9`, under load: at seeded random moments and at chosen stages. What was acknowledged is stored once and in
-//! order, what was refused is not, and the draw is made once.
+//! `kill -9` under load, at random moments that the seed determines and at chosen places in the code. Acknowledged bets are
+//! stored once and in order, refused ones are not stored, and the draw is made once.
 //!
-//! Each test takes a few seeds. A hundred of each, in some ten minutes:
+//! Each test runs with a few seeds. To run each with a hundred, which takes about ten minutes:
 //!
-//! `LOTERIA_SEEDS=100 cargo test bet_is_lost_or_doubled`
+//! `LOTERIA_SEEDS=100 cargo test --test durability crashes::`
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -23,7 +23,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 const KILLS: usize = 5;
-/// After so many deaths of the storage service a server goes on without failpoints: a sixth would be its last.
+/// After this many deaths of the storage service the server is replaced by one without failpoints, because the sixth death
+/// would end it.
 const ENOUGH_DEATHS: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,7 @@ enum Victim {
     Acceptor,
 }
 
-/// Runs a test with a few seeds, or with as many as `LOTERIA_SEEDS` says.
+/// Runs a test with a few seeds, or with the number of seeds in `LOTERIA_SEEDS`.
 fn for_each_seed(few: u64, run: impl Fn(u64, &mut ChaCha8Rng)) {
     let many = std::env::var("LOTERIA_SEEDS").ok().map(|seeds| seeds.parse().expect("a number of seeds"));
     for seed in 0..many.unwrap_or(few) {
@@ -50,7 +51,7 @@ fn setup() -> Setup {
 
 // Random moments.
 
-/// Kills processes of that kind, or of any, while the load runs.
+/// Kills processes of these kinds while the load runs.
 fn kill_at_random_moments(seed: u64, random: &mut ChaCha8Rng, victims: &[Victim]) {
     let setup = setup();
     let server = setup.start();
@@ -124,9 +125,10 @@ fn no_bet_is_lost_or_doubled_when_anything_is_killed_at_random_moments() {
     for_each_seed(2, |seed, random| kill_at_random_moments(seed, random, &victims));
 }
 
-// Stages.
+// Chosen places in the code.
 
-/// Has the processes killed that pass that place, having passed it before as often as `passes` and the seed say.
+/// Each process kills itself at this place, after it has passed the place a number of times that the seed chooses from
+/// `passes`.
 fn kill_at(seed: u64, random: &mut ChaCha8Rng, place: &str, passes: std::ops::Range<u32>) {
     let passes = random.random_range(passes);
     let setup = setup().with("FAILPOINTS", format!("{place}={passes}*off->1*return"));
@@ -136,11 +138,11 @@ fn kill_at(seed: u64, random: &mut ChaCha8Rng, place: &str, passes: std::ops::Ra
     let (handlers, storages) = oracle::deaths(&setup);
     let of_handlers = place == "request_part_sent";
     assert_eq!((handlers > 0, storages > 0), (of_handlers, !of_handlers), "{handlers}, {storages}");
-    // Nobody dies in the middle of a write.
+    // No process dies within a write.
     check_all(server, &load, Unanswered::Whole);
 }
 
-/// Starts another server, without failpoints, before this one has to give up.
+/// Replaces the server by one without failpoints before too many deaths end it.
 fn look_after(mut server: RunningServer, load: &Load) -> RunningServer {
     let setup = server.setup();
     let over = await_within(Duration::from_mins(2), || {
@@ -157,15 +159,13 @@ fn look_after(mut server: RunningServer, load: &Load) -> RunningServer {
     server
 }
 
-const NOT_IN_A_RELEASE: &str = "failpoints are compiled into debug builds alone";
-
 macro_rules! stages {
     ($($test:ident: $place:literal after $passes:expr;)*) => {
         $(
             #[test]
             fn $test() {
                 if !cfg!(debug_assertions) {
-                    eprintln!("left out: {NOT_IN_A_RELEASE}");
+                    eprintln!("skipped: only debug builds have failpoints");
                     return;
                 }
                 for_each_seed(1, |seed, random| kill_at(seed, random, $place, $passes));
@@ -179,12 +179,12 @@ stages! {
     no_bet_is_lost_or_doubled_when_storage_is_killed_with_the_mutex_held: "storage_has_mutex" after 1..2;
     no_bet_is_lost_or_doubled_when_storage_is_killed_after_the_write_and_before_the_sync: "bets_written" after 3..30;
     no_bet_is_lost_or_doubled_when_storage_is_killed_after_the_sync_and_before_the_reply: "bets_synced" after 3..30;
-    no_bet_is_lost_or_doubled_when_storage_is_killed_with_the_next_state_written: "state_written" after 1..2;
-    no_bet_is_lost_or_doubled_when_storage_is_killed_with_the_next_state_in_its_place: "state_renamed" after 0..2;
+    no_bet_is_lost_or_doubled_when_storage_is_killed_after_it_wrote_the_next_state_file: "state_written" after 1..2;
+    no_bet_is_lost_or_doubled_when_storage_is_killed_after_it_renamed_the_next_state_file: "state_renamed" after 0..2;
 }
 
 #[test]
-fn a_handler_killed_with_the_mutex_held_leaves_it_to_the_others() {
+fn a_handler_that_is_killed_with_the_mutex_held_blocks_nobody() {
     if !cfg!(debug_assertions) {
         return;
     }
@@ -193,7 +193,7 @@ fn a_handler_killed_with_the_mutex_held_leaves_it_to_the_others() {
     let mut client = server.session_at_its_second_look();
     client.expect_closed();
     until("the death is in the log", || oracle::deaths(&setup) == (1, 0));
-    // The next to lock it are a handler, storage with each END, and handlers again.
+    // Handlers and, at each END, storage can lock it again.
     server.connect().classic(kind::RESULT_REQUEST, &[1], kind::IN_PROGRESS, b"");
     server.session(1).0.store(0, &[winner(1, "11")]);
     server.connect().classic_end(1);
@@ -207,7 +207,7 @@ fn a_handler_killed_with_the_mutex_held_leaves_it_to_the_others() {
 }
 
 #[test]
-fn a_next_state_that_was_not_put_in_its_place_is_not_left() {
+fn a_next_state_file_that_was_not_renamed_is_removed() {
     if !cfg!(debug_assertions) {
         return;
     }
@@ -223,7 +223,7 @@ fn a_next_state_that_was_not_put_in_its_place_is_not_left() {
 }
 
 #[test]
-fn a_draw_whose_storage_service_dies_before_anybody_is_told_is_known_to_all() {
+fn a_draw_survives_a_storage_service_that_dies_before_it_replies() {
     for place in ["state_renamed=1*off", "storage_has_mutex=2*off"] {
         if !cfg!(debug_assertions) {
             return;
@@ -235,7 +235,7 @@ fn a_draw_whose_storage_service_dies_before_anybody_is_told_is_known_to_all() {
         let (mut last, _) = server.session(2);
         last.send_frame(kind::END, b"");
         last.expect_closed();
-        // Until the next storage service is there, handlers may say that it is too early.
+        // Until the next storage service runs, a handler may reply that the draw has not been made. The session waits for it.
         assert_eq!(server.session(2).1.state, 2);
         server.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, b"11");
         server.connect().refused(kind::BET, &winner(1, "12").record());
@@ -250,7 +250,7 @@ fn even_stopped_children_of_an_acceptor_that_is_killed_are_gone_within_a_second(
     let (_client, _) = server.session(1);
     server.wait_for_handlers(1);
     let children: Vec<i32> = server.handlers().into_iter().chain([server.storage()]).collect();
-    // Without a member that has a parent outside, the kernel would itself send SIGHUP to stopped members of the group.
+    // This member has a parent outside the group. Without it the kernel would send SIGHUP to the stopped members.
     let _member = Running::start(Command::new("sleep").arg("60").process_group(server.pid()));
     for child in &children {
         processes::send(*child, Signal::SIGSTOP);
@@ -264,7 +264,7 @@ fn even_stopped_children_of_an_acceptor_that_is_killed_are_gone_within_a_second(
 // Real agencies.
 
 #[test]
-fn agencies_whose_server_is_killed_under_load_bring_each_bet_once_and_learn_their_results() {
+fn agencies_whose_server_is_killed_under_load_store_each_bet_once_and_get_their_results() {
     const AMOUNTS: [u64; 3] = [20_000, 15_000, 25_000];
     let setup = setup().with("CLIENTS_AMOUNT", AMOUNTS.len());
     loteria::sample::write(3, &AMOUNTS, 11, &setup.path(".")).unwrap();
@@ -274,12 +274,12 @@ fn agencies_whose_server_is_killed_under_load_bring_each_bet_once_and_learn_thei
     let agencies = [1, 2, 3].map(|agency| Agency::start(&setup.path("."), agency, &server.address(), &[]));
     let mut in_the_middle = 0;
     for share in [20, 8, 3] {
-        until("the agencies bring bets", || server.bets_file().len() >= whole / share);
+        until("the agencies send bets", || server.bets_file().len() >= whole / share);
         server.kill9();
         in_the_middle += usize::from(whole_rows(server.bets_file()).len() < whole);
         server = setup.start();
     }
-    assert!(in_the_middle > 0, "it was killed when all was over");
+    assert!(in_the_middle > 0, "the server was never killed under load");
     for (mut agency, all) in agencies.into_iter().zip(&all) {
         let winners = all.iter().filter(|bet| bet.number == WINNING).count();
         assert!(winners > 0);

@@ -1,5 +1,5 @@
-//! A disk that is full or fails: `0x03` only where the bets are known not to be stored, no reply where nobody knows, and
-//! nothing but whole rows of accepted bets in the file. (A write that is cut short: `limits.rs`.)
+//! A disk that is full or fails: an ERROR only if the bets are known not to be stored, no reply if this is unknown, and only
+//! whole rows of accepted bets in the file.
 
 use std::fs;
 use std::io::Write as _;
@@ -8,21 +8,21 @@ use std::process::Command;
 
 use common::bets::{of_agency, parse_rows};
 use common::client::bets_frame;
+use common::disks::Mount;
 use common::load::{AGENCIES, Load};
 use common::oracle::{Unanswered, check_all, check_folder, logs};
-use common::queues::Mount;
 use common::{Bet, RunningServer, Setup, bets, free_port, kind, output, records, rows, status, winner};
 
-/// A server of two agencies with these failpoints; none in a release, which has no failpoints.
+/// A setup for two agencies with these failpoints. None in a release build, which has no failpoints.
 fn with(failpoints: &str) -> Option<Setup> {
     if !cfg!(debug_assertions) {
-        eprintln!("left out: failpoints are compiled into debug builds alone");
+        eprintln!("skipped: only debug builds have failpoints");
         return None;
     }
     Some(Setup::of(2).with("FAILPOINTS", failpoints))
 }
 
-/// The server has ended with an error, and one line says why.
+/// Waits until the server has ended with an error. One line must say why.
 #[track_caller]
 fn gave_up(server: &mut RunningServer) {
     let status = server.wait();
@@ -30,7 +30,7 @@ fn gave_up(server: &mut RunningServer) {
     assert_eq!(server.log().lines_of("CRITICAL").len(), 1, "one line says why");
 }
 
-/// Nothing of the first group is stored, and the server goes on.
+/// With these failpoints the first group must be refused and not stored, and the next one must be stored.
 fn the_first_group_is_refused(failpoints: &str, reason: &str) {
     let Some(setup) = with(failpoints) else { return };
     let mut server = setup.start();
@@ -38,7 +38,7 @@ fn the_first_group_is_refused(failpoints: &str, reason: &str) {
     client.send(&[bets_frame(0, &bets(1, 0..300)), bets_frame(300, &bets(1, 300..310))].concat());
     let said = client.expect_error();
     assert!(said.contains(reason), "{said}");
-    // It would leave a gap.
+    // The second batch would leave a gap.
     client.expect_error();
     assert_eq!(server.bets_file(), b"", "nothing of it is stored");
     assert_eq!(server.log().lines_with("ERROR    action: storage_write | result: fail").len(), 1);
@@ -53,25 +53,26 @@ fn the_first_group_is_refused(failpoints: &str, reason: &str) {
 }
 
 #[test]
-fn a_write_that_fails_is_refused_and_undone() {
+fn a_failed_write_is_refused_and_rolled_back() {
     the_first_group_is_refused("disk_append=1*return", "I/O error");
     the_first_group_is_refused("disk_append=1*return(28)", "No space left");
 }
 
 #[test]
-fn a_sync_that_fails_is_refused_and_undone() {
+fn a_failed_sync_is_refused_and_rolled_back() {
     // The first sync is that of the recovery.
     the_first_group_is_refused("disk_sync=1*off->1*return", "I/O error");
 }
 
 #[test]
-fn a_classic_batch_that_fails_is_refused_and_undone() {
+fn a_classic_batch_whose_write_fails_is_refused_and_rolled_back() {
     for failpoints in ["disk_append=3*return(28)", "disk_sync=1*off->3*return"] {
         let Some(setup) = with(failpoints) else { return };
         let server = setup.start();
         let mixed = [bets(1, 0..200), bets(2, 0..200)].concat();
         for _ in 0..2 {
-            server.connect().refused(kind::MULTIPLE_BETS, &records(&mixed));
+            let reason = server.connect().refused(kind::MULTIPLE_BETS, &records(&mixed));
+            assert!(reason.starts_with("could not be stored: "), "{reason}");
             assert_eq!(server.bets_file(), b"");
         }
         server.connect().refused(kind::BET, &mixed[0].record());
@@ -81,7 +82,7 @@ fn a_classic_batch_that_fails_is_refused_and_undone() {
 }
 
 #[test]
-fn where_the_undoing_fails_too_nobody_is_told_anything_and_the_server_ends() {
+fn if_the_rollback_fails_too_nobody_gets_a_reply_and_the_server_ends() {
     for failpoints in
         ["disk_sync=2*off->1*return;disk_cut=1*return", "disk_append=1*off->1*return;disk_cut=1*return"]
     {
@@ -92,7 +93,7 @@ fn where_the_undoing_fails_too_nobody_is_told_anything_and_the_server_ends() {
         client.send_bets(3, &bets(1, 3..400));
         client.expect_closed();
         gave_up(&mut server);
-        // Whether they are stored is found out by the next server, and no bet is there twice.
+        // The next server finds out whether the batch is stored. No bet is stored twice.
         let again = setup.clone().without("FAILPOINTS").start();
         let (mut client, opened) = again.session(1);
         assert!([3, 400].contains(&opened.stored), "{}", opened.stored);
@@ -102,7 +103,7 @@ fn where_the_undoing_fails_too_nobody_is_told_anything_and_the_server_ends() {
 }
 
 #[test]
-fn an_end_that_cannot_be_written_is_refused_and_comes_later() {
+fn an_end_that_cannot_be_written_is_refused_and_can_be_sent_again() {
     for failpoints in ["disk_write_state=2*off->2*return(28)", "disk_rename_state=2*off->2*return"] {
         let Some(setup) = with(failpoints) else { return };
         let setup = setup.with("CLIENTS_AMOUNT", 4);
@@ -115,12 +116,12 @@ fn an_end_that_cannot_be_written_is_refused_and_comes_later() {
         client.store(0, &[winner(1, "11")]);
         client.send_frame(kind::END, b"");
         assert!(!client.expect_error().is_empty());
-        // A classic END has no answer.
+        // A classic END has no reply.
         server.connect().classic_end(2);
         assert_eq!(setup.state(), before);
         assert_eq!(status(server.port())["ended"], 2);
         assert_eq!(server.log().lines_with("ERROR    action: state_write | result: fail").len(), 2);
-        // Neither has ended.
+        // Neither agency has ended.
         client.store(1, &[winner(1, "12")]);
         server.connect().classic(kind::BET, &winner(2, "21").record(), kind::BET_ACK, b"OK");
         client.end_agency();
@@ -152,7 +153,7 @@ fn without_its_state_file_no_draw_is_made() {
 }
 
 #[test]
-fn a_folder_that_is_not_synced_at_once_is_synced_again() {
+fn a_failed_sync_of_the_folder_is_tried_again() {
     // The first sync is that of the recovery.
     let Some(setup) = with("disk_sync_folder=1*off->1*return") else { return };
     let server = setup.start();
@@ -161,7 +162,7 @@ fn a_folder_that_is_not_synced_at_once_is_synced_again() {
 }
 
 #[test]
-fn a_folder_that_is_not_synced_ends_the_server_and_the_end_is_not_answered() {
+fn a_folder_that_cannot_be_synced_ends_the_server_and_the_end_gets_no_reply() {
     let Some(setup) = with("disk_sync_folder=1*off->2*return") else { return };
     let mut server = setup.start();
     let (mut client, _) = server.session(1);
@@ -222,7 +223,7 @@ fn a_disk_that_fails_now_and_then_under_load_loses_and_doubles_no_bet() {
 }
 
 #[test]
-fn what_is_planted_where_the_state_file_is_written_is_neither_followed_nor_changed() {
+fn links_and_files_at_the_path_of_the_next_state_file_are_neither_followed_nor_changed() {
     let plants: [(&str, &[&str]); 4] = [
         ("a symlink", &["ln", "-s"]),
         ("a hard link", &["ln"]),
@@ -249,7 +250,7 @@ fn what_is_planted_where_the_state_file_is_written_is_neither_followed_nor_chang
 }
 
 #[test]
-fn a_pipe_where_the_state_file_is_written_does_not_stop_storage_and_a_folder_is_a_refusal() {
+fn at_the_path_of_the_next_state_file_a_pipe_does_not_block_storage_and_a_folder_is_a_refusal() {
     let server = Setup::of(3).start();
     let next = server.setup().path("bets.csv.state.next");
     nix::unistd::mkfifo(&next, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -263,7 +264,23 @@ fn a_pipe_where_the_state_file_is_written_does_not_stop_storage_and_a_folder_is_
     assert_eq!(server.setup().state()["ended"], serde_json::json!([1, 2]));
 }
 
-/// Takes all room that is left.
+#[test]
+fn a_write_that_a_limit_on_the_file_size_cuts_short_is_refused_and_rolled_back() {
+    // 128 blocks of 512 bytes.
+    let server =
+        Setup::of(2).with_limit("f", 128).with("MAX_PAYLOAD", 1 << 20).with("LOGGING_LEVEL", "INFO").start();
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..300));
+    client.send_bets(300, &bets(1, 300..2000));
+    let reason = client.expect_error();
+    assert!(reason.starts_with("could not be stored: ") && reason.contains("File too large"), "{reason}");
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..300)));
+    client.store(300, &bets(1, 300..310));
+    assert_eq!(server.bets_file(), rows(&bets(1, 0..310)));
+    assert_eq!(status(server.port())["storage_restarts"], 0);
+}
+
+/// Fills the disk.
 fn fill(path: &Path) {
     let mut ballast = fs::File::create(path).unwrap();
     while ballast.write_all(&[0; 512]).is_ok() {}
@@ -275,20 +292,20 @@ fn a_full_disk_is_a_refusal_until_there_is_room_again() {
     let (disk, ballast) = (setup.path("disk"), setup.path("disk/ballast"));
     fs::create_dir(&disk).unwrap();
     let Some(_mount) = Mount::new("tmpfs", "size=256k", &disk) else {
-        eprintln!("left out: only an administrator can mount a small disk");
+        eprintln!("skipped: only root can mount a small disk");
         return;
     };
     let file = || fs::read(disk.join("bets.csv")).unwrap();
     let server = setup.start();
     let (mut client, _) = server.session(1);
     client.store(0, &bets(1, 0..30));
-    // More than there is room for.
+    // This does not fit.
     client.send(&[bets_frame(30, &bets(1, 30..9000)), bets_frame(9000, &bets(1, 9000..9001))].concat());
     assert!(client.expect_error().contains("No space left"));
     client.expect_error();
     server.connect().refused(kind::MULTIPLE_BETS, &records(&bets(2, 0..9000)));
     assert_eq!(file(), rows(&bets(1, 0..30)), "it is cut back");
-    // What fits still goes.
+    // A batch that fits is stored.
     client.store(30, &bets(1, 30..40));
     fill(&ballast);
     client.send_bets(40, &bets(1, 40..300));

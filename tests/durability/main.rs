@@ -1,4 +1,4 @@
-//! What is on disk after crashes, write errors and restarts.
+//! The files after crashes, write errors and restarts.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! The commands for people, as black boxes: help, sample files, and the status of a server that the test plays.
+//! The commands for people: help, sample files, completions, manual pages, and the status of a fake server.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -43,7 +43,7 @@ fn status(answer: &[u8], more: &[&str]) -> Output {
             stream.read_exact(&mut question).unwrap();
             assert_eq!(question, [0x0E, 0, 0, 0, 0]);
             stream.write_all(answer).unwrap();
-            // Keeps the connection open until the client is done with it.
+            // Keep the connection open until the client closes it.
             stream.read_to_end(&mut Vec::new()).ok();
         });
         loteria(&[&["status", "--address", &address], more].concat())
@@ -51,7 +51,7 @@ fn status(answer: &[u8], more: &[&str]) -> Output {
 }
 
 #[test]
-fn without_a_command_it_explains_itself() {
+fn without_a_command_the_program_prints_its_help() {
     let output = loteria(&[]);
     assert_eq!(output.status.code(), Some(2));
     for command in COMMANDS {
@@ -147,7 +147,7 @@ fn a_status_is_a_table_or_the_servers_json() {
 }
 
 #[test]
-fn a_status_is_the_text_of_prometheus_too_but_one_thing_at_a_time() {
+fn a_status_can_be_printed_for_prometheus_and_only_in_one_format() {
     let output = status(&frame(0x0F, STATUS.as_bytes()), &["--prometheus"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(
@@ -180,7 +180,7 @@ fn no_status_is_exit_code_1() {
 }
 
 #[test]
-fn an_address_that_is_none_is_a_wrong_command_line() {
+fn an_invalid_address_is_a_wrong_command_line() {
     for address in ["here", "here:99999", ":12345", "here:"] {
         for more in [&[][..], &["--json"], &["--watch"]] {
             let output = loteria(&[&["status", "--address", address], more].concat());
@@ -191,14 +191,7 @@ fn an_address_that_is_none_is_a_wrong_command_line() {
 }
 
 #[test]
-fn who_reads_only_the_beginning_gets_no_error() {
-    let script = r#"{ "$0" compose --agencies 1000; echo "exit code $?" >&2; } | head -n 1"#;
-    let output = output(Command::new("bash").args(["-c", script, &PROGRAM]));
-    assert_eq!(text(&output.stderr), "exit code 141\n");
-}
-
-#[test]
-fn a_server_that_is_silent_is_waited_for_two_seconds() {
+fn a_silent_server_fails_the_status_after_two_seconds() {
     let begun = Instant::now();
     let output = status(&frame(0x0F, STATUS.as_bytes())[..20], &[]);
     assert_eq!(output.status.code(), Some(1));
@@ -213,7 +206,7 @@ fn every_shell_gets_completions_of_every_command() {
         assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
         let script = text(&output.stdout);
         for word in COMMANDS.iter().chain(&["--birthdate", "--csv"]) {
-            // The shells write a flag each in their own way.
+            // Each shell writes flags in its own way.
             assert!(script.contains(word.trim_start_matches('-')), "{shell}: {word}");
         }
     }

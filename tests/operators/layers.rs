@@ -1,29 +1,29 @@
-//! The architecture: the modules of `src` have layers, and each uses only those below it. No two files import each other. And
-//! the pages: every test, module and function that they name exists, and every link leads somewhere.
+//! The architecture: the modules of `src` form layers, each uses only lower layers, and no files import each other in a
+//! circle. The pages: each test, module and function that they name exists, and each link has a target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the bottom to the top. Modules of one layer do not use each other.
+/// The layers, from the lowest to the highest. Modules of one layer do not use each other.
 const LAYERS: [&[&str]; 9] = [
-    // The domain, which needs nothing; how a line is logged.
+    // The domain, and the format of log lines.
     &["lottery", "logging"],
-    // Safe wrappers of the operating system, which know nothing of bets.
+    // Safe wrappers of the operating system.
     &["system"],
-    // The wire. It makes no system call: of `system` it uses a type alone.
+    // The wire. It uses only a type of `system` and makes no system call.
     &["protocol"],
-    // Where a test has a process killed.
+    // Failpoints for tests.
     &["failpoint"],
-    // The channels between the server's processes; the settings; files that are made up.
+    // The channels between the server's processes, the settings, and files that the program generates.
     &["ipc", "config", "sample", "compose"],
-    // A server is asked how it is, and how that looks.
+    // Asking a server for its status and showing it.
     &["status"],
-    // The two sides of a connection, which know nothing of each other.
+    // The two sides of a connection.
     &["server", "agency"],
     // They read what the server has written; the demo runs the other programs as processes, so it uses neither.
     &["audit", "demo"],
-    // The command line, which starts all of it.
+    // The command line.
     &["cli"],
 ];
 
@@ -31,7 +31,7 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The Rust files of a module: `name.rs` and all in the folder of that name.
+/// The files of a module: `name.rs` and all files in the folder `name`.
 fn files_of(module: &str) -> Vec<PathBuf> {
     let mut files = vec![source().join(module).with_extension("rs")];
     let mut folders = vec![source().join(module)];
@@ -45,7 +45,7 @@ fn files_of(module: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The modules that some source names by `crate::`, in code: not in a comment, where they may stand as links.
+/// The modules that a source names by `crate::` in code. Names in comments do not count.
 fn used_by(source: &str) -> BTreeSet<String> {
     let code =
         source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join(" ");
@@ -59,7 +59,7 @@ fn used_by(source: &str) -> BTreeSet<String> {
     used
 }
 
-/// The first name of each path of a group such as `{a, b::{c, d}}`, of which the first brace is gone.
+/// The first name of each path of a group such as `{a, b::{c, d}}`. `group` begins behind the first brace.
 fn heads(group: &str) -> Vec<String> {
     let mut depth = 1;
     let mut found: Vec<_> = name(group.trim_start()).into_iter().collect();
@@ -84,7 +84,7 @@ fn name(path: &str) -> Option<String> {
 }
 
 #[test]
-fn each_module_uses_only_those_of_the_layers_below_it() {
+fn each_module_uses_only_modules_of_lower_layers() {
     let mut below: BTreeSet<String> = BTreeSet::new();
     for layer in LAYERS {
         for &module in layer {
@@ -100,7 +100,7 @@ fn each_module_uses_only_those_of_the_layers_below_it() {
 }
 
 #[test]
-fn each_module_has_its_layer() {
+fn each_module_is_in_a_layer() {
     let library = fs::read_to_string(source().join("lib.rs")).unwrap();
     let modules: BTreeSet<_> = library
         .lines()
@@ -113,7 +113,7 @@ fn each_module_has_its_layer() {
 }
 
 #[test]
-fn a_use_is_found_however_it_is_written() {
+fn a_use_is_found_in_each_form() {
     let source = "
         //! [`crate::comment`]
         use crate::one::{Two, three};
@@ -139,14 +139,14 @@ fn module_of(file: &Path) -> String {
     names.join("::")
 }
 
-/// The code of a file without its comments and without its unit tests, which may use what they like.
+/// The code of a file without its comments and without its unit tests, which may use everything.
 fn code_of(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap();
     let (code, _tests) = text.split_once("#[cfg(test)]\nmod ").unwrap_or((&text, ""));
     code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// All paths that begin with `start`, in full: of `a::{b, c::{d}}` these are `a::b` and `a::c::d`.
+/// All paths that begin with `start`. In `a::{b, c::{d}}` these are `a::b` and `a::c::d`.
 fn paths_from(start: &str, code: &str) -> Vec<String> {
     let is_start = |at: usize| {
         !code.split_at(at).0.ends_with(|before: char| before.is_alphanumeric() || "_:".contains(before))
@@ -155,7 +155,7 @@ fn paths_from(start: &str, code: &str) -> Vec<String> {
     places.flat_map(|(at, _)| expand(code.split_at(at).1).0).collect()
 }
 
-/// The paths of one tree of `use`, and how many bytes it takes.
+/// The paths of one tree of `use`, and the length of the tree in bytes.
 fn expand(tree: &str) -> (Vec<String>, usize) {
     let mut taken = tree.len() - tree.trim_start().len();
     let mut path = Vec::new();
@@ -200,7 +200,7 @@ fn imports_of(module: &str, code: &str, modules: &BTreeSet<String>) -> BTreeSet<
     found
 }
 
-/// The module whose file has what a path names.
+/// The module whose file contains the item of this path.
 fn file_of(module: &str, path: &str, modules: &BTreeSet<String>) -> Option<String> {
     let mut here: Vec<&str> = module.split("::").filter(|name| !name.is_empty()).collect();
     let mut names = path.split("::").peekable();
@@ -221,7 +221,7 @@ fn file_of(module: &str, path: &str, modules: &BTreeSet<String>) -> Option<Strin
     modules.contains(&here.join("::")).then(|| here.join("::"))
 }
 
-/// All files that one imports, itself or by way of others.
+/// All files that a file imports, directly or through others.
 fn reached_from(module: &str, imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
     let mut reached = BTreeSet::new();
     let mut next = vec![module.to_owned()];
@@ -232,7 +232,7 @@ fn reached_from(module: &str, imports: &BTreeMap<String, BTreeSet<String>>) -> B
 }
 
 #[test]
-fn no_two_files_import_each_other_not_even_by_way_of_others() {
+fn no_file_imports_itself_through_others() {
     let mut files: Vec<_> = LAYERS.into_iter().flatten().flat_map(|&module| files_of(module)).collect();
     files.retain(|file| file.extension().is_some_and(|end| end == "rs"));
     let modules: BTreeSet<_> = files.iter().map(|file| module_of(file)).collect();
@@ -243,7 +243,7 @@ fn no_two_files_import_each_other_not_even_by_way_of_others() {
     assert!(imports.values().map(BTreeSet::len).sum::<usize>() > 200, "are imports still found? {imports:?}");
     let circles: Vec<_> =
         imports.keys().filter(|module| reached_from(module, &imports).contains(*module)).collect();
-    assert!(circles.is_empty(), "each of these files imports itself by way of others: {circles:#?}");
+    assert!(circles.is_empty(), "each of these files imports itself through others: {circles:#?}");
 }
 
 #[test]
@@ -341,14 +341,14 @@ const PAGES: [&str; 6] = [
     "docs/protocol.md",
 ];
 
-/// The targets of a page's links: a path, and the heading behind `#`.
+/// The targets of a page's links: the path, and the heading after `#`.
 fn links(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let local = targets.filter(|target| !target.contains("://"));
     local.map(|target| target.split_once('#').unwrap_or((target, "")))
 }
 
-/// The name by which a link leads to a heading.
+/// The name of a heading in links.
 fn anchor(heading: &str) -> String {
     let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
     let text = heading.trim_start_matches('#').trim().to_lowercase();
@@ -356,7 +356,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn every_link_of_the_pages_leads_somewhere() {
+fn every_link_of_the_pages_has_a_target() {
     for page in PAGES {
         let text = read(page);
         for (path, heading) in links(&text) {

@@ -1,24 +1,23 @@
-//! The log: as JSON, and its tables in `docs/operations.md` against the sources.
+//! The log in JSON, and the tables of log lines in `docs/operations.md`, compared with the sources.
 //!
-//! `common::log` also checks every line that the program writes in a test against the tables.
+//! `common::log` also compares each line that the program writes in a test with the tables.
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::log::check_line;
-use common::log_table::ROWS;
+use common::log::{ROWS, Row, check_line};
 use common::{Client, Log, Setup, bets, frame, free_port, kind, loteria, output, text, until, winner};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// The sources' calls that write a line, as far as they say it in so many words.
+/// A call in the sources that writes a log line. A part is none if it is not a literal in the call.
 #[derive(Debug, Default)]
 struct Call {
     file: PathBuf,
     action: Option<String>,
     level: Option<String>,
     result: Option<String>,
-    /// Of those fields that stand in the call; none where they are put together elsewhere.
+    /// The keys of the fields.
     fields: Option<BTreeSet<String>>,
 }
 
@@ -51,7 +50,7 @@ impl Call {
         }
     }
 
-    fn fits(&self, row: &common::log_table::Row) -> bool {
+    fn fits(&self, row: &Row) -> bool {
         let known = |what: &Option<String>, allowed: &BTreeSet<String>| {
             what.as_ref().is_none_or(|what| allowed.contains(what))
         };
@@ -64,7 +63,7 @@ impl Call {
     }
 }
 
-/// The sources that write what people read, each without its tests.
+/// The sources that write log lines, each without its tests.
 fn sources() -> Vec<(PathBuf, String)> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     let mut sources = Vec::new();
@@ -85,7 +84,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     sources
 }
 
-/// The arguments of each call of that function in a text.
+/// The arguments of each call of this function in a text.
 fn arguments_of<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
     let calls = text.match_indices(name).filter(move |(at, _)| {
         let before = &text[..*at];
@@ -118,7 +117,7 @@ fn every_line_that_the_sources_write_is_documented() {
     let calls = calls(&sources());
     assert!(calls.len() > 40, "{} calls: are they still found?", calls.len());
     let in_words = calls.iter().filter(|call| call.action.is_some() && call.level.is_some());
-    assert!(in_words.clone().count() > 30, "{} calls say it in so many words", in_words.count());
+    assert!(in_words.clone().count() > 30, "{} calls have literals", in_words.count());
     for call in &calls {
         assert!(ROWS.iter().any(|row| call.fits(row)), "docs/operations.md has no row for {call:?}");
     }
@@ -145,7 +144,7 @@ fn every_documented_line_is_written_by_the_sources() {
     }
 }
 
-/// Lines as JSON objects.
+/// The lines of a log as JSON objects.
 fn objects(log: &Log) -> Vec<Value> {
     log.assert_well_formed();
     log.0.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -185,7 +184,7 @@ fn a_server_writes_its_log_in_json_from_the_first_to_the_last_line() {
     assert_eq!(objects.last().unwrap()["action"], "shutdown");
 }
 
-/// Runs the program in an empty folder with those variables: its exit code and what it wrote to standard error.
+/// Runs the program with this configuration file and these variables. Returns its exit code and its log.
 fn run(command: &str, file: &str, variables: &[(&str, &str)]) -> (Option<i32>, Log) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.ini"), file).unwrap();
@@ -195,7 +194,7 @@ fn run(command: &str, file: &str, variables: &[(&str, &str)]) -> (Option<i32>, L
 }
 
 #[test]
-fn an_error_of_the_configuration_has_the_form_that_environment_or_file_ask_for() {
+fn a_configuration_error_has_the_log_format_of_the_environment_or_the_file() {
     for command in ["server", "agency"] {
         let json = "LOG_FORMAT = json\n";
         for (file, variables) in [
@@ -218,7 +217,7 @@ fn an_error_of_the_configuration_has_the_form_that_environment_or_file_ask_for()
 }
 
 #[test]
-fn an_agency_has_its_form_from_the_environment_or_the_file() {
+fn an_agency_takes_its_log_format_from_the_environment_or_the_file() {
     for (file, variables) in [
         ("", &[("CLI_ID", "1"), ("LOG_FORMAT", "JSON")][..]),
         ("[AGENCY]\nLOG_FORMAT = json\n", &[("CLI_ID", "1")]),
@@ -240,7 +239,7 @@ fn an_agency_has_its_form_from_the_environment_or_the_file() {
 }
 
 #[test]
-fn the_grammar_of_the_log_takes_good_lines_and_no_others() {
+fn the_log_grammar_accepts_good_lines_and_no_others() {
     let time = "2024-02-29 23:59:59";
     for good in [
         "INFO     action: sorteo | result: success",

@@ -1,4 +1,4 @@
-//! What people run and read: commands, configuration, log, status, metrics; and the order of the source.
+//! Commands, configuration, log, status, metrics and documents; and the layers of the source.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

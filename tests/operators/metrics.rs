@@ -1,4 +1,4 @@
-//! `loteria metrics`: what a scrape tells, and that neither a bad scraper nor an absent server disturbs it.
+//! `loteria metrics`: the content of a scrape, broken scrapers, and missing servers.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,7 +25,7 @@ struct Metrics {
 }
 
 impl Metrics {
-    /// Start it at a free port, and wait until it listens.
+    /// Starts it on a free port and waits until it listens.
     fn of(address: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = loteria(&["metrics", "--listen", "127.0.0.1:0", "--address", address]);
@@ -53,7 +53,7 @@ impl Metrics {
         answer(stream)
     }
 
-    /// The text of a scrape, which must be a whole answer.
+    /// The text of a scrape, whose HTTP response must be complete.
     fn scrape(&self) -> String {
         let response = self.request(GET);
         let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{response:?}"));
@@ -73,7 +73,7 @@ impl Metrics {
 
 const GET: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n";
 
-/// What comes until the end. A connection that is reset brings nothing more.
+/// Reads until the end of the connection, which may be a reset.
 fn answer(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
@@ -82,7 +82,7 @@ fn answer(mut stream: TcpStream) -> String {
     }
 }
 
-/// The samples of a text, by name and labels.
+/// The samples of a scrape, by name and labels.
 fn samples(text: &str) -> BTreeMap<&str, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -112,7 +112,7 @@ fn check_with_promtool(text: &str) {
 }
 
 #[test]
-fn a_scrape_tells_what_happened() {
+fn a_scrape_reports_what_happened() {
     let (server, metrics) = with_metrics(&Setup::of(2).with("MAX_CLIENTS", 50));
     let (mut session, _) = server.session(1);
     session.store(0, &bets(1, 0..7));
@@ -150,7 +150,7 @@ fn a_scrape_tells_what_happened() {
 }
 
 #[test]
-fn each_refusal_counts_under_process_and_reason() {
+fn refusals_are_counted_by_process_and_reason() {
     let (server, metrics) = with_metrics(&Setup::of(2));
     let (mut session, _) = server.session(1);
     session.send_bets(5, &bets(1, 5..6));
@@ -192,14 +192,14 @@ fn promtool_accepts_the_metrics_and_status_prints_the_same() {
 }
 
 #[test]
-fn a_scrape_of_the_most_agencies_is_whole() {
+fn a_scrape_with_the_largest_number_of_agencies_is_complete() {
     let (_server, metrics) = with_metrics(&Setup::of(65_535));
     let text = metrics.scrape();
     assert_eq!(text.lines().filter(|line| line.starts_with("loteria_agency_")).count(), 2 * 65_535);
 }
 
 #[test]
-fn only_get_of_the_metrics_is_answered() {
+fn only_get_requests_for_the_metrics_are_answered() {
     let metrics = Metrics::of("127.0.0.1:1");
     let long = [b"GET /metrics HTTP/1.1\r\nHost: here\r\nX: ", &[b'a'; 9000][..], b"\r\n\r\n"].concat();
     for (bytes, status) in [
@@ -218,7 +218,7 @@ fn only_get_of_the_metrics_is_answered() {
 }
 
 #[test]
-fn bad_scrapers_hold_up_nobody() {
+fn broken_scrapers_delay_nobody() {
     let (server, metrics) = with_metrics(&Setup::of(1));
     let mut bad: Vec<TcpStream> = (0..100).map(|_| metrics.connect()).collect();
     for (number, stream) in bad.iter_mut().enumerate() {
@@ -238,7 +238,7 @@ fn bad_scrapers_hold_up_nobody() {
 }
 
 #[test]
-fn more_silent_scrapers_than_are_served_go_after_five_seconds() {
+fn silent_scrapers_that_take_all_places_are_closed_after_five_seconds() {
     let metrics = Metrics::of("127.0.0.1:1");
     let silent: Vec<TcpStream> = (0..200).map(|_| metrics.connect()).collect();
     let begun = Instant::now();
@@ -248,7 +248,7 @@ fn more_silent_scrapers_than_are_served_go_after_five_seconds() {
 }
 
 #[test]
-fn a_scraper_that_leaves_early_leaves_nothing_behind() {
+fn the_connections_of_scrapers_that_leave_early_are_closed() {
     let (_server, metrics) = with_metrics(&Setup::of(1));
     let folder = format!("/proc/{}/fd", metrics.process.pid());
     let open = || std::fs::read_dir(&folder).unwrap().count();
@@ -287,7 +287,7 @@ fn a_crowd_of_scrapers_takes_one_connection_of_the_server() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_down_and_comes_up_again() {
+fn a_missing_server_is_down_and_comes_up_again() {
     let port = free_port();
     let metrics = Metrics::of(&format!("127.0.0.1:{port}"));
     for _ in 0..3 {
@@ -328,7 +328,7 @@ fn a_server_that_does_not_answer_is_down_after_two_seconds() {
 }
 
 #[test]
-fn sigterm_and_sigint_end_it_at_once_whatever_it_does() {
+fn sigterm_and_sigint_end_the_metrics_at_once() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (server, mut metrics) = with_metrics(&Setup::of(1));
         let storage = server.storage();
@@ -346,7 +346,7 @@ fn sigterm_and_sigint_end_it_at_once_whatever_it_does() {
 }
 
 #[test]
-fn an_address_that_is_taken_ends_the_start_and_one_that_is_none_is_a_wrong_command_line() {
+fn an_address_in_use_ends_the_start_and_an_invalid_one_is_a_wrong_command_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let ended = output(&mut loteria(&["metrics", "--listen", &address]));

@@ -1,11 +1,11 @@
-//! STATUS: how the contest goes, as JSON, for operators and health checks.
+//! STATUS, for operators and health checks.
 
 use common::{Setup, bets, frame, kind, loteria, output, processes, server_of, status, text, until, winner};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 #[test]
-fn a_status_tells_how_the_contest_goes() {
+fn a_status_reports_the_contest() {
     let server = Setup::of(3).with("MAX_CLIENTS", 50).start();
     let (mut first, _) = server.session(1);
     first.store(0, &bets(1, 0..7));
@@ -53,7 +53,7 @@ fn a_status_tells_how_the_contest_goes() {
 }
 
 #[test]
-fn a_status_tells_what_was_counted_and_what_of_it_outlasts_a_storage_service() {
+fn a_status_reports_the_counters_and_storages_own_begin_again_with_storage() {
     let server = server_of(1);
     let (mut session, _) = server.session(1);
     session.store(0, &bets(1, 0..1));
@@ -76,7 +76,7 @@ fn a_status_tells_what_was_counted_and_what_of_it_outlasts_a_storage_service() {
     assert_eq!(refused(&got), [("handler", "bets", 1)]);
 }
 
-/// Who refused and why, where anybody did, and how often.
+/// The counters of refusals that are not 0: process, reason, count.
 fn refused(status: &serde_json::Value) -> Vec<(&str, &str, u64)> {
     let all = status["refusals"].as_array().unwrap().iter();
     let all = all.map(|one| (one["by"].as_str(), one["reason"].as_str(), one["count"].as_u64()));
@@ -86,7 +86,7 @@ fn refused(status: &serde_json::Value) -> Vec<(&str, &str, u64)> {
 }
 
 #[test]
-fn a_status_tells_of_the_draw() {
+fn a_status_reports_the_draw() {
     let server = server_of(1);
     server.session(1).0.end_agency();
     let got = status(server.port());
@@ -95,7 +95,7 @@ fn a_status_tells_of_the_draw() {
     assert!(got["draw"].to_string().contains("7574"), "{got}");
 }
 
-/// Runs `loteria status` in a folder, with those settings in the environment: its exit code and both outputs.
+/// Runs `loteria status` in the setup's folder with these variables. Returns its exit code and both outputs.
 fn ask(setup: &Setup, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let mut command = loteria(&[&["status"], arguments].concat());
     let output = output(command.current_dir(setup.path(".")).envs(variables.iter().copied()));
@@ -125,7 +125,7 @@ fn a_status_asks_the_server_of_the_configuration() {
 }
 
 #[test]
-fn a_configuration_without_a_port_to_ask_is_told() {
+fn a_configuration_without_a_usable_port_is_an_error() {
     let setup = Setup::new().write("config.ini", "[DEFAULT]\nMAX_CLIENTS = 0\nSERVER_PROT = 1\n");
     let (code, out, error) = ask(&setup, &[], &[("SERVER_PORT", "x")]);
     assert_eq!((code, &*out), (Some(2), ""));
@@ -141,7 +141,7 @@ fn a_configuration_without_a_port_to_ask_is_told() {
 }
 
 #[test]
-fn a_status_of_many_agencies_is_whole() {
+fn a_status_of_many_agencies_is_complete() {
     let server = server_of(65_535);
     server.session(65_535).0.store(0, &bets(65_535, 0..2));
     let got = status(server.port());
@@ -151,7 +151,7 @@ fn a_status_of_many_agencies_is_whole() {
 }
 
 #[test]
-fn health_checks_leave_nothing_in_a_log_at_info() {
+fn health_checks_write_no_line_at_level_info() {
     let server = Setup::new().with("LOGGING_LEVEL", "INFO").start();
     let before = server.log().0;
     for _ in 0..5 {

@@ -1,4 +1,4 @@
-//! `loteria status --watch`: the live view on a terminal that the test plays, and the lines where there is none.
+//! `loteria status --watch`: the live view on a terminal, and the lines without one.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -27,7 +27,7 @@ impl Watched {
         Self(OnTerminal::start(command, (24, 80)))
     }
 
-    /// One that has taken the terminal over and shows a contest.
+    /// Starts a watcher and waits until it shows the contest.
     fn of(server: &RunningServer) -> Self {
         let watched = Self::start(&server.address(), &[]);
         watched.wait_for("stored");
@@ -35,14 +35,14 @@ impl Watched {
         watched
     }
 
-    /// Leaves it with a key.
+    /// Ends it with a key.
     #[track_caller]
     fn leave(mut self) -> String {
         self.type_in(b"q");
         self.expect_end(0)
     }
 
-    /// It must end, and leave the terminal as it found it. All that it wrote.
+    /// Waits for its end with this code. It must restore the terminal. Returns all bytes that it wrote.
     #[track_caller]
     fn expect_end(self, code: i32) -> String {
         let Left { code: got, written, mode_is_as_before, .. } = self.0.end();
@@ -90,7 +90,7 @@ fn other_keys_do_nothing() {
     let mut watched = Watched::of(&server);
     watched.type_in(b"x \x1b[A\x1b[B\r");
     server.session(1).0.store(0, &bets(1, 0..7));
-    // It has read the keys by the time that it shows what came after them.
+    // When it shows the bets, which came after the keys, it has read the keys.
     watched.wait_for("7 stored");
     watched.leave();
 }
@@ -107,7 +107,7 @@ fn a_panic_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
-fn it_shows_the_contest_and_what_happens() {
+fn watch_shows_the_contest_and_its_events() {
     let server = server_of(2);
     let watched = Watched::of(&server);
     let (mut session, _) = server.session(1);
@@ -121,7 +121,7 @@ fn it_shows_the_contest_and_what_happens() {
 }
 
 #[test]
-fn a_server_that_goes_is_waited_for() {
+fn watch_waits_for_a_server_that_restarts() {
     let mut server = Setup::new().start();
     let watched = Watched::of(&server);
     let port = server.port();
@@ -135,7 +135,7 @@ fn a_server_that_goes_is_waited_for() {
 }
 
 #[test]
-fn it_leaves_while_the_server_does_not_answer() {
+fn watch_can_be_left_while_the_server_does_not_answer() {
     let server = Setup::new().start();
     let watched = Watched::of(&server);
     let storage = server.storage();
@@ -148,7 +148,7 @@ fn it_leaves_while_the_server_does_not_answer() {
 }
 
 #[test]
-fn it_fits_itself_to_a_terminal_that_changes_its_size() {
+fn watch_follows_the_size_of_the_terminal() {
     let server = server_of(500);
     let watched = Watched::of(&server);
     watched.wait_for("and 484 more");
@@ -158,7 +158,7 @@ fn it_fits_itself_to_a_terminal_that_changes_its_size() {
 }
 
 #[test]
-fn there_are_no_colours_where_they_are_not_wanted() {
+fn no_color_turns_the_colours_off() {
     let server = Setup::new().start();
     for (variables, coloured) in [(&[][..], true), (&[("NO_COLOR", "1")], false), (&[("NO_COLOR", "")], true)]
     {
@@ -180,7 +180,7 @@ fn has_colours(seen: &str) -> bool {
     numbers.any(|number| matches!(number, 30..=38 | 90..=97))
 }
 
-/// What it writes where there is no terminal, until it is told to end. It must end well.
+/// Runs it without a terminal until it has written `enough`, then ends it by SIGTERM. Returns what it wrote.
 fn lines(address: &str, enough: &str, act: impl FnOnce()) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out");
@@ -196,7 +196,7 @@ fn lines(address: &str, enough: &str, act: impl FnOnce()) -> String {
 }
 
 #[test]
-fn without_a_terminal_there_are_lines() {
+fn without_a_terminal_watch_prints_lines() {
     let server = server_of(1);
     let text = lines(&server.address(), "1 of 1 agency ended", || {
         let (mut session, _) = server.session(1);
@@ -217,7 +217,7 @@ fn without_a_terminal_there_are_lines() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_a_line() {
+fn a_missing_server_is_one_line() {
     let text = lines("127.0.0.1:1", "\n", || ());
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("the server does not answer: Connection refused"), "{text}");
@@ -240,7 +240,7 @@ fn a_refusal_is_written_without_its_control_characters() {
 }
 
 #[test]
-fn who_has_seen_enough_ends_it() {
+fn watch_ends_when_nobody_reads_its_output() {
     let server = Setup::new().start();
     let mut command = loteria(&["status", "--watch", "--address", &server.address()]);
     let mut process = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));

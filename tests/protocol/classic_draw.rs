@@ -1,4 +1,4 @@
-//! END and `RESULT_REQUEST` as classic messages: when an agency has ended, and what it is told of the draw.
+//! END and `RESULT_REQUEST` as classic messages.
 
 use common::bets::WINNING;
 use common::client::store_each;
@@ -7,7 +7,7 @@ use common::{Bet, Setup, bets, kind, records, rows, server_of, status, winner};
 const OK: &[u8] = b"OK";
 
 #[test]
-fn end_is_logged_and_not_answered_and_may_be_repeated() {
+fn an_end_is_logged_but_not_answered_and_may_be_repeated() {
     let server = Setup::new().start();
     for times in 1..=2 {
         server.connect().classic_end(4);
@@ -18,7 +18,7 @@ fn end_is_logged_and_not_answered_and_may_be_repeated() {
 }
 
 #[test]
-fn end_of_an_agency_that_does_not_exist_changes_nothing() {
+fn an_end_of_an_agency_that_does_not_exist_changes_nothing() {
     let server = server_of(2);
     for agency in [0, 3, 255] {
         server.connect().classic_end(agency);
@@ -31,7 +31,7 @@ fn end_of_an_agency_that_does_not_exist_changes_nothing() {
 }
 
 #[test]
-fn end_of_a_wrong_length_changes_nothing() {
+fn an_end_of_a_wrong_length_changes_nothing() {
     let server = server_of(1);
     for payload in [&b""[..], b"\x01\x01", b"\0\0\0\x01"] {
         let mut client = server.connect();
@@ -65,14 +65,7 @@ fn a_bet_after_the_draw_is_refused() {
 }
 
 #[test]
-fn a_result_before_the_draw_is_in_progress() {
-    let server = Setup::new().start();
-    server.connect().classic(kind::RESULT_REQUEST, &[5], kind::IN_PROGRESS, b"");
-    assert!(server.log().has("result_request | result: in_progress | agency_id: 5"));
-}
-
-#[test]
-fn a_result_is_the_agencys_winners_in_stored_order_one_that_won_twice_stands_twice() {
+fn a_result_lists_the_winners_in_stored_order_and_a_double_winner_twice() {
     let server = server_of(3);
     let stored = [
         winner(1, "30"),
@@ -84,6 +77,8 @@ fn a_result_is_the_agencys_winners_in_stored_order_one_that_won_twice_stands_twi
     ];
     store_each(server.port(), &stored[..2]);
     server.connect().classic(kind::MULTIPLE_BETS, &records(&stored[2..]), kind::BET_ACK, OK);
+    server.connect().classic(kind::RESULT_REQUEST, &[3], kind::IN_PROGRESS, b"");
+    assert!(server.log().has("result_request | result: in_progress | agency_id: 3"));
     for agency in 1..=3 {
         server.connect().classic_end(agency);
     }
@@ -106,7 +101,7 @@ fn the_result_of_an_agency_that_does_not_exist_is_refused() {
         for payload in [&b""[..], b"\x01\x01"] {
             server.connect().refused(kind::RESULT_REQUEST, payload);
         }
-        // Once before the draw, and once after it.
+        // The second round is after the draw.
         server.connect().classic_end(1);
     }
 }

@@ -1,6 +1,6 @@
-//! The draw: made once, when all agencies have ended, and the same for ever after.
+//! The draw: it is made once, when all agencies have ended, and never changes.
 
-use common::{Bet, RunningServer, Setup, bets, kind, processes, server_of, status, until, winner};
+use common::{Bet, RunningServer, Setup, bets, kind, processes, server_of, status, winner};
 use nix::sys::signal::Signal;
 
 #[track_caller]
@@ -8,7 +8,7 @@ fn expect_result(server: &RunningServer, agency: u8, documents: &str) {
     server.connect().classic(kind::RESULT_REQUEST, &[agency], kind::RESULT, documents.as_bytes());
 }
 
-/// A contest of two agencies up to its draw.
+/// A server of two agencies that has made its draw.
 fn drawn() -> RunningServer {
     let server = server_of(2);
     server
@@ -49,16 +49,6 @@ fn the_configured_number_wins() {
 }
 
 #[test]
-fn agencies_without_bets_take_part() {
-    let server = server_of(2);
-    server.session(2).0.end_agency();
-    server.session(1).0.end_agency();
-    until("the draw", || server.log().draws() == 1);
-    assert_eq!(server.bets_file(), b"");
-    expect_result(&server, 1, "");
-}
-
-#[test]
 fn the_draw_survives_a_restart_and_is_not_logged_again() {
     let mut server = drawn();
     let line = "sorteo | result: success | numero: 7574 | bets: 6 | winners: 2";
@@ -77,32 +67,7 @@ fn the_draw_survives_a_restart_and_is_not_logged_again() {
 }
 
 #[test]
-fn the_state_file_is_readable_json() {
-    let mut server = drawn();
-    let state = server.setup().state();
-    assert!(state.is_object());
-    assert!(state.to_string().contains("7574"), "the winning number stands in it: {state}");
-    server.terminate();
-    assert_eq!(server.setup().state(), state);
-}
-
-#[test]
-fn ends_survive_a_restart_before_the_draw() {
-    let mut server = server_of(2);
-    server.session(1).0.store(0, &bets(1, 0..2));
-    server.connect().classic_end(1);
-    server.terminate();
-    let again = server.setup().start();
-    assert_eq!(again.session(1).1.state, 1);
-    again.connect().refused(kind::BET, &Bet::made_up(1, 9).record());
-    again.session(2).0.store(0, &[winner(2, "5")]);
-    again.connect().classic_end(2);
-    assert_eq!(again.log().draws(), 1);
-    expect_result(&again, 2, "5");
-}
-
-#[test]
-fn after_the_draw_its_own_amount_and_number_hold_with_one_warning() {
+fn after_the_draw_its_amount_and_number_override_the_configuration_with_one_warning() {
     let mut server = drawn();
     server.terminate();
     for changed in [
@@ -146,7 +111,7 @@ fn before_the_draw_more_agencies_may_be_configured() {
 }
 
 #[test]
-fn where_all_have_ended_the_draw_is_made_at_the_start() {
+fn if_all_agencies_have_ended_the_draw_is_made_at_the_start() {
     let mut server = server_of(3);
     server.session(1).0.store(0, &[winner(1, "1")]);
     server.connect().classic_end(1);
@@ -174,7 +139,7 @@ fn an_amount_that_excludes_an_agency_with_bets_or_an_end_is_refused() {
         let line = ended.failure();
         assert!(line.contains("CLIENTS_AMOUNT") || line.contains("agency"), "{line}");
         assert_eq!(server.bets_file(), file);
-        // With the old amount everything is as it was.
+        // With the old amount the server starts again.
         let again = server.setup().start();
         assert_eq!(again.session(3).1.state, u8::from(!with_bets));
     }
@@ -202,7 +167,7 @@ fn ends_that_come_at_the_same_time_make_one_draw() {
 #[cfg(debug_assertions)]
 #[test]
 fn ends_that_come_together_and_the_draw_are_written_in_one_state_file() {
-    // A second one would not get into its place.
+    // A second rename would fail.
     let server = Setup::of(4).with("FAILPOINTS", "disk_rename_state=1*off->return").start();
     let mut sessions: Vec<_> = (1..=4).map(|agency| server.session(agency).0).collect();
     let storage = server.storage();

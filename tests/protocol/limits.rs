@@ -1,14 +1,14 @@
-//! Clients that stall, flood or lie, and what the system does not give.
+//! Clients that stall or send special characters, and low limits of the system.
 
 use std::time::Instant;
 
 use common::client::bets_frame;
-use common::{Bet, Client, Setup, bets, kind, queues, records, rows, status};
+use common::{Bet, Client, Setup, bets, kind, queues, rows};
 
-/// How long it takes until the server closes the connection.
+/// Measures the seconds until the server closes the connection.
 fn time_to_close(client: &mut Client) -> f64 {
     let start = Instant::now();
-    // A reason may come before the end.
+    // An ERROR may come before the end.
     if let Ok((got, _)) = client.try_read_frame() {
         assert_eq!(got, kind::ERROR);
     }
@@ -29,7 +29,7 @@ fn a_client_without_a_first_frame_is_closed_after_the_client_timeout() {
 }
 
 #[test]
-fn a_frame_that_a_session_begins_and_does_not_finish_ends_it_after_the_client_timeout() {
+fn an_unfinished_frame_ends_a_session_after_the_client_timeout() {
     let server = Setup::new().with("CLIENT_TIMEOUT", 0.6).start();
     let (mut client, _) = server.session(1);
     client.send(&bets_frame(0, &bets(1, 0..2))[..20]);
@@ -57,7 +57,7 @@ fn no_text_of_a_client_breaks_a_line_of_the_log() {
         };
         server.connect().classic(kind::BET, &bet.record(), kind::BET_ACK, b"OK");
     }
-    // And where the text is what is wrong with the bet.
+    // The same where the text makes the bet invalid.
     for nasty in [
         "\0",
         "a\nINFO     action: sorteo | result: success",
@@ -85,37 +85,14 @@ fn no_text_of_a_client_breaks_a_line_of_the_log() {
     assert!(log.0.lines().all(|line| line.len() <= 4096));
 }
 
+/// A session may be silent for any time, so the kernel must find out when its machine is gone.
 #[test]
-fn a_batch_that_the_disk_does_not_take_is_refused_whole_and_the_server_goes_on() {
-    // 128 blocks of 512 bytes.
-    let server =
-        Setup::new().with_file_limit(128).with("MAX_PAYLOAD", 1 << 20).with("LOGGING_LEVEL", "INFO").start();
-    let small = bets(1, 0..300);
-    let (mut client, _) = server.session(1);
-    client.store(0, &small);
-    client.send(&[bets_frame(300, &bets(1, 300..2000)), bets_frame(2000, &bets(1, 2000..2001))].concat());
-    let reason = client.expect_error();
-    assert!(!reason.is_empty());
-    client.expect_error();
-    assert_eq!(server.bets_file(), rows(&small));
-    server.connect().refused(kind::MULTIPLE_BETS, &records(&bets(2, 0..2000)));
-    assert_eq!(server.bets_file(), rows(&small));
-    // What fits is taken again, in the same session and beside it.
-    client.store(300, &bets(1, 300..310));
-    server.connect().classic(kind::BET, &Bet::made_up(2, 0).record(), kind::BET_ACK, b"OK");
-    assert_eq!(server.bets_file(), rows(&[bets(1, 0..310), bets(2, 0..1)].concat()));
-    client.end_agency();
-    assert_eq!(status(server.port())["storage_restarts"], 0);
-}
-
-/// A session may be silent for as long as it likes, so the kernel has to notice when its machine is gone.
-#[test]
-fn a_silent_session_is_kept_honest_by_keep_alive() {
+fn a_silent_session_has_tcp_keep_alive() {
     let server = Setup::new().start();
     let (_client, _) = server.session(1);
     let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!(":{:04X}", server.port());
-    // local address, remote address, state 01 (established), queues, timer 02 (keep-alive): see proc_net_tcp(5).
+    // Fields: local address, remote address, state (01 is established), queues, timer (02 is keep-alive).
     let ours = connections.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|fields| {
         fields.get(1).is_some_and(|address| address.ends_with(&local)) && fields.get(3) == Some(&"01")
     });
@@ -123,7 +100,7 @@ fn a_silent_session_is_kept_honest_by_keep_alive() {
     assert!(timer.starts_with("02:"), "{timer}");
 }
 
-/// A server with these limits of its IPC namespace starts, says what it has to live with, and stores long requests.
+/// A server with these limits of its IPC namespace must start, log the limits, and store long requests.
 fn works_with(limits: &[(&str, u32)], messages: &str, reason: &str) {
     let Some(setup) = Setup::new().with_mqueue_limits(limits) else { return };
     let server = setup.start();
@@ -136,7 +113,7 @@ fn works_with(limits: &[(&str, u32)], messages: &str, reason: &str) {
 }
 
 #[test]
-fn a_server_works_within_lower_limits_of_message_queues_and_names_them() {
+fn a_server_works_with_lower_limits_of_message_queues_and_names_them() {
     works_with(&[("msg_max", 5)], "5", "fs.mqueue.msg_max is 5");
     works_with(&[("msgsize_max", 4096)], "10", "fs.mqueue.msgsize_max is 4096");
     let both = "fs.mqueue.msg_max is 1, fs.mqueue.msgsize_max is 128";
@@ -175,12 +152,13 @@ fn a_server_with_few_bytes_in_message_queues_works_with_what_is_left() {
 }
 
 #[test]
-fn servers_of_one_user_share_its_bytes_in_queues_until_there_is_no_room_for_one_more() {
+fn servers_of_one_user_share_the_bytes_for_queues_until_no_queue_fits() {
     let Some(first) = Setup::new().with_user_of_its_own() else { return };
-    if !queues::limit_is_the_usual_one() {
+    if !queues::limit_is_the_default() {
         return;
     }
-    // Nine whole queues, and then what is left: at last one message of 4,096 bytes, and one of 2,048.
+    // There is room for nine queues of the usual size. Then come smaller ones: the last two have one message, of 4,096 and
+    // of 2,048 bytes.
     let room = |index: usize| [None, Some("5"), Some("2"), Some("1")][index.clamp(8, 11) - 8];
     let servers: Vec<_> = (0..14).map(|_| first.beside().start()).collect();
     for (index, server) in servers.iter().enumerate() {
@@ -188,7 +166,7 @@ fn servers_of_one_user_share_its_bytes_in_queues_until_there_is_no_room_for_one_
     }
     let failure = first.run().failure();
     assert!(failure.contains("ulimit -q") && failure.contains("another user"), "{failure}");
-    // The smallest queue is one too.
+    // The server with the smallest queue works too.
     let (mut session, _) = servers[13].session(1);
     session.store(0, &bets(1, 0..2000));
     assert_eq!(servers[13].bets_file(), rows(&bets(1, 0..2000)));

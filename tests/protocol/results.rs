@@ -1,4 +1,4 @@
-//! The result in a session: at once or awaited, exact however long it is, and the same for all who ask.
+//! Results in a session: requested or awaited, short or long.
 
 use common::client::open_frame;
 use common::{Bet, Client, Setup, frame, kind, server_of, winner};
@@ -23,7 +23,7 @@ fn a_result_is_answered_at_once_before_and_after_the_draw() {
 }
 
 #[test]
-fn whoever_awaits_is_answered_as_soon_as_the_last_agency_ends() {
+fn waiting_clients_get_their_results_when_the_last_agency_ends() {
     let server = server_of(3);
     let mut waiting: Vec<Client> = Vec::new();
     for agency in [1, 2, 3, 1] {
@@ -40,7 +40,7 @@ fn whoever_awaits_is_answered_as_soon_as_the_last_agency_ends() {
     for (client, documents) in waiting.iter_mut().zip(["10\x1e11", "20", "30", "10\x1e11"]) {
         client.expect(kind::RESULT, documents.as_bytes());
     }
-    // And the sessions go on.
+    // The sessions stay open.
     for client in &mut waiting {
         client.send_frame(kind::END, b"");
         client.expect(kind::BET_ACK, b"OK");
@@ -48,7 +48,7 @@ fn whoever_awaits_is_answered_as_soon_as_the_last_agency_ends() {
 }
 
 #[test]
-fn two_hundred_that_await_are_all_answered() {
+fn two_hundred_waiting_clients_all_get_their_results() {
     let server = server_of(2);
     server.session(1).0.store(0, &[winner(1, "11")]);
     let mut waiting: Vec<Client> = (0..200).map(|_| server.session(1).0).collect();
@@ -94,7 +94,7 @@ fn closing_or_half_closing_while_awaiting_ends_the_handler() {
 }
 
 #[test]
-fn who_half_closes_after_the_draw_still_gets_the_result() {
+fn a_client_that_half_closes_after_the_draw_still_gets_its_result() {
     let server = server_of(1);
     server.session(1).0.end_agency();
     let mut client = server.connect();
@@ -129,7 +129,7 @@ fn a_result_of_many_pages_is_exact() {
 }
 
 #[test]
-fn an_empty_document_wins_as_any_other() {
+fn an_empty_document_wins_like_any_other() {
     let server = server_of(1);
     let (mut client, _) = server.session(1);
     client.store(0, &["", "", "x", ""].map(|document| winner(1, document)));

@@ -1,18 +1,18 @@
-//! Session messages: one connection per agency, and bets with an index, of which none is stored twice.
+//! Session messages, one by one.
 use std::process::Command;
 
 use common::client::{bets_frame, open_frame};
 use common::{Opened, Setup, bets, frame, kind, records, rows, server_of, text, until, winner};
 
 #[test]
-fn a_session_opens_with_what_the_server_knows() {
+fn session_opened_has_the_agency_the_state_and_the_longest_payload() {
     let server = Setup::new().with("MAX_PAYLOAD", 7000).start();
     let (_client, opened) = server.session(5);
     assert_eq!(opened, Opened { agency: 5, stored: 0, state: 0, max_payload: 7000 });
 }
 
 #[test]
-fn a_session_that_can_not_open_is_refused_and_closed() {
+fn a_session_that_cannot_open_is_refused_and_closed() {
     let server = server_of(5);
     for bad in [
         open_frame(0, 1),
@@ -33,12 +33,12 @@ fn a_session_that_can_not_open_is_refused_and_closed() {
 }
 
 #[test]
-fn what_is_stored_already_is_skipped_however_it_is_cut() {
+fn bets_that_are_stored_already_are_skipped_in_batches_of_any_size() {
     let server = server_of(5);
     let all = bets(1, 0..20);
     let (mut client, _) = server.session(1);
     client.store(0, &all[..5]);
-    // The same again, a part of it, and parts that go further.
+    // The same bets again, a part of them, and batches that overlap with them.
     for (range, stored) in
         [(0..5, 5), (1..4, 5), (4..7, 7), (0..10, 10), (9..10, 10), (10..20, 20), (0..20, 20)]
     {
@@ -60,15 +60,6 @@ fn skipped_bets_must_still_be_bets_of_the_agency() {
 }
 
 #[test]
-fn a_bets_frame_too_short_for_its_index_is_refused() {
-    let server = server_of(5);
-    let (mut client, _) = server.session(1);
-    client.send_frame(kind::SESSION_BETS, b"\0\0\0");
-    client.expect_error();
-    assert_eq!(server.bets_file(), b"");
-}
-
-#[test]
 fn a_batch_of_several_hundred_kilobytes_is_stored_whole() {
     let server = Setup::of(5).with("MAX_PAYLOAD", 1 << 20).start();
     let all = bets(1, 0..14_000);
@@ -79,28 +70,7 @@ fn a_batch_of_several_hundred_kilobytes_is_stored_whole() {
 }
 
 #[test]
-fn sessions_of_all_agencies_at_a_time_keep_each_agencys_order() {
-    let server = server_of(5);
-    std::thread::scope(|scope| {
-        for agency in 1..=5 {
-            let (mut client, _) = server.session(agency);
-            scope.spawn(move || {
-                let all = bets(agency, 0..600);
-                for (index, batch) in all.chunks(100).enumerate() {
-                    client.store(100 * index as u64, batch);
-                }
-            });
-        }
-    });
-    let stored = common::bets::parse_rows(&server.bets_file());
-    assert_eq!(stored.len(), 3000);
-    for agency in 1..=5 {
-        assert!(common::bets::of_agency(&stored, agency) == bets(agency, 0..600));
-    }
-}
-
-#[test]
-fn end_and_result_name_no_agency_or_the_sessions_own() {
+fn end_and_result_request_name_no_agency_or_the_sessions_own() {
     let server = server_of(2);
     let (mut client, _) = server.session(1);
     for (own, kind, reply, payload) in [
@@ -120,7 +90,7 @@ fn end_and_result_name_no_agency_or_the_sessions_own() {
 }
 
 #[test]
-fn after_end_only_bets_that_are_stored_already_are_acknowledged() {
+fn after_its_end_only_bets_that_are_stored_already_are_acknowledged() {
     let server = server_of(2);
     let (mut client, _) = server.session(1);
     client.store(0, &bets(1, 0..5));
@@ -131,7 +101,7 @@ fn after_end_only_bets_that_are_stored_already_are_acknowledged() {
     client.expect_error();
     client.send_bets(1, &bets(1, 1..5));
     client.expect_stored(5);
-    // Nor is it different after the draw.
+    // The same holds after the draw.
     server.connect().classic_end(2);
     client.send_bets(5, &bets(1, 5..6));
     client.expect_error();
@@ -141,7 +111,7 @@ fn after_end_only_bets_that_are_stored_already_are_acknowledged() {
 }
 
 #[test]
-fn the_state_says_open_ended_drawn() {
+fn the_state_of_an_agency_is_open_then_ended_then_drawn() {
     let server = server_of(2);
     let (mut first, opened) = server.session(1);
     assert_eq!(opened.state, 0);
@@ -155,7 +125,7 @@ fn the_state_says_open_ended_drawn() {
 }
 
 #[test]
-fn what_a_session_does_is_logged_before_it_is_answered() {
+fn each_action_of_a_session_is_logged_before_its_reply() {
     let server = server_of(2);
     let (mut client, _) = server.session(1);
     client.store(0, &bets(1, 0..3));
@@ -173,7 +143,7 @@ fn what_a_session_does_is_logged_before_it_is_answered() {
 }
 
 #[test]
-fn what_has_no_place_in_a_session_is_refused_and_ends_it() {
+fn messages_that_no_session_may_send_are_refused_and_end_it() {
     let server = server_of(2);
     let bet = bets(1, 0..1)[0].record();
     let too_long = [&[kind::SESSION_BETS], &((1_u32 << 16) + 1).to_be_bytes()[..]].concat();
@@ -199,7 +169,7 @@ fn two_sessions_of_one_agency_store_nothing_twice() {
     let server = server_of(2);
     let all = bets(1, 0..2000);
     std::thread::scope(|scope| {
-        // Cut differently, so that they overlap.
+        // Batches of different sizes overlap.
         for batch in [70, 90] {
             let (all, port) = (&all, server.port());
             scope.spawn(move || common::upload(port, 1, all, batch, &0.into()));
@@ -209,20 +179,7 @@ fn two_sessions_of_one_agency_store_nothing_twice() {
 }
 
 #[test]
-fn a_client_that_comes_back_goes_on_from_stored() {
-    let server = server_of(2);
-    let all = bets(1, 0..30);
-    for first in [0, 10, 20] {
-        let (mut client, opened) = server.session(1);
-        assert_eq!(opened.stored, first);
-        let first = usize::try_from(first).unwrap();
-        client.store(opened.stored, &all[first..first + 10]);
-    }
-    assert_eq!(server.bets_file(), rows(&all));
-}
-
-#[test]
-fn bets_of_classic_messages_count_in_the_agencys_stream() {
+fn bets_of_classic_messages_count_as_stored_bets_of_a_session() {
     let server = server_of(2);
     let all = bets(1, 0..4);
     server.connect().classic(kind::MULTIPLE_BETS, &records(&all[..2]), kind::BET_ACK, b"OK");
@@ -234,7 +191,7 @@ fn bets_of_classic_messages_count_in_the_agencys_stream() {
 }
 
 #[test]
-fn a_session_in_mid_frame_that_closes_stores_nothing_of_it() {
+fn a_session_that_closes_within_a_frame_stores_nothing_of_it() {
     let server = server_of(2);
     let (mut client, _) = server.session(1);
     client.store(0, &bets(1, 0..2));
@@ -251,7 +208,7 @@ fn agencies_above_255_take_part() {
     let (mut client, opened) = server.session(300);
     assert_eq!(opened.agency, 300);
     client.store(0, &[winner(300, "9")]);
-    // 300 in one byte is another agency.
+    // The lowest byte of 300 is 44, another agency.
     client.send_frame(kind::END, &[44]);
     client.expect_error();
     client.end_agency();
@@ -277,7 +234,7 @@ fn at_level_info_a_session_does_not_log_each_batch() {
     client.end_agency();
     drop(client);
     server.wait_for_handlers(0);
-    until("few lines tell of the session", || {
+    until("the log has few lines", || {
         let lines = server.log().lines().count();
         (3..30).contains(&lines)
     });
@@ -286,7 +243,7 @@ fn at_level_info_a_session_does_not_log_each_batch() {
 
 const PROTOCOL_PAGE: &str = include_str!("../../docs/protocol.md");
 
-/// The next code block of that language in the page, and what follows it.
+/// The next code block of this language in the page, and the text after it.
 fn code_block<'a>(page: &'a str, language: &str) -> (&'a str, &'a str) {
     let (_, code) = page.split_once(&format!("```{language}\n")).unwrap();
     code.split_once("```").unwrap()

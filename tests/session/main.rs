@@ -1,4 +1,4 @@
-//! Sessions: their frames one by one, and many in flight.
+//! Sessions: single messages, and many messages in flight.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! What the system does not give: processes, descriptors, room in a socket. The acceptor neither ends nor spins, says so
-//! once, and serves again as soon as there is room.
+//! The system has no more processes, descriptors or room in a socket. The acceptor does not end, does not spin, logs it once,
+//! and serves clients again as soon as it can.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -8,11 +8,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use common::client::open_frame;
-use common::usage::{assert_idle, assert_nothing_left, of_server};
+use common::processes::{assert_idle, assert_nothing_left, usage_of};
 use common::{Bet, Client, Running, RunningServer, Setup, bets, kind, output, processes, status, until};
 use nix::sys::signal::Signal;
 
-/// Tries until a client is served: stored, and not "busy".
+/// Sends a bet until it is stored.
 fn serve_one(server: &RunningServer, agency: u32) {
     until("a client is served", || {
         let mut client = server.connect();
@@ -21,27 +21,27 @@ fn serve_one(server: &RunningServer, agency: u32) {
     });
 }
 
-/// Leaves a process that runs so many descriptors beside those that it has; or, with none, as many as it likes.
+/// Limits a running process to its present descriptors and `spare` more; to 4,096 if that is none.
 fn leave_descriptors(pid: i32, spare: Option<usize>) {
-    // It may have inherited some with high numbers, so what it has is not simply the first few.
+    // It may have inherited descriptors with high numbers, so its own are not simply the lowest.
     let mut free = (0_u32..).filter(|number| !Path::new(&format!("/proc/{pid}/fd/{number}")).is_symlink());
     let limit = spare.map_or(4096, |spare| free.nth(spare).unwrap());
     let limits = [format!("--pid={pid}"), format!("--nofile={limit}:")];
     assert!(output(Command::new("prlimit").args(limits)).status.success());
 }
 
-/// Another process of that user, which does nothing.
+/// Starts a process of this user that does nothing.
 fn occupy(user: u32) -> Running {
     Running::start(Command::new("sleep").arg("60").uid(user).gid(user))
 }
 
 #[test]
-fn where_no_process_is_to_be_had_clients_are_told_that_the_server_is_busy() {
+fn if_no_process_can_be_made_clients_are_told_that_the_server_is_busy() {
     // Acceptor, storage, and two handlers.
     let Some(setup) = Setup::new().with_limit("u", 4).with_user_of_its_own() else { return };
     let user = setup.user().unwrap();
     let server = setup.start();
-    let before = of_server(&server);
+    let before = usage_of(&server);
     let (mut session, _) = server.session(1);
     let other = occupy(user);
     for _ in 0..5 {
@@ -55,13 +55,13 @@ fn where_no_process_is_to_be_had_clients_are_told_that_the_server_is_busy() {
     let log = server.log();
     assert_eq!(log.lines_with("action: fork | result: fail").len(), 1, "{}", log.0);
     assert_eq!(log.lines_with("result: fail").len(), 1, "{}", log.0);
-    // Those who are in are served as before.
+    // The open session works as before.
     session.store(0, &bets(1, 0..3));
     drop(other);
     serve_one(&server, 2);
     server.wait_for_handlers(1);
     session.store(3, &bets(1, 3..4));
-    // Room that a client makes is room as well.
+    // A client that leaves makes room too.
     let (second, _) = server.session(2);
     assert!(server.connect().refused(kind::BET, &Bet::made_up(4, 0).record()).starts_with("busy"));
     drop(second);
@@ -78,7 +78,7 @@ fn where_no_process_is_to_be_had_clients_are_told_that_the_server_is_busy() {
 }
 
 #[test]
-fn a_storage_service_that_dies_where_no_process_is_to_be_had_is_replaced_once_there_is_one() {
+fn a_storage_service_that_dies_while_no_process_can_be_made_is_replaced_later() {
     let Some(setup) = Setup::new().with_limit("u", 3).with_user_of_its_own() else { return };
     let user = setup.user().unwrap();
     let server = setup.start();
@@ -116,13 +116,13 @@ fn a_low_limit_of_descriptors_lowers_max_clients_and_one_line_says_so() {
 }
 
 #[test]
-fn where_no_descriptor_is_to_be_had_clients_wait_or_are_told_and_are_served_later() {
+fn if_no_descriptor_can_be_made_clients_wait_or_are_refused_and_are_served_later() {
     let server = Setup::new().start();
-    let before = of_server(&server);
+    let before = usage_of(&server);
     let (mut session, _) = server.session(1);
-    // None for the connection; one for it and none, or one, for the two ends of the pipe.
+    // The connection needs one descriptor, the pipe two.
     for spare in 0..=2 {
-        until("the acceptor has only its own", || of_server(&server)[0].descriptors == before[0].descriptors);
+        until("the acceptor has only its own", || usage_of(&server)[0].descriptors == before[0].descriptors);
         let failures = server.log().lines_of("ERROR").len();
         leave_descriptors(server.pid(), Some(spare));
         let mut waiting: Vec<Client> = (0..3).map(|_| server.connect()).collect();
@@ -150,13 +150,13 @@ fn where_no_descriptor_is_to_be_had_clients_wait_or_are_told_and_are_served_late
     assert_nothing_left(&server, before);
 }
 
-/// strace has the call fail, with an error that `accept(2)` does not name.
+/// `accept(2)` does not name the error that strace injects.
 #[test]
-fn an_error_of_accept_that_nobody_expects_is_said_once_and_signals_are_obeyed() {
+fn an_unknown_error_of_accept_is_logged_once_and_signals_are_obeyed() {
     let Some(setup) = Setup::new().with_fault("accept4:error=EXDEV") else { return };
     let mut server = setup.start();
     let _client = server.connect();
-    until("it fails", || !server.log().lines_of("ERROR").is_empty());
+    until("the error is logged", || !server.log().lines_of("ERROR").is_empty());
     assert_idle(&[server.pid()]);
     let (status, time) = server.stop(Signal::SIGTERM);
     assert_eq!(status.code(), Some(0), "{status}");
@@ -165,7 +165,7 @@ fn an_error_of_accept_that_nobody_expects_is_said_once_and_signals_are_obeyed() 
 }
 
 #[test]
-fn with_all_places_taken_and_many_waiting_the_acceptor_is_idle() {
+fn while_all_places_are_taken_and_clients_wait_the_acceptor_is_idle() {
     let server = Setup::new().with("MAX_CLIENTS", 3).start();
     let mut sessions: Vec<Client> = (1..=3).map(|agency| server.session(agency).0).collect();
     let mut waiting: Vec<Client> = (0..100).map(|_| server.connect()).collect();
@@ -187,7 +187,7 @@ fn with_all_places_taken_and_many_waiting_the_acceptor_is_idle() {
 #[test]
 fn while_storage_recovers_the_acceptor_is_idle() {
     let setup = Setup::new().write("bets.csv", b"");
-    // It does not begin before it has the file to itself.
+    // Storage cannot begin before it has the lock.
     let file = setup.lock_bets();
     let server = setup.spawn();
     let storage = server.storage();
@@ -198,11 +198,11 @@ fn while_storage_recovers_the_acceptor_is_idle() {
     until("the server listens", || server.log().value("listen", "port").is_some());
 }
 
-/// The socket to a storage service that does not move fills up.
+/// The control socket fills up while storage is stopped.
 #[test]
-fn while_storage_does_not_move_the_acceptor_is_idle() {
+fn while_storage_is_stopped_the_acceptor_is_idle() {
     let server = Setup::new().start();
-    let before = of_server(&server);
+    let before = usage_of(&server);
     let storage = server.storage();
     processes::send(storage, Signal::SIGSTOP);
     let mut clients: Vec<Client> = (0..400).map(|_| server.connect()).collect();
@@ -220,12 +220,12 @@ fn while_storage_does_not_move_the_acceptor_is_idle() {
     assert_nothing_left(&server, before);
 }
 
-/// An unprivileged user may have only so many descriptors on their way (ETOOMANYREFS), also where the socket has room.
+/// The kernel limits the descriptors that an unprivileged user has in flight (ETOOMANYREFS), even if the socket has room.
 #[test]
 fn while_no_more_descriptors_may_be_sent_the_acceptor_is_idle() {
     let Some(setup) = Setup::new().with_limit("n", 30).with_user_of_its_own() else { return };
     let server = setup.start();
-    let before = of_server(&server);
+    let before = usage_of(&server);
     let storage = server.storage();
     processes::send(storage, Signal::SIGSTOP);
     for _ in 0..40 {
@@ -242,9 +242,9 @@ fn while_no_more_descriptors_may_be_sent_the_acceptor_is_idle() {
     assert!(server.log().lines_of("ERROR").is_empty(), "{}", server.log().0);
 }
 
-/// Storage may learn of many that are gone and of as many that came at once: it must not need a descriptor for each.
+/// Storage may learn at once that many clients have left and that as many have come. It must not need descriptors for both.
 #[test]
-fn clients_that_come_and_go_while_storage_does_not_move_take_no_place_from_others() {
+fn clients_that_come_and_go_while_storage_is_stopped_take_no_place_from_others() {
     const MANY: u32 = 150;
     let limit = u64::from(MANY) + 64;
     let Some(setup) = Setup::new().with_limit("n", limit).with("MAX_CLIENTS", MANY).with_user_of_its_own()
@@ -252,7 +252,7 @@ fn clients_that_come_and_go_while_storage_does_not_move_take_no_place_from_other
         return;
     };
     let server = setup.start();
-    // It knows all of these.
+    // Storage knows all of these clients.
     let sessions: Vec<Client> = (0..MANY).map(|_| server.session(1).0).collect();
     let storage = server.storage();
     processes::send(storage, Signal::SIGSTOP);
@@ -272,8 +272,8 @@ fn clients_that_come_and_go_while_storage_does_not_move_take_no_place_from_other
 }
 
 #[test]
-fn a_crowd_does_not_have_to_knock_twice_because_forking_takes_time() {
-    // In the time of a fork ten come, and the backlog has room for the crowd of four.
+fn no_client_of_a_crowd_has_to_connect_twice_while_forks_are_slow() {
+    // Ten clients come during one fork. The backlog has room for those of four forks.
     let server = Setup::new()
         .with("FAILPOINTS", "handler_fork=sleep(100)")
         .with("SERVER_LISTEN_BACKLOG", 40)
@@ -283,17 +283,17 @@ fn a_crowd_does_not_have_to_knock_twice_because_forking_takes_time() {
     for _ in 0..150 {
         let begun = Instant::now();
         crowd.push(server.connect());
-        // The kernel of one who finds the backlog full tries again after a second: see `tcp_syn_retries` in `tcp(7)`.
-        assert!(begun.elapsed() < Duration::from_millis(900), "{} came before", crowd.len());
+        // If the backlog is full, the client's kernel tries again after a second.
+        assert!(begun.elapsed() < Duration::from_millis(900), "client {} connected twice", crowd.len());
         sleep(Duration::from_millis(10));
     }
-    assert!(server.handlers().len() < 75, "they wait for their handlers, and not in the backlog");
+    assert!(server.handlers().len() < 75, "all clients have handlers: the forks were not slow");
     crowd[0].open_session(1);
 }
 
 #[test]
-fn a_crowd_that_came_while_storage_did_not_move_is_served_once_it_does() {
-    // A write that takes long, as a signal that stops storage would also wake the acceptor.
+fn a_crowd_that_connects_while_storage_is_busy_is_served_afterwards() {
+    // A slow write, not SIGSTOP: a signal to storage also wakes the acceptor.
     let server = Setup::new()
         .with("FAILPOINTS", "bets_written=1*sleep(1500)")
         .with("CLIENTS_AMOUNT", 400)
@@ -301,8 +301,8 @@ fn a_crowd_that_came_while_storage_did_not_move_is_served_once_it_does() {
         .start();
     let (mut writer, _) = server.session(400);
     writer.send_bets(0, &bets(400, 0..1));
-    until("storage is at it", || !server.bets_file().is_empty());
-    // All are there before storage is told of the first: no event comes once the socket to it is full.
+    until("storage writes", || !server.bets_file().is_empty());
+    // All clients connect before storage is told of the first one. Then the full control socket causes no further event.
     processes::send(server.pid(), Signal::SIGSTOP);
     let mut crowd: Vec<Client> = (0..399).map(|_| server.connect()).collect();
     for (client, agency) in crowd.iter_mut().zip(1..) {

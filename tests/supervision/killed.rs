@@ -1,4 +1,4 @@
-//! What holds when a process of the server is killed: every bet that was acknowledged is stored, once, in order.
+//! A process of the server is killed. Acknowledged bets stay stored, and the other processes go on or are replaced.
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
@@ -14,20 +14,22 @@ use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
 #[test]
-fn a_server_that_was_killed_starts_again_with_all_it_knew() {
+fn a_killed_server_restarts_with_all_bets_and_ends() {
     let mut server = server_of(3);
     server.session(1).0.store(0, &[winner(1, "1"), Bet::made_up(1, 1), winner(1, "3")]);
     server.session(2).0.store(0, &bets(2, 0..4));
     server.connect().classic_end(2);
     server.kill9();
     let file = server.bets_file();
-    // At once, on the same port.
+    // At once and on the same port.
     let mut again = server.setup().with("SERVER_PORT", server.port()).start();
     assert_eq!(again.bets_file(), file);
     assert_eq!((again.session(1).1.stored, again.session(1).1.state), (3, 0));
     assert_eq!((again.session(2).1.stored, again.session(2).1.state), (4, 1));
+    again.connect().refused(kind::BET, &Bet::made_up(2, 9).record());
     again.connect().classic_end(1);
     again.connect().classic_end(3);
+    assert_eq!(again.log().draws(), 1);
     again.kill9();
     let last = server.setup().start();
     last.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, b"1\x1e3");
@@ -36,11 +38,11 @@ fn a_server_that_was_killed_starts_again_with_all_it_knew() {
 }
 
 #[test]
-fn a_server_starts_at_once_after_the_one_before_was_killed() {
+fn a_server_starts_at_once_after_its_predecessor_was_killed() {
     let mut server = server_of(2);
     for stored in 0..3 {
         server.session(1).0.store(stored, &[Bet::made_up(1, u32::try_from(stored).unwrap())]);
-        // Its storage service may still hold the file for a moment.
+        // The killed server's storage service may hold the lock for a moment.
         server.signal(Signal::SIGKILL);
         server.wait();
         let again = server.setup().start();
@@ -50,8 +52,8 @@ fn a_server_starts_at_once_after_the_one_before_was_killed() {
 }
 
 #[test]
-fn a_port_that_is_free_in_a_moment_is_waited_for() {
-    // A handler that was forked just before its server was killed holds the port for a moment.
+fn a_server_waits_for_a_port_that_is_free_soon() {
+    // A new handler of a killed server may hold the port for a moment.
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let setup = Setup::new().with("SERVER_PORT", held.local_addr().unwrap().port());
     let server = thread::scope(|scope| {
@@ -64,7 +66,7 @@ fn a_port_that_is_free_in_a_moment_is_waited_for() {
     server.session(1);
 }
 
-/// Kills the storage service, and waits for the next one.
+/// Kills the storage service and waits for the next one.
 fn kill_storage(server: &RunningServer) {
     let storage = server.storage();
     processes::send(storage, Signal::SIGKILL);
@@ -105,7 +107,7 @@ fn a_client_with_a_request_in_hand_is_closed_without_a_reply_when_storage_dies()
     for client in [&mut in_session, &mut classic, &mut awaiting] {
         client.expect_closed();
     }
-    // The requests of old clients that were still in the queue are not taken up.
+    // The new storage service ignores requests of old clients that are still in the queue.
     let (mut client, opened) = server.session(1);
     assert_eq!(opened.stored, 0);
     client.store(0, &bets(1, 0..3));
@@ -126,14 +128,14 @@ fn a_storage_service_that_keeps_dying_ends_the_server() {
 }
 
 #[test]
-fn of_a_request_whose_handler_dies_between_two_parts_nothing_is_stored() {
+fn a_request_whose_handler_dies_between_two_parts_is_not_stored() {
     let server = Setup::of(2).with("MAX_PAYLOAD", 1 << 20).start();
     let (mut victim, _) = server.session(1);
     let [handler] = server.handlers()[..] else { panic!("one handler") };
     let (mut other, _) = server.session(2);
     let storage = server.storage();
     processes::send(storage, Signal::SIGSTOP);
-    // Far more than the queue holds, which are ten messages of 8 kB.
+    // The queue holds only ten messages of 8 kB.
     victim.send(&bets_frame(0, &bets(1, 0..8000)));
     victim.expect_silence();
     processes::send(handler, Signal::SIGKILL);
@@ -145,7 +147,7 @@ fn of_a_request_whose_handler_dies_between_two_parts_nothing_is_stored() {
 }
 
 #[test]
-fn what_a_handler_had_sent_whole_when_it_was_killed_is_stored() {
+fn the_whole_requests_of_a_killed_handler_are_stored() {
     let server = server_of(2);
     let (mut victim, _) = server.session(1);
     let [handler] = server.handlers()[..] else { panic!("one handler") };
@@ -164,7 +166,7 @@ fn what_a_handler_had_sent_whole_when_it_was_killed_is_stored() {
     back.expect_error();
 }
 
-/// An IPC namespace of a test's own, and where its queues are seen. None where this process may not make one.
+/// An IPC namespace of its own, and the folder where its queues are visible.
 struct IpcNamespace {
     keeper: Running,
     folder: tempfile::TempDir,
@@ -187,7 +189,7 @@ impl IpcNamespace {
         Some(Self { keeper, folder })
     }
 
-    /// The command that runs another one there.
+    /// A command that runs its arguments in the namespace.
     fn enter(&self) -> [String; 3] {
         ["nsenter", "--ipc", &format!("--target={}", self.keeper.pid())].map(str::to_owned)
     }
@@ -199,7 +201,7 @@ impl IpcNamespace {
         names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// Starts a server there that is killed between making a queue and removing its name.
+    /// Runs a server there that is killed after it made the queue and before it removed the name. Returns the name.
     fn leave_a_name(&self, setup: &Setup) -> Option<String> {
         let killed = setup.clone().with_fault("mq_open:signal=SIGKILL:when=2")?.run();
         assert_eq!(killed.code, None, "{}", killed.log.0);
@@ -225,7 +227,7 @@ fn the_name_of_a_queue_that_a_killed_server_left_is_removed_by_the_next_start() 
 }
 
 #[test]
-fn a_name_that_another_user_has_taken_does_not_keep_a_server_from_starting() {
+fn a_queue_name_that_another_user_has_taken_does_not_prevent_a_start() {
     let Some(namespace) = IpcNamespace::new() else { return };
     let Some(setup) = Setup::of(2).with_user_of_its_own() else { return };
     let user = setup.user().unwrap().to_string();
@@ -277,9 +279,9 @@ fn an_orphan_that_a_real_time_signal_kills_is_reaped_like_any_other() {
     let orphan = "sh -c 'sleep 0.3; kill -34 $$' & exit 0";
     let namespace = format!("--target={process_1}");
     assert!(output(Command::new("nsenter").args([&namespace, "--pid", "sh", "-c", orphan])).status.success());
-    until("it is an orphan", || processes::children_of(process_1).len() == 2);
-    until("it has ended", || processes::children_of(process_1).len() == 1);
-    until("it is reaped", || processes::unreaped_children_of(process_1) == 0);
+    until("process 1 has the orphan", || processes::children_of(process_1).len() == 2);
+    until("the orphan has ended", || processes::children_of(process_1).len() == 1);
+    until("the orphan is reaped", || processes::unreaped_children_of(process_1) == 0);
     server.session(1).0.store(0, &bets(1, 0..3));
     processes::send(process_1, Signal::SIGTERM);
     until("all have ended", || server.processes().is_empty());

@@ -1,4 +1,4 @@
-//! The processes of the server: their limits, their deaths, their restarts.
+//! The processes of the server: limits, deaths, restarts.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! How the server's processes start, what they are, and what each of them holds: its duties are its alone.
+//! The server's processes: how they start and what each of them has open.
 use std::fs;
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use common::{
 };
 use nix::fcntl::OFlag;
 
-/// A server with a process of each kind: acceptor, storage and a handler.
+/// A server with one handler, and the client of that handler.
 fn server() -> (RunningServer, common::Client) {
     let server = Setup::new().start();
     let (client, _) = server.session(1);
@@ -15,7 +15,7 @@ fn server() -> (RunningServer, common::Client) {
     (server, client)
 }
 
-/// What the descriptors of a process stand for, and the numbers of them.
+/// The targets and the numbers of a process's descriptors.
 fn descriptors(pid: i32) -> Vec<(String, String)> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| entry.unwrap());
     let link = |entry: &fs::DirEntry| fs::read_link(entry.path()).unwrap().to_string_lossy().into_owned();
@@ -39,7 +39,7 @@ fn storage_alone_has_the_bets_and_the_acceptor_alone_listens() {
     let holders: Vec<i32> =
         server.processes().into_iter().filter(|pid| processes::has_open(*pid, &bets)).collect();
     assert_eq!(holders, [server.storage()]);
-    // State 0A is that of a socket that listens; the tenth field is the socket's number: see proc_net_tcp(5).
+    // State 0A is a listening socket. The tenth field is the socket's inode.
     let local = format!(":{:04X}", server.port());
     let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
     let mut fields = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -70,7 +70,7 @@ fn storage_only_reads_the_request_queue_and_handlers_only_write_to_it() {
 
 #[cfg(debug_assertions)]
 #[test]
-fn a_handler_that_panics_ends_there_and_harms_nobody_else() {
+fn a_panic_ends_only_its_handler() {
     let server = Setup::of(2).with("FAILPOINTS", "handler_has_mutex=panic(on purpose)").start();
     let (mut victim, _) = server.session(1);
     let (mut other, _) = server.session(2);
@@ -80,13 +80,13 @@ fn a_handler_that_panics_ends_there_and_harms_nobody_else() {
     other.store(0, &bets(2, 0..3));
     let log = server.log();
     assert_eq!(log.lines_with("action: panic | result: fail").len(), 1, "{}", log.0);
-    // It ended by itself, and not in the acceptor's code by a system call that it may not make.
+    // It exits at once: it must not unwind into the acceptor's code, where seccomp would kill it.
     let [end] = log.lines_with("action: handler | result: fail")[..] else { panic!("one end: {}", log.0) };
     assert!(end.ends_with(" | error: exit status 101"), "{end}");
     assert_eq!(status(server.port())["storage_restarts"], 0);
 }
 
-/// A server that stores, answers and ends well.
+/// Runs a whole contest on a server with this setup.
 #[track_caller]
 fn works(setup: &Setup) {
     let mut server = setup.clone().with("CLIENTS_AMOUNT", 1).start();
@@ -102,7 +102,7 @@ fn works(setup: &Setup) {
 }
 
 #[test]
-fn a_server_and_a_demo_start_where_sigchld_is_ignored() {
+fn a_server_and_a_demo_run_with_sigchld_ignored() {
     let ignoring = ["env", "--ignore-signal=CHLD"];
     let setup = Setup::new().started_by(&ignoring);
     works(&setup);
@@ -119,7 +119,7 @@ fn without_close_range_children_still_have_only_their_own_descriptors() {
         works(&setup);
         let server = setup.start();
         let (_client, _) = server.session(1);
-        // Those of `confinement::a_handler_has_only_the_descriptors_that_it_needs`.
+        // See `confinement::a_handler_has_only_the_descriptors_that_it_needs`.
         assert_eq!(descriptors(server.handlers()[0]).len(), 6);
     }
 }
@@ -135,12 +135,12 @@ fn without_close_range_and_proc_children_still_have_only_their_own_descriptors()
 }
 
 #[test]
-fn what_fails_in_a_child_before_its_code_runs_is_named_in_the_log() {
+fn a_failure_in_a_new_child_is_named_in_the_log() {
     let Some(setup) = Setup::new().with_fault("prctl:error=EPERM") else { return };
     let ended = setup.run();
     assert_eq!(ended.code, Some(1));
     let named = ended.log.lines_with("action: fork | result: fail");
-    // The probe's child, and six times storage's.
+    // One line for the probe, six for storage.
     assert_eq!(named.len(), 7, "{}", ended.log.0);
     for line in named {
         assert!(line.contains("PR_SET_PDEATHSIG") && line.contains("Operation not permitted"), "{line}");
@@ -176,7 +176,7 @@ fn an_agency_waits_for_its_server_in_an_empty_root() {
 }
 
 #[test]
-fn storage_that_finds_no_room_to_say_that_it_is_ready_says_so_again() {
+fn storage_repeats_its_ready_message_if_the_socket_has_no_room() {
     for errno in ["EAGAIN", "ENOBUFS", "ENOMEM"] {
         let fault = format!("sendmsg:error={errno}:when=1..3");
         let Some(setup) = Setup::new().with_fault(&fault) else { return };

@@ -1,33 +1,17 @@
-//! A process that is stopped (SIGSTOP), as by a debugger or a machine that has too much to do.
+//! A process stops for a while, as under a debugger or on an overloaded machine.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::bets::{of_agency, parse_rows};
-use common::usage::are_idle;
-use common::{
-    Bet, Setup, assert_at_once, bets, frame, kind, processes, server_of, status, until, upload, winner,
-};
+use common::processes::are_idle;
+use common::{Bet, Setup, assert_at_once, bets, frame, kind, processes, status, until, upload, winner};
 use nix::sys::signal::Signal;
-
-#[test]
-fn a_handler_that_is_stopped_stops_nobody_else() {
-    let server = server_of(2);
-    let (_stopped, _) = server.session(1);
-    let [handler] = server.handlers()[..] else { panic!("one handler") };
-    processes::send(handler, Signal::SIGSTOP);
-    let (mut other, _) = server.session(2);
-    other.store(0, &bets(2, 0..3));
-    other.end_agency();
-    server.connect().classic_end(1);
-    other.send_frame(kind::AWAIT_RESULT, b"");
-    other.expect(kind::RESULT, b"");
-}
 
 #[cfg(debug_assertions)]
 #[test]
-fn a_handler_that_is_stopped_with_the_mutex_held_stops_nobody_else() {
-    // A handler's second look at the array lasts longer than this test.
+fn a_handler_that_stops_with_the_mutex_held_blocks_nobody() {
+    // A handler keeps the mutex at its second look at the array for longer than this test.
     let setup = Setup::of(2).with("FAILPOINTS", "handler_has_mutex=1*off->delay(60000)");
     let server = setup.start();
     let mut holder = server.session_at_its_second_look();
@@ -43,7 +27,7 @@ fn a_handler_that_is_stopped_with_the_mutex_held_stops_nobody_else() {
 }
 
 #[test]
-fn what_came_while_storage_was_stopped_is_stored_with_one_sync() {
+fn requests_that_came_while_storage_was_stopped_are_stored_with_one_sync() {
     let server = Setup::new().start();
     let storage = server.storage();
     let mut sessions: Vec<_> = (1..=5).map(|agency| (agency, server.session(agency).0)).collect();
@@ -52,7 +36,7 @@ fn what_came_while_storage_was_stopped_is_stored_with_one_sync() {
         session.send_bets(0, &bets(*agency, 0..3));
     }
     sessions[0].1.expect_silence();
-    until("all is sent", || are_idle(&server.handlers()));
+    until("the handlers have sent all", || are_idle(&server.handlers()));
     processes::send(storage, Signal::SIGCONT);
     for (_, session) in &mut sessions {
         session.expect_stored(3);
@@ -63,7 +47,7 @@ fn what_came_while_storage_was_stopped_is_stored_with_one_sync() {
 }
 
 #[test]
-fn a_handler_with_a_large_result_unread_keeps_nobody_waiting() {
+fn a_handler_that_is_stopped_within_a_large_result_delays_nobody_and_then_sends_all_of_it() {
     let server = Setup::of(2).with("MAX_PAYLOAD", 1 << 20).start();
     let (mut reader, _) = server.session(1);
     reader.store(0, &vec![winner(1, &"7".repeat(200)); 4000]);
@@ -73,20 +57,15 @@ fn a_handler_with_a_large_result_unread_keeps_nobody_waiting() {
     other.store(0, &[winner(2, "22")]);
     other.end_agency();
     reader.send(&frame(kind::RESULT_REQUEST, b"").repeat(20));
-    // It is somewhere in the middle: the socket is full, or a page is in its pipe.
-    for is_full in [false, true] {
-        if is_full {
-            until("the socket is full", || are_idle(&server.processes()));
-        }
-        processes::send(handler, Signal::SIGSTOP);
-        assert_at_once(|| {
-            other.send_frame(kind::RESULT_REQUEST, b"");
-            other.expect(kind::RESULT, b"22");
-            server.connect().classic(kind::RESULT_REQUEST, &[2], kind::RESULT, b"22");
-            status(server.port());
-        });
-        processes::send(handler, Signal::SIGCONT);
-    }
+    processes::send(handler, Signal::SIGSTOP);
+    assert_at_once(|| {
+        other.send_frame(kind::RESULT_REQUEST, b"");
+        other.expect(kind::RESULT, b"22");
+        server.connect().classic(kind::RESULT_REQUEST, &[2], kind::RESULT, b"22");
+        status(server.port());
+    });
+    processes::send(handler, Signal::SIGCONT);
+    until("the socket is full", || are_idle(&server.processes()));
     let expected = vec!["7".repeat(200); 4000].join("\x1e");
     for _ in 0..20 {
         reader.expect(kind::RESULT, expected.as_bytes());
@@ -94,7 +73,7 @@ fn a_handler_with_a_large_result_unread_keeps_nobody_waiting() {
 }
 
 #[test]
-fn while_storage_stands_still_for_a_second_all_wait_and_nobody_gets_an_error() {
+fn while_storage_is_stopped_for_a_second_all_clients_wait_and_none_gets_an_error() {
     const BETS: u32 = 4000;
     let server = Setup::new().start();
     let storage = server.storage();

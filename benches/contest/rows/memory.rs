@@ -6,13 +6,14 @@ use std::path::Path;
 use loteria::lottery::AgencyId;
 use loteria::sample;
 
+use common::processes::{children_of, has_open};
+
 use super::{AGENCIES, Bench};
 use crate::load::session::{draw, open, upload};
 use crate::load::stream::{Stream, agencies};
 use crate::measure::Series;
 use crate::memory::{peak, private_dirty, resident};
 use crate::process::{Agency, SERVER, Server};
-use crate::processes::{children_of, has_open};
 use crate::report::{Goal, Row, Unit};
 
 /// In KiB.

@@ -2,11 +2,12 @@
 
 use std::io;
 
+use common::processes::{children_of, has_open};
+
 use super::{AGENCIES, Bench};
 use crate::measure::Series;
 use crate::memory::peak;
 use crate::process::Server;
-use crate::processes::{children_of, has_open};
 use crate::report::{Goal, Row, Unit};
 
 /// The most seconds for each bet.
