@@ -50,7 +50,7 @@
 //! | how to add a log line | call `logging::event` and add a row to `docs/operations.md`; a test compares them |
 
 pub mod agency;
-pub mod audit;
+mod audit;
 pub mod cli;
 pub mod compose;
 pub mod config;

@@ -116,7 +116,7 @@ fn it_shows_the_contest_and_what_happens() {
     session.end_agency();
     watched.wait_for("agency 1 has ended");
     server.session(2).0.end_agency();
-    watched.wait_for("the draw was made: 7574 won");
+    watched.wait_for("the draw was made: winning number 7574");
     watched.leave();
 }
 
@@ -204,7 +204,9 @@ fn without_a_terminal_there_are_lines() {
         session.end_agency();
     });
     assert!(!text.contains('\x1b'), "{text}");
-    for part in ["the server answers\n", " 0 bets, ", " 7 bets, ", "agency 1 has ended\n", "7574 won"] {
+    for part in
+        ["the server answers\n", " 0 bets, ", " 7 bets, ", "agency 1 has ended\n", "winning number 7574"]
+    {
         assert!(text.contains(part), "{part}\n{text}");
     }
     let one_second = |line: &str| line[..19].to_owned();

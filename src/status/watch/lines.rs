@@ -8,7 +8,7 @@ use super::events::Event;
 use super::history::History;
 use crate::protocol::status::Status;
 use crate::status::table::draw_of;
-use crate::status::text::{grouped, plural, rate, short_time};
+use crate::status::text::{counted, grouped, rate, short_time};
 
 /// The time between two lines about the contest.
 const EVERY: TimeDelta = TimeDelta::milliseconds(950);
@@ -33,7 +33,7 @@ impl Lines {
             writeln!(out, "{time} {event}")?;
         }
         let Some(status) = history.latest().filter(|_| history.silent.is_none()) else { return Ok(()) };
-        let progress = Progress::of(status);
+        let progress = (status.bets, status.ended, status.drawn, status.storage_restarts);
         if self.last.as_ref().is_none_or(|(at, last)| now - *at >= EVERY && *last != progress) {
             writeln!(out, "{time} {}", contest(history, status))?;
             self.last = Some((now, progress));
@@ -42,25 +42,12 @@ impl Lines {
     }
 }
 
-/// The state of a contest, without what changes with time alone.
-#[derive(PartialEq, Eq)]
-struct Progress {
-    bets: u64,
-    ended: u16,
-    drawn: bool,
-    storage_restarts: u64,
-}
-
-impl Progress {
-    fn of(status: &Status) -> Self {
-        let &Status { bets, ended, drawn, storage_restarts, .. } = status;
-        Self { bets, ended, drawn, storage_restarts }
-    }
-}
+/// The state of a contest, without what changes with time alone: bets, ended agencies, draw, restarts of storage.
+type Progress = (u64, u16, bool, u64);
 
 fn contest(history: &History, status: &Status) -> String {
     let mut parts = vec![
-        format!("{} {}", grouped(status.bets), plural(status.bets, "bet", "bets")),
+        counted(status.bets, "bet", "bets"),
         format!("{}/s", rate(history.rate().unwrap_or(0.0))),
         part_of(status.ended, status.agencies, "agency ended", "agencies ended"),
         part_of(status.handlers, status.max_clients, "handler", "handlers"),
@@ -72,8 +59,7 @@ fn contest(history: &History, status: &Status) -> String {
 }
 
 fn part_of(part: impl Into<u64>, whole: impl Into<u64>, one: &str, several: &str) -> String {
-    let (part, whole) = (part.into(), whole.into());
-    format!("{} of {} {}", grouped(part), grouped(whole), plural(whole, one, several))
+    format!("{} of {}", grouped(part), counted(whole.into(), one, several))
 }
 
 #[cfg(test)]
@@ -99,15 +85,16 @@ mod tests {
         }
         let text = String::from_utf8(out).unwrap();
         let without_time: Vec<&str> = text.lines().map(|line| &line[20..]).collect();
-        assert_eq!(
-            without_time,
-            [
-                "the server answers",
-                "10 bets, 0/s, 0 of 2 agencies ended, 2 of 1,024 handlers, 0 groups/s, draw not made",
-                "agency 2 has ended",
-                "12 bets, 0/s, 1 of 2 agencies ended, 2 of 1,024 handlers, 0 groups/s, draw not made",
-                "the server does not answer: refused",
-            ]
-        );
+        let contest = |bets: &str, ended: &str| {
+            format!("{bets}, 0/s, {ended} ended, 2 of 1,024 handlers, 0 groups/s, draw not made")
+        };
+        let expected = [
+            "the server answers",
+            &contest("10 bets", "0 of 2 agencies"),
+            "agency 2 has ended",
+            &contest("12 bets", "1 of 2 agencies"),
+            "the server does not answer: refused",
+        ];
+        assert_eq!(without_time, expected);
     }
 }
