@@ -119,21 +119,22 @@ pub(super) fn line(
     fields: &[Field<'_>],
 ) -> String {
     let (level, outcome) = (level.name(), outcome.name());
-    let (mut line, end_of_value, end) = match format {
-        Format::Text => (format!("{level:<8} action: {action} | result: {outcome}"), "", ""),
-        Format::Json => (format!(r#""level":"{level}","action":"{action}","result":"{outcome}""#), "\"", "}"),
+    let mut line = match format {
+        Format::Text => format!("{level:<8} action: {action} | result: {outcome}"),
+        Format::Json => format!(r#""level":"{level}","action":"{action}","result":"{outcome}""#),
+    };
+    let [before_key, after_key, after_value, end] = match format {
+        Format::Text => [" | ", ": ", "", ""],
+        Format::Json => [",\"", "\":\"", "\"", "}"],
     };
     for (key, value) in fields {
         debug_assert!(!RESERVED.contains(key), "the log's readers reserve the key {key}");
         if line.len() + key.len() + MAX_VALUE + BORDERS > MAX_LINE {
             break;
         }
-        line += &match format {
-            Format::Text => format!(" | {key}: "),
-            Format::Json => format!(r#","{key}":""#),
-        };
+        line.extend([before_key, key, after_key]);
         push_value(format, value, &mut line);
-        line += end_of_value;
+        line.push_str(after_value);
     }
     line + end
 }
