@@ -184,7 +184,9 @@ fn the_five_lines_of_the_readme_run_a_contest() {
     for part in [
         "agencies ended    2 of 2\nbets stored       2000\ndraw              winning number 7574, ",
         "winning number: 7574 (as drawn, says ./bets.csv.state)\n",
-        "     all         2000            6\n\n./bets.csv: 2000 bets of 2 agencies; ",
+        "     all         2000            6\n\n",
+        "./bets.csv: 2000 bets of 2 agencies; draw of 2 agencies: winning number 7574, ",
+        "; errors: 0, notices: 1\n",
     ] {
         assert!(out.contains(part), "{part}\n{out}{error}");
     }
