@@ -31,7 +31,7 @@ const START_LIMIT: Duration = Duration::from_mins(1);
 const PEEK_LIMIT: Duration = Duration::from_millis(300);
 /// The time after which a server that has not ended is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
-/// How often a server that was killed is started again.
+/// How often, at most, a server that was killed is started again.
 const MAX_RESTARTS: u32 = 5;
 /// Connections that the server serves besides the agencies'.
 const SPARE_CLIENTS: u16 = 64;

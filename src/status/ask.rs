@@ -16,7 +16,7 @@ use crate::protocol::status::Status;
 
 /// How long server and storage may take together to answer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
-/// The longest answer that is accepted, in bytes. That of 65,535 agencies has a quarter of it.
+/// The longest answer that is accepted, in bytes. The answer for 65,535 agencies is a quarter of that.
 const MAX_ANSWER: u32 = 16 << 20;
 
 /// Why there is no status.

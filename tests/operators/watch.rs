@@ -204,9 +204,15 @@ fn without_a_terminal_there_are_lines() {
         session.end_agency();
     });
     assert!(!text.contains('\x1b'), "{text}");
-    for part in
-        ["the server answers\n", " 0 bets, ", " 7 bets, ", "agency 1 has ended\n", "winning number 7574"]
-    {
+    for part in [
+        "the server answers\n",
+        " 0 bets, 0/s, 0 of 1 agency ended, ",
+        " handlers, 0 groups/s, draw: not made\n",
+        " 7 bets, ",
+        "agency 1 has ended\n",
+        "the draw was made: winning number 7574\n",
+        ", draw: winning number 7574, ",
+    ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
     let one_second = |line: &str| line[..19].to_owned();

@@ -14,21 +14,21 @@ use crate::status::text::{counted, grouped, long_time, rate};
 const NARROW: u16 = 38;
 /// The space between two columns of agencies.
 const GAP: u16 = 2;
-/// An agency without a new bet for so many seconds is shown as idle.
+/// An agency is shown as idle if it has stored no bet for this many seconds.
 const IDLE_AFTER: f64 = 5.0;
 
 /// The width of an agency's number.
 const NUMBER: usize = 6;
 /// The width of the rate or the state.
 const NOTE: usize = 10;
-/// So many agencies get one column, if there is room.
+/// Up to this many agencies stand in one column, if there is room.
 const FEW: usize = 10;
 
 fn columns_in(width: u16) -> u16 {
     ((width + GAP) / (NARROW + GAP)).max(1)
 }
 
-/// The lines that so many agencies need at that width, including their title.
+/// The number of lines that the agencies need at that width, including their title.
 pub(crate) fn rows_needed(agencies: usize, width: u16) -> u16 {
     let columns = usize::from(columns_in(width));
     let rows = if agencies <= FEW { agencies } else { agencies.div_ceil(columns).max(FEW) };

@@ -205,17 +205,6 @@ mod tests {
     }
 
     #[test]
-    fn groups_and_syncs_are_those_since_the_window_began() {
-        let first = at(1.0, &[(8, false)]);
-        let mut second = at(2.0, &[(13, false)]);
-        second.group_bets.observe(5.0);
-        second.sync_seconds.observe(0.004);
-        let history = history([first, second]);
-        assert_eq!((history.groups(), history.group_bets().mean()), (Some(1.0), Some(5.0)));
-        assert_eq!(history.sync_seconds().count, 1);
-    }
-
-    #[test]
     fn loss_and_return_of_a_server_are_one_event_each_and_the_newest_events_are_kept() {
         let mut history = history([]);
         let mut add = |answer: Result<Status, &str>| history.add(Local::now(), answer.map_err(str::to_owned));

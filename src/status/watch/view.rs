@@ -14,9 +14,9 @@ use crate::protocol::status::Status;
 use crate::status::table::draw_of;
 use crate::status::text::{counted, grouped, long_time, rate, short_time};
 
-/// The lines of the summary.
+/// The number of lines of the summary.
 const SUMMARY: u16 = 5;
-/// The least lines for events, including their title.
+/// The lines that are kept free for events, including their title.
 const EVENTS: u16 = 5;
 /// The width of the bar of the agencies that have ended.
 const ENDED_BAR: usize = 20;
@@ -31,19 +31,19 @@ pub(crate) fn draw(frame: &mut Frame<'_>, history: &History, now: DateTime<Local
     let (summary, agencies) = history
         .latest()
         .map_or((0, 0), |status| (SUMMARY, rows_needed(status.per_agency.len(), area.width).min(room)));
-    let [head, _, summary, _, agencies, _, events] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Length(gap),
-        Constraint::Length(summary),
-        Constraint::Length(gap),
-        Constraint::Length(agencies),
-        Constraint::Length(gap),
-        Constraint::Min(0),
-    ])
-    .areas(area);
+    let lengths = [1, gap, summary, gap, agencies, gap].map(Constraint::Length);
+    let [head, _, summary, _, agencies, _, events] =
+        Layout::vertical(lengths.into_iter().chain([Constraint::Min(0)])).areas(area);
     draw_head(frame, head, history, now);
     if let Some(status) = history.latest() {
-        draw_lines(frame, summary, &summary_lines(status, history));
+        let lines = [
+            bets_line(status, history),
+            agencies_line(status),
+            draw_line(status),
+            connections_line(status),
+            storage_line(status, history),
+        ];
+        draw_lines(frame, summary, &lines);
     }
     agencies::draw(frame, agencies, &history.agencies());
     draw_events(frame, events, history);
@@ -64,16 +64,6 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History, now: DateTime
         frame.render_widget(clock.right_aligned(), area);
     }
     frame.render_widget(head, area);
-}
-
-fn summary_lines(status: &Status, history: &History) -> [Line<'static>; SUMMARY as usize] {
-    [
-        bets_line(status, history),
-        agencies_line(status),
-        draw_line(status),
-        connections_line(status),
-        storage_line(status, history),
-    ]
 }
 
 fn labelled(label: &str, spans: impl IntoIterator<Item = Span<'static>>) -> Line<'static> {
