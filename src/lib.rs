@@ -54,7 +54,7 @@
 //! | which module may use which | `tests/operators/layers.rs` |
 
 mod agency;
-pub mod audit;
+mod audit;
 pub mod cli;
 mod compose;
 pub mod config;

@@ -4,36 +4,60 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::AuditError;
+use thiserror::Error;
+
+use crate::logging::one_line;
 use crate::lottery::Draw;
 use crate::server::storage::disk::{read_at, read_state_file, state_path};
 use crate::server::storage::row_reader::RowReader;
 use crate::server::storage::state_file::{State, StateError};
 
+#[derive(Debug, Error)]
+pub(crate) enum AuditError {
+    #[error("{}: {error}", .path.display())]
+    Read { path: PathBuf, error: io::Error },
+    #[error("{}: not a regular file", .0.display())]
+    NotAFile(PathBuf),
+    /// Nobody reads the output any more, or the disk is full.
+    #[error("can't write: {0}")]
+    Write(#[from] io::Error),
+}
+
 /// The bets file, open, and what the state file said just before.
 #[derive(Debug)]
 pub(crate) struct Files {
-    pub(super) path: PathBuf,
-    pub(super) state_path: PathBuf,
+    path: PathBuf,
+    state_path: PathBuf,
     bets: File,
     /// `Ok(None)` if there is no state file.
     pub(super) state: Result<Option<State>, StateError>,
 }
 
 impl Files {
-    /// Opens the bets file, and reads the state file beside it if there is one.
+    /// Opens the bets file, and reads the state file beside it if there is one. The state comes first: bets are only
+    /// appended, so the bets are at least as new as the state.
     pub(crate) fn open(path: &Path) -> Result<Self, AuditError> {
         let state_path = state_path(path);
         let state = read_state_file(&state_path)
             .map_err(|error| AuditError::Read { path: state_path.clone(), error })?
             .map(|bytes| State::decode(&bytes))
             .transpose();
-        let unreadable = |error| AuditError::Read { path: path.to_owned(), error };
-        let bets = File::open(path).map_err(unreadable)?;
-        if !bets.metadata().map_err(unreadable)?.is_file() {
-            return Err(AuditError::NotAFile(path.to_owned()));
+        let path = path.to_owned();
+        let opened = File::open(&path).and_then(|bets| Ok((bets.metadata()?.is_file(), bets)));
+        match opened {
+            Ok((true, bets)) => Ok(Self { path, state_path, bets, state }),
+            Ok((false, _)) => Err(AuditError::NotAFile(path)),
+            Err(error) => Err(AuditError::Read { path, error }),
         }
-        Ok(Self { path: path.to_owned(), state_path, bets, state })
+    }
+
+    /// The path of the bets file, for people.
+    pub(super) fn name(&self) -> String {
+        one_line(&self.path.display())
+    }
+
+    pub(super) fn state_name(&self) -> String {
+        one_line(&self.state_path.display())
     }
 
     pub(super) fn draw(&self) -> Option<&Draw> {

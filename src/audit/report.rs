@@ -5,10 +5,8 @@ use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::AuditError;
-use super::files::Files;
+use super::files::{AuditError, Files};
 use super::tally::Tally;
-use crate::logging::one_line;
 use crate::lottery::row::Row;
 use crate::lottery::{AgencyId, draw};
 use crate::server::storage::Rules;
@@ -16,12 +14,11 @@ use crate::server::storage::row_reader::Line;
 use crate::server::storage::state_file::State;
 use crate::status::text::plural;
 
-/// How many errors, and how many notices, are listed. All are counted.
+/// How many findings of a kind are listed. All are counted.
 const LISTED: usize = 100;
 /// How much is read before the bar moves, in bytes.
 const BAR_STEP: u64 = 1 << 20;
 
-/// What the files say.
 pub(crate) struct Report<'a> {
     files: &'a Files,
     /// How many agencies take part: those of the draw, or as configured.
@@ -35,17 +32,29 @@ pub(crate) struct Report<'a> {
 }
 
 /// The first findings of a kind, and how many there are.
-#[derive(Default)]
 struct Findings {
+    kind: &'static str,
     listed: Vec<String>,
     count: u64,
 }
 
 impl Findings {
+    fn new(kind: &'static str) -> Self {
+        Self { kind, listed: Vec::new(), count: 0 }
+    }
+
     fn add(&mut self, place: impl Display, finding: impl Display) {
         self.count += 1;
         if self.listed.len() < LISTED {
-            self.listed.push(format!("{place}: {finding}"));
+            self.listed.push(format!("{place}: {}: {finding}", self.kind));
+        }
+    }
+
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.listed.iter().try_for_each(|finding| writeln!(out, "{finding}"))?;
+        match self.count - self.listed.len() as u64 {
+            0 => Ok(()),
+            more => writeln!(out, "and {more} more {}s", self.kind),
         }
     }
 }
@@ -60,10 +69,14 @@ impl<'a> Report<'a> {
         see: impl FnMut(&Row<'_>) -> io::Result<()>,
     ) -> Result<Self, AuditError> {
         let drawn = files.draw();
-        let number = number.or(drawn.map(|draw| draw.winning_number)).unwrap_or(configured.winner_number);
-        let agencies = drawn.map_or(configured.clients_amount, |draw| draw.agencies);
-        let (tally, errors, notices) = (Tally::default(), Findings::default(), Findings::default());
-        let mut report = Self { files, agencies, number, tally, errors, notices };
+        let mut report = Self {
+            files,
+            agencies: drawn.map_or(configured.clients_amount, |draw| draw.agencies),
+            number: number.or(drawn.map(|draw| draw.winning_number)).unwrap_or(configured.winner_number),
+            tally: Tally::default(),
+            errors: Findings::new("error"),
+            notices: Findings::new("notice"),
+        };
         report.read_rows(bar, see)?;
         bar.finish_and_clear();
         report.check_state(configured);
@@ -81,7 +94,7 @@ impl<'a> Report<'a> {
                 Line::Row(row) => {
                     let wins = draw::wins(row.number, self.number);
                     if wins {
-                        see(&row).map_err(AuditError::Write)?;
+                        see(&row)?;
                     }
                     let agency = row.agency;
                     self.tally.add(agency, wins);
@@ -100,7 +113,7 @@ impl<'a> Report<'a> {
     }
 
     fn error_in(&mut self, line: u64, error: impl Display) {
-        self.errors.add(format_args!("{}:{line}: error", one_line(&self.files.path.display())), error);
+        self.errors.add(format_args!("{}:{line}", self.files.name()), error);
     }
 
     /// An agency that takes no part is an error, in the line of its first bet.
@@ -115,76 +128,65 @@ impl<'a> Report<'a> {
     }
 
     fn check_end(&mut self, torn: u64) {
-        let path = one_line(&self.files.path.display());
-        let what = format!("the last {torn} bytes are not a whole row, and not counted");
-        match self.files.draw() {
-            _ if torn == 0 => {}
-            Some(_) => self.errors.add(
-                format_args!("{path}: error"),
-                format_args!("{what}: nothing is written after the draw, so a stored bet was damaged"),
-            ),
-            None => self.notices.add(
-                format_args!("{path}: notice"),
-                format_args!("{what}: a server is writing them, or will cut them off when it starts"),
-            ),
+        if torn == 0 {
+            return;
         }
+        let (findings, reason) = match self.files.draw() {
+            Some(_) => (&mut self.errors, "nothing is written after the draw, so a stored bet was damaged"),
+            None => (&mut self.notices, "a server is writing them, or will cut them off when it starts"),
+        };
+        let finding = format_args!("the last {torn} bytes are not a whole row, and not counted: {reason}");
+        findings.add(self.files.name(), finding);
     }
 
     fn check_state(&mut self, configured: Rules) {
-        let path = one_line(&self.files.state_path.display());
-        let (error, notice) = (format_args!("{path}: error"), format_args!("{path}: notice"));
+        let path = self.files.state_name();
         let state = match &self.files.state {
             Ok(Some(state)) => state,
             Ok(None) => return,
-            Err(damage) => return self.errors.add(error, damage),
+            Err(damage) => return self.errors.add(path, damage),
         };
         for contradiction in state.contradictions(self.agencies) {
-            self.errors.add(error, contradiction);
+            self.errors.add(&path, contradiction);
         }
         let Rules { clients_amount, winner_number } = configured;
-        match &state.draw {
-            Some(draw) => {
-                if draw.winning_number != self.number {
-                    self.errors.add(error, format_args!("{} was drawn, not {}", draw.winning_number, self.number));
-                }
-                if (draw.agencies, draw.winning_number) != (clients_amount, winner_number) {
-                    let differs = format_args!(
-                        "the draw holds, not the configuration's CLIENTS_AMOUNT {clients_amount} and \
-                         LOTTERY_WINNER_NUMBER {winner_number}"
-                    );
-                    self.notices.add(notice, differs);
-                }
-            }
-            None if state.all_ended(clients_amount) => self.notices.add(
-                notice,
-                format_args!(
+        let Some(draw) = &state.draw else {
+            if state.all_ended(clients_amount) {
+                let finding = format_args!(
                     "all agencies from 1 to CLIENTS_AMOUNT, which is {clients_amount}, have ended; a server that is \
                      started makes the draw"
-                ),
-            ),
-            None => {}
+                );
+                self.notices.add(path, finding);
+            }
+            return;
+        };
+        let drawn = draw.winning_number;
+        if drawn != self.number {
+            let error = format_args!("the winning number of the draw is {drawn}, not {}", self.number);
+            self.errors.add(&path, error);
+        }
+        let agencies = (draw.agencies != clients_amount).then(|| format!("CLIENTS_AMOUNT {clients_amount}"));
+        let number = (drawn != winner_number).then(|| format!("LOTTERY_WINNER_NUMBER {winner_number}"));
+        let differing: Vec<String> = agencies.into_iter().chain(number).collect();
+        if !differing.is_empty() {
+            let differing = differing.join(" and ");
+            self.notices.add(path, format_args!("the draw holds, not the configuration's {differing}"));
         }
     }
 
-    /// Whether nothing is wrong.
     pub(crate) fn is_good(&self) -> bool {
         self.errors.count == 0
     }
 
     /// Writes what was found, and a summary.
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        for (findings, what) in [(&self.errors, "errors"), (&self.notices, "notices")] {
-            findings.listed.iter().try_for_each(|finding| writeln!(out, "{finding}"))?;
-            let more = findings.count - findings.listed.len() as u64;
-            if more > 0 {
-                writeln!(out, "and {more} more {what}")?;
-            }
-        }
+        self.errors.write(out)?;
+        self.notices.write(out)?;
         let (bets, agencies) = (self.tally.all().bets, self.tally.agencies_with_bets());
         writeln!(
             out,
             "{}: {bets} {} of {agencies} {}; {}; errors: {}, notices: {}",
-            one_line(&self.files.path.display()),
+            self.files.name(),
             plural(bets, "bet", "bets"),
             plural(agencies, "agency", "agencies"),
             self.state_in_short(),
@@ -194,15 +196,15 @@ impl<'a> Report<'a> {
     }
 
     fn state_in_short(&self) -> String {
-        let noun = plural(self.agencies.into(), "agency", "agencies");
+        let (all, noun) = (self.agencies, plural(self.agencies.into(), "agency", "agencies"));
         match &self.files.state {
             Err(_) => "the state file can't be used".to_owned(),
             Ok(None) => "no state file: no agency has ended, or it is missing".to_owned(),
             Ok(Some(State { draw: Some(draw), .. })) => {
-                format!("{} was drawn of {} {noun}, {}", draw.winning_number, draw.agencies, draw.at)
+                format!("draw of {all} {noun}: winning number {}, {}", draw.winning_number, draw.at)
             }
             Ok(Some(State { ended, draw: None })) => {
-                format!("{} of {} {noun} (CLIENTS_AMOUNT) ended", ended.len(), self.agencies)
+                format!("{} of {all} {noun} (CLIENTS_AMOUNT) ended", ended.len())
             }
         }
     }

@@ -1,13 +1,12 @@
-//! `loteria winners`: counts the draw again from the bets.
+//! `loteria winners`: counts the winners again, from the bets alone.
 
 use std::io::{self, Write};
 
 use indicatif::ProgressBar;
 
-use super::files::Files;
+use super::files::{AuditError, Files};
 use super::report::{self, Report};
-use super::{AuditError, Count};
-use crate::logging::one_line;
+use super::tally::Count;
 use crate::lottery::AgencyId;
 use crate::lottery::row::Row;
 use crate::server::storage::Rules;
@@ -23,7 +22,7 @@ pub(crate) struct Question {
     pub(crate) configured: Rules,
 }
 
-/// Answers to `out`. What a list in CSV has no place for goes to `notes`. Returns whether the files have no errors.
+/// Answers to `out`. With CSV, what else there is to say goes to `notes`. Returns whether the files have no errors.
 pub(crate) fn winners(
     files: &Files,
     question: &Question,
@@ -32,30 +31,31 @@ pub(crate) fn winners(
 ) -> Result<bool, AuditError> {
     let lists = question.csv || question.agency.is_some();
     let bar = if lists { ProgressBar::hidden() } else { report::bar(files)? };
-    write_head(files, question, out).map_err(AuditError::Write)?;
+    if question.csv {
+        writeln!(out, "agency,document")?;
+    } else {
+        write_number(files, question, out)?;
+    }
+    if let (false, Some(agency)) = (question.csv, question.agency) {
+        writeln!(out, "documents of agency {agency} that won, in the order of their bets:")?;
+    }
     let see = |row: &Row<'_>| write_winner(question, row, out);
     let report = Report::read(files, question.configured, question.number, &bar, see)?;
-    write_answer(files, question, &report, out, notes).map_err(AuditError::Write)?;
-    Ok(report.is_good())
-}
-
-fn write_head(files: &Files, question: &Question, out: &mut dyn Write) -> io::Result<()> {
     if question.csv {
-        return writeln!(out, "agency,document");
+        write_notes(files, question, &report, notes)?;
+    } else {
+        write_counts(files, question, &report, out)?;
+        report.write(out)?;
     }
-    write_number(files, question, out)?;
-    match question.agency {
-        Some(agency) => writeln!(out, "documents of agency {agency} that won, in the order of their bets:"),
-        None => Ok(()),
-    }
+    out.flush()?;
+    Ok(report.is_good())
 }
 
 fn write_number(files: &Files, question: &Question, out: &mut dyn Write) -> io::Result<()> {
     match (question.number, files.draw()) {
         (Some(number), _) => writeln!(out, "winning number: {number} (as asked for)"),
         (None, Some(draw)) => {
-            let state = one_line(&files.state_path.display());
-            writeln!(out, "winning number: {} (as drawn, says {state})", draw.winning_number)
+            writeln!(out, "winning number: {} (as drawn, says {})", draw.winning_number, files.state_name())
         }
         (None, None) => {
             let number = question.configured.winner_number;
@@ -77,34 +77,35 @@ fn write_winner(question: &Question, row: &Row<'_>, out: &mut dyn Write) -> io::
     }
 }
 
-fn write_answer(
+fn write_notes(
+    files: &Files,
+    question: &Question,
+    report: &Report<'_>,
+    notes: &mut dyn Write,
+) -> io::Result<()> {
+    let has_draw = files.draw().is_some();
+    if !has_draw {
+        write_number(files, question, notes)?;
+    }
+    if has_draw && report.is_good() { Ok(()) } else { report.write(notes) }
+}
+
+fn write_counts(
     files: &Files,
     question: &Question,
     report: &Report<'_>,
     out: &mut dyn Write,
-    notes: &mut dyn Write,
 ) -> io::Result<()> {
-    let draw = files.draw();
-    if question.csv {
-        if draw.is_none() {
-            write_number(files, question, notes)?;
-        }
-        if draw.is_none() || !report.is_good() {
-            report.write(notes)?;
-        }
-        return out.flush();
-    }
-    if let Some(agency) = question.agency {
-        let Count { bets, winners } = report.tally.of(agency);
-        writeln!(out, "bets of agency {agency}: {bets}, winners: {winners}")?;
-        if let Some(draw) = draw.filter(|draw| agency.get() > draw.agencies) {
-            writeln!(out, "agency {agency} had no part in the draw: 1 to {} had", draw.agencies)?;
-        }
-    } else {
+    let drawn = files.draw().map(|draw| draw.agencies);
+    let Some(agency) = question.agency else {
         writeln!(out)?;
-        report.tally.write_table(draw.map_or(0, |draw| draw.agencies), out)?;
-        writeln!(out)?;
+        report.tally.write_table(drawn.unwrap_or(0), out)?;
+        return writeln!(out);
+    };
+    let Count { bets, winners } = report.tally.of(agency);
+    writeln!(out, "bets of agency {agency}: {bets}, winners: {winners}")?;
+    match drawn.filter(|agencies| agency.get() > *agencies) {
+        Some(agencies) => writeln!(out, "agency {agency} had no part in the draw: 1 to {agencies} had"),
+        None => Ok(()),
     }
-    report.write(out)?;
-    out.flush()
 }

@@ -1,20 +1,18 @@
 //! Starts the processes of the contest, supervises them and stops them.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::error::DemoError;
-use super::output::Output;
-use super::process::{Process, Variable};
-use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, Setting, Settings};
+use super::process::Process;
+use crate::audit::{Count, Tally};
+use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, Settings};
 use crate::lottery::AgencyId;
 use crate::protocol::status::Status;
 use crate::status;
@@ -31,19 +29,18 @@ const SHORT_TICK: Duration = Duration::from_millis(10);
 const START_LIMIT: Duration = Duration::from_mins(1);
 /// The time limit of a question for the progress bar. A signal may have to wait as long.
 const PEEK_LIMIT: Duration = Duration::from_millis(300);
-/// The time after which processes that have not ended are killed.
+/// The time after which a server that has not ended is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
-/// How often a server that was killed is started again.
+/// How often, at most, a server that was killed is started again.
 const MAX_RESTARTS: u32 = 5;
 /// Connections that the server serves besides the agencies'.
 const SPARE_CLIENTS: u16 = 64;
 
 /// What server and agencies say at the end.
 pub(crate) struct Claims {
-    /// The server's last status.
-    pub(crate) status: Status,
-    /// How many bets of each agency won.
-    pub(crate) winners: Vec<(AgencyId, u64)>,
+    /// The bets that the server has counted, and the winners that the agencies were told.
+    pub(crate) tally: Tally,
+    pub(crate) winning_number: u32,
     /// From the start of the agencies to the end of the last.
     pub(crate) duration: Duration,
 }
@@ -53,7 +50,8 @@ pub(crate) struct Contest<'a> {
     folder: &'a Path,
     size: u16,
     signals: &'a Signals,
-    output: &'a Output,
+    /// Draws nothing unless standard error is a terminal.
+    bar: ProgressBar,
     server: Process,
     /// 0 until the first server listens. A server that is started again gets the same port.
     port: u16,
@@ -62,48 +60,59 @@ pub(crate) struct Contest<'a> {
 }
 
 impl<'a> Contest<'a> {
-    /// Start the server.
+    /// Start the server. Each agency will have that many bets.
     pub(crate) fn start(
         folder: &'a Path,
         size: u16,
+        bets: u64,
         signals: &'a Signals,
-        output: &'a Output,
     ) -> Result<Self, DemoError> {
+        let bar = ProgressBar::new(u64::from(size) * bets);
+        if let Ok(style) =
+            ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} bets stored, {elapsed}")
+        {
+            bar.set_style(style);
+        }
         let server = start_server(folder, size, 0)?;
-        Ok(Self { folder, size, signals, output, server, port: 0, restarts: 0, agencies: Vec::new() })
+        Ok(Self { folder, size, signals, bar, server, port: 0, restarts: 0, agencies: Vec::new() })
     }
 
     /// Run the agencies until all of them have their results.
     pub(crate) fn run(&mut self) -> Result<Claims, DemoError> {
         self.await_listening()?;
         let begun = Instant::now();
-        self.start_agencies()?;
-        while !self.all_agencies_have_ended()? {
+        self.say(&format!("agencies: {}", self.size))?;
+        for agency in all_agencies(self.size) {
+            self.agencies.push((agency, start_agency(self.folder, agency, self.address())?));
+        }
+        while !self.agencies_have_ended()? {
             self.wait(TICK)?;
             self.keep_server_alive()?;
-            if let Ok(status) = status::ask(self.address(), Instant::now() + PEEK_LIMIT) {
-                self.output.stored(status.bets);
+            if let Ok(status) = self.status(PEEK_LIMIT) {
+                self.bar.set_position(status.bets);
             }
         }
         let duration = begun.elapsed();
-        Ok(Claims { status: self.last_status()?, winners: self.winners()?, duration })
+        let status = self.last_status()?;
+        let winning_number = status.draw.as_ref().map_or(0, |draw| draw.winning_number);
+        Ok(Claims { tally: self.tally(&status)?, winning_number, duration })
     }
 
-    /// End all processes. Those that have not ended in time are killed when `self` is dropped.
+    /// End all processes.
     pub(crate) fn stop(mut self) -> Result<(), DemoError> {
         let limit = Instant::now() + STOP_LIMIT;
-        for (_, agency) in &mut self.agencies {
-            agency.ask_to_end()?;
-        }
-        self.server.ask_to_end()?;
-        while Instant::now() < limit && !self.all_have_ended()? {
-            // Another signal asks for what is already being done.
-            let _: bool = self.signal_came(SHORT_TICK)?;
-        }
-        match self.server.ended()? {
-            Some(status) if !status.success() => Err(self.server_ended(status)),
-            Some(_) => Ok(()),
-            None => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        self.bar.finish_and_clear();
+        // Those that have not ended are killed.
+        self.agencies.clear();
+        self.server.terminate()?;
+        loop {
+            match self.server.ended()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(self.server_ended(status)),
+                // Another signal asks for what is already being done.
+                None if Instant::now() < limit => drop(self.signals.wait(SHORT_TICK)?),
+                None => return Err(DemoError::NotEnding { last_line: self.server.last_line() }),
+            }
         }
     }
 
@@ -111,23 +120,21 @@ impl<'a> Contest<'a> {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Wait for that time, or until a child ends.
-    fn wait(&self, time: Duration) -> Result<(), DemoError> {
-        if self.signal_came(time)? { Err(DemoError::Interrupted) } else { Ok(()) }
+    fn status(&self, limit: Duration) -> Result<Status, status::StatusError> {
+        status::ask(&self.address().to_string(), limit)
     }
 
-    /// Wait for that time, or until a child ends. Return whether SIGTERM or SIGINT came.
-    fn signal_came(&self, time: Duration) -> io::Result<bool> {
-        let mut waiting = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut waiting, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
+    /// Print a line above the bar.
+    fn say(&self, line: &str) -> io::Result<()> {
+        self.bar.suspend(|| writeln!(io::stdout(), "{line}"))
+    }
+
+    /// Wait for that time, or until a child ends.
+    fn wait(&self, time: Duration) -> Result<(), DemoError> {
+        match self.signals.wait(time)? {
+            Some(signal) if is_termination(signal) => Err(DemoError::Interrupted),
+            _ => Ok(()),
         }
-        let mut came = false;
-        while let Some(signal) = self.signals.take()? {
-            came |= is_termination(signal);
-        }
-        Ok(came)
     }
 
     /// Wait until the server listens, or has been killed.
@@ -136,7 +143,7 @@ impl<'a> Contest<'a> {
         while Instant::now() < limit {
             if let Some(port) = self.server.logged("listen", "port")? {
                 self.port = port.parse().map_err(io::Error::other)?;
-                return Ok(self.output.say(&format!("server: pid {}, port {port}", self.server.id()))?);
+                return Ok(self.say(&format!("server: pid {}, port {port}", self.server.id()))?);
             }
             if let Some(status) = self.server.ended()? {
                 let killed = status.signal().is_some() && self.port != 0;
@@ -154,7 +161,7 @@ impl<'a> Contest<'a> {
                 return Err(self.server_ended(status));
             };
             self.restarts += 1;
-            self.output.say(&format!("server: killed by signal {signal}, starting it again"))?;
+            self.say(&format!("server: killed by signal {signal}, starting it again"))?;
             self.server = start_server(self.folder, self.size, self.port)?;
             self.await_listening()?;
         }
@@ -165,16 +172,7 @@ impl<'a> Contest<'a> {
         DemoError::ServerEnded { status, last_line: self.server.last_line() }
     }
 
-    fn start_agencies(&mut self) -> Result<(), DemoError> {
-        self.output.say(&format!("agencies: {}", self.size))?;
-        for agency in (1..=self.size).filter_map(AgencyId::new) {
-            let process = start_agency(self.folder, agency, self.address())?;
-            self.agencies.push((agency, process));
-        }
-        Ok(())
-    }
-
-    fn all_agencies_have_ended(&mut self) -> Result<bool, DemoError> {
+    fn agencies_have_ended(&mut self) -> Result<bool, DemoError> {
         let mut all = true;
         for (agency, process) in &mut self.agencies {
             match process.ended()? {
@@ -189,19 +187,10 @@ impl<'a> Contest<'a> {
         Ok(all)
     }
 
-    fn all_have_ended(&mut self) -> io::Result<bool> {
-        for (_, process) in &mut self.agencies {
-            if process.ended()?.is_none() {
-                return Ok(false);
-            }
-        }
-        Ok(self.server.ended()?.is_some())
-    }
-
     fn last_status(&mut self) -> Result<Status, DemoError> {
         loop {
             self.keep_server_alive()?;
-            match status::ask(self.address(), Instant::now() + status::DEADLINE) {
+            match self.status(status::DEADLINE) {
                 Ok(status) => return Ok(status),
                 // It was killed meanwhile, and is started again.
                 Err(_) if self.server.ended()?.is_some() => {}
@@ -210,14 +199,21 @@ impl<'a> Contest<'a> {
         }
     }
 
-    fn winners(&self) -> Result<Vec<(AgencyId, u64)>, DemoError> {
-        let winners_of = |(agency, process): &(AgencyId, Process)| {
+    fn tally(&self, status: &Status) -> Result<Tally, DemoError> {
+        let mut tally = Tally::default();
+        for (agency, process) in &self.agencies {
             let logged = process.logged("consulta_ganadores", "cant_ganadores")?;
             let winners = logged.and_then(|text| text.parse().ok()).ok_or(DemoError::NoWinners(*agency))?;
-            Ok((*agency, winners))
-        };
-        self.agencies.iter().map(winners_of).collect()
+            let counted = status.per_agency.iter().find(|row| row.agency == *agency);
+            tally.set(*agency, Count { bets: counted.map_or(0, |row| row.bets), winners });
+        }
+        Ok(tally)
     }
+}
+
+/// The agencies of a contest of that size.
+pub(crate) fn all_agencies(size: u16) -> impl Iterator<Item = AgencyId> {
+    (1..=size).filter_map(AgencyId::new)
 }
 
 fn start_server(folder: &Path, size: u16, port: u16) -> io::Result<Process> {
@@ -238,10 +234,10 @@ fn start_agency(folder: &Path, agency: AgencyId, server: SocketAddr) -> io::Resu
 }
 
 /// All settings as environment variables, so that a `config.ini` in the folder has no effect.
-fn variables(settings: &Settings, changes: &[(&str, String)]) -> Vec<Variable> {
-    let value_of = |setting: &Setting| {
+fn variables(settings: &Settings, changes: &[(&str, String)]) -> impl Iterator<Item = (String, String)> {
+    settings.rows.iter().map(|setting| {
         let change = changes.iter().find(|(key, _)| *key == setting.key);
-        change.map_or_else(|| setting.default.to_owned(), |(_, value)| value.clone())
-    };
-    settings.rows.iter().map(|setting| (settings.variable(setting.key), value_of(setting))).collect()
+        let value = change.map_or_else(|| setting.default.to_owned(), |(_, value)| value.clone());
+        (settings.variable(setting.key), value)
+    })
 }

@@ -27,15 +27,18 @@ pub(crate) enum DemoError {
     ServerEnded { status: ExitStatus, last_line: String },
     #[error("the server does not listen: {last_line}")]
     NotListening { last_line: String },
+    #[error("the server does not end: {last_line}")]
+    NotEnding { last_line: String },
     #[error("the server does not tell its status: {0}")]
     Status(#[from] StatusError),
     #[error("agency {agency} ended ({status}): {last_line}")]
     AgencyEnded { agency: AgencyId, status: ExitStatus, last_line: String },
     #[error("the log of agency {0} does not say how many of its bets won")]
     NoWinners(AgencyId),
-    /// What the processes said differs from the file of bets.
-    #[error("agency {agency}: bets.csv has {counted}, but should have {told}")]
-    Disagreement { agency: AgencyId, counted: Count, told: Count },
+    #[error(
+        "agency {agency} has a file of {bets} bets; bets.csv has {counted}, server and agency report {told}"
+    )]
+    Disagreement { agency: AgencyId, bets: u64, counted: Count, told: Count },
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error("{} has errors; `loteria check --file FILE` lists them", .0.display())]

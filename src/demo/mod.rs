@@ -3,19 +3,20 @@
 
 mod contest;
 mod error;
-mod output;
 mod process;
-mod report;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use self::contest::{BETS_FILE, Contest};
+use indicatif::ProgressBar;
+use nix::unistd::mkdtemp;
+
+use self::contest::{BETS_FILE, Claims, Contest};
 use self::error::DemoError;
-use self::output::Output;
+use crate::audit::{Files, Report};
 use crate::sample;
-use crate::system::random;
+use crate::server::storage::Rules;
 use crate::system::signal::Signals;
 
 /// The most agencies. Each is a process.
@@ -25,54 +26,51 @@ pub(crate) const MAX_AGENCIES: i64 = 1000;
 pub(crate) fn run(agencies: u16, bets: u64, folder: Option<PathBuf>) -> Result<(), DemoError> {
     let signals = Signals::open()?;
     let folder = prepare(folder)?;
-    let output = Output::new(u64::from(agencies) * bets);
-    output.say(&format!("folder: {}", folder.display()))?;
+    writeln!(io::stdout(), "folder: {}", folder.display())?;
     sample::write(agencies, &[bets], sample::DEFAULT_SEED, &folder)?;
-    let mut contest = Contest::start(&folder, agencies, &signals, &output)?;
+    let mut contest = Contest::start(&folder, agencies, bets, &signals)?;
     let claims = contest.run();
     let stopped = contest.stop();
     let claims = claims?;
     stopped?;
-    output.finish();
-    report::check(&claims, bets, &folder.join(BETS_FILE), &output)
+    let bets_file = folder.join(BETS_FILE);
+    print(&claims, agencies, &bets_file)?;
+    check(&claims, agencies, bets, &bets_file)
 }
 
 /// Make the folder, and return its full path.
 fn prepare(folder: Option<PathBuf>) -> Result<PathBuf, DemoError> {
-    let at = |path: &Path, error| DemoError::File { path: path.to_owned(), error };
-    let folder = match folder {
-        Some(folder) => {
-            fs::create_dir_all(&folder).map_err(|error| at(&folder, error))?;
-            folder
-        }
-        None => fresh_folder().map_err(|error| at(&std::env::temp_dir(), error))?,
-    };
-    let folder = folder.canonicalize().map_err(|error| at(&folder, error))?;
+    let folder = folder.map_or_else(
+        || {
+            let template = std::env::temp_dir().join("loteria-demo-XXXXXX");
+            mkdtemp(&template).map_err(|error| DemoError::File { path: template, error: error.into() })
+        },
+        |path| {
+            let made = fs::create_dir_all(&path).and_then(|()| path.canonicalize());
+            made.map_err(|error| DemoError::File { path, error })
+        },
+    )?;
     if folder.join(BETS_FILE).exists() { Err(DemoError::FolderInUse(folder)) } else { Ok(folder) }
 }
 
-fn fresh_folder() -> io::Result<PathBuf> {
-    loop {
-        let name = format!("loteria-demo-{:08x}", random::number()?);
-        let folder = std::env::temp_dir().join(name);
-        match fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
+fn print(claims: &Claims, agencies: u16, bets_file: &Path) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out)?;
+    claims.tally.write_table(agencies, &mut out)?;
+    writeln!(out, "\ntime: {:.2} s", claims.duration.as_secs_f64())?;
+    writeln!(out, "bets: {}", bets_file.display())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_with_bets_is_refused_and_a_missing_one_made() {
-        let folder = tempfile::tempdir().unwrap();
-        let inner = folder.path().join("a/b");
-        assert!(prepare(Some(inner.clone())).unwrap().is_dir());
-        fs::write(inner.join(BETS_FILE), "").unwrap();
-        assert!(matches!(prepare(Some(inner)), Err(DemoError::FolderInUse(_))));
+/// Compare what the processes said with the file of bets, which must have each bet of the agencies' files once.
+fn check(claims: &Claims, agencies: u16, bets: u64, bets_file: &Path) -> Result<(), DemoError> {
+    let rules = Rules { clients_amount: agencies, winner_number: claims.winning_number };
+    let files = Files::open(bets_file)?;
+    let report = Report::read(&files, rules, None, &ProgressBar::hidden(), |_| Ok(()))?;
+    for agency in contest::all_agencies(agencies) {
+        let (told, counted) = (claims.tally.of(agency), report.tally.of(agency));
+        if told != counted || counted.bets != bets {
+            return Err(DemoError::Disagreement { agency, bets, counted, told });
+        }
     }
+    if report.is_good() { Ok(()) } else { Err(DemoError::BadFile(bets_file.to_owned())) }
 }

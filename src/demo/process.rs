@@ -22,15 +22,12 @@ pub(crate) struct Process {
     log_start: u64,
 }
 
-/// An environment variable and its value.
-pub(crate) type Variable = (String, String);
-
 impl Process {
     /// Run a command of this program in `folder`, with only those variables in its environment.
     pub(crate) fn start(
         folder: &Path,
         command: &str,
-        variables: Vec<Variable>,
+        variables: impl IntoIterator<Item = (String, String)>,
         log: &str,
     ) -> io::Result<Self> {
         let log = folder.join(log);
@@ -54,7 +51,7 @@ impl Process {
     }
 
     /// Send SIGTERM, unless it has ended.
-    pub(crate) fn ask_to_end(&mut self) -> io::Result<()> {
+    pub(crate) fn terminate(&mut self) -> io::Result<()> {
         if self.ended()?.is_none() {
             let id = i32::try_from(self.child.id()).map_err(io::Error::other)?;
             signal_child(Pid::from_raw(id), Signal::SIGTERM);
@@ -67,9 +64,10 @@ impl Process {
         let wanted = format!(" action: {action} | result: success");
         let log = self.read_log()?;
         // The last line may be incomplete.
-        let mut lines =
-            log.split_inclusive('\n').filter(|line| line.ends_with('\n') && line.contains(&wanted));
-        Ok(lines.find_map(|line| field(line, key)).map(ToOwned::to_owned))
+        let mut lines = log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        let line = lines.find(|line| line.contains(&wanted)).unwrap_or_default();
+        let value = line.split(" | ").find_map(|field| field.strip_prefix(key)?.strip_prefix(": "));
+        Ok(value.map(ToOwned::to_owned))
     }
 
     /// The last line of its log.
@@ -94,23 +92,5 @@ impl Drop for Process {
         if self.child.kill().is_ok() {
             self.child.wait().ok();
         }
-    }
-}
-
-fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    line.trim_end().split(" | ").find_map(|field| field.strip_prefix(key)?.strip_prefix(": "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_of_a_log_line_is_found() {
-        let line =
-            "2026-01-01 00:00:00 INFO     action: listen | result: success | ip: 127.0.0.1 | port: 7\n";
-        assert_eq!(field(line, "port"), Some("7"));
-        assert_eq!(field(line, "ort"), None);
-        assert_eq!(field(line, "dni"), None);
     }
 }

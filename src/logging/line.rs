@@ -1,8 +1,69 @@
-//! Formats an event as one line of bounded length, whatever its values hold.
+//! An event as one line of bounded length, whatever its values hold.
 
 use std::fmt::{self, Display, Write as _};
 
-use super::{Field, Level, Outcome};
+/// The severity of an event. The names are those of Python's `logging`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// Details, such as a line per batch.
+    Debug,
+    /// The story of the contest.
+    Info,
+    /// An operator should look at it; the server goes on.
+    Warning,
+    /// Something failed, and a client was refused because of it.
+    Error,
+    /// The process ends because of it.
+    Critical,
+}
+
+impl Level {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "DEBUG",
+            Self::Info => "INFO",
+            Self::Warning => "WARNING",
+            Self::Error => "ERROR",
+            Self::Critical => "CRITICAL",
+        }
+    }
+
+    /// The level of that name, in any case. `WARN` (Python) and `NOTICE` (Go) mean WARNING: no line has a level between INFO
+    /// and WARNING.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        match &*name.to_ascii_uppercase() {
+            "WARN" | "NOTICE" => Some(Self::Warning),
+            name => [Self::Debug, Self::Info, Self::Warning, Self::Error, Self::Critical]
+                .into_iter()
+                .find(|level| level.name() == name),
+        }
+    }
+}
+
+/// The `result` of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Success,
+    Fail,
+    InProgress,
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Fail => "fail",
+            Self::InProgress => "in_progress",
+        }
+    }
+}
+
+/// A field of an event: key and value. A key is one word, but none of [`RESERVED`].
+pub(crate) type Field<'a> = (&'a str, &'a dyn Display);
+
+/// The keys that the log's readers reserve.
+const RESERVED: [&str; 5] = ["time", "level", "action", "result", "source"];
 
 /// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,40 +111,32 @@ const MAX_LINE: usize = 4000;
 const BORDERS: usize = 10;
 
 /// The line without its time. A JSON object lacks its beginning, which holds the time.
-pub(crate) fn line(
+pub(super) fn line(
     format: Format,
     level: Level,
     action: &str,
     outcome: Outcome,
     fields: &[Field<'_>],
 ) -> String {
-    let mut line = String::with_capacity(200);
-    // Writing to a String cannot fail. A value whose Display fails is cut there.
-    match format {
-        Format::Text => write!(line, "{:<8} action: {action} | result: {outcome}", level.name()),
-        Format::Json => {
-            write!(line, r#""level":"{}","action":"{action}","result":"{outcome}""#, level.name())
-        }
-    }
-    .unwrap_or_default();
+    let (level, outcome) = (level.name(), outcome.name());
+    let mut line = match format {
+        Format::Text => format!("{level:<8} action: {action} | result: {outcome}"),
+        Format::Json => format!(r#""level":"{level}","action":"{action}","result":"{outcome}""#),
+    };
+    let [before_key, after_key, after_value, end] = match format {
+        Format::Text => [" | ", ": ", "", ""],
+        Format::Json => [",\"", "\":\"", "\"", "}"],
+    };
     for (key, value) in fields {
-        debug_assert!(
-            !matches!(*key, "time" | "level" | "action" | "result" | "source"),
-            "the log's readers reserve the key {key}"
-        );
+        debug_assert!(!RESERVED.contains(key), "the log's readers reserve the key {key}");
         if line.len() + key.len() + MAX_VALUE + BORDERS > MAX_LINE {
             break;
         }
-        match format {
-            Format::Text => write!(line, " | {key}: "),
-            Format::Json => write!(line, r#","{key}":""#),
-        }
-        .unwrap_or_default();
+        line.extend([before_key, key, after_key]);
         push_value(format, value, &mut line);
-        line.push_str(if format == Format::Json { "\"" } else { "" });
+        line.push_str(after_value);
     }
-    line.push_str(if format == Format::Json { "}" } else { "" });
-    line
+    line + end
 }
 
 /// A value as in a line of the log: escaped, and cut if it is long. For other outputs.
@@ -95,6 +148,7 @@ pub(crate) fn one_line(value: &dyn Display) -> String {
 
 fn push_value(format: Format, value: &dyn Display, out: &mut String) {
     let end = out.len() + MAX_VALUE;
+    // A value that is too long, or whose `Display` fails, is cut there.
     write!(Escaped { format, out, end }, "{value}").unwrap_or_default();
 }
 
@@ -125,60 +179,49 @@ impl fmt::Write for Escaped<'_> {
 mod tests {
     use super::*;
 
+    fn line_of(format: Format, fields: &[Field<'_>]) -> String {
+        line(format, Level::Warning, "x", Outcome::InProgress, fields)
+    }
+
+    fn object(line: &str) -> serde_json::Value {
+        serde_json::from_str(&format!("{{{line}")).unwrap()
+    }
+
     #[test]
-    fn a_line_is_level_action_result_and_fields() {
-        let text = line(
-            Format::Text,
-            Level::Info,
-            "apuesta_almacenada",
-            Outcome::Success,
-            &[("dni", &"1"), ("numero", &7)],
-        );
-        assert_eq!(text, "INFO     action: apuesta_almacenada | result: success | dni: 1 | numero: 7");
-        assert!(
-            line(Format::Text, Level::Critical, "x", Outcome::Fail, &[])
-                .starts_with("CRITICAL action: x | result: fail")
-        );
+    fn levels_have_the_names_of_python() {
+        assert_eq!(Level::from_name("warning"), Some(Level::Warning));
+        assert_eq!(Level::from_name("Notice"), Some(Level::Warning));
+        assert_eq!(Level::from_name("LOUD"), None);
+        assert!(Level::Critical > Level::Error);
     }
 
     #[test]
     fn no_value_breaks_a_line_or_a_field() {
         let nasty = "a | action: b\n\r\u{1b}[31m\0\u{85}\u{2028}\u{7f}ñ";
-        let text = line(Format::Text, Level::Info, "x", Outcome::InProgress, &[("k", &nasty)]);
-        assert_eq!(
-            text,
-            "INFO     action: x | result: in_progress | k: a \\x7c action: b\\x0a\\x0d\\x1b[31m\\x00\\x85\\u{2028}\\x7fñ"
-        );
-    }
-
-    #[test]
-    fn a_line_is_short_enough_for_one_write_to_a_pipe() {
-        let long = "ñ|".repeat(100_000);
-        let field: Field<'_> = ("a", &long);
-        let text = line(Format::Text, Level::Info, "x", Outcome::Fail, &[field; 20]);
-        assert!(text.len() < 4050, "{}", text.len());
+        let text = line_of(Format::Text, &[("k", &nasty), ("n", &7)]);
+        let escaped = r"a \x7c action: b\x0a\x0d\x1b[31m\x00\x85\u{2028}\x7fñ";
+        assert_eq!(text, format!("WARNING  action: x | result: in_progress | k: {escaped} | n: 7"));
     }
 
     #[test]
     fn a_json_line_is_an_object_with_the_same_keys_and_whole_values() {
         let nasty = "a | \"b\" \\ \n\r\u{1b}[31m\0\u{85}\u{2028}\u{7f}ñ";
-        let text = line(Format::Json, Level::Warning, "x", Outcome::InProgress, &[("k", &nasty), ("n", &7)]);
+        let text = line_of(Format::Json, &[("k", &nasty), ("n", &7)]);
         assert!(!text.contains(|c: char| c.is_control() || c == '\u{2028}'), "{text}");
-        let object: serde_json::Value = serde_json::from_str(&format!("{{{text}")).unwrap();
         let expected = serde_json::json!({
             "level": "WARNING", "action": "x", "result": "in_progress", "k": nasty, "n": "7",
         });
-        assert_eq!(object, expected);
+        assert_eq!(object(&text), expected);
     }
 
     #[test]
-    fn a_json_line_that_is_cut_is_still_an_object() {
-        let long = "\"\n".repeat(100_000);
-        let field: Field<'_> = ("a", &long);
-        let text = line(Format::Json, Level::Info, "x", Outcome::Fail, &[field; 20]);
-        assert!(text.len() < 4010, "{}", text.len());
-        let object: serde_json::Value = serde_json::from_str(&format!("{{{text}")).unwrap();
-        let value = object.get("a").and_then(serde_json::Value::as_str).unwrap();
+    fn a_line_is_short_enough_for_one_write_to_a_pipe() {
+        let (text, json) = ("ñ|".repeat(100_000), "\"\n".repeat(100_000));
+        let [text_field, json_field]: [Field<'_>; 2] = [("a", &text), ("a", &json)];
+        let lines = [line_of(Format::Text, &[text_field; 20]), line_of(Format::Json, &[json_field; 20])];
+        assert!(lines.iter().all(|line| line.len() < 4050), "{lines:?}");
+        let object = object(&lines[1]);
+        let value = object["a"].as_str().unwrap();
         assert!(value.starts_with("\"\n\"") && value.ends_with('…'));
     }
 }

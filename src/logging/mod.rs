@@ -9,7 +9,6 @@
 
 mod line;
 
-use std::fmt::{self, Display};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
@@ -19,69 +18,7 @@ use chrono::{FixedOffset, Local, Utc};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use line::line;
-pub(crate) use line::{Format, one_line};
-
-/// The severity of an event. The names are those of Python's `logging`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Level {
-    /// Details, such as a line per batch.
-    Debug,
-    /// The story of the contest.
-    Info,
-    /// An operator should look at it; the server goes on.
-    Warning,
-    /// Something failed, and a client was refused because of it.
-    Error,
-    /// The process ends because of it.
-    Critical,
-}
-
-/// All levels, least severe first.
-pub(crate) const LEVELS: [Level; 5] =
-    [Level::Debug, Level::Info, Level::Warning, Level::Error, Level::Critical];
-
-impl Level {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Debug => "DEBUG",
-            Self::Info => "INFO",
-            Self::Warning => "WARNING",
-            Self::Error => "ERROR",
-            Self::Critical => "CRITICAL",
-        }
-    }
-
-    /// The level of that name, in any case. `WARN` (Python) and `NOTICE` (Go) mean WARNING: no line has a level between INFO
-    /// and WARNING.
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        match &*name.to_ascii_uppercase() {
-            "WARN" | "NOTICE" => Some(Self::Warning),
-            name => LEVELS.into_iter().find(|level| level.name() == name),
-        }
-    }
-}
-
-/// The `result` of an action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    Success,
-    Fail,
-    InProgress,
-}
-
-impl Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Success => "success",
-            Self::Fail => "fail",
-            Self::InProgress => "in_progress",
-        })
-    }
-}
-
-/// A field of an event: key and value. A key is one word, but not `time`, `level`, `action`, `result` or `source`.
-pub(crate) type Field<'a> = (&'a str, &'a dyn Display);
+pub(crate) use line::{Field, Format, Level, Outcome, one_line};
 
 /// The environment variable that selects the format, for all commands.
 pub(crate) const LOG_FORMAT: &str = "LOG_FORMAT";
@@ -101,7 +38,7 @@ pub(crate) fn start() {
     }
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Off)
-        .filter_module(module_path!(), log::LevelFilter::Debug)
+        .filter_module(module_path!(), log::LevelFilter::Info)
         .write_style(env_logger::WriteStyle::Never)
         .format(|out, record| {
             let now = FixedOffset::east_opt(OFFSET.load(Ordering::Relaxed))
@@ -114,7 +51,6 @@ pub(crate) fn start() {
             }
         })
         .init();
-    log::set_max_level(log::LevelFilter::Debug);
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
         let text = panic.payload_as_str().unwrap_or("a panic without a text");
@@ -133,6 +69,7 @@ pub(crate) fn set_format(format: Format) {
 fn format() -> Format {
     if IS_JSON.load(Ordering::Relaxed) { Format::Json } else { Format::Text }
 }
+
 pub(crate) fn local_offset() -> FixedOffset {
     *Local::now().offset()
 }
@@ -147,15 +84,10 @@ pub(crate) fn event(level: Level, action: &str, outcome: Outcome, fields: &[Fiel
     if (level as u8) < THRESHOLD.load(Ordering::Relaxed) {
         return;
     }
-    let severity = match level {
-        Level::Debug => log::Level::Debug,
-        Level::Info => log::Level::Info,
-        Level::Warning => log::Level::Warn,
-        Level::Error | Level::Critical => log::Level::Error,
-    };
     let mut write = || {
         if reader_takes_lines() {
-            log::log!(severity, "{}", line(format(), level, action, outcome, fields));
+            // The line holds its level: env_logger does not look at that of the record.
+            log::info!("{}", line(format(), level, action, outcome, fields));
         }
     };
     match WRAPPER.get() {
@@ -186,17 +118,4 @@ fn reader_takes_lines() -> bool {
 /// Write an event of level INFO.
 pub(crate) fn info(action: &str, outcome: Outcome, fields: &[Field<'_>]) {
     event(Level::Info, action, outcome, fields);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn levels_have_the_names_of_python() {
-        assert_eq!(Level::from_name("warning"), Some(Level::Warning));
-        assert_eq!(Level::from_name("Notice"), Some(Level::Warning));
-        assert_eq!(Level::from_name("LOUD"), None);
-        assert!(Level::Critical > Level::Error);
-    }
 }

@@ -15,64 +15,50 @@ use crate::protocol::message::{ClientMessage, NotAnAnswer, ServerMessage};
 use crate::protocol::status::Status;
 
 /// How long server and storage may take together to answer.
-pub const DEADLINE: Duration = Duration::from_secs(2);
-/// The longest answer that is taken, in bytes: that of 65,535 agencies has a quarter of it.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
+/// The longest answer that is accepted, in bytes. The answer for 65,535 agencies is a quarter of that.
 const MAX_ANSWER: u32 = 16 << 20;
 
 /// Why there is no status.
 #[derive(Debug, Error)]
-pub enum StatusError {
-    /// The connection failed.
+pub(crate) enum StatusError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The name has no address.
     #[error("there is no such address")]
     NoAddress,
-    /// It took too long.
     #[error("no answer within {} s", DEADLINE.as_secs())]
     Late,
-    /// The server closed the connection.
     #[error("the server closed the connection without an answer")]
     Closed,
-    /// The server refused.
     #[error("the server refused: {0}")]
     Refused(String),
-    /// What answers is no server of this protocol.
     #[error("what answers there is no lottery server: {0}")]
     NoSuchFrame(#[from] FrameError),
-    /// What answers is no server of this protocol.
     #[error("what answers there is no lottery server: {0}")]
     NoAnswer(#[from] NotAnAnswer),
-    /// The answer is no status.
     #[error("the server's answer is no status: {0}")]
     NoStatus(#[from] serde_json::Error),
 }
 
-/// Asks the server at `HOST:PORT`; returns the JSON that it sent. Looking up a name has no time limit, so a thread does it,
-/// and is left behind if it takes too long.
-///
-/// # Errors
-/// No status came in time.
-pub fn ask_by_name(address: &str) -> Result<String, StatusError> {
-    let deadline = Instant::now() + DEADLINE;
+/// Asks the server at `HOST:PORT`.
+pub(crate) fn ask(address: &str, limit: Duration) -> Result<Status, StatusError> {
+    parse(&ask_for_json(address, limit)?)
+}
+
+/// Asks the server at `HOST:PORT`, and returns the JSON that it sent. Looking up a name has no time limit, so a thread does
+/// it, and is left behind if it takes too long.
+pub(super) fn ask_for_json(address: &str, limit: Duration) -> Result<String, StatusError> {
+    let deadline = Instant::now() + limit;
     let address = address.to_owned();
     let (sender, receiver) = channel();
     thread::Builder::new().spawn(move || {
-        // The receiver is gone only when the process is about to end.
-        sender.send(ask_for_json(&address, deadline)).ok();
+        // Once the limit has passed, nobody receives.
+        sender.send(ask_any(&address, deadline)).ok();
     })?;
-    receiver.recv_timeout(DEADLINE).unwrap_or_else(|error| match error {
+    receiver.recv_timeout(limit).unwrap_or_else(|error| match error {
         RecvTimeoutError::Timeout => Err(StatusError::Late),
         RecvTimeoutError::Disconnected => Err(StatusError::Closed),
     })
-}
-
-/// Asks the server at an address or `HOST:PORT` until `deadline`. Looking up a name may take longer.
-///
-/// # Errors
-/// No status came in time.
-pub fn ask(address: impl ToSocketAddrs, deadline: Instant) -> Result<Status, StatusError> {
-    parse(&ask_for_json(address, deadline)?)
 }
 
 /// Reads a status. The server may be anyone, so its texts are escaped as in a line of the log.
@@ -98,7 +84,8 @@ pub(super) fn printable(json: &str) -> String {
     ('\u{7f}'..='\u{9f}').fold(json.replace(['\t', '\r', '\n'], " "), escape) + "\n"
 }
 
-fn ask_for_json(address: impl ToSocketAddrs, deadline: Instant) -> Result<String, StatusError> {
+/// Asks at each address of the name, until one answers.
+fn ask_any(address: &str, deadline: Instant) -> Result<String, StatusError> {
     let mut last = StatusError::NoAddress;
     for candidate in address.to_socket_addrs()? {
         match ask_at(candidate, deadline) {
@@ -140,15 +127,5 @@ fn late(error: io::Error) -> StatusError {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => StatusError::Late,
         _ => StatusError::Io(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_deadline_that_has_passed_leaves_no_time() {
-        assert!(matches!(left(Instant::now()), Err(StatusError::Late)));
     }
 }

@@ -11,7 +11,7 @@ use oxhttp::Server;
 use oxhttp::model::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use oxhttp::model::{Body, Method, Request, Response, StatusCode};
 
-use super::ask::ask_by_name;
+use super::ask::{DEADLINE, ask};
 use super::prometheus::exposition;
 use crate::logging::{Level, Outcome, event, info};
 use crate::system::signal::wait_for_termination;
@@ -94,7 +94,7 @@ impl Source {
     /// Ask the server. A server that comes or goes is logged once.
     fn ask(&self, was_up: bool) -> Scrape {
         let asked_at = Instant::now();
-        let status = ask_by_name(&self.server).and_then(|json| super::ask::parse(&json));
+        let status = ask(&self.server, DEADLINE);
         match &status {
             Ok(_) if !was_up => info("status", Outcome::Success, &[("server", &self.server)]),
             Err(error) if was_up => {

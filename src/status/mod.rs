@@ -9,7 +9,6 @@ mod table;
 pub(crate) mod text;
 pub(crate) mod watch;
 
-use self::ask::ask_by_name;
 pub(crate) use self::ask::{DEADLINE, StatusError, ask};
 
 /// The form in which a status is printed.
@@ -23,7 +22,7 @@ pub(crate) enum Format {
 
 /// Ask the server at `HOST:PORT` for its status, in the form in which it is printed. Nothing in it controls a terminal.
 pub(crate) fn text_of(address: &str, format: Format) -> Result<String, StatusError> {
-    let json = ask_by_name(address)?;
+    let json = ask::ask_for_json(address, DEADLINE)?;
     let status = ask::parse(&json)?;
     Ok(match format {
         Format::Table => table::table(&status),

@@ -85,10 +85,18 @@ fn a_contest_is_recounted_while_its_server_runs() {
     let after = audit(&setup, &["winners"]);
     assert_eq!(after.table()[1..], [["1", "11", "1"], ["2", "7", "2"], ["all", "18", "3"]]);
     assert!(after.out.contains("winning number: 7574 (as drawn"), "{}", after.out);
-    assert!(after.out.contains("18 bets of 2 agencies; 7574 was drawn of 2 agencies, "), "{}", after.out);
+    assert!(
+        after.out.contains("18 bets of 2 agencies; draw of 2 agencies: winning number 7574, "),
+        "{}",
+        after.out
+    );
     after.good();
     let checked = audit(&setup, &["check"]);
-    assert!(checked.out.contains("18 bets of 2 agencies; 7574 was drawn"), "{}", checked.out);
+    assert!(
+        checked.out.contains("18 bets of 2 agencies; draw of 2 agencies: winning number 7574, "),
+        "{}",
+        checked.out
+    );
     checked.good();
     assert_eq!(server.bets_file(), rows(&contest()));
 }
@@ -119,7 +127,11 @@ fn csv_output_has_nothing_but_csv() {
     assert!(early.error.starts_with(said), "{early:?}");
     let other = audit(&setup, &["winners", "--csv", "--number", "3"]);
     assert_eq!((other.code, &*other.out), (Some(1), "agency,document\n1,10000003\n2,20000003\n"));
-    assert!(other.error.contains("bets.csv.state: error: 7574 was drawn, not 3\n"), "{}", other.error);
+    assert!(
+        other.error.contains("bets.csv.state: error: the winning number of the draw is 7574, not 3\n"),
+        "{}",
+        other.error
+    );
 }
 
 #[test]
@@ -306,7 +318,7 @@ fn an_agency_outside_the_contest_does_not_hide_other_errors() {
         out.contains("./bets.csv:1: error: agency 7 does not take part: only 1 to 1 do, says the draw\n"),
         "{out}"
     );
-    assert!(out.contains("; 7574 was drawn of 1 agency, "), "{out}");
+    assert!(out.contains("; draw of 1 agency: winning number 7574, "), "{out}");
 }
 
 #[test]
@@ -318,9 +330,11 @@ fn a_state_that_is_possible_but_unusual_is_a_notice() {
         assert!(out.contains("notice: all agencies from 1 to CLIENTS_AMOUNT, which is 5"), "{out}");
     }
     let setup = setup.write("bets.csv.state", DRAWN);
-    assert!(audit(&setup, &["check"]).good().contains("notice: the draw holds, not the configuration's"));
-    let fewer =
-        setup.write("bets.csv.state", all_ended).write("config.ini", "[DEFAULT]\nCLIENTS_AMOUNT = 4\n");
+    let differs = "notice: the draw holds, not the configuration's CLIENTS_AMOUNT 5\n";
+    assert!(audit(&setup, &["check"]).good().contains(differs));
+    let fewer = setup
+        .write("bets.csv.state", "{\"version\":1,\"ended\":[1,2,3,4,5],\"draw\":null}")
+        .write("config.ini", "[DEFAULT]\nCLIENTS_AMOUNT = 4\n");
     let checked = audit(&fewer, &["check"]);
     assert!(checked.code == Some(1) && !checked.out.contains("notice:"), "{checked:?}");
 }

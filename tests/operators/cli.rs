@@ -62,6 +62,8 @@ fn without_a_command_the_program_prints_its_help() {
     assert!(text(&loteria(&["server", "--help"]).stdout).contains("LOTTERY_WINNER_NUMBER"));
     assert!(text(&loteria(&["--version"]).stdout).starts_with("loteria "));
     assert_eq!(loteria(&["sample", "--bets"]).status.code(), Some(2));
+    let too_many = loteria(&["sample", "--agencies", "2", "--bets", "1,2,3"]);
+    assert_eq!(too_many.status.code(), Some(2), "{}", text(&too_many.stderr));
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn watch_shows_the_contest_and_its_events() {
     session.end_agency();
     watched.wait_for("agency 1 has ended");
     server.session(2).0.end_agency();
-    watched.wait_for("the draw was made, winning number 7574");
+    watched.wait_for("the draw was made: winning number 7574");
     watched.leave();
 }
 
@@ -204,9 +204,15 @@ fn without_a_terminal_watch_prints_lines() {
         session.end_agency();
     });
     assert!(!text.contains('\x1b'), "{text}");
-    for part in
-        ["the server answers\n", " 0 bets, ", " 7 bets, ", "agency 1 has ended\n", "winning number 7574"]
-    {
+    for part in [
+        "the server answers\n",
+        " 0 bets, 0/s, 0 of 1 agency ended, ",
+        " handlers, 0 groups/s, draw: not made\n",
+        " 7 bets, ",
+        "agency 1 has ended\n",
+        "the draw was made: winning number 7574\n",
+        ", draw: winning number 7574, ",
+    ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
     let one_second = |line: &str| line[..19].to_owned();

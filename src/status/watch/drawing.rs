@@ -5,54 +5,30 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 
-/// The styles. `NO_COLOR` turns colours off.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Theme {
-    pub(crate) colours: bool,
-}
-
-impl Theme {
-    fn coloured(self, colour: Color) -> Style {
-        if self.colours { Style::new().fg(colour) } else { Style::new() }
-    }
-
-    /// Labels and other things of little weight.
-    pub(crate) fn faint(self) -> Style {
-        if self.colours { Style::new().fg(Color::Gray) } else { Style::new().add_modifier(Modifier::DIM) }
-    }
-
-    /// The empty part of a bar.
-    pub(crate) fn empty(self) -> Style {
-        if self.colours { Style::new().fg(Color::DarkGray) } else { self.faint() }
-    }
-
-    /// An agency that sends bets.
-    pub(crate) fn busy(self) -> Style {
-        self.coloured(Color::Cyan)
-    }
-
-    /// An agency that has ended; the draw, once it is made.
-    pub(crate) fn done(self) -> Style {
-        self.coloured(Color::Green)
-    }
-
-    /// Something that may need attention.
-    pub(crate) fn idle(self) -> Style {
-        self.coloured(Color::Yellow)
-    }
-
-    /// An error.
-    pub(crate) fn bad(self) -> Style {
-        self.coloured(Color::Red).add_modifier(Modifier::BOLD)
-    }
-}
-
 pub(crate) const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
+/// Labels and other things of little weight.
+pub(crate) const FAINT: Style = Style::new().fg(Color::Gray);
+/// The empty part of a bar.
+pub(crate) const EMPTY: Style = Style::new().fg(Color::DarkGray);
+/// An agency that sends bets.
+pub(crate) const BUSY: Style = Style::new().fg(Color::Cyan);
+/// An agency that has ended; the draw, once it is made.
+pub(crate) const DONE: Style = Style::new().fg(Color::Green);
+/// Something that may need attention.
+pub(crate) const IDLE: Style = Style::new().fg(Color::Yellow);
+/// An error.
+pub(crate) const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
 /// Draw as many lines as fit, from the top of the area.
 pub(crate) fn draw_lines(frame: &mut Frame<'_>, area: Rect, lines: &[Line<'_>]) {
     for (line, row) in lines.iter().zip(area.rows()) {
         frame.render_widget(line, row);
+    }
+}
+
+pub(crate) fn remove_colours(frame: &mut Frame<'_>) {
+    for cell in &mut frame.buffer_mut().content {
+        cell.set_fg(Color::Reset);
     }
 }
 
@@ -62,7 +38,6 @@ pub(crate) fn bar_of(part: u64, whole: u64, width: usize) -> (String, String) {
     let halves = usize::try_from(u128::from(part) * width as u128 * 2 / whole).unwrap_or(0).min(width * 2);
     // Anything above zero is visible.
     let halves = if part > 0 { halves.max(width.min(1)) } else { 0 };
-    let mut full = "━".repeat(halves / 2);
-    full.push_str(if halves % 2 == 1 { "╸" } else { "" });
-    (full, "─".repeat(width - halves.div_ceil(2)))
+    let half = if halves % 2 == 1 { "╸" } else { "" };
+    ("━".repeat(halves / 2) + half, "─".repeat(width - halves.div_ceil(2)))
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::lottery::{AgencyId, Draw};
 use crate::protocol::status::Status;
-use crate::status::text::{grouped, plural};
+use crate::status::text::{counted, grouped};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -48,14 +48,11 @@ impl fmt::Display for Event {
             Self::Restarted => f.write_str("the server was started again"),
             Self::StorageRestarted(total) => write!(f, "storage died and was started again, restart {total}"),
             Self::Ended(agencies) => write_ended(f, agencies),
-            Self::Drawn(draw) => write!(f, "the draw was made, winning number {}", draw.winning_number),
-            Self::Full(limit) => {
-                write!(f, "all {} connections are in use, others wait", grouped((*limit).into()))
-            }
+            Self::Drawn(draw) => write!(f, "the draw was made: winning number {}", draw.winning_number),
+            Self::Full(limit) => write!(f, "all {} connections are in use, others wait", grouped(*limit)),
             Self::NotFull => f.write_str("there are free connections again"),
             Self::DiskFailed(count) => {
-                let refused = plural(*count, "request was", "requests were");
-                write!(f, "the disk failed: {} {refused} refused", grouped(*count))
+                write!(f, "the disk failed: {} refused", counted(*count, "request was", "requests were"))
             }
         }
     }
@@ -97,9 +94,11 @@ pub(crate) fn between(before: &Status, after: &Status) -> Vec<Event> {
     events
 }
 
-/// Whether the two statuses are not of the same run of a server.
+/// Whether the two statuses are of different runs of a server.
 pub(crate) fn is_other_run(before: &Status, after: &Status) -> bool {
-    after.uptime_seconds < before.uptime_seconds || after.bets < before.bets
+    after.uptime_seconds < before.uptime_seconds
+        || after.bets < before.bets
+        || after.per_agency.len() != before.per_agency.len()
 }
 
 fn newly_ended(before: &Status, after: &Status) -> Vec<AgencyId> {
@@ -127,37 +126,26 @@ mod tests {
     }
 
     #[test]
-    fn an_end_and_the_draw_are_told_once() {
+    fn ends_and_the_draw_are_told_once() {
         let before = samples::status(&[(7, false), (3, true)]);
         let draw = Some(Draw { at: "2026-01-01T00:00:00-03:00".into(), agencies: 2, winning_number: 7574 });
         let after = Status { drawn: true, draw, ..samples::status(&[(7, true), (3, true)]) };
-        assert_eq!(texts(&before, &after), ["agency 1 has ended", "the draw was made, winning number 7574"]);
+        let expected = ["agency 1 has ended", "the draw was made: winning number 7574"];
+        assert_eq!(texts(&before, &after), expected);
         assert!(between(&after, &after).is_empty());
-    }
-
-    #[test]
-    fn one_request_that_the_disk_did_not_take_is_one() {
-        let before = samples::status(&[(7, false)]);
-        let mut after = before.clone();
-        after.refusals[1].count = 1;
-        assert_eq!(texts(&before, &after), ["the disk failed: 1 request was refused"]);
-    }
-
-    #[test]
-    fn many_ends_are_one_event() {
-        let before = samples::status(&[(0, false); 500]);
-        let after = samples::status(&[(0, true); 500]);
+        let [before, after] = [false, true].map(|ended| samples::status(&[(0, ended); 500]));
         assert_eq!(texts(&before, &after), ["500 agencies have ended: 1, 2, 3, 4, 5 and others"]);
     }
 
     #[test]
-    fn restarts_a_full_house_and_a_failing_disk_are_bad() {
+    fn restarts_full_handlers_and_a_failing_disk_are_bad() {
         let before = samples::status(&[(7, false)]);
         let mut after = Status { storage_restarts: 1, handlers: 1024, ..before.clone() };
-        after.refusals[1].count = 4;
+        after.refusals[1].count = 1;
         let events = between(&before, &after);
-        assert_eq!(events, [Event::StorageRestarted(1), Event::Full(1024), Event::DiskFailed(4)]);
+        assert_eq!(events, [Event::StorageRestarted(1), Event::Full(1024), Event::DiskFailed(1)]);
         assert!(events.iter().all(Event::is_bad));
+        assert_eq!(events[2].to_string(), "the disk failed: 1 request was refused");
         assert_eq!(between(&after, &Status { handlers: 1023, ..after.clone() }), [Event::NotFull]);
         let restarted = Status { uptime_seconds: 0.1, ..before.clone() };
         assert_eq!(between(&before, &restarted), [Event::Restarted]);

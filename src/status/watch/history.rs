@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use chrono::{DateTime, Local};
 
 use super::events::{Event, between, is_other_run};
-use crate::protocol::status::{Status, Summary};
+use crate::protocol::status::{AgencyStatus, Status, Summary};
 
 /// The time over which rates are taken, in seconds.
 const WINDOW: f64 = 5.0;
@@ -19,12 +19,21 @@ pub(crate) struct History {
     pub(crate) address: String,
     /// Since when the server does not answer, and why.
     pub(crate) silent: Option<(DateTime<Local>, String)>,
-    /// The statuses of the window, the latest one last.
+    /// The statuses of the window, the latest one last. All are of one run of the server.
     statuses: VecDeque<Status>,
     /// For each agency the uptime at which its number of bets last changed.
     changed: Vec<f64>,
     /// Newest first.
     events: VecDeque<(DateTime<Local>, Event)>,
+}
+
+/// An agency, and what it did in the window.
+pub(crate) struct Progress<'a> {
+    pub(crate) agency: &'a AgencyStatus,
+    /// Bets per second.
+    pub(crate) rate: Option<f64>,
+    /// For how many seconds it has stored no bet.
+    pub(crate) idle: f64,
 }
 
 impl History {
@@ -83,10 +92,10 @@ impl History {
         self.changed.resize(status.per_agency.len(), now);
         if let Some(before) = self.statuses.back() {
             let counts = status.per_agency.iter().zip(&before.per_agency);
-            for (changed, _) in
-                self.changed.iter_mut().zip(counts).filter(|(_, (now, then))| now.bets != then.bets)
-            {
-                *changed = now;
+            for (changed, (agency, before)) in self.changed.iter_mut().zip(counts) {
+                if agency.bets != before.bets {
+                    *changed = now;
+                }
             }
         }
         self.statuses.push_back(status);
@@ -104,21 +113,22 @@ impl History {
         self.events.iter()
     }
 
+    /// All agencies, in the order of their numbers.
+    pub(crate) fn agencies(&self) -> Vec<Progress<'_>> {
+        let Some((first, last)) = self.window() else { return Vec::new() };
+        let agencies = last.per_agency.iter().zip(&first.per_agency).zip(&self.changed);
+        agencies
+            .map(|((agency, before), changed)| Progress {
+                agency,
+                rate: self.per_second(|_, _| agency.bets.saturating_sub(before.bets)),
+                idle: last.uptime_seconds - changed,
+            })
+            .collect()
+    }
+
     /// Bets per second.
     pub(crate) fn rate(&self) -> Option<f64> {
         self.per_second(|first, last| last.bets.saturating_sub(first.bets))
-    }
-
-    /// Bets per second of the agency at that index.
-    pub(crate) fn rate_of(&self, place: usize) -> Option<f64> {
-        let bets = |status: &Status| status.per_agency.get(place).map_or(0, |agency| agency.bets);
-        self.per_second(|first, last| bets(last).saturating_sub(bets(first)))
-    }
-
-    /// For how many seconds the agency at that index has stored no bet.
-    pub(crate) fn idle(&self, place: usize) -> f64 {
-        let changed = self.changed.get(place);
-        self.latest().zip(changed).map_or(0.0, |(last, changed)| last.uptime_seconds - changed)
     }
 
     /// Groups per second.
@@ -136,14 +146,18 @@ impl History {
         self.in_window(|status| &status.sync_seconds)
     }
 
+    /// The first and the last status of the window.
+    fn window(&self) -> Option<(&Status, &Status)> {
+        self.statuses.front().zip(self.statuses.back())
+    }
+
     fn in_window(&self, of: impl Fn(&Status) -> &Summary) -> Summary {
-        let ends = self.statuses.front().zip(self.statuses.back());
-        ends.map_or_else(Summary::default, |(first, last)| of(last).since(of(first)))
+        self.window().map_or_else(Summary::default, |(first, last)| of(last).since(of(first)))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a rate is not that precise")]
     fn per_second(&self, count: impl Fn(&Status, &Status) -> u64) -> Option<f64> {
-        let (first, last) = self.statuses.front().zip(self.statuses.back())?;
+        let (first, last) = self.window()?;
         let seconds = last.uptime_seconds - first.uptime_seconds;
         (seconds > 0.0).then(|| count(first, last) as f64 / seconds)
     }
@@ -162,21 +176,23 @@ mod tests {
         history
     }
 
+    /// The rate and the idle time of each agency.
+    fn agencies(history: &History) -> Vec<(Option<f64>, f64)> {
+        history.agencies().iter().map(|progress| (progress.rate, progress.idle)).collect()
+    }
+
     #[test]
     fn rates_are_those_of_the_last_seconds() {
         let mut history = history([at(1.0, &[(0, false), (0, false)])]);
-        assert_eq!((history.rate(), history.rate_of(0)), (None, None));
+        assert_eq!((history.rate(), &*agencies(&history)), (None, &[(None, 0.0); 2][..]));
         for second in 2..=20_u32 {
             let bets = u64::from(second.min(15)) * 10;
             history.add(Local::now(), Ok(at(second.into(), &[(bets, false), (7, false)])));
         }
-        assert_eq!(
-            (history.rate(), history.rate_of(0), history.rate_of(1)),
-            (Some(0.0), Some(0.0), Some(0.0))
-        );
-        assert_eq!((history.idle(0), history.idle(1)), (5.0, 18.0));
+        assert_eq!(history.rate(), Some(0.0));
+        assert_eq!(agencies(&history), [(Some(0.0), 5.0), (Some(0.0), 18.0)]);
         history.add(Local::now(), Ok(at(20.5, &[(205, false), (7, false)])));
-        assert_eq!((history.rate_of(0), history.idle(0)), (Some(10.0), 0.0));
+        assert_eq!(agencies(&history)[0], (Some(10.0), 0.0));
     }
 
     #[test]
@@ -184,45 +200,24 @@ mod tests {
         let mut history = history([at(100.0, &[(50, false)]), at(101.0, &[(60, false)])]);
         assert_eq!(history.rate(), Some(10.0));
         assert_eq!(history.add(Local::now(), Ok(at(1.0, &[(60, false)]))), [Event::Restarted]);
-        assert_eq!((history.rate(), history.idle(0)), (None, 0.0));
+        assert_eq!(agencies(&history), [(None, 0.0)]);
         assert_eq!(history.events().count(), 2);
     }
 
     #[test]
-    fn groups_and_syncs_are_those_since_the_window_began() {
-        let first = at(1.0, &[(8, false)]);
-        let mut second = at(2.0, &[(13, false)]);
-        second.group_bets.observe(5.0);
-        second.sync_seconds.observe(0.004);
-        let history = history([first, second]);
-        assert_eq!((history.groups(), history.group_bets().mean()), (Some(1.0), Some(5.0)));
-        assert_eq!(history.sync_seconds().count, 1);
-    }
-
-    #[test]
-    fn loss_and_return_of_a_server_are_one_event_each() {
+    fn loss_and_return_of_a_server_are_one_event_each_and_the_newest_events_are_kept() {
         let mut history = history([]);
-        let now = Local::now();
-        let mut take = |answer: Result<Status, String>| history.add(now, answer);
+        let mut add = |answer: Result<Status, &str>| history.add(Local::now(), answer.map_err(str::to_owned));
         let status = || Ok(samples::status(&[(1, false)]));
-        let refused = || Err("refused".to_owned());
-        assert_eq!(take(refused()), [Event::Lost("refused".to_owned())]);
-        assert_eq!(take(refused()), []);
-        assert_eq!(take(status()), [Event::FirstAnswer]);
-        assert_eq!(take(status()), []);
-        assert_eq!(take(Err("late".to_owned())), [Event::Lost("late".to_owned())]);
-        assert_eq!(take(status()), [Event::Back]);
-        let kept: Vec<&Event> = history.events().map(|(_, event)| event).collect();
-        assert_eq!((kept.len(), kept[0]), (4, &Event::Back));
-    }
-
-    #[test]
-    fn only_the_newest_events_are_kept() {
-        let mut history = history([]);
+        assert_eq!(add(Err("refused")), [Event::Lost("refused".to_owned())]);
+        assert_eq!(add(Err("refused")), []);
+        assert_eq!(add(status()), [Event::FirstAnswer]);
+        assert_eq!(add(status()), []);
         for _ in 0..KEPT {
-            history.add(Local::now(), Err("refused".to_owned()));
-            history.add(Local::now(), Ok(samples::status(&[])));
+            assert_eq!(add(Err("late")), [Event::Lost("late".to_owned())]);
+            assert_eq!(add(status()), [Event::Back]);
         }
-        assert_eq!(history.events().count(), KEPT);
+        let kept: Vec<&Event> = history.events().map(|(_, event)| event).collect();
+        assert_eq!((kept.len(), kept[0]), (KEPT, &Event::Back));
     }
 }

