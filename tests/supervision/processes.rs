@@ -167,6 +167,7 @@ fn an_agency_waits_for_its_server_in_an_empty_root() {
     let mut agency = Command::new("chroot");
     agency.arg(root.path("")).args(["/loteria", "agency"]).stderr(fs::File::create(&log).unwrap());
     agency.envs([("CLI_ID", "1"), ("CLI_SERVER_ADDRESS", &*format!("127.0.0.1:{port}"))]);
+    agency.env("CLI_LOG_LEVEL", "DEBUG");
     let mut agency = Running::start(&mut agency);
     until("it has tried twice", || fs::read_to_string(&log).unwrap().matches("retry_in_ms").count() > 1);
     let _server = Setup::of(1).with("SERVER_PORT", port).start();

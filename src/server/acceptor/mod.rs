@@ -50,7 +50,7 @@ use super::storage::recovery::Rules;
 use super::storage::{self, StorageConfig};
 use crate::config::ServerConfig;
 use crate::failpoint::kill_point;
-use crate::ipc::client::ClientSerial;
+use crate::ipc::messages::ClientSerial;
 use crate::ipc::shared_counters::Counter;
 use crate::logging::{Level, Outcome, event, info, local_offset};
 use crate::system::process::Exit;

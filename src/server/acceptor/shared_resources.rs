@@ -26,10 +26,15 @@ pub(super) struct SharedResources {
 impl SharedResources {
     /// The name of the queue comes from the path of the bets.
     pub(super) fn new(bets: &Path) -> Result<Self, ServerError> {
-        let QueuePair { receiver, sender, limited_by } = mqueue::create(&queue_name(bets))?;
+        let QueuePair { receiver, sender, capacity, limited_by } = mqueue::create(&queue_name(bets))?;
         if let Some(reason) = limited_by {
-            warn_of_a_small_queue(&receiver, &reason)
-                .map_err(ServerError::of("can't read the queue's size"))?;
+            // A small queue works as a usual one does, but many small messages take longer.
+            event(
+                Level::Warning,
+                "request_queue",
+                Outcome::Success,
+                &[("messages", &capacity), ("reason", &reason)],
+            );
         }
         Ok(Self {
             receiver,
@@ -61,11 +66,4 @@ fn confinement() -> io::Result<Confinement> {
         &[("identity", &identity), ("limits", &limits), ("landlock", &landlock), ("seccomp", &seccomp)],
     );
     Ok(confinement)
-}
-
-/// A small queue works as a full one does, but many small messages take longer.
-fn warn_of_a_small_queue(queue: &QueueReceiver, reason: &str) -> io::Result<()> {
-    let messages = queue.capacity()?;
-    event(Level::Warning, "request_queue", Outcome::Success, &[("messages", &messages), ("reason", &reason)]);
-    Ok(())
 }

@@ -4,9 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::log_lines::Subject;
-use crate::ipc::refusal::Refusal;
-use crate::ipc::reply_pipe::Reply;
-use crate::ipc::request_queue::Request;
+use crate::ipc::messages::{Refusal, Reply, Request};
 use crate::ipc::shared_counters::Counter;
 use crate::logging::{Field, Level, Outcome, info};
 use crate::lottery::{AgencyId, Bet};
