@@ -51,7 +51,7 @@ pub enum QueueError {
 }
 
 impl From<Errno> for QueueError {
-    /// Finds the limit that an error of `mq_open(3)` is about.
+    /// Finds the limit that an error of `mq_open(3)` is about. Call this while what counts for the limit is still open.
     fn from(error: Errno) -> Self {
         match error {
             Errno::ENOSPC => {
@@ -86,25 +86,29 @@ fn byte_limit() -> u64 {
 /// server should use the same name at each start. If another user or another process has the name at this moment, the queue
 /// gets a random one.
 pub fn create(name: &str) -> Result<QueuePair, QueueError> {
+    use io::ErrorKind::{AlreadyExists, NotFound, PermissionDenied};
     match try_create(&format!("/loteria-{name}")) {
-        Err(Errno::EEXIST | Errno::EACCES | Errno::ENOENT) => {
-            Ok(try_create(&format!("/loteria-{:08x}", random::number()?))?)
+        Err(QueueError::System(error))
+            if matches!(error.kind(), AlreadyExists | NotFound | PermissionDenied) =>
+        {
+            try_create(&format!("/loteria-{:08x}", random::number()?))
         }
-        outcome => Ok(outcome?),
+        outcome => outcome,
     }
 }
 
-/// Makes a queue of that name. EEXIST, EACCES and ENOENT mean that somebody else has the name or has removed it.
-fn try_create(name: &str) -> nix::Result<QueuePair> {
+/// Makes a queue of that name. EEXIST, ENOENT and EACCES mean that somebody else has the name or has removed it.
+fn try_create(name: &str) -> Result<QueuePair, QueueError> {
     // This fails if there is no such name, or it belongs to another user.
     mq_unlink(name).unwrap_or_default();
     let (receiver, capacity, limited_by) = create_largest(name)?;
     let sender = open(name, MQ_OFlag::O_WRONLY, None);
     mq_unlink(name)?;
+    // The receiver is still open here: the conversion of the error may look for the limit of descriptors.
     let sender = sender?;
     // A process that called this at the same time may have replaced the queue of that name by its own.
     if fstat(&receiver.descriptor)?.st_ino != fstat(&sender.descriptor)?.st_ino {
-        return Err(Errno::EEXIST);
+        return Err(Errno::EEXIST.into());
     }
     Ok(QueuePair { receiver: QueueReceiver(receiver), sender: QueueSender(sender), capacity, limited_by })
 }

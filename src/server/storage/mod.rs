@@ -7,7 +7,7 @@
 //! |---|---|
 //! | this one | the process: what it waits for, and in which order it acts |
 //! | `clients` | who may ask, and the parts of requests that have arrived |
-//! | [`ledger`] | decides the requests of a group, commits them, answers |
+//! | `ledger` | decides the requests of a group, commits them, answers |
 //! | `contest`, `batch` | the contest in memory; what the rows of one request mean for it |
 //! | `disk`, `state_file`, `row_reader` | the files |
 //! | `recovery` | the contest, read from the files at the start |
