@@ -6,8 +6,7 @@ use std::fmt::Debug;
 use libfuzzer_sys::fuzz_target;
 use loteria::ipc::codec::{decode, encode};
 use loteria::ipc::control::{FromStorage, ToStorage};
-use loteria::ipc::reply_pipe::{AgencyCount, ReplyHead};
-use loteria::ipc::request_queue::PartHead;
+use loteria::ipc::messages::{AgencyCount, PartHead, ReplyHead};
 
 fn check<T: serde::de::DeserializeOwned + serde::Serialize + PartialEq + Debug>(bytes: &[u8]) {
     let Ok((head, rest)) = decode::<T>(bytes) else { return };

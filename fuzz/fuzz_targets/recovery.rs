@@ -4,9 +4,7 @@
 use std::io;
 
 use libfuzzer_sys::fuzz_target;
-use loteria::ipc::client::ClientToken;
-use loteria::ipc::reply_pipe::Reply;
-use loteria::ipc::request_queue::Request;
+use loteria::ipc::messages::{ClientToken, Reply, Request};
 use loteria::lottery::AgencyId;
 use loteria::server::storage::{Disk, Ledger, Role, Rules};
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// The longest head in bytes. A reply up to this length is a short one: see [`super::reply_pipe`].
+/// The longest head in bytes. A reply up to this length is a short one: see `storage_end`.
 pub const MAX_HEAD: usize = 64;
 
 /// A message that cannot be decoded: the other process is broken or hostile.
@@ -28,18 +28,12 @@ fn format() -> impl bincode::config::Config {
     bincode::config::standard().with_fixed_int_encoding().with_limit::<MAX_DECODED>()
 }
 
-/// Encodes a head at the start of `out`. Returns its length.
-///
-/// # Errors
-/// `out` is too short.
+/// Encodes a head at the start of `out`, which must be long enough. Returns its length.
 pub fn encode(head: &impl Serialize, out: &mut [u8]) -> Result<usize, BadMessage> {
     bincode::serde::encode_into_slice(head, out, format()).map_err(|error| BadMessage(error.to_string()))
 }
 
 /// Decodes the head at the start of `bytes`. Returns it and the bytes behind it.
-///
-/// # Errors
-/// `bytes` do not start with a head of this type.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), BadMessage> {
     let (head, length) =
         bincode::serde::decode_from_slice(bytes, format()).map_err(|error| BadMessage(error.to_string()))?;
@@ -49,26 +43,10 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), BadMessag
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::client::ClientToken;
     use crate::ipc::control::ToStorage;
-    use crate::ipc::reply_pipe::{Reply, ReplyHead};
-    use crate::ipc::request_queue::{PartHead, Request};
+    use crate::ipc::messages::{PartHead, Reply, ReplyHead};
     use crate::lottery::Draw;
     use proptest::prelude::*;
-
-    #[test]
-    fn decoding_returns_the_head_and_the_bulk_behind_it() {
-        let head = PartHead {
-            client: ClientToken::random(),
-            id: 7,
-            request: Some(Request::StoreBets { first: None }),
-            last: false,
-        };
-        let mut bytes = [b'x'; 100];
-        let length = encode(&head, &mut bytes).unwrap();
-        let (read, bulk): (PartHead, _) = decode(&bytes).unwrap();
-        assert_eq!((read, bulk.len()), (head, 100 - length));
-    }
 
     #[test]
     fn a_claimed_length_without_its_bytes_is_an_error_and_not_an_allocation() {

@@ -2,12 +2,14 @@
 //! its successor.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::client::{ClientSerial, ClientToken};
 use super::codec::{MAX_HEAD, decode, encode};
+use super::messages::{ClientSerial, ClientToken};
 use crate::system::fd_passing::{PacketSocket, Received, Sent, packet_socket_pair};
 
 /// What the acceptor sends to storage.
@@ -24,106 +26,46 @@ pub enum ToStorage {
 /// What storage sends to the acceptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromStorage {
-    /// Storage has recovered and takes requests.
-    Ready {
-        /// How many agencies take part.
-        agencies: u16,
-    },
+    /// Storage has recovered and takes requests. It says how many agencies take part.
+    Ready { agencies: u16 },
 }
 
-/// What storage receives from the acceptor.
+/// One end: it sends `S` and receives `R`.
 #[derive(Debug)]
-pub enum FromAcceptor {
-    /// A new client. The pipe is missing if this process had no descriptor left for it.
-    ClientCame(ClientSerial, ClientToken, Option<OwnedFd>),
-    /// The client's handler has ended.
-    ClientGone(ClientSerial),
-    /// Store and answer what the queue holds, then end.
-    Stop,
-    /// The acceptor has ended.
-    Hangup,
-}
+pub struct ControlSocket<S, R>(PacketSocket, PhantomData<(S, R)>);
 
-/// The acceptor's end.
-#[derive(Debug)]
-pub struct AcceptorEnd(PacketSocket);
-
-/// Storage's end.
-#[derive(Debug)]
-pub struct StorageEnd(PacketSocket);
+pub type AcceptorEnd = ControlSocket<ToStorage, FromStorage>;
+pub type StorageEnd = ControlSocket<FromStorage, ToStorage>;
 
 /// Makes a fresh pair.
 pub(crate) fn control_pair() -> io::Result<(AcceptorEnd, StorageEnd)> {
     let (one, other) = packet_socket_pair()?;
-    Ok((AcceptorEnd(one), StorageEnd(other)))
+    Ok((ControlSocket(one, PhantomData), ControlSocket(other, PhantomData)))
 }
 
-impl AcceptorEnd {
-    pub(crate) fn send(&self, message: ToStorage) -> io::Result<Sent> {
-        self.send_with(message, &[], None)
-    }
-
-    /// Announces a client to storage. The token is sent from where it lies: this process makes no copy of it.
-    pub(crate) fn announce(
-        &self,
-        client: ClientSerial,
-        token: &[u8],
-        pipe: BorrowedFd<'_>,
-    ) -> io::Result<Sent> {
-        self.send_with(ToStorage::ClientCame(client), token, Some(pipe))
-    }
-
-    fn send_with(&self, message: ToStorage, bulk: &[u8], pipe: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
+impl<S: Serialize, R: DeserializeOwned> ControlSocket<S, R> {
+    /// Sends a message without waiting. A token is sent from where it is, not copied: see [`ClientToken`].
+    pub(crate) fn send(&self, message: S, token: &[u8], pipe: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
         let mut head = [0; MAX_HEAD];
         let length = encode(&message, &mut head)?;
-        self.0.send([head.get(..length).unwrap_or_default(), bulk], pipe)
+        self.0.send([head.get(..length).unwrap_or_default(), token], pipe)
     }
 
-    /// Receives the next message; `None` if there is none, or storage has ended.
-    pub(crate) fn receive(&self) -> io::Result<Option<FromStorage>> {
+    /// Receives the next message without waiting, and the token behind it, if there is one.
+    pub(crate) fn receive(&self) -> io::Result<Received<(R, Option<ClientToken>)>> {
         let mut packet = [0; MAX_HEAD];
-        match self.0.receive(&mut packet)? {
-            Received::Packet(length, _) => Ok(Some(decode(packet.get(..length).unwrap_or_default())?.0)),
-            Received::Empty | Received::PeerGone => Ok(None),
-        }
-    }
-}
-
-impl StorageEnd {
-    /// Receives the next message; `None` if there is none.
-    pub(crate) fn receive(&self) -> io::Result<Option<FromAcceptor>> {
-        let mut packet = [0; MAX_HEAD];
-        let (length, pipe) = match self.0.receive(&mut packet)? {
-            Received::Packet(length, pipe) => (length, pipe),
-            Received::Empty => return Ok(None),
-            Received::PeerGone => return Ok(Some(FromAcceptor::Hangup)),
-        };
-        let (message, token) = decode(packet.get(..length).unwrap_or_default())?;
-        Ok(Some(match message {
-            ToStorage::ClientCame(client) => {
-                let token = ClientToken::from_bytes(token.try_into().map_err(io::Error::other)?);
-                FromAcceptor::ClientCame(client, token, pipe)
+        Ok(match self.0.receive(&mut packet)? {
+            Received::Packet(length, pipe) => {
+                let (message, token) = decode(packet.get(..length).unwrap_or_default())?;
+                Received::Packet((message, token.try_into().ok().map(ClientToken::from_bytes)), pipe)
             }
-            ToStorage::ClientGone(client) => FromAcceptor::ClientGone(client),
-            ToStorage::Stop => FromAcceptor::Stop,
-        }))
-    }
-
-    /// Sends a message, without waiting.
-    pub(crate) fn send(&self, message: FromStorage) -> io::Result<Sent> {
-        let mut packet = [0; MAX_HEAD];
-        let length = encode(&message, &mut packet)?;
-        self.0.send([packet.get(..length).unwrap_or_default(), &[]], None)
+            Received::Empty => Received::Empty,
+            Received::PeerGone => Received::PeerGone,
+        })
     }
 }
 
-impl AsFd for AcceptorEnd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl AsFd for StorageEnd {
+impl<S, R> AsFd for ControlSocket<S, R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -1,14 +1,14 @@
-//! A handler's end of the channels to storage: requests go into the queue, in parts where they are long, and replies come
-//! from the pipe in the same order. Nothing here waits: the handler waits for [`StorageClient::queue`] and
-//! [`StorageClient::pipe`].
+//! A handler's end of the request queue and of its reply pipe. Long requests go into the queue in parts; replies come in the
+//! order of the requests. Nothing here waits: the handler waits for [`StorageClient::queue`] and [`StorageClient::pipe`].
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::client::ClientToken;
-use super::codec::{MAX_HEAD, encode};
-use super::reply_pipe::{MAX_OUTSTANDING, PipeState, Reply, ReplyReader};
-use super::request_queue::{PartHead, Request};
+use nix::errno::Errno;
+
+use super::codec::{MAX_HEAD, decode, encode};
+use super::messages::{ClientToken, PartHead, Reply, ReplyHead, Request};
+use super::storage_end::MAX_OUTSTANDING;
 use crate::failpoint::kill_point;
 use crate::system::mqueue::{QueueSender, Queued};
 
@@ -16,7 +16,7 @@ use crate::system::mqueue::{QueueSender, Queued};
 #[derive(Debug)]
 pub struct StorageClient<'a> {
     queue: &'a QueueSender,
-    replies: ReplyReader<'a>,
+    pipe: BorrowedFd<'a>,
     token: ClientToken,
     /// The id of the last request. Ids count up by one, so the number of requests without a reply is `asked - answered`.
     asked: u32,
@@ -24,28 +24,48 @@ pub struct StorageClient<'a> {
     answered: u32,
     /// The request whose first part has not been sent.
     request: Option<Request>,
-    /// Room for a head, then the bulk bytes. A part is sent from where it lies: its head overwrites what was sent before.
+    /// Room for a head, then the bulk bytes. A part is sent from where it is: its head overwrites what was sent before.
     body: Vec<u8>,
     /// How many bulk bytes have been sent.
     sent: usize,
     is_sending: bool,
+    /// What has been read from the pipe. Replies before `taken` have been taken.
+    replies: Vec<u8>,
+    taken: usize,
+}
+
+/// How many bytes a read from the pipe can take at least: enough for the replies to a session's frames.
+const READ: usize = 512;
+
+/// What a read from the pipe found.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PipeState {
+    /// Storage may write more.
+    Open,
+    /// End-of-file: storage has ended, or has dropped this client.
+    Closed,
 }
 
 impl<'a> StorageClient<'a> {
     /// Takes the client's token, which the acceptor has put into the pipe.
     pub fn new(queue: &'a QueueSender, pipe: BorrowedFd<'a>) -> io::Result<Self> {
-        let mut replies = ReplyReader::new(pipe);
-        let token = replies.take_token()?;
+        let mut token = [0; ClientToken::LEN];
+        if nix::unistd::read(pipe, &mut token)? < token.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         Ok(Self {
             queue,
-            replies,
-            token,
+            pipe,
+            token: ClientToken::from_bytes(token),
             asked: 0,
             answered: 0,
             request: None,
             body: Vec::new(),
             sent: 0,
             is_sending: false,
+            replies: Vec::new(),
+            taken: 0,
         })
     }
 
@@ -108,17 +128,32 @@ impl<'a> StorageClient<'a> {
         Ok(())
     }
 
-    /// Reads what storage has written.
+    /// Reads once from the pipe.
     pub fn fill(&mut self) -> io::Result<PipeState> {
-        self.replies.fill()
+        self.replies.drain(..std::mem::take(&mut self.taken));
+        let start = self.replies.len();
+        // A long reply makes the buffer grow, and later reads use all of it.
+        self.replies.reserve(READ);
+        self.replies.resize(self.replies.capacity(), 0);
+        let count = nix::unistd::read(self.pipe, self.replies.get_mut(start..).unwrap_or_default());
+        self.replies.truncate(start + count.unwrap_or(0));
+        match count {
+            Ok(0) => Ok(PipeState::Closed),
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(PipeState::Open),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Takes the reply to the oldest request that has none, and its bulk bytes, if it has been read.
     pub fn next_reply(&mut self) -> io::Result<Option<(Reply, &[u8])>> {
-        let Some((head, bulk)) = self.replies.next_reply()? else { return Ok(None) };
+        let unread = self.replies.get(self.taken..).unwrap_or_default();
+        let Some((length, rest)) = unread.split_first_chunk() else { return Ok(None) };
+        let Some(bytes) = rest.get(..u16::from_le_bytes(*length).into()) else { return Ok(None) };
+        self.taken += 2 + bytes.len();
         self.answered = self.answered.wrapping_add(1);
-        if head.id == self.answered {
-            Ok(Some((head.reply, bulk)))
+        let (ReplyHead { id, reply }, bulk) = decode(bytes)?;
+        if id == self.answered {
+            Ok(Some((reply, bulk)))
         } else {
             Err(io::Error::new(io::ErrorKind::InvalidData, "storage answered out of order"))
         }
@@ -130,17 +165,15 @@ impl<'a> StorageClient<'a> {
     }
 
     /// Readable while there are replies; end-of-file once storage has ended.
-    pub fn pipe(&self) -> BorrowedFd<'_> {
-        self.replies.as_fd()
+    pub fn pipe(&self) -> BorrowedFd<'a> {
+        self.pipe
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::reply_pipe::{ReplyHead, ReplyWriter, reply_pipe};
-    use crate::ipc::request_queue::RequestReceiver;
-    use crate::lottery::AgencyId;
+    use crate::ipc::storage_end::{PAGE, ReplyWriter, RequestReceiver, reply_pipe};
     use crate::system::mqueue::{self, QueuePair};
     use std::os::fd::OwnedFd;
 
@@ -151,20 +184,6 @@ mod tests {
         let (read_end, write_end) = reply_pipe().unwrap();
         nix::unistd::write(&write_end, &TOKEN).unwrap();
         (read_end, ReplyWriter::new(write_end))
-    }
-
-    #[test]
-    fn the_heads_of_requests_are_short() {
-        let agency = AgencyId::new(u16::MAX).unwrap();
-        let client = ClientToken::from_bytes(TOKEN);
-        for request in [
-            Request::StoreBets { first: Some(u64::MAX) },
-            Request::Result { agency, offset: u64::MAX },
-            Request::Status { counts_from: u16::MAX },
-        ] {
-            let head = PartHead { client, id: u32::MAX, request: Some(request), last: true };
-            assert!(encode(&head, &mut [0; 512]).unwrap() <= MAX_HEAD);
-        }
     }
 
     #[test]
@@ -211,19 +230,26 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_to_another_request_than_the_oldest_is_an_error() {
+    fn replies_come_in_order_with_their_bulk_and_any_other_order_is_an_error() {
         let QueuePair { receiver: _receiver, sender, .. } = mqueue::create("test-replies").unwrap();
         let (pipe, mut writer) = pipe_with_token();
         let mut client = StorageClient::new(&sender, pipe.as_fd()).unwrap();
-        for _ in 0..3 {
-            client.ask(Request::Statistics).unwrap();
-        }
-        for id in [1, 3] {
-            writer.push(&ReplyHead { id, reply: Reply::Statistics }, &[]).unwrap();
+        for id in [1, 2, 4] {
+            let head = ReplyHead { id, reply: Reply::ResultPage { total: 9 } };
+            writer.push(&head, &vec![id.to_le_bytes()[0]; PAGE]).unwrap();
         }
         writer.flush().unwrap();
-        assert_eq!(client.fill().unwrap(), PipeState::Open);
-        assert_eq!(client.next_reply().unwrap(), Some((Reply::Statistics, &[][..])));
-        assert!(client.next_reply().is_err());
+        let mut next = || loop {
+            match client.next_reply() {
+                Ok(Some((_, bulk))) => return Some(bulk.to_vec()),
+                Ok(None) => assert_eq!(client.fill().unwrap(), PipeState::Open),
+                Err(_) => return None,
+            }
+        };
+        assert_eq!(next(), Some(vec![1; PAGE]));
+        assert_eq!(next(), Some(vec![2; PAGE]));
+        assert_eq!(next(), None);
+        drop(writer);
+        assert_eq!(client.fill().unwrap(), PipeState::Closed);
     }
 }

@@ -1,19 +1,21 @@
-//! Confinement: a process that parses bytes from strangers gives up what it does not need.
+//! Confinement: a handler parses bytes from strangers, so it gives up what it does not need.
 //!
 //! | layer | takes away | from | see |
 //! |---|---|---|---|
-//! | identity | root, its capabilities, and all other processes as targets: each handler gets a user number of its own | all handlers of a server that is root | `setresuid(2)` |
+//! | identity | root, its capabilities, and signals to other processes: each handler gets a user number of its own | all handlers of a server that is root | `setresuid(2)` |
 //! | limits | new descriptors of any kind, new processes, core dumps | all handlers | `getrlimit(2)` |
 //! | no new privileges | what set-user-ID programs would give | all handlers | `PR_SET_NO_NEW_PRIVS(2const)` |
-//! | Landlock | files, TCP, signals and traces to processes outside | all handlers | `landlock(7)` |
+//! | Landlock | files, TCP, signals to other processes and their traces | all handlers | `landlock(7)` |
 //! | seccomp | all system calls except those that a session needs | sessions; it costs more than a classic message is worth | `seccomp(2)` |
 //!
-//! Each layer is applied as far as the kernel and the container provide it. A child finds out once how far that is
-//! ([`Confinement::probe`]). A handler serves nobody if it gets less than that child did.
+//! Each layer is applied as far as the kernel and the container provide it. A child finds out at the start how far that
+//! is ([`Confinement::probe`]). A handler that gets less than that child serves nobody.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreated, RulesetError, RulesetStatus,
@@ -29,18 +31,29 @@ use seccompiler::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::process::{Exit, die_with, run_in_child};
+use super::memory::SharedWords;
+use super::process::{die_with, run_in_child};
 
 /// How far a layer applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Coverage {
-    /// Not at all: this kernel or container lacks it.
+    /// This kernel or container lacks it.
+    #[default]
     None,
-    /// In part, as this kernel has only a part of it.
+    /// This kernel or container has only a part of it.
     Partial,
-    /// Completely.
     Full,
+}
+
+impl Coverage {
+    fn from_number(number: u64) -> Self {
+        match number {
+            2 => Self::Full,
+            1 => Self::Partial,
+            _ => Self::None,
+        }
+    }
 }
 
 impl fmt::Display for Coverage {
@@ -54,7 +67,7 @@ impl fmt::Display for Coverage {
 }
 
 /// What confines a handler, as STATUS and the log report it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfinementReport {
     /// Full: the handler is not root, and no other process has its user number. Partial: it is not root.
     pub identity: Coverage,
@@ -66,36 +79,6 @@ pub struct ConfinementReport {
     pub seccomp: Coverage,
 }
 
-impl ConfinementReport {
-    const NOTHING: Self = Self {
-        identity: Coverage::None,
-        limits: Coverage::None,
-        landlock: Coverage::None,
-        seccomp: Coverage::None,
-    };
-    /// One more than the largest exit status that stands for a report.
-    const STATUSES: i32 = 3_i32.pow(4);
-
-    /// Encodes the report as an exit status: one digit of base 3 for each layer.
-    fn to_status(self) -> i32 {
-        let digits = [self.identity, self.limits, self.landlock, self.seccomp];
-        digits.into_iter().fold(0, |status, coverage| status * 3 + coverage as i32)
-    }
-
-    /// Decodes an exit status. No layer is known to work if the child ended with another status, such as a panic's.
-    fn from_status(status: i32) -> Self {
-        if !(0..Self::STATUSES).contains(&status) {
-            return Self::NOTHING;
-        }
-        let digit = |place: u32| match status / 3_i32.pow(place) % 3 {
-            2 => Coverage::Full,
-            1 => Coverage::Partial,
-            _ => Coverage::None,
-        };
-        Self { identity: digit(3), limits: digit(2), landlock: digit(1), seccomp: digit(0) }
-    }
-}
-
 impl fmt::Display for ConfinementReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { identity, limits, landlock, seccomp } = self;
@@ -104,17 +87,12 @@ impl fmt::Display for ConfinementReport {
 }
 
 /// The layers, ready to be applied.
+#[derive(Debug)]
 pub struct Confinement {
     /// Made once; each handler inherits it.
     ruleset: Option<OwnedFd>,
     session_filter: Option<BpfProgram>,
     report: ConfinementReport,
-}
-
-impl fmt::Debug for Confinement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Confinement").field("report", &self.report).finish_non_exhaustive()
-    }
 }
 
 /// No system gives the numbers from here on to users, services or containers. A handler's is this plus its pid.
@@ -126,22 +104,24 @@ const LANDLOCK: ABI = ABI::V6;
 
 impl Confinement {
     /// Prepares the layers, and finds out in a child how far each can be applied.
-    ///
-    /// # Errors
-    /// The child can't be forked.
     pub fn probe() -> io::Result<Self> {
         let ruleset = empty_ruleset().ok().and_then(Into::into);
-        let session_filter = filter(SESSION_CALLS);
-        let mut this = Self { ruleset, session_filter, report: ConfinementReport::NOTHING };
+        let mut this =
+            Self { ruleset, session_filter: session_filter(), report: ConfinementReport::default() };
         let parent = getpid();
-        let exit = run_in_child(&[], || {
-            let mut reached = apply(parent, probe_landlock).unwrap_or(ConfinementReport::NOTHING);
-            reached.seccomp = this.apply_session_filter();
-            reached.to_status()
+        // If the child panics, these stay 0: no layer is known to work.
+        let found = SharedWords::<4>::new()?;
+        run_in_child(|| {
+            let ConfinementReport { identity, limits, landlock, .. } =
+                apply(parent, probe_landlock).unwrap_or_default();
+            let reached = [identity, limits, landlock, this.apply_seccomp()];
+            for (word, coverage) in found.iter().zip(reached) {
+                word.store(coverage as u64, Ordering::Relaxed);
+            }
         })?;
-        if let Exit::Status(status) = exit {
-            this.report = ConfinementReport::from_status(status);
-        }
+        let [identity, limits, landlock, seccomp] =
+            found.each_ref().map(|word| Coverage::from_number(word.load(Ordering::Relaxed)));
+        this.report = ConfinementReport { identity, limits, landlock, seccomp };
         Ok(this)
     }
 
@@ -155,10 +135,8 @@ impl Confinement {
         self.ruleset.as_ref().map(AsFd::as_fd)
     }
 
-    /// Confines this process, a child of `parent`, for good. It must already have all its descriptors.
-    ///
-    /// # Errors
-    /// A layer failed that worked in the probe.
+    /// Confines this process, a child of `parent`, for good. It must already have all its descriptors. Fails if a layer
+    /// covers less than in the probe.
     pub fn enter(&self, parent: Pid) -> io::Result<()> {
         let reached = apply(parent, || self.apply_landlock())?;
         require("identity", reached.identity, self.report.identity)?;
@@ -167,14 +145,11 @@ impl Confinement {
     }
 
     /// Leaves this process, which is confined already, only the system calls that a session needs.
-    ///
-    /// # Errors
-    /// As [`Self::enter`].
     pub fn enter_session(&self) -> io::Result<()> {
         if self.report.seccomp == Coverage::None {
             return Ok(());
         }
-        require("seccomp", self.apply_session_filter(), self.report.seccomp)
+        require("seccomp", self.apply_seccomp(), self.report.seccomp)
     }
 
     /// Applies the inherited ruleset.
@@ -187,20 +162,16 @@ impl Confinement {
         if done == 0 && closed.is_ok() { self.report.landlock } else { Coverage::None }
     }
 
-    fn apply_session_filter(&self) -> Coverage {
-        apply_seccomp(self.session_filter.as_ref())
+    fn apply_seccomp(&self) -> Coverage {
+        let applied = self.session_filter.as_ref().is_some_and(|filter| apply_filter(filter).is_ok());
+        if applied { Coverage::Full } else { Coverage::None }
     }
-}
-
-fn apply_seccomp(filter: Option<&BpfProgram>) -> Coverage {
-    let applied = filter.is_some_and(|filter| apply_filter(filter).is_ok());
-    if applied { Coverage::Full } else { Coverage::None }
 }
 
 /// Applies all layers except seccomp.
 fn apply(parent: Pid, landlock: impl FnOnce() -> Coverage) -> io::Result<ConfinementReport> {
     let identity = drop_privileges();
-    // The change of user has undone this.
+    // The change of user has undone what `fork_child` did.
     die_with(parent)?;
     set_no_new_privs()?;
     let landlock = landlock();
@@ -293,45 +264,28 @@ const SESSION_CALLS: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// Makes a filter that allows these calls, and memory that can't be executed. All other calls fail with EPERM.
-fn filter(calls: &[libc::c_long]) -> Option<BpfProgram> {
-    let mut rules: Vec<(libc::c_long, Vec<SeccompRule>)> =
-        calls.iter().map(|call| (*call, Vec::new())).collect();
+/// Makes a filter that allows these calls, and memory that can't be executed. All other calls fail with EPERM. There is
+/// none for an architecture that the crate does not know.
+fn session_filter() -> Option<BpfProgram> {
+    let mut rules: BTreeMap<libc::c_long, Vec<SeccompRule>> =
+        SESSION_CALLS.iter().map(|call| (*call, Vec::new())).collect();
     let executable = u64::try_from(libc::PROT_EXEC).ok()?;
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         let not_executable =
             SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(executable), 0).ok()?;
-        rules.push((call, vec![SeccompRule::new(vec![not_executable]).ok()?]));
+        rules.insert(call, vec![SeccompRule::new(vec![not_executable]).ok()?]);
     }
     let refuse = SeccompAction::Errno(u32::try_from(libc::EPERM).ok()?);
     let architecture = TargetArch::try_from(std::env::consts::ARCH).ok()?;
-    let rules = rules.into_iter().collect();
     SeccompFilter::new(rules, refuse, SeccompAction::Allow, architecture).ok()?.try_into().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::process::PANICKED;
 
     #[test]
     fn there_is_a_filter_for_this_architecture() {
-        assert!(filter(SESSION_CALLS).is_some());
-    }
-
-    #[test]
-    fn an_exit_status_carries_a_report_and_any_other_status_means_none() {
-        for status in 0..ConfinementReport::STATUSES {
-            assert_eq!(ConfinementReport::from_status(status).to_status(), status);
-        }
-        for failed in [-1, ConfinementReport::STATUSES, PANICKED, 102, 255] {
-            assert_eq!(ConfinementReport::from_status(failed), ConfinementReport::NOTHING);
-        }
-    }
-
-    #[test]
-    fn a_report_is_printed_layer_by_layer() {
-        let report = ConfinementReport::from_status(2 * 27 + 9);
-        assert_eq!(report.to_string(), "identity full, limits partial, landlock none, seccomp none");
+        assert!(session_filter().is_some());
     }
 }

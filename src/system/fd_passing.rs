@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::slice;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -17,7 +18,6 @@ pub struct PacketSocket(OwnedFd);
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// It was sent.
     Done,
     /// It was not sent: the socket is full until the peer reads.
     Full,
@@ -28,12 +28,12 @@ pub enum Sent {
     PeerGone,
 }
 
-/// What was received.
+/// What was received; a packet is its length, or what has been decoded from it.
 #[must_use]
 #[derive(Debug)]
-pub enum Received {
-    /// A packet of this length, and the descriptor that came with it.
-    Packet(usize, Option<OwnedFd>),
+pub enum Received<P> {
+    /// A packet, and the descriptor that came with it.
+    Packet(P, Option<OwnedFd>),
     /// No packet waits.
     Empty,
     /// No packet waits, and no process has the other end any more.
@@ -41,9 +41,6 @@ pub enum Received {
 }
 
 /// Makes a connected pair, closed on exec.
-///
-/// # Errors
-/// The limit of descriptors is reached.
 pub fn packet_socket_pair() -> io::Result<(PacketSocket, PacketSocket)> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
@@ -52,15 +49,11 @@ pub fn packet_socket_pair() -> io::Result<(PacketSocket, PacketSocket)> {
 
 impl PacketSocket {
     /// Sends a packet, the concatenation of `parts`, with a copy of the descriptor.
-    ///
-    /// # Errors
-    /// The errors of the kernel that are not a [`Sent`].
     pub fn send(&self, parts: [&[u8]; 2], descriptor: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
-        let descriptors: Vec<RawFd> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&descriptors)];
-        let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
+        let descriptor = descriptor.map(|descriptor| descriptor.as_raw_fd());
+        let rights = descriptor.as_ref().map(|raw| ControlMessage::ScmRights(slice::from_ref(raw)));
         let flags = MsgFlags::MSG_NOSIGNAL;
-        match sendmsg::<()>(self.0.as_raw_fd(), &parts.map(IoSlice::new), control, flags, None) {
+        match sendmsg::<()>(self.0.as_raw_fd(), &parts.map(IoSlice::new), rights.as_slice(), flags, None) {
             Ok(_) => Ok(Sent::Done),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(Sent::Full),
             Err(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM) => Ok(Sent::Scarce),
@@ -69,12 +62,9 @@ impl PacketSocket {
         }
     }
 
-    /// Receives a packet into `buffer`, which must be long enough for it. Its descriptor is missing if this process has
+    /// Receives a packet into `buffer`, which must be long enough for it. The descriptor is missing if this process has
     /// reached its limit.
-    ///
-    /// # Errors
-    /// The errors of the kernel that are not a [`Received`].
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received<usize>> {
         let mut space = nix::cmsg_space!(RawFd);
         let mut parts = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
@@ -84,16 +74,13 @@ impl PacketSocket {
             Err(Errno::ECONNRESET) => return Ok(Received::PeerGone),
             Err(error) => return Err(error.into()),
         };
-        let mut descriptor = None;
         // A truncated control message is an error: then there is no descriptor to take.
-        for control in message.cmsgs().into_iter().flatten() {
-            if let ControlMessageOwned::ScmRights(descriptors) = control {
-                for raw in descriptors {
-                    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
-                    descriptor = Some(unsafe { OwnedFd::from_raw_fd(raw) });
-                }
-            }
-        }
+        let rights = message.cmsgs().into_iter().flatten().filter_map(|control| match control {
+            ControlMessageOwned::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        });
+        // SAFETY: the kernel has just made each of these descriptors for us; nobody else owns it.
+        let descriptor = rights.flatten().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }).last();
         match message.bytes {
             0 => Ok(Received::PeerGone),
             length => Ok(Received::Packet(length, descriptor)),
@@ -110,21 +97,6 @@ impl AsFd for PacketSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_descriptor_arrives_with_its_packet() {
-        let (one, other) = packet_socket_pair().unwrap();
-        let (read_end, write_end) = nix::unistd::pipe().unwrap();
-        assert_eq!(one.send([b"take this", b""], Some(write_end.as_fd())).unwrap(), Sent::Done);
-        assert_eq!(one.send([b"and that", b""], None).unwrap(), Sent::Done);
-        drop(write_end);
-        let mut buffer = [0; 64];
-        let Received::Packet(9, Some(write_end)) = other.receive(&mut buffer).unwrap() else { panic!() };
-        assert!(matches!(other.receive(&mut buffer).unwrap(), Received::Packet(8, None)));
-        assert!(matches!(other.receive(&mut buffer).unwrap(), Received::Empty));
-        nix::unistd::write(&write_end, b"x").unwrap();
-        assert_eq!(nix::unistd::read(&read_end, &mut buffer).unwrap(), 1);
-    }
 
     #[test]
     fn a_peer_that_is_gone_and_a_full_socket_are_outcomes() {

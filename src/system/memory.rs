@@ -1,4 +1,4 @@
-//! Memory that forked children see in another way than other memory.
+//! Memory mapped apart from other memory, because of what forked children see in it: see `mmap(2)`.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -7,31 +7,52 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::AtomicU64;
 
+use nix::errno::Errno;
 use nix::libc::c_void;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
-const PAGE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
-
-/// Maps zeroed memory, readable and writable.
-fn map(length: NonZeroUsize, flags: MapFlags) -> io::Result<NonNull<c_void>> {
-    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
-    Ok(unsafe { mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }?)
+/// A mapping that begins at the start of a page, zeroed, readable and writable.
+#[derive(Debug)]
+pub struct Mapping {
+    start: NonNull<c_void>,
+    length: NonZeroUsize,
 }
 
-/// A page for secrets: forked children find zeros in it (`MADV_WIPEONFORK` in `madvise(2)`).
+impl Mapping {
+    /// `flags` say whether forked children share the mapping (`MAP_SHARED`) or get a copy of it (`MAP_PRIVATE`).
+    pub fn new(length: usize, flags: MapFlags) -> io::Result<Self> {
+        let length = NonZeroUsize::new(length).ok_or(Errno::EINVAL)?;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let start =
+            unsafe { mmap_anonymous(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, flags) }?;
+        Ok(Self { start, length })
+    }
+
+    pub fn start<T>(&self) -> NonNull<T> {
+        self.start.cast()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours. Its users own this value, and lend its bytes for no longer than they live. Other
+        // processes keep theirs.
+        unsafe { munmap(self.start, self.length.get()) }.unwrap_or_default();
+    }
+}
+
+/// A page for secrets: forked children find zeros in it (`MADV_WIPEONFORK` in `madvise(2)`, since Linux 4.14).
 #[derive(Debug)]
-pub struct WipeOnForkPage(NonNull<c_void>);
+pub struct WipeOnForkPage(Mapping);
+
+const PAGE: usize = 4096;
 
 impl WipeOnForkPage {
-    /// Maps a page of zeros.
-    ///
-    /// # Errors
-    /// ENOMEM; EINVAL from a kernel before 4.14.
     pub fn new() -> io::Result<Self> {
-        let page = Self(map(PAGE, MapFlags::MAP_PRIVATE)?);
+        let page = Mapping::new(PAGE, MapFlags::MAP_PRIVATE)?;
         // SAFETY: the mapping is ours, private and anonymous, as this advice demands; it changes only what a child sees.
-        unsafe { madvise(page.0, PAGE.get(), MmapAdvise::MADV_WIPEONFORK) }?;
-        Ok(page)
+        unsafe { madvise(page.start, PAGE, MmapAdvise::MADV_WIPEONFORK) }?;
+        Ok(Self(page))
     }
 }
 
@@ -39,52 +60,35 @@ impl Deref for WipeOnForkPage {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the mapping has that many bytes, all initialised, and lives as long as `self`.
-        unsafe { slice::from_raw_parts(self.0.as_ptr().cast(), PAGE.get()) }
+        // SAFETY: the mapping has that many bytes, all initialised, lives as long as `self`, and is of this process alone.
+        unsafe { slice::from_raw_parts(self.0.start().as_ptr(), PAGE) }
     }
 }
 
 impl DerefMut for WipeOnForkPage {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; and `self` is borrowed mutably, so there is no other borrow.
-        unsafe { slice::from_raw_parts_mut(self.0.as_ptr().cast(), PAGE.get()) }
+        unsafe { slice::from_raw_parts_mut(self.0.start().as_ptr(), PAGE) }
     }
 }
 
-impl Drop for WipeOnForkPage {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and no borrow of it outlives `self`.
-        unsafe { munmap(self.0, PAGE.get()) }.unwrap_or_default();
-    }
-}
-
-/// `N` numbers that forked children share with their parent, without a lock. Any of these processes may write any number
-/// at any time, so nothing may depend on them.
+/// `N` numbers that forked children share with their parent, without a lock; all 0 at first. Any of these processes may
+/// write any number at any time, so nothing may depend on them.
 #[derive(Debug)]
-pub struct SharedWords<const N: usize>(NonNull<AtomicU64>);
+pub struct SharedWords<const N: usize>(Mapping);
 
 impl<const N: usize> SharedWords<N> {
-    const LENGTH: NonZeroUsize = NonZeroUsize::MIN.saturating_add(N * size_of::<AtomicU64>());
-
-    /// Maps the numbers, all 0.
-    ///
-    /// # Errors
-    /// ENOMEM.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(map(Self::LENGTH, MapFlags::MAP_SHARED)?.cast()))
-    }
-
-    /// The numbers.
-    pub fn all(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping has room for N of them, is page-aligned and lives as long as `self`. Zeros are valid, and so
-        // is whatever another process writes.
-        unsafe { slice::from_raw_parts(self.0.as_ptr(), N) }
+        Ok(Self(Mapping::new(size_of::<[AtomicU64; N]>(), MapFlags::MAP_SHARED)?))
     }
 }
 
-impl<const N: usize> Drop for SharedWords<N> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and no borrow of it outlives `self`. Other processes keep theirs.
-        unsafe { munmap(self.0.cast(), Self::LENGTH.get()) }.unwrap_or_default();
+impl<const N: usize> Deref for SharedWords<N> {
+    type Target = [AtomicU64; N];
+
+    fn deref(&self) -> &[AtomicU64; N] {
+        // SAFETY: the mapping has this size, is page-aligned and lives as long as `self`. All bytes are valid numbers,
+        // whatever another process writes, and a write at the same time is no race, as they are atomic.
+        unsafe { self.0.start().as_ref() }
     }
 }

@@ -3,6 +3,7 @@
 //! Each attempt is logged as one event of the action `probe`: `success` if it was possible.
 
 use std::ffi::CStr;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::process::{Command, Stdio};
@@ -26,35 +27,32 @@ const PROGRAM: &CStr = c"/bin/true";
 
 /// Tries everything. `stage` says how far this handler is confined.
 pub fn try_everything(stage: &str) {
-    let report = |attempt: &str, outcome: io::Result<()>| {
-        let (result, error) = match outcome {
-            Ok(()) => (Outcome::Success, "none".to_owned()),
-            Err(error) => (Outcome::Fail, error.to_string()),
-        };
-        event(Level::Info, "probe", result, &[("stage", &stage), ("attempt", &attempt), ("error", &error)]);
-    };
-    report("open_file", File::open("/etc/passwd").map(drop));
-    report("read_bets", File::open("bets.csv").map(drop));
-    report("create_file", File::create("probe.tmp").map(drop));
-    let path_only = open("/", OFlag::O_PATH, Mode::empty());
-    report("open_folder", path_only.map(drop).map_err(io::Error::from));
+    report(stage, "open_file", File::open("/etc/passwd"));
+    report(stage, "read_bets", File::open("bets.csv"));
+    report(stage, "create_file", File::create("probe.tmp"));
+    report(stage, "open_folder", open("/", OFlag::O_PATH, Mode::empty()));
     for (attempt, family) in [("tcp_socket", AddressFamily::Inet), ("unix_socket", AddressFamily::Unix)] {
-        report(
-            attempt,
-            socket(family, SockType::Stream, SockFlag::empty(), None).map(drop).map_err(io::Error::from),
-        );
+        report(stage, attempt, socket(family, SockType::Stream, SockFlag::empty(), None));
     }
-    report("pipe", pipe().map(drop).map_err(io::Error::from));
-    report("duplicate", dup(io::stderr()).map(drop).map_err(io::Error::from));
-    report("memory_file", memfd_create(c"probe", MFdFlags::empty()).map(drop).map_err(io::Error::from));
-    report("epoll", Epoll::new(EpollCreateFlags::empty()).map(drop).map_err(io::Error::from));
-    report("queue", mqueue::create("probe").map(drop).map_err(io::Error::other));
-    report("fork", try_fork());
-    report("signal", kill(getppid(), None).map_err(io::Error::from));
-    report("trace", ptrace::seize(getppid(), ptrace::Options::empty()).map_err(io::Error::from));
-    report("read_memory", read_parents_memory());
-    report("root", become_root());
-    report("execute", try_execute(stage));
+    report(stage, "pipe", pipe());
+    report(stage, "duplicate", dup(io::stderr()));
+    report(stage, "memory_file", memfd_create(c"probe", MFdFlags::empty()));
+    report(stage, "epoll", Epoll::new(EpollCreateFlags::empty()));
+    report(stage, "queue", mqueue::create("probe"));
+    report(stage, "fork", try_fork());
+    report(stage, "signal", kill(getppid(), None));
+    report(stage, "trace", ptrace::seize(getppid(), ptrace::Options::empty()));
+    report(stage, "read_memory", read_parents_memory());
+    report(stage, "root", become_root());
+    report(stage, "execute", try_execute(stage));
+}
+
+fn report<T>(stage: &str, attempt: &str, outcome: Result<T, impl Display>) {
+    let (result, error) = match outcome {
+        Ok(_) => (Outcome::Success, "none".to_owned()),
+        Err(error) => (Outcome::Fail, error.to_string()),
+    };
+    event(Level::Info, "probe", result, &[("stage", &stage), ("attempt", &attempt), ("error", &error)]);
 }
 
 fn try_fork() -> io::Result<()> {
@@ -68,11 +66,10 @@ fn try_fork() -> io::Result<()> {
 }
 
 /// The parent is a fork of the same program, so its memory has the same layout.
-fn read_parents_memory() -> io::Result<()> {
+fn read_parents_memory() -> nix::Result<usize> {
     let mut here = [0; 8];
     let there = RemoteIoVec { base: PROGRAM.as_ptr() as usize, len: here.len() };
-    process_vm_readv(getppid(), &mut [IoSliceMut::new(&mut here)], &[there])?;
-    Ok(())
+    process_vm_readv(getppid(), &mut [IoSliceMut::new(&mut here)], &[there])
 }
 
 fn become_root() -> io::Result<()> {

@@ -14,10 +14,11 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
 
+use super::retry;
 use crate::logging::{Level, Outcome, event};
 
 /// The exit status of a child whose code panicked.
-pub(crate) const PANICKED: i32 = 101;
+const PANICKED: i32 = 101;
 /// The exit status of a child that could not run its code.
 const NOT_PREPARED: i32 = 102;
 
@@ -25,7 +26,7 @@ const NOT_PREPARED: i32 = 102;
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// By itself, with this status.
+    /// By itself.
     Status(i32),
     /// By the signal of this number, which may be a real-time signal.
     Killed(i32),
@@ -47,9 +48,7 @@ impl fmt::Display for Exit {
 /// code, not even by a panic, and the kernel kills it when its parent dies. It inherits standard error and the
 /// descriptors in `keep`; `body` must use no others.
 ///
-/// # Errors
-/// The kernel refuses (limits), or the process has several threads: a lock that another thread holds would stay locked
-/// in the child for ever.
+/// A process with several threads is refused: a lock that another thread holds would stay locked in the child for ever.
 pub fn fork_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Pid> {
     if !has_one_thread() {
         return Err(io::Error::other("a process with several threads can't fork safely"));
@@ -61,34 +60,31 @@ pub fn fork_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Re
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            let status = match die_with(parent) {
-                Ok(()) => {
-                    close_all_but(keep);
-                    catch_unwind(AssertUnwindSafe(body)).unwrap_or(PANICKED)
-                }
-                Err(error) => {
-                    log_unprepared(&error);
-                    NOT_PREPARED
-                }
-            };
+            let status = run_child(parent, keep, body);
             // SAFETY: ends the process at once; nothing of the parent's (buffers, destructors) runs in the child.
             unsafe { libc::_exit(status) }
         }
     }
 }
 
-/// Logs why a child can't run its code. A child whose parent has died just ends.
-fn log_unprepared(error: &io::Error) {
-    if error.kind() != io::ErrorKind::BrokenPipe {
-        let error = format!("the child can't be tied to its parent: prctl(PR_SET_PDEATHSIG): {error}");
-        event(Level::Error, "fork", Outcome::Fail, &[("error", &error)]);
+fn run_child(parent: Pid, keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> i32 {
+    match die_with(parent) {
+        Ok(()) => {
+            close_all_but(keep);
+            return catch_unwind(AssertUnwindSafe(body)).unwrap_or(PANICKED);
+        }
+        // The parent has died.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => {
+            let error = format!("the child can't be tied to its parent: prctl(PR_SET_PDEATHSIG): {error}");
+            event(Level::Error, "fork", Outcome::Fail, &[("error", &error)]);
+        }
     }
+    NOT_PREPARED
 }
 
-/// Makes the kernel kill this process, a child of `parent`, when its parent dies. A change of user undoes this.
-///
-/// # Errors
-/// The parent is dead already (`BrokenPipe`), or the kernel refuses.
+/// Makes the kernel kill this process, a child of `parent`, when its parent dies. A change of user undoes this. The error is
+/// `BrokenPipe` if the parent is dead already.
 pub(crate) fn die_with(parent: Pid) -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have died before that. Its pid is compared with the one from before the fork: in a container the
@@ -106,21 +102,24 @@ pub(crate) fn schedule_as_batch() {
 }
 
 /// Forks a child as [`fork_child`] does, and waits for its end.
-///
-/// # Errors
-/// As [`fork_child`].
-pub(crate) fn run_in_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Exit> {
-    let child = fork_child(keep, body)?;
-    let ended = wait(child.as_raw(), 0)?;
-    ended.map(|(_, exit)| exit).ok_or_else(|| io::Error::from(Errno::ECHILD))
+pub(crate) fn run_in_child(body: impl FnOnce()) -> io::Result<()> {
+    let child = fork_child(&[], || {
+        body();
+        0
+    })?;
+    Ok(wait(child.as_raw(), 0).map(drop)?)
 }
 
 /// Closes every descriptor except standard error and those in `keep`. Call this only in a new child that uses no others.
 fn close_all_but(keep: &[BorrowedFd<'_>]) {
     let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).chain([libc::STDERR_FILENO]).collect();
     kept.sort_unstable();
+    // Linux before 5.9 and old seccomp profiles lack close_range(2).
     if close_ranges_between(&kept).is_err() {
-        open_descriptors().filter(|fd| !kept.contains(fd)).for_each(close_if_open);
+        for fd in open_descriptors().filter(|fd| !kept.contains(fd)) {
+            // SAFETY: as for `close_range`. The kernel refuses a number that is not open.
+            unsafe { libc::close(fd) };
+        }
     }
 }
 
@@ -136,7 +135,6 @@ fn close_ranges_between(kept: &[RawFd]) -> io::Result<()> {
     close_range(first, RawFd::MAX)
 }
 
-/// Linux before 5.9 and old seccomp profiles lack this call.
 fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
     // SAFETY: in a new child that uses only the descriptors it keeps. The owners of the closed ones are values of the
     // parent, whose code and destructors never run here.
@@ -146,19 +144,12 @@ fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
 
 /// The numbers that open descriptors may have: those that `/proc` names, or else all below the limit.
 fn open_descriptors() -> Box<dyn Iterator<Item = RawFd>> {
-    match std::fs::read_dir("/proc/self/fd") {
-        Ok(entries) => {
-            let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-            // The folder's own descriptor is closed before any other.
-            Box::new(numbers.collect::<Vec<RawFd>>().into_iter())
-        }
-        Err(_) => Box::new(0..RawFd::try_from(descriptor_limit()).unwrap_or(RawFd::MAX)),
-    }
-}
-
-fn close_if_open(fd: RawFd) {
-    // SAFETY: as for `close_range`. Of a number that is not open the kernel says EBADF.
-    unsafe { libc::close(fd) };
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return Box::new(0..RawFd::try_from(descriptor_limit()).unwrap_or(RawFd::MAX));
+    };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    // All are read before the first is closed: the folder has a descriptor too.
+    Box::new(numbers.collect::<Vec<RawFd>>().into_iter())
 }
 
 /// How many descriptors this process may have: `RLIMIT_NOFILE`, which shells show as `ulimit -n`.
@@ -176,9 +167,6 @@ fn has_one_thread() -> bool {
 }
 
 /// Takes one child that has ended, if there is one. SIGCHLD coalesces, so call until there is none.
-///
-/// # Errors
-/// None that a correct kernel gives.
 pub fn reap() -> io::Result<Option<(Pid, Exit)>> {
     match wait(-1, libc::WNOHANG) {
         Err(Errno::ECHILD) => Ok(None),
@@ -186,24 +174,17 @@ pub fn reap() -> io::Result<Option<(Pid, Exit)>> {
     }
 }
 
-/// `waitpid(2)` itself: that of `nix` has no value for a real-time signal, and fails.
+/// Calls `waitpid(2)` itself: that of `nix` has no value for a real-time signal, and fails.
 fn wait(child: libc::pid_t, options: libc::c_int) -> nix::Result<Option<(Pid, Exit)>> {
     let mut status = 0;
-    loop {
-        // SAFETY: the call writes nothing but `status`, which lives through it.
-        let waited = Errno::result(unsafe { libc::waitpid(child, &raw mut status, options) });
-        let exit = if libc::WIFEXITED(status) {
-            Exit::Status(libc::WEXITSTATUS(status))
-        } else {
-            Exit::Killed(libc::WTERMSIG(status))
-        };
-        match waited {
-            Ok(0) => return Ok(None),
-            Ok(pid) => return Ok(Some((Pid::from_raw(pid), exit))),
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    // SAFETY: the call writes nothing but `status`, which lives through it.
+    let pid = retry(|| Errno::result(unsafe { libc::waitpid(child, &raw mut status, options) }))?;
+    let exit = if libc::WIFEXITED(status) {
+        Exit::Status(libc::WEXITSTATUS(status))
+    } else {
+        Exit::Killed(libc::WTERMSIG(status))
+    };
+    Ok((pid != 0).then_some((Pid::from_raw(pid), exit)))
 }
 
 /// Sends a signal to a child that has not been reaped yet.

@@ -1,4 +1,4 @@
-//! Signals that arrive as a descriptor: see `signalfd(2)`.
+//! Signals: blocked by the whole program, and read from a descriptor (`signalfd(2)`) or waited for.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// The signals that end this program, except for a SIGHUP that was ignored when it started, as `nohup` has it.
+/// The signals that end this program. SIGHUP is one of them, unless it was ignored at the start, as `nohup` has it.
 fn termination() -> SigSet {
     let mut signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT].into_iter().collect();
     if !is_ignored(Signal::SIGHUP) {
@@ -29,22 +29,19 @@ fn is_ignored(signal: Signal) -> bool {
     done == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
-/// The signals that this program handles: those that end it, and the one that tells of the end of a child.
+/// The signals that this program handles: those that end it, and SIGCHLD.
 fn handled() -> SigSet {
     let mut signals = termination();
     signals.add(Signal::SIGCHLD);
     signals
 }
 
-/// Blocks the handled signals, in this thread and all that it makes, processes included: from now on they wait for a
-/// [`Signals`], [`wait_for_termination`], [`exit_on_termination`] or [`unblock`]. The first act of `main`, so that none
-/// is ever missed.
+/// Blocks the handled signals, in this thread and all that it makes, processes included. They stay pending until
+/// [`Signals`], [`wait_for_termination`], [`exit_on_termination`] or [`unblock`] takes them. `main` calls this first, so
+/// that none is missed.
 ///
-/// SIGXFSZ is blocked with them, for good: a file that may not grow is then an error of the write, as a full disk is.
-/// SIGCHLD gets its default action: a parent may have passed it on as ignored, and children could then not be waited for.
-///
-/// # Errors
-/// None that a correct kernel gives.
+/// SIGXFSZ is blocked for good: a write beyond the limit of a file's size then fails, as on a full disk. SIGCHLD gets its
+/// default action: if a parent has passed it on as ignored, children can't be waited for.
 pub fn block() -> io::Result<()> {
     // SAFETY: no signal handler is installed or replaced: the action was to ignore the signal or the default.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
@@ -53,30 +50,18 @@ pub fn block() -> io::Result<()> {
     Ok(blocked.thread_block()?)
 }
 
-/// Gives the signals their default effect back: one that has come meanwhile ends the process here.
-///
-/// # Errors
-/// None that a correct kernel gives.
+/// Gives the signals their default effect back: a pending one ends the process here.
 pub fn unblock() -> io::Result<()> {
     Ok(handled().thread_unblock()?)
 }
 
-/// Waits in this thread until a signal comes that ends the program, and takes it. The signals must be blocked in all
-/// threads.
-///
-/// # Errors
-/// None that a correct kernel gives.
+/// Waits for a signal that ends the program, and takes it. The signals must be blocked in all threads.
 pub fn wait_for_termination() -> io::Result<Signal> {
     Ok(termination().wait()?)
 }
 
-/// Runs `body`, which may wait for ever. A signal that ends the program then ends it at once, with exit status 0. The
-/// signals must be blocked, and are blocked again afterwards.
-///
-/// The default action of the signals would not do: process 1 of a container has none.
-///
-/// # Errors
-/// None that a correct kernel gives.
+/// Runs `body`, which may wait for ever: a signal that ends the program then ends it at once, with exit status 0. The
+/// signals are blocked again afterwards. Their default action would not do: process 1 of a container has none.
 pub fn exit_on_termination<T>(body: impl FnOnce() -> T) -> io::Result<T> {
     let signals = termination();
     let action = SigAction::new(SigHandler::Handler(exit), SaFlags::empty(), SigSet::empty());
@@ -95,34 +80,25 @@ extern "C" fn exit(_signal: libc::c_int) {
     unsafe { libc::_exit(0) }
 }
 
-/// The blocked signals of the process that reads, as a descriptor that is readable while one waits. A child that
-/// inherits it gets its own signals from it, provided that it adds it to an epoll instance of its own.
+/// A descriptor that is readable while a handled signal is pending for the process that reads. A child that inherits it
+/// reads its own signals, if it adds it to an epoll instance of its own.
 #[derive(Debug)]
 pub struct Signals(SignalFd);
 
 impl Signals {
-    /// A new descriptor, non-blocking and closed on exec.
-    ///
-    /// # Errors
-    /// No descriptor is to be had.
+    /// Makes the descriptor, non-blocking and closed on exec.
     pub fn open() -> io::Result<Self> {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self(SignalFd::with_flags(&handled(), flags)?))
     }
 
-    /// Takes one waiting signal; none if none waits.
-    ///
-    /// # Errors
-    /// None that a correct kernel gives.
+    /// Takes a pending signal, if there is one.
     pub fn take(&self) -> io::Result<Option<Signal>> {
         let Some(info) = self.0.read_signal()? else { return Ok(None) };
         Ok(i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()))
     }
 
-    /// Takes one signal, and waits for it for that time.
-    ///
-    /// # Errors
-    /// None that a correct kernel gives.
+    /// Takes a signal, and waits for it for at most that time.
     pub fn wait(&self, time: Duration) -> io::Result<Option<Signal>> {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {

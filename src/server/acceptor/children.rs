@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::ipc::client::ClientSerial;
+use crate::ipc::messages::ClientSerial;
 use crate::system::process::{Exit, fork_child, reap, signal_child};
 
 /// What a child is.

@@ -26,11 +26,10 @@ pub(super) struct SharedResources {
 impl SharedResources {
     /// The name of the queue comes from the path of the bets.
     pub(super) fn new(bets: &Path) -> Result<Self, ServerError> {
-        let QueuePair { receiver, sender, limited_by } = mqueue::create(&queue_name(bets))?;
+        let QueuePair { receiver, sender, capacity, limited_by } = mqueue::create(&queue_name(bets))?;
         if let Some(reason) = limited_by {
-            // A small queue works as a full one does, but many small messages take longer.
-            let messages = receiver.capacity().map_err(ServerError::of("can't read the queue's size"))?;
-            let fields: [Field<'_>; 2] = [("messages", &messages), ("reason", &reason)];
+            // A small queue works as a usual one does, but many small messages take longer.
+            let fields: [Field<'_>; 2] = [("messages", &capacity), ("reason", &reason)];
             event(Level::Warning, "request_queue", Outcome::Success, &fields);
         }
         Ok(Self {

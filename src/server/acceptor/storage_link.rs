@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 
 use super::pause::Pause;
-use crate::ipc::client::{ClientSerial, ClientToken};
 use crate::ipc::control::{AcceptorEnd, FromStorage, ToStorage};
-use crate::ipc::reply_pipe::reply_pipe;
+use crate::ipc::messages::{ClientSerial, ClientToken};
+use crate::ipc::storage_end::reply_pipe;
 use crate::logging::{Level, Outcome, event};
 use crate::server::error::ServerError;
 use crate::server::handler::AcceptedClient;
 use crate::server::storage;
-use crate::system::fd_passing::Sent;
+use crate::system::fd_passing::{Received, Sent};
 use crate::system::memory::WipeOnForkPage;
 use crate::system::process::Exit;
 use crate::system::random;
@@ -99,7 +99,9 @@ impl StorageLink {
         let recovering = self.process.as_mut().filter(|process| !process.ready);
         let Some(process) = recovering else { return Ok(false) };
         // Where the peer is gone, SIGCHLD tells of it.
-        let Some(FromStorage::Ready { agencies }) = process.control.receive()? else { return Ok(false) };
+        let Received::Packet((FromStorage::Ready { agencies }, _), _) = process.control.receive()? else {
+            return Ok(false);
+        };
         process.ready = true;
         self.agencies = agencies;
         Ok(true)
@@ -148,11 +150,11 @@ impl StorageLink {
             && let Some(message) = self.next_message()
         {
             let sent = match (message, &self.pending) {
-                (ToStorage::ClientCame(client), Some((_, pipe))) => {
+                (ToStorage::ClientCame(_), Some((_, pipe))) => {
                     let token = self.token.get(..ClientToken::LEN).unwrap_or_default();
-                    control.announce(client, token, pipe.as_fd())?
+                    control.send(message, token, Some(pipe.as_fd()))?
                 }
-                _ => control.send(message)?,
+                _ => control.send(message, &[], None)?,
             };
             match (sent, message) {
                 // From here on only storage has the write end of the pipe.

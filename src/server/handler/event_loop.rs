@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::conversation::Conversation;
 use super::log_lines::{log_accepted, log_client};
 use super::policy::{Mode, Rejection};
-use crate::ipc::reply_pipe::PipeState;
+use crate::ipc::storage_client::PipeState;
 use crate::logging::{Level, Outcome};
 use crate::protocol::frame::FrameType;
 use crate::system::signal::is_termination;

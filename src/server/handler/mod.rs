@@ -29,7 +29,7 @@ use self::conversation::Conversation;
 use self::event_loop::Handler;
 use self::log_lines::{log_accepted, log_client};
 pub(crate) use self::policy::warm_up;
-use crate::ipc::client::ClientSerial;
+use crate::ipc::messages::ClientSerial;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Level};
 

@@ -1,8 +1,7 @@
 //! What a message means, by the mode of the connection. Nothing here touches the socket or storage.
 
 use super::log_lines::{Session, Subject};
-use crate::ipc::refusal::Refusal;
-use crate::ipc::request_queue::Request;
+use crate::ipc::messages::{Refusal, Request};
 use crate::logging::Level;
 use crate::lottery::{AgencyId, Bet};
 use crate::protocol::frame::FrameType;

@@ -5,11 +5,8 @@ use std::mem::take;
 
 use super::context::HandlerContext;
 use crate::ipc::codec::decode;
-use crate::ipc::refusal::REASONS;
-use crate::ipc::reply_pipe::{AgencyCount, Reply};
-use crate::ipc::request_queue::Request;
+use crate::ipc::messages::{AgencyCount, REASONS, Reply, Request, Statistics};
 use crate::ipc::shared_counters::{Counter, SharedCounters};
-use crate::ipc::statistics::Statistics;
 use crate::lottery::AgencyId;
 use crate::protocol::status::{AgencyStatus, Refusals, Status};
 

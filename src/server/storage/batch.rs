@@ -1,6 +1,6 @@
 //! The rows of one request. A handler may have been taken over, so they are checked again, and counted.
 
-use crate::ipc::refusal::Refusal;
+use crate::ipc::messages::Refusal;
 use crate::lottery::row::for_each_row;
 use crate::lottery::{AgencyId, draw};
 

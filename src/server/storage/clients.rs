@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use super::ledger::{Answer, Role};
-use crate::ipc::client::ClientToken;
-use crate::ipc::reply_pipe::{ReplyHead, ReplyWriter, Unwritable};
-use crate::ipc::request_queue::{PartHead, Request};
+use crate::ipc::messages::{ClientToken, PartHead, ReplyHead, Request};
+use crate::ipc::storage_end::{ReplyWriter, Unwritable};
 
 /// All clients. A client that does not take its replies gets no more of them. A client that sends what no honest handler
 /// sends is dropped: its handler then sees end-of-file on its pipe.
@@ -128,9 +127,8 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::reply_pipe::Reply;
-    use crate::ipc::reply_pipe::{PipeState, ReplyReader, reply_pipe};
-    use std::os::fd::AsFd;
+    use crate::ipc::messages::Reply;
+    use crate::ipc::storage_end::reply_pipe;
 
     fn one_client() -> (Clients, ClientToken, OwnedFd) {
         let mut clients = Clients::new(10);
@@ -173,7 +171,7 @@ mod tests {
                 [(part(token, 1, true, false), b"ab"), (part(token, id, first, true), bytes)];
             assert_eq!(taken(&mut clients, &parts), Vec::<Vec<u8>>::new());
             assert!(!clients.knows(token));
-            assert_eq!(ReplyReader::new(read_end.as_fd()).fill().unwrap(), PipeState::Closed);
+            assert_eq!(nix::unistd::read(&read_end, &mut [0]), Ok(0), "end-of-file");
         }
     }
 

@@ -4,8 +4,7 @@
 //! [rolled back](Contest::rollback).
 
 use super::batch::Batch;
-use crate::ipc::refusal::Refusal;
-use crate::ipc::reply_pipe::AgencyCount;
+use crate::ipc::messages::{AgencyCount, Refusal};
 use crate::lottery::{AgencyId, Draw, draw};
 use crate::protocol::message::AgencyState;
 use crate::protocol::record::RECORD_SEPARATOR;

@@ -12,12 +12,9 @@ use super::contest::Contest;
 use super::disk::{Disk, StoreError};
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
 use super::state_file::State;
-use crate::ipc::client::ClientToken;
 use crate::ipc::codec::encode;
-use crate::ipc::refusal::Refusal;
-use crate::ipc::reply_pipe::{PAGE, Reply};
-use crate::ipc::request_queue::Request;
-use crate::ipc::statistics::Statistics;
+use crate::ipc::messages::{ClientToken, Refusal, Reply, Request, Statistics};
+use crate::ipc::storage_end::PAGE;
 use crate::lottery::{AgencyId, Draw};
 
 /// The size of a group's rows, in bytes, from which on it takes no more requests.

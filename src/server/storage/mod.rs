@@ -7,7 +7,7 @@
 //! |---|---|
 //! | this one | the process: what it waits for, and in which order it acts |
 //! | `clients` | who may ask, and the parts of requests that have arrived |
-//! | [`ledger`] | decides the requests of a group, commits them, answers |
+//! | `ledger` | decides the requests of a group, commits them, answers |
 //! | `contest`, `batch` | the contest in memory; what the rows of one request mean for it |
 //! | `disk`, `state_file`, `row_reader` | the files |
 //! | `recovery` | the contest, read from the files at the start |
@@ -49,13 +49,12 @@ use self::clients::Clients;
 use self::disk::FileDisk;
 use self::ledger::{Answer, Committed, GroupOutcome};
 use self::recovery::RecoveryError;
-use crate::ipc::client::{ClientSerial, ClientToken};
-use crate::ipc::control::{FromAcceptor, FromStorage, StorageEnd};
+use crate::ipc::control::{FromStorage, StorageEnd, ToStorage};
 use crate::ipc::finished_agencies::FinishedAgencies;
-use crate::ipc::reply_pipe::ReplyHead;
-use crate::ipc::request_queue::{PartHead, RequestReceiver};
+use crate::ipc::messages::{ClientSerial, ClientToken, PartHead, ReplyHead};
+use crate::ipc::storage_end::RequestReceiver;
 use crate::logging::{Field, Level, Outcome, event, info};
-use crate::system::fd_passing::Sent;
+use crate::system::fd_passing::{Received, Sent};
 use crate::system::mqueue::QueueReceiver;
 
 /// Exit status: it was told to stop, and everything it had received is stored and answered.
@@ -220,7 +219,7 @@ impl Service<'_> {
     /// client, and the acceptor stops it with SIGKILL.
     fn announce(&self) -> io::Result<()> {
         let ready = FromStorage::Ready { agencies: self.ledger.contest().agencies() };
-        while matches!(self.control.send(ready)?, Sent::Full | Sent::Scarce) {
+        while matches!(self.control.send(ready, &[], None)?, Sent::Full | Sent::Scarce) {
             sleep(RETRY_READY);
         }
         Ok(())
@@ -237,29 +236,29 @@ impl Service<'_> {
     }
 
     fn listen_to_acceptor(&mut self) -> io::Result<()> {
-        while let Some(message) = self.control.receive()? {
-            match message {
-                FromAcceptor::ClientCame(client, token, Some(pipe)) => {
+        loop {
+            match self.control.receive()? {
+                Received::Packet((ToStorage::ClientCame(client), Some(token)), Some(pipe)) => {
                     self.serials.insert(client, token);
                     self.clients.add(token, pipe);
                 }
-                FromAcceptor::ClientCame(_, _, None) => {
+                Received::Packet((ToStorage::ClientCame(_), _), _) => {
                     let error = "out of descriptors: raise the limit (ulimit -n), or lower MAX_CLIENTS";
                     event(Level::Error, "client_came", Outcome::Fail, &[("error", &error)]);
                 }
-                FromAcceptor::ClientGone(client) => {
+                Received::Packet((ToStorage::ClientGone(client), _), _) => {
                     if let Some(token) = self.serials.remove(&client) {
                         self.clients.stop_replies(token);
                         self.gone.push(token);
                     }
                 }
-                FromAcceptor::Stop | FromAcceptor::Hangup => {
+                Received::Packet((ToStorage::Stop, _), _) | Received::PeerGone => {
                     self.stopping = true;
                     return Ok(());
                 }
+                Received::Empty => return Ok(()),
             }
         }
-        Ok(())
     }
 
     /// Takes requests until the queue is empty or the group has enough.

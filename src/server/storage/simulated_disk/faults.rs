@@ -8,8 +8,7 @@ use super::image::Image;
 use super::service::{Service, words};
 use super::workload::{Truth, View};
 use super::{Call, SimulatedDisk, Trouble};
-use crate::ipc::refusal::Refusal;
-use crate::ipc::reply_pipe::Reply;
+use crate::ipc::messages::{Refusal, Reply};
 
 const REFUSED: &str = "could not be stored: No space left on device";
 

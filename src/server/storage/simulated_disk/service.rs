@@ -7,11 +7,8 @@ use super::super::ledger::{Ledger, LedgerError, Role};
 use super::super::recovery::{RecoveryError, Rules};
 use super::SimulatedDisk;
 use super::workload::{AGENCIES, Ask, Truth, View, WINNER, groups, id};
-use crate::ipc::client::ClientToken;
 use crate::ipc::codec::decode;
-use crate::ipc::refusal::Refusal;
-use crate::ipc::reply_pipe::{AgencyCount, Reply};
-use crate::ipc::request_queue::Request;
+use crate::ipc::messages::{AgencyCount, ClientToken, Refusal, Reply, Request};
 
 /// A service's life, from its start on.
 pub struct Service<'a> {

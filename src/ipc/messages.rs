@@ -1,0 +1,231 @@
+//! What handlers ask of storage, and what it answers.
+
+use std::fmt;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::lottery::row::RowError;
+use crate::lottery::{AgencyId, Draw};
+use crate::protocol::message::AgencyState;
+use crate::protocol::status::Summary;
+
+/// Numbers the clients of a server. Not a secret.
+pub type ClientSerial = u64;
+
+/// The secret that identifies a client to storage: whoever knows it can make requests as that client. It is random, and
+/// only storage and the client's handler keep it. The acceptor draws it in memory that no child inherits, and names the
+/// client by its [`ClientSerial`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ClientToken(u128);
+
+impl ClientToken {
+    /// The length in bytes.
+    pub const LEN: usize = 16;
+
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(u128::from_le_bytes(bytes))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn random() -> Self {
+        let mut bytes = [0; Self::LEN];
+        crate::system::random::fill(&mut bytes).unwrap();
+        Self::from_bytes(bytes)
+    }
+}
+
+impl fmt::Debug for ClientToken {
+    /// Hides the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientToken(..)")
+    }
+}
+
+/// The head of one message in the queue. A request that is longer than a message goes in parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartHead {
+    pub client: ClientToken,
+    /// Numbers the client's requests; the reply repeats it.
+    pub id: u32,
+    /// The request, in its first part only.
+    pub request: Option<Request>,
+    /// Whether this is the last part.
+    pub last: bool,
+}
+
+/// What a handler asks of storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Bind the client to an agency. Reply: `Opened`.
+    OpenSession { agency: AgencyId },
+    /// Store the rows that follow. In a session, `first` is the index of the first row among the agency's bets. Reply:
+    /// `Stored`, or in a session `SessionStored`.
+    StoreBets { first: Option<u64> },
+    /// The agency has no more bets. Reply: `Ended`.
+    EndAgency { agency: AgencyId },
+    /// Send the page of the winning documents that begins at byte `offset`. Reply: `ResultPage` or `NotDrawn`.
+    Result { agency: AgencyId, offset: u64 },
+    /// Send the first page of the winning documents once the draw has been made. Reply: `ResultPage`.
+    AwaitResult { agency: AgencyId },
+    /// Report the state of the contest, and on their own the agencies from this index on. Reply: `StatusPage`.
+    Status { counts_from: u16 },
+    /// Report what storage counts. Reply: `Statistics`.
+    Statistics,
+}
+
+/// The head of one reply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyHead {
+    /// The id of the request.
+    pub id: u32,
+    pub reply: Reply,
+}
+
+/// What storage answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// How many bets of the agency are on disk, and whether it may still send bets.
+    Opened { stored: u64, state: AgencyState },
+    /// The bets of a client without a session are on disk.
+    Stored,
+    /// The bets of a session are on disk; `stored` is how many of the agency are.
+    SessionStored { stored: u64 },
+    /// The END is on disk.
+    Ended,
+    /// The draw has not been made.
+    NotDrawn,
+    /// A page of the documents follows. All pages have `total` bytes.
+    ResultPage { total: u64 },
+    /// An [`AgencyCount`] follows for each agency that fits into the page. The numbers are of all agencies.
+    StatusPage { agencies: u16, ended: u16, bets: u64, draw: Option<Draw> },
+    /// A [`Statistics`] follows.
+    Statistics,
+    /// The request was refused and changed nothing.
+    Refused(Refusal),
+}
+
+/// One agency in a `StatusPage`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgencyCount {
+    /// How many of its bets are on disk.
+    pub bets: u64,
+    pub ended: bool,
+}
+
+/// Why storage refuses a request. `Display` gives the text that is sent to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Error)]
+pub enum Refusal {
+    #[error("no such agency: the agencies are 1 to {agencies}")]
+    NoSuchAgency { agencies: u16 },
+    #[error("agency {agency} has already sent END")]
+    AgencyEnded { agency: AgencyId },
+    #[error("the draw has already been made")]
+    Drawn,
+    /// The session's bets from `stored` to `first` are missing.
+    #[error("the first bet would be number {first}, but the next to store is {stored}")]
+    Gap { first: u64, stored: u64 },
+    #[error("a bet of another agency than the session's")]
+    OtherAgency,
+    /// Clients know by the first words that they may send the same again.
+    #[error("could not be stored: {}", Errno::from_raw(*.errno).desc())]
+    Disk { errno: i32 },
+    /// A correct handler never makes such a request.
+    #[error("malformed request")]
+    Malformed,
+}
+
+/// The names of the refusals in STATUS.
+pub const REASONS: [&str; 7] =
+    ["no_such_agency", "agency_ended", "drawn", "gap", "other_agency", "disk", "malformed"];
+
+impl Refusal {
+    /// The index of its name in [`REASONS`].
+    fn reason(self) -> usize {
+        match self {
+            Self::NoSuchAgency { .. } => 0,
+            Self::AgencyEnded { .. } => 1,
+            Self::Drawn => 2,
+            Self::Gap { .. } => 3,
+            Self::OtherAgency => 4,
+            Self::Disk { .. } => 5,
+            Self::Malformed => 6,
+        }
+    }
+}
+
+impl From<RowError> for Refusal {
+    /// A correct handler sends whole rows only.
+    fn from(_: RowError) -> Self {
+        Self::Malformed
+    }
+}
+
+/// What storage counts for operators. Each storage process begins anew. It must fit into one page of a reply pipe.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Messages of bets that were acknowledged.
+    pub(crate) batches: u64,
+    /// Refused requests, in the order of [`REASONS`].
+    pub(crate) refused: [u64; REASONS.len()],
+    /// The bets of each group that was synced.
+    pub(crate) group_bets: Summary,
+    /// The duration of each sync, in seconds.
+    pub(crate) sync_seconds: Summary,
+}
+
+impl Statistics {
+    pub(crate) fn count_reply(&mut self, reply: &Reply) {
+        match reply {
+            Reply::Stored | Reply::SessionStored { .. } => self.batches += 1,
+            Reply::Refused(refusal) => {
+                if let Some(count) = self.refused.get_mut(refusal.reason()) {
+                    *count += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts a group that was synced.
+    #[expect(clippy::cast_precision_loss, reason = "a group has far fewer than 2^52 bets")]
+    pub(crate) fn count_group(&mut self, bets: u64, sync: Duration) {
+        self.group_bets.observe(bets as f64);
+        self.sync_seconds.observe(sync.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::codec::{MAX_HEAD, encode};
+
+    /// The length of a head as it is encoded.
+    fn len(head: &impl Serialize) -> usize {
+        encode(head, &mut [0; 512]).unwrap()
+    }
+
+    #[test]
+    fn heads_are_short() {
+        let (client, id) = (ClientToken(u128::MAX), u32::MAX);
+        let agency = AgencyId::new(u16::MAX).unwrap();
+        for request in [
+            Request::StoreBets { first: Some(u64::MAX) },
+            Request::Result { agency, offset: u64::MAX },
+            Request::Status { counts_from: u16::MAX },
+        ] {
+            assert!(len(&PartHead { client, id, request: Some(request), last: true }) <= MAX_HEAD);
+        }
+        for reply in [
+            Reply::Opened { stored: u64::MAX, state: AgencyState::Drawn },
+            Reply::Refused(Refusal::Gap { first: u64::MAX, stored: u64::MAX }),
+            Reply::Refused(Refusal::Disk { errno: i32::MAX }),
+            Reply::ResultPage { total: u64::MAX },
+        ] {
+            assert!(len(&ReplyHead { id, reply }) + 2 <= MAX_HEAD);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Storage's end of the request queue and of the reply pipes.
+//!
+//! A reply in a pipe:
+//!
+//! | field | size | |
+//! |---|---|---|
+//! | length | 2 bytes, little endian | of what follows |
+//! | head | see [`super::codec`] | a [`ReplyHead`] |
+//! | bulk | the rest | documents or counts |
+//!
+//! Storage never waits for a handler. It writes without blocking, at most `PIPE_BUF` bytes at a time, which the pipe takes
+//! whole or not at all (`pipe(7)`). The handler makes sure that there is room: it has either one long reply outstanding or
+//! up to [`MAX_OUTSTANDING`] short ones, which fit into a pipe of one page.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+use nix::libc::PIPE_BUF;
+
+use super::codec::{MAX_HEAD, decode, encode};
+use super::messages::{PartHead, ReplyHead};
+use crate::system::mqueue::QueueReceiver;
+use crate::system::retry;
+
+/// How many short replies a handler may have outstanding.
+pub const MAX_OUTSTANDING: usize = PIPE_BUF / MAX_HEAD / 2;
+/// The most bulk bytes of one reply.
+pub const PAGE: usize = PIPE_BUF - 2 * MAX_HEAD;
+
+/// Takes requests from the queue.
+#[derive(Debug)]
+pub struct RequestReceiver<'a> {
+    queue: &'a QueueReceiver,
+    message: Vec<u8>,
+}
+
+impl<'a> RequestReceiver<'a> {
+    pub fn new(queue: &'a QueueReceiver) -> Self {
+        Self { queue, message: vec![0; queue.message_len()] }
+    }
+
+    /// Takes the next part of a request and its bulk bytes; `None` if the queue is empty. Drops malformed messages: no
+    /// correct handler sends them.
+    pub fn receive(&mut self) -> io::Result<Option<(PartHead, &[u8])>> {
+        loop {
+            let Some(length) = self.queue.receive(&mut self.message)? else { return Ok(None) };
+            let message = self.message.get(..length).unwrap_or_default();
+            if let Ok((head, bulk)) = decode(message) {
+                let bulk = length - bulk.len()..length;
+                return Ok(Some((head, self.message.get(bulk).unwrap_or_default())));
+            }
+        }
+    }
+
+    /// How many messages the queue holds now.
+    pub fn waiting(&self) -> io::Result<usize> {
+        self.queue.waiting()
+    }
+}
+
+impl AsFd for RequestReceiver<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+/// Makes a reply pipe: the handler's end and storage's end. Neither blocks.
+pub fn reply_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?)
+}
+
+/// Writes replies to one client. It gathers the replies of a group, and writes them at once.
+#[derive(Debug)]
+pub struct ReplyWriter {
+    pipe: OwnedFd,
+    waiting: Vec<u8>,
+}
+
+/// The pipe is full or closed. The replies that waited are lost, so the pipe is of no further use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unwritable;
+
+impl ReplyWriter {
+    pub fn new(pipe: OwnedFd) -> Self {
+        Self { pipe, waiting: Vec::new() }
+    }
+
+    /// Adds a reply; [`Self::flush`] writes it.
+    pub fn push(&mut self, head: &ReplyHead, bulk: &[u8]) -> Result<(), Unwritable> {
+        let mut bytes = [0; 2 * MAX_HEAD];
+        let length = encode(head, &mut bytes).map_err(|_| Unwritable)?;
+        let head = bytes.get(..length).unwrap_or_default();
+        let length = u16::try_from(head.len() + bulk.len()).map_err(|_| Unwritable)?;
+        if self.waiting.len() + 2 + usize::from(length) > PIPE_BUF {
+            self.flush()?;
+        }
+        self.waiting.extend_from_slice(&length.to_le_bytes());
+        self.waiting.extend_from_slice(head);
+        self.waiting.extend_from_slice(bulk);
+        Ok(())
+    }
+
+    pub fn flush(&mut self) -> Result<(), Unwritable> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let written = retry(|| nix::unistd::write(&self.pipe, &self.waiting));
+        let whole = written == Ok(self.waiting.len());
+        self.waiting.clear();
+        if whole { Ok(()) } else { Err(Unwritable) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::messages::Reply;
+    use crate::protocol::message::AgencyState;
+
+    #[test]
+    fn the_most_outstanding_replies_fit_a_pipe_of_one_page() {
+        let (_reader, write_end) = reply_pipe().unwrap();
+        let smallest = nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096);
+        nix::fcntl::fcntl(&write_end, smallest).unwrap();
+        let mut writer = ReplyWriter::new(write_end);
+        for id in 0..u32::try_from(MAX_OUTSTANDING).unwrap() {
+            let reply = Reply::Opened { stored: 1, state: AgencyState::Open };
+            writer.push(&ReplyHead { id, reply }, &[]).unwrap();
+            writer.flush().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_full_pipe_is_an_error_and_never_waited_for() {
+        let (_reader, write_end) = reply_pipe().unwrap();
+        let mut writer = ReplyWriter::new(write_end);
+        let head = ReplyHead { id: 0, reply: Reply::Ended };
+        let full = (0..10_000).find(|_| writer.push(&head, &[0; PAGE]).is_err());
+        assert!(full.is_some());
+    }
+}
