@@ -285,6 +285,11 @@ fn server_address(given: Option<String>) -> Result<String, ExitCode> {
     Ok(address.to_string())
 }
 
+/// Does the same while signals are blocked: the configuration may be a pipe that nobody writes to.
+fn server_address_or_end(given: Option<String>) -> Result<String, ExitCode> {
+    signal::exit_on_termination(|| server_address(given)).unwrap_or_else(|error| Err(fail(&error)))
+}
+
 fn run_status(address: Option<String>, format: status::Format) -> ExitCode {
     let address = match server_address(address) {
         Ok(address) => address,
@@ -298,7 +303,7 @@ fn run_status(address: Option<String>, format: status::Format) -> ExitCode {
 
 fn watch(address: Option<String>) -> ExitCode {
     failpoint::start();
-    match server_address(address) {
+    match server_address_or_end(address) {
         Ok(address) => report(status::watch::run(&address)),
         Err(code) => code,
     }
@@ -344,7 +349,7 @@ fn run_server() -> ExitCode {
 
 fn run_metrics(args: MetricsArgs) -> ExitCode {
     logging::start();
-    let server = match server_address(args.address) {
+    let server = match server_address_or_end(args.address) {
         Ok(address) => address,
         Err(code) => return code,
     };

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use common::{
@@ -340,6 +342,19 @@ fn sigterm_and_sigint_end_it_at_once_whatever_it_does() {
         assert_eq!(metrics.process.end().code(), Some(0));
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         processes::send(storage, Signal::SIGCONT);
+    }
+}
+
+#[test]
+fn a_signal_ends_it_and_a_live_view_while_they_read_a_configuration_that_nobody_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    mkfifo(&folder.path().join("config.ini"), Mode::S_IRWXU).unwrap();
+    for command in [&["metrics", "--listen", "127.0.0.1:0"][..], &["status", "--watch"]] {
+        let mut process = Running::start(loteria(command).current_dir(folder.path()));
+        until("the program has begun", || processes::is_loteria(process.pid()));
+        std::thread::sleep(Duration::from_millis(200));
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.end().code(), Some(0), "{command:?}");
     }
 }
 
