@@ -4,18 +4,21 @@
 //! help, the faults and `server --check` are made from the same rows. To add a setting, add a row.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
+use std::env;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::iter::zip;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{PathBuf, absolute};
 use std::time::Duration;
-use std::{env, fs};
 
 use crate::logging::{self, Field, Format, LOG_FORMAT, Level, Outcome, one_line};
 use crate::lottery::AgencyId;
 use crate::lottery::bet::parse_decimal;
 
 const CONFIG_FILE: &str = "config.ini";
+/// The longest file that is read, in bytes: a device in its place might never end.
+const MAX_FILE: u64 = 1 << 20;
 const ALL_ADDRESSES: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// One setting, as people see it.
@@ -245,7 +248,7 @@ impl Sources {
     /// Reads the file; a missing one is no fault.
     fn load(settings: &'static Settings) -> Self {
         let mut sources = Self::new(settings);
-        match fs::read(CONFIG_FILE) {
+        match read_file() {
             Ok(bytes) => {
                 sources.config_file =
                     absolute(CONFIG_FILE).unwrap_or(CONFIG_FILE.into()).display().to_string();
@@ -350,6 +353,12 @@ impl Sources {
         let format = self.find(LOG_FORMAT).and_then(|(text, _)| Format::from_name(&text));
         Faults { faults: self.faults, format }
     }
+}
+
+fn read_file() -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(CONFIG_FILE)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 fn fault(fields: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Fault {

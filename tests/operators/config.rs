@@ -1,6 +1,7 @@
 //! The configuration: where settings come from, and how a start with a fault ends.
 
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 
 use common::server::Ended;
 use common::{Log, Setup, bets, kind, loteria, output, rows, text};
@@ -164,6 +165,15 @@ fn a_file_that_is_not_an_ini_file_is_refused() {
     let folder = Setup::new();
     std::fs::create_dir(folder.path("config.ini")).unwrap();
     assert!(only_line(&folder.run()).contains("config.ini"));
+}
+
+#[test]
+fn a_file_that_never_ends_is_refused() {
+    let setup = Setup::new().with_limit("v", 256 * 1024);
+    symlink("/dev/zero", setup.path("config.ini")).unwrap();
+    let ended = setup.run();
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.failure().contains("can't read config.ini: file too large"), "{}", ended.log.0);
 }
 
 #[test]
