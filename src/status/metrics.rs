@@ -14,7 +14,7 @@ use oxhttp::model::{Body, Method, Request, Response, StatusCode};
 use super::ask::{DEADLINE, ask};
 use super::prometheus::exposition;
 use crate::logging::{Level, Outcome, event, info};
-use crate::system::signal::wait_for_termination;
+use crate::system::signal::{exit_on_termination, wait_for_termination};
 
 /// Connections that are served at once; others wait. Each takes two descriptors, and the usual limit is 1,024.
 const MAX_CONNECTIONS: usize = 128;
@@ -29,7 +29,8 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// The address is in use, or is not one of this machine.
 pub(crate) fn run(listen: &str, server: String) -> io::Result<()> {
     // The library binds by itself, but neither resolves a name nor tells which port it got.
-    let address = TcpListener::bind(listen)?.local_addr()?;
+    let listener = exit_on_termination(|| TcpListener::bind(listen))?; // It may wait for the name of a host.
+    let address = listener?.local_addr()?;
     let source = Source { server, latest: Mutex::default() };
     let http = Server::new(move |request| respond(request, &source))
         .bind(address)
