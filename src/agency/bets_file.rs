@@ -7,11 +7,10 @@ use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder, StringRecord};
-use memchr::memchr_iter;
 
 use super::error::{AgencyError, BadRow};
 use crate::lottery::{AgencyId, Bet};
-use crate::protocol::record::{RECORD_SEPARATOR, push_fields};
+use crate::protocol::record::{RECORD_SEPARATOR, count_byte, push_fields};
 
 /// How much is read from the file at once, in bytes.
 const READ_SIZE: usize = 64 * 1024;
@@ -70,7 +69,7 @@ fn line_at(path: &Path, byte: u64) -> io::Result<u64> {
 }
 
 fn count_lines(bytes: &[u8]) -> u64 {
-    memchr_iter(b'\n', bytes).count() as u64
+    count_byte(b'\n', bytes) as u64
 }
 
 /// An open file of bets, and the place that has been reached in it.

@@ -4,14 +4,13 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use memchr::memchr_iter;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::error::{AgencyError, AttemptError, ConnectionLost};
 use crate::logging::{self, Outcome};
 use crate::protocol::frame::{Frame, FrameBuffer, FrameType, HEADER_LEN, header};
 use crate::protocol::message::{ClientMessage, NotAnAnswer, ServerMessage};
-use crate::protocol::record::RECORD_SEPARATOR;
+use crate::protocol::record::{RECORD_SEPARATOR, count_byte};
 
 /// The limit for each address of the server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -157,7 +156,7 @@ impl ServerConnection {
             let wanted = left.min(RESULT_CHUNK);
             let part = chunk.get_mut(..wanted).unwrap_or_default();
             self.stream.read_exact(part).map_err(lost)?;
-            separators += memchr_iter(RECORD_SEPARATOR, part).count() as u64;
+            separators += count_byte(RECORD_SEPARATOR, part) as u64;
             left -= wanted;
         }
         Ok(if len == 0 { 0 } else { separators + 1 })

@@ -131,7 +131,7 @@ pub fn for_each_row<'a, E: From<RowError>>(
     Ok(())
 }
 
-/// Rows one after the other. Fields are short, so bytes are looked at one by one: `memchr` would take longer.
+/// Rows one after the other.
 struct Rows<'a> {
     text: &'a str,
     at: usize,

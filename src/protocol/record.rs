@@ -2,7 +2,6 @@
 //!
 //! Records are separated by `0x1E`, the six fields of a record by `0x1F`; text is UTF-8.
 
-use memchr::memchr_iter;
 use thiserror::Error;
 
 use crate::lottery::bet::FIELDS;
@@ -36,7 +35,12 @@ pub enum RecordError {
 /// How many records a payload has, good or bad.
 #[must_use]
 pub fn count_records(payload: &[u8]) -> usize {
-    if payload.is_empty() { 0 } else { memchr_iter(RECORD_SEPARATOR, payload).count() + 1 }
+    if payload.is_empty() { 0 } else { count_byte(RECORD_SEPARATOR, payload) + 1 }
+}
+
+/// How often a byte occurs.
+pub(crate) fn count_byte(byte: u8, bytes: &[u8]) -> usize {
+    bytes.iter().map(|found| usize::from(*found == byte)).sum()
 }
 
 /// Validates every record of a payload and hands the bets on, in their order. Returns how many there were.
@@ -92,7 +96,6 @@ impl<'a> RecordReader<'a> {
             if last {
                 return Err(BetError::FieldCount);
             }
-            // Fields are short, so `memchr` would take longer.
             let rest = self.text.as_bytes().get(self.start..).unwrap_or_default();
             let length = rest.iter().position(|byte| matches!(*byte, RECORD_SEPARATOR | FIELD_SEPARATOR));
             let end = self.start + length.unwrap_or(rest.len());
