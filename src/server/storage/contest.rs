@@ -126,11 +126,6 @@ impl Contest {
         }
     }
 
-    /// Whether all agencies of a batch may bring new bets.
-    pub(super) fn check_agencies_of(&self, batch: &Batch) -> Result<(), Refusal> {
-        batch.runs.iter().try_for_each(|(agency, _)| self.check_open(*agency))
-    }
-
     /// Adds the new rows of a batch, which all belong to agencies that take part.
     pub(super) fn add(&mut self, batch: &Batch) {
         for &(id, count) in &batch.runs {

@@ -47,7 +47,7 @@ pub use self::recovery::Rules;
 
 use self::clients::Clients;
 use self::disk::FileDisk;
-use self::ledger::{Answer, Committed, GroupOutcome};
+use self::ledger::{Answer, Committed};
 use self::recovery::RecoveryError;
 use crate::ipc::client::{ClientSerial, ClientToken};
 use crate::ipc::control::{FromAcceptor, FromStorage, StorageEnd};
@@ -333,7 +333,7 @@ fn take_part(clients: &mut Clients, ledger: &mut Ledger<FileDisk>, head: PartHea
 
 fn log_commit(committed: &Committed, contest: &contest::Contest) {
     for (outcome, action) in [(committed.bets, "storage_write"), (committed.ends, "state_write")] {
-        if let GroupOutcome::Refused(error) = outcome {
+        if let Err(error) = outcome {
             let refused = committed.answers.len();
             event(Level::Error, action, Outcome::Fail, &[("error", &error), ("requests", &refused)]);
         }
