@@ -230,8 +230,8 @@ fn decode_opened(payload: &[u8]) -> Option<ServerMessage<'static>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::frame::HEADER_LEN;
+    use super::*;
     use proptest::prelude::*;
 
     /// The frame that `encode` appends.

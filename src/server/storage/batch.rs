@@ -1,8 +1,8 @@
 //! The rows of one request, checked and counted. The handler has checked them too, but it may have been taken over.
 
 use crate::ipc::refusal::Refusal;
-use crate::lottery::row::for_each_row;
 use crate::lottery::AgencyId;
+use crate::lottery::row::for_each_row;
 
 /// What rows that have been checked mean for the contest.
 #[derive(Debug, Default)]

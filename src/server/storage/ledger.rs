@@ -327,37 +327,3 @@ fn known<T>(stored: Result<T, StoreError>) -> Result<Result<T, Refusal>, LedgerE
         Err(StoreError::Unknown(error)) => Err(LedgerError(error)),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::super::simulated_disk::SimulatedDisk;
-    use super::*;
-
-    /// Commits one request of a new client; returns its answer, and what it says.
-    fn ask(ledger: &mut Ledger<SimulatedDisk>, request: &Request) -> (Answer, Committed, Option<Reply>) {
-        ledger.take(ClientToken::random(), &mut Role::New, 1, request, &[]);
-        let mut committed = ledger.commit().unwrap();
-        let answer = committed.answers.pop().unwrap();
-        let reply = ledger.reply(&answer, &committed, &mut Vec::new());
-        (answer, committed, reply)
-    }
-
-    #[test]
-    fn a_wait_for_the_draw_is_answered_after_it_and_a_wait_in_vain_at_once() {
-        let [own, other] = [1_u16, 2].map(|number| AgencyId::new(number).unwrap());
-        let rules = Rules { clients_amount: 1, winner_number: 1 };
-        let (mut ledger, _) = Ledger::open(SimulatedDisk::empty(), rules).unwrap();
-
-        let (early, _, reply) = ask(&mut ledger, &Request::AwaitResult { agency: own });
-        assert_eq!(reply, None);
-        let (_, _, reply) = ask(&mut ledger, &Request::AwaitResult { agency: other });
-        assert_eq!(reply, Some(Reply::Refused(Refusal::NoSuchAgency { agencies: 1 })));
-
-        let (_, committed, reply) = ask(&mut ledger, &Request::EndAgency { agency: own });
-        assert!(committed.drawn && reply == Some(Reply::Ended));
-        let result = Some(Reply::ResultPage { total: 0 });
-        assert_eq!(ledger.reply(&early, &committed, &mut Vec::new()), result);
-        let (_, _, reply) = ask(&mut ledger, &Request::AwaitResult { agency: own });
-        assert_eq!(reply, result);
-    }
-}

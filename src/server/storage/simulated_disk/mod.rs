@@ -71,11 +71,6 @@ struct Inner {
 }
 
 impl SimulatedDisk {
-    /// A disk without files, on which nothing fails.
-    pub fn empty() -> Self {
-        Self::new(Image::default())
-    }
-
     fn new(image: Image) -> Self {
         Self::with_troubles(image, [])
     }
