@@ -29,7 +29,7 @@
 //! | `ipc::storage_client`, `system::mqueue` | send the request through the queue, in parts |
 //! | `server::storage::clients` | in the storage process: joins the parts to a request again |
 //! | `server::storage::contest`, `server::storage::ledger` | decide the request, check its rows and add them to the group |
-//! | `server::storage::bet_log`, `server::storage::disk` | write and sync the group |
+//! | `server::storage::ledger`, `server::storage::disk` | write and sync the group |
 //! | `ipc::reply_pipe` | carries the reply back to the handler |
 //! | `server::handler::conversation` | logs it and sends the answer to the client, in the order of the requests |
 //!

@@ -52,16 +52,13 @@ pub fn for_each_bet<'a>(payload: &'a [u8], mut take: impl FnMut(&Bet<'a>)) -> Re
         return Err(RecordError::Empty);
     }
     let text = std::str::from_utf8(payload).map_err(|_| RecordError::Utf8)?;
-    let mut bets = RecordReader { text, start: 0 };
-    let mut index = 0;
-    loop {
-        let (bet, last) = bets.next_bet().map_err(|error| RecordError::Bet { index, error })?;
+    let (mut start, mut index) = (0, 0);
+    while start <= text.len() {
+        let bet = next_bet(text, &mut start).map_err(|error| RecordError::Bet { index, error })?;
         take(&bet);
         index += 1;
-        if last {
-            return Ok(index);
-        }
     }
+    Ok(index)
 }
 
 /// Validates every record of a payload and appends their rows to `rows`. `see` gets each bet. Returns how many there were.
@@ -82,34 +79,21 @@ pub fn push_rows(
     })
 }
 
-struct RecordReader<'a> {
-    text: &'a str,
-    start: usize,
-}
-
-impl<'a> RecordReader<'a> {
-    /// The next bet, and whether it is the last one.
-    fn next_bet(&mut self) -> Result<(Bet<'a>, bool), BetError> {
-        let mut fields = [""; FIELDS];
-        let mut last = false;
-        for (index, field) in fields.iter_mut().enumerate() {
-            if last {
-                return Err(BetError::FieldCount);
-            }
-            let rest = self.text.as_bytes().get(self.start..).unwrap_or_default();
-            let length = rest.iter().position(|byte| matches!(*byte, RECORD_SEPARATOR | FIELD_SEPARATOR));
-            let end = self.start + length.unwrap_or(rest.len());
-            let separator = self.text.as_bytes().get(end);
-            *field = self.text.get(self.start..end).ok_or(BetError::FieldCount)?;
-            self.start = end + 1;
-            last = separator.is_none();
-            let ends_record = separator != Some(&FIELD_SEPARATOR);
-            if ends_record != (index + 1 == FIELDS) {
-                return Err(BetError::FieldCount);
-            }
+/// Parses the record at `start`, which then is the start of the next one: behind the text's end if there is none.
+fn next_bet<'a>(text: &'a str, start: &mut usize) -> Result<Bet<'a>, BetError> {
+    let mut fields = [""; FIELDS];
+    for (index, field) in fields.iter_mut().enumerate() {
+        let rest = text.get(*start..).ok_or(BetError::FieldCount)?;
+        let separator = rest.bytes().position(|byte| matches!(byte, RECORD_SEPARATOR | FIELD_SEPARATOR));
+        let length = separator.unwrap_or(rest.len());
+        *field = rest.get(..length).unwrap_or_default();
+        let ends_record = rest.as_bytes().get(length) != Some(&FIELD_SEPARATOR);
+        if ends_record != (index + 1 == FIELDS) {
+            return Err(BetError::FieldCount);
         }
-        Ok((Bet::from_fields(fields)?, last))
+        *start += length + 1;
     }
+    Bet::from_fields(fields)
 }
 
 /// Appends the record of a bet; the separator before it is the caller's.

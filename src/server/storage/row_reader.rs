@@ -9,21 +9,19 @@ const READ_AHEAD: usize = 256 * 1024;
 
 /// What comes next in the file.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Line<'a> {
-    /// A row.
+pub(crate) enum Line<'a> {
     Row(Row<'a>),
     /// A line that is not a row.
     Damaged(RowError),
     /// The end of the file, after `torn` bytes of a last row that is not whole.
     End {
-        /// How many bytes.
         torn: u64,
     },
 }
 
 /// Reads a bets file line by line.
 #[derive(Debug)]
-pub struct RowReader<R> {
+pub(crate) struct RowReader<R> {
     file: BufReader<R>,
     line: Vec<u8>,
     offset: u64,
@@ -32,25 +30,21 @@ pub struct RowReader<R> {
 
 impl<R: Read> RowReader<R> {
     /// `file` has to be at its beginning.
-    pub fn new(file: R) -> Self {
+    pub(crate) fn new(file: R) -> Self {
         Self { file: BufReader::with_capacity(READ_AHEAD, file), line: Vec::new(), offset: 0, lines: 0 }
     }
 
     /// Where in the file the next line begins.
-    pub fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
     /// The number of the line that was returned last, from 1.
-    pub fn line(&self) -> u64 {
+    pub(crate) fn line(&self) -> u64 {
         self.lines
     }
 
-    /// Reads the next line.
-    ///
-    /// # Errors
-    /// The file can't be read.
-    pub fn next_line(&mut self) -> io::Result<Line<'_>> {
+    pub(crate) fn next_line(&mut self) -> io::Result<Line<'_>> {
         self.line.clear();
         let length = self.file.by_ref().take(MAX_ROW as u64).read_until(b'\n', &mut self.line)?;
         let is_whole = self.line.ends_with(b"\n");

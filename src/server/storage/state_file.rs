@@ -46,13 +46,10 @@ struct Format {
 /// Why a state file can't be used.
 #[derive(Debug, Error)]
 pub enum StateError {
-    /// It is not JSON, or lacks a key, or has another one.
     #[error("it is damaged: {0}")]
     Damaged(#[from] serde_json::Error),
-    /// Its draw is impossible.
     #[error("its draw must have a time as RFC 3339 has it, and agencies")]
     Draw,
-    /// Another version of the server wrote it.
     #[error("it has version {0}, but this server reads version {VERSION}")]
     Version(u32),
 }
