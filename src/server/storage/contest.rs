@@ -82,7 +82,7 @@ impl Contest {
     }
 
     pub(super) fn has_ended(&self, agency: AgencyId) -> bool {
-        self.agencies.get(agency.index()).is_some_and(|agency| agency.ended)
+        self.get(agency).is_ok_and(|agency| agency.ended)
     }
 
     fn get(&self, agency: AgencyId) -> Result<&Agency, Refusal> {
@@ -188,11 +188,11 @@ impl Contest {
 
     /// Marks an agency as ended. False if it was already.
     pub(super) fn end(&mut self, agency: AgencyId) -> Result<bool, Refusal> {
-        self.check_takes_part(agency)?;
-        let Some(agency) = self.agencies.get_mut(agency.index()) else { return Ok(false) };
-        let changes = !agency.ended;
-        agency.ended = true;
-        self.ended += u16::from(changes);
+        let changes = !self.get(agency)?.ended;
+        if let Some(agency) = self.agencies.get_mut(agency.index()).filter(|_| changes) {
+            agency.ended = true;
+            self.ended += 1;
+        }
         Ok(changes)
     }
 

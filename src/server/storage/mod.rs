@@ -47,7 +47,7 @@ pub use self::recovery::Rules;
 
 use self::clients::Clients;
 use self::disk::FileDisk;
-use self::ledger::{Answer, Committed};
+use self::ledger::Committed;
 use self::recovery::RecoveryError;
 use crate::ipc::client::{ClientSerial, ClientToken};
 use crate::ipc::control::{FromAcceptor, FromStorage, StorageEnd};
@@ -309,19 +309,17 @@ impl Service<'_> {
         }
         let clients: Vec<ClientToken> = answers.iter().map(|answer| answer.client).collect();
         for answer in answers {
-            self.answer(answer, &committed);
+            match self.ledger.reply(&answer, &committed, &mut self.bulk) {
+                Some(reply) => {
+                    self.clients.reply(answer.client, &ReplyHead { id: answer.id, reply }, &self.bulk);
+                }
+                None => self.clients.await_draw(answer),
+            }
         }
         for client in clients {
             self.clients.flush(client);
         }
         Ok(())
-    }
-
-    fn answer(&mut self, answer: Answer, committed: &Committed) {
-        match self.ledger.reply(&answer, committed, &mut self.bulk) {
-            Some(reply) => self.clients.reply(answer.client, &ReplyHead { id: answer.id, reply }, &self.bulk),
-            None => self.clients.await_draw(answer),
-        }
     }
 }
 
