@@ -120,22 +120,11 @@ mod tests {
     use crate::lottery::row::encode_row;
     use proptest::prelude::*;
 
-    fn bets(payload: &[u8]) -> Result<Vec<(String, u32)>, RecordError> {
-        let mut all = Vec::new();
-        for_each_bet(payload, |bet| all.push((bet.document.to_owned(), bet.number))).map(|count| {
-            assert_eq!(count, all.len());
-            all
-        })
+    fn bets(payload: &[u8]) -> Result<usize, RecordError> {
+        for_each_bet(payload, |_| ())
     }
 
     const GOOD: &str = "1\x1fAna\x1fPaz\x1f123\x1f1999-03-17\x1f7";
-
-    #[test]
-    fn records_are_split_at_their_separators() {
-        let two = format!("{GOOD}\x1e1\x1f\x1f\x1f4\x1f2000-01-01\x1f008");
-        assert_eq!(bets(two.as_bytes()), Ok(vec![("123".into(), 7), ("4".into(), 8)]));
-        assert_eq!(count_records(two.as_bytes()), 2);
-    }
 
     #[test]
     fn what_is_no_bet_is_refused_with_its_place() {
