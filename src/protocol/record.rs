@@ -170,14 +170,18 @@ mod tests {
                 for_each_bet(record.as_bytes(), |bet| encode_row(bet, &mut expected)).unwrap();
             }
             let mut rows = b"before".to_vec();
-            let count = push_rows(records.join("\x1e").as_bytes(), &mut rows, |_| ());
+            let payload = records.join("\x1e");
+            let count = push_rows(payload.as_bytes(), &mut rows, |_| ());
+            prop_assert_eq!(count, Ok(count_records(payload.as_bytes())));
             prop_assert_eq!(count, Ok(fields.len()));
             prop_assert_eq!(rows, expected);
         }
 
         #[test]
         fn no_separators_make_it_panic(payload in "[01\\x1e\\x1f-]{0,40}") {
-            drop(bets(payload.as_bytes()));
+            if let Ok(count) = bets(payload.as_bytes()) {
+                prop_assert_eq!(count, count_records(payload.as_bytes()));
+            }
         }
     }
 }
