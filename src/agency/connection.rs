@@ -5,14 +5,13 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use memchr::memchr_iter;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::error::{AgencyError, AttemptError, ConnectionLost};
 use crate::logging::{self, Outcome};
 use crate::protocol::frame::{Frame, FrameBuffer, FrameType, HEADER_LEN};
 use crate::protocol::message::{ClientMessage, NotAnAnswer, ServerMessage};
-use crate::protocol::record::RECORD_SEPARATOR;
+use crate::protocol::record::{RECORD_SEPARATOR, count_byte};
 
 /// The limit for each address of the server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -167,7 +166,7 @@ impl ServerConnection {
         while left > 0 {
             let part = chunk.get_mut(..left.min(RESULT_CHUNK)).unwrap_or_default();
             self.stream.read_exact(part)?;
-            separators += memchr_iter(RECORD_SEPARATOR, part).count() as u64;
+            separators += count_byte(RECORD_SEPARATOR, part) as u64;
             left -= part.len();
         }
         Ok(if len == 0 { 0 } else { separators + 1 })

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::logging::one_line;
 use crate::lottery::Draw;
-use crate::server::storage::disk::{read_at, read_state_file, state_path};
+use crate::server::storage::disk::{read_state_file, state_path};
 use crate::server::storage::row_reader::RowReader;
 use crate::server::storage::state_file::{State, StateError};
 
@@ -64,8 +64,9 @@ impl Files {
         self.state.as_ref().ok()?.as_ref()?.draw.as_ref()
     }
 
-    pub(super) fn rows(&self) -> RowReader<impl Fn(&mut [u8], u64) -> io::Result<usize>> {
-        RowReader::new(|buffer, offset| read_at(&self.bets, buffer, offset))
+    /// Can be called once: the file is read through to its end.
+    pub(super) fn rows(&self) -> RowReader<&File> {
+        RowReader::new(&self.bets)
     }
 
     /// The length of the bets file, in bytes.

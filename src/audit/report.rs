@@ -7,8 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::files::{AuditError, Files};
 use super::tally::Tally;
+use crate::lottery::AgencyId;
 use crate::lottery::row::Row;
-use crate::lottery::{AgencyId, draw};
 use crate::server::storage::Rules;
 use crate::server::storage::row_reader::Line;
 use crate::server::storage::state_file::State;
@@ -92,7 +92,7 @@ impl<'a> Report<'a> {
         loop {
             match rows.next_line().map_err(|error| self.files.unreadable(error))? {
                 Line::Row(row) => {
-                    let wins = draw::wins(row.number, self.number);
+                    let wins = row.number == self.number;
                     if wins {
                         see(&row)?;
                     }

@@ -2,9 +2,20 @@
 
 pub mod agency_id;
 pub mod bet;
-pub mod draw;
 pub mod row;
+
+use serde::{Deserialize, Serialize};
 
 pub use agency_id::AgencyId;
 pub use bet::{Bet, BetError, TextError};
-pub use draw::Draw;
+
+/// A draw that has been made. It never changes: what the configuration says later does not matter to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draw {
+    /// When it was made: RFC 3339, local time with its offset.
+    pub at: String,
+    /// How many agencies took part: 1 to this.
+    pub agencies: u16,
+    /// The number that won.
+    pub winning_number: u32,
+}

@@ -88,13 +88,7 @@ impl<'a> ClientMessage<'a> {
             }
             FrameType::AwaitResult => empty(Self::AwaitResult),
             FrameType::StatusRequest => empty(Self::StatusRequest),
-            FrameType::Error
-            | FrameType::BetAck
-            | FrameType::Result
-            | FrameType::InProgress
-            | FrameType::SessionOpened
-            | FrameType::SessionStored
-            | FrameType::Status => Err(MessageError::NotFromClient(kind)),
+            _ => Err(MessageError::NotFromClient(kind)),
         }
     }
 
@@ -236,19 +230,19 @@ fn decode_opened(payload: &[u8]) -> Option<ServerMessage<'static>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::HEADER_LEN;
     use super::*;
-    use crate::protocol::frame::FrameBuffer;
     use proptest::prelude::*;
 
-    fn buffer_of(bytes: &[u8]) -> FrameBuffer {
-        let mut buffer = FrameBuffer::new(1 << 20);
-        buffer.space()[..bytes.len()].copy_from_slice(bytes);
-        buffer.received(bytes.len());
-        buffer
+    /// The frame that `encode` appends.
+    fn frame(encode: impl FnOnce(&mut Vec<u8>), read: impl FnOnce(Frame<'_>)) {
+        let mut bytes = Vec::new();
+        encode(&mut bytes);
+        read(Frame { kind: FrameType::from_byte(bytes[0]).unwrap(), payload: &bytes[HEADER_LEN..] });
     }
 
     #[test]
-    fn every_client_message_is_read_back() {
+    fn every_message_is_read_back() {
         for message in [
             ClientMessage::Bet(b"x"),
             ClientMessage::MultipleBets(b""),
@@ -260,34 +254,19 @@ mod tests {
             ClientMessage::AwaitResult,
             ClientMessage::StatusRequest,
         ] {
-            let mut bytes = Vec::new();
-            message.encode(&mut bytes);
-            let mut buffer = buffer_of(&bytes);
-            assert_eq!(ClientMessage::decode(buffer.next_frame().unwrap().unwrap()), Ok(message));
+            frame(|out| message.encode(out), |frame| assert_eq!(ClientMessage::decode(frame), Ok(message)));
         }
-    }
-
-    #[test]
-    fn every_server_message_is_read_back() {
-        let agency = AgencyId::new(5_u16).unwrap();
+        let (agency, state) = (AgencyId::new(5_u16).unwrap(), AgencyState::Ended);
         for message in [
             ServerMessage::Error("no"),
             ServerMessage::BetAck,
             ServerMessage::Result(b"1\x1e2"),
             ServerMessage::InProgress,
-            ServerMessage::SessionOpened {
-                agency,
-                stored: 9,
-                state: AgencyState::Ended,
-                max_payload: 1 << 20,
-            },
+            ServerMessage::SessionOpened { agency, stored: 9, state, max_payload: 1 << 20 },
             ServerMessage::SessionStored { stored: 1 << 40 },
             ServerMessage::Status(b"{}"),
         ] {
-            let mut bytes = Vec::new();
-            message.encode(&mut bytes);
-            let mut buffer = buffer_of(&bytes);
-            assert_eq!(ServerMessage::decode(buffer.next_frame().unwrap().unwrap()), Ok(message));
+            frame(|out| message.encode(out), |frame| assert_eq!(ServerMessage::decode(frame), Ok(message)));
         }
     }
 

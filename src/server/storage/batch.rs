@@ -1,8 +1,8 @@
-//! The rows of one request. A handler may have been taken over, so they are checked again, and counted.
+//! The rows of one request, checked and counted. The handler has checked them too, but it may have been taken over.
 
 use crate::ipc::messages::Refusal;
+use crate::lottery::AgencyId;
 use crate::lottery::row::for_each_row;
-use crate::lottery::{AgencyId, draw};
 
 /// What rows that have been checked mean for the contest.
 #[derive(Debug, Default)]
@@ -27,7 +27,10 @@ impl Batch {
         skip: u64,
         winning_number: u32,
     ) -> Result<(), Refusal> {
-        self.clear();
+        self.rows = 0;
+        self.new_from = 0;
+        self.runs.clear();
+        self.winners.clear();
         for_each_row(rows, |row, end| {
             if only.is_some_and(|agency| agency != row.agency) {
                 return Err(Refusal::OtherAgency);
@@ -38,19 +41,12 @@ impl Batch {
                 return Ok(());
             }
             self.count(row.agency);
-            if draw::wins(row.number, winning_number) {
+            if row.number == winning_number {
                 self.winners.push((row.agency, row.document.into_owned().into_bytes()));
             }
             Ok(())
         })?;
         if self.rows == 0 { Err(Refusal::Malformed) } else { Ok(()) }
-    }
-
-    fn clear(&mut self) {
-        self.rows = 0;
-        self.new_from = 0;
-        self.runs.clear();
-        self.winners.clear();
     }
 
     fn count(&mut self, agency: AgencyId) {
@@ -68,6 +64,7 @@ mod tests {
     #[test]
     fn rows_that_recovery_would_refuse_are_not_stored() {
         let long = [b'1'; 256];
+        assert_eq!(Batch::default().check(b"", None, 0, 7), Err(Refusal::Malformed));
         for text in [&b"12\x1e34"[..], b"12\x0034", b"\"12\r\n34\"", b"\"1234\"", b"12\xff34", &long] {
             let rows = [b"1,a,b,", text, b",1999-03-17,7\r\n"].concat();
             assert_eq!(Batch::default().check(&rows, None, 0, 7), Err(Refusal::Malformed), "{text:?}");

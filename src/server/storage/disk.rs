@@ -2,9 +2,9 @@
 //! disk, which fails or stops at any call.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -28,8 +28,8 @@ pub trait Disk {
     /// Cuts the bets file to a length in bytes, and makes that durable.
     fn cut(&mut self, length: u64) -> io::Result<()>;
 
-    /// Reads the bets file from an offset on; returns how many bytes were read, 0 at its end.
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// The bets file, to be read from its beginning.
+    fn bets(&self) -> io::Result<impl Read>;
 
     /// The content of the state file, if there is one.
     fn read_state(&self) -> io::Result<Option<Vec<u8>>>;
@@ -147,16 +147,6 @@ impl FileDisk {
     }
 }
 
-/// Reads a file from an offset on; returns how many bytes were read, 0 at its end.
-pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    loop {
-        match file.read_at(buffer, offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
-    }
-}
-
 /// Reads a state file, if it exists.
 pub(crate) fn read_state_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     // Opening a FIFO would block otherwise.
@@ -238,8 +228,9 @@ impl Disk for FileDisk {
         self.bets.sync_all()
     }
 
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        read_at(&self.bets, buffer, offset)
+    fn bets(&self) -> io::Result<impl Read> {
+        (&self.bets).rewind()?;
+        Ok(&self.bets)
     }
 
     fn read_state(&self) -> io::Result<Option<Vec<u8>>> {

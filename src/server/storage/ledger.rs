@@ -54,10 +54,9 @@ struct Group {
 /// An answer that a client gets once its group is committed.
 #[derive(Debug)]
 pub struct Answer {
-    /// Who asked.
-    pub client: ClientToken,
+    pub(super) client: ClientToken,
     /// The number of the request.
-    pub id: u32,
+    pub(super) id: u32,
     subject: Subject,
 }
 
@@ -78,28 +77,19 @@ enum Subject {
     Refused(Refusal),
 }
 
-/// What became of the bets, or of the ENDs, of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GroupOutcome {
-    /// They are on disk, or there were none.
-    Stored,
-    /// None of them is on disk.
-    Refused(Refusal),
-}
-
 /// A group that was committed.
 #[derive(Debug)]
 pub struct Committed {
     /// In the order of the requests.
     pub answers: Vec<Answer>,
-    /// The bets.
-    pub bets: GroupOutcome,
-    /// The ENDs, and the draw if it was due.
-    pub ends: GroupOutcome,
+    /// Whether all of its bets are on disk, or none.
+    pub(super) bets: Result<(), Refusal>,
+    /// The same of its ENDs, and of the draw if it was due.
+    pub(super) ends: Result<(), Refusal>,
     /// Whether agencies ended with this group.
-    pub ended: bool,
+    pub(super) ended: bool,
     /// Whether the draw was made with this group.
-    pub drawn: bool,
+    pub(super) drawn: bool,
 }
 
 /// It is not known what is on disk: nothing may be answered.
@@ -172,7 +162,7 @@ impl<D: Disk> Ledger<D> {
 
     fn add_classic(&mut self, rows: &[u8]) -> Result<Subject, Refusal> {
         self.batch.check(rows, None, 0, self.contest.winning_number())?;
-        self.contest.check_agencies_of(&self.batch)?;
+        self.batch.runs.iter().try_for_each(|(agency, _)| self.contest.check_open(*agency))?;
         self.add(rows);
         Ok(Subject::Stored)
     }
@@ -189,6 +179,7 @@ impl<D: Disk> Ledger<D> {
         Ok(Subject::SessionStored(agency, upto))
     }
 
+    /// Adds the rows of the batch that was checked.
     fn add(&mut self, rows: &[u8]) {
         self.contest.add(&self.batch);
         self.group.rows.extend_from_slice(rows.get(self.batch.new_from..).unwrap_or_default());
@@ -202,52 +193,40 @@ impl<D: Disk> Ledger<D> {
         let bets = self.commit_bets()?;
         let ended = !self.group.ends.is_empty();
         let due = self.contest.is_due();
-        let ends = if ended || due { self.commit_state(due)? } else { GroupOutcome::Stored };
-        let stored = ends == GroupOutcome::Stored;
+        let ends = if ended || due { self.commit_state(due)? } else { Ok(()) };
         let answers = std::mem::take(&mut self.group.answers);
-        Ok(Committed { answers, bets, ends, ended: ended && stored, drawn: due && stored })
+        Ok(Committed { answers, bets, ends, ended: ended && ends.is_ok(), drawn: due && ends.is_ok() })
     }
 
-    fn commit_bets(&mut self) -> Result<GroupOutcome, LedgerError> {
+    fn commit_bets(&mut self) -> Result<Result<(), Refusal>, LedgerError> {
         let rows = &mut self.group.rows;
         if rows.is_empty() {
-            return Ok(GroupOutcome::Stored);
+            return Ok(Ok(()));
         }
-        let outcome = match self.disk.store_rows(rows, self.length) {
+        let outcome = known(self.disk.store_rows(rows, self.length))?;
+        match outcome {
             Ok(sync) => {
                 self.length += rows.len() as u64;
                 self.statistics.count_group(self.contest.commit(), sync);
-                GroupOutcome::Stored
             }
-            Err(error) => {
-                let refusal = refusal_of(error)?;
-                self.contest.rollback();
-                GroupOutcome::Refused(refusal)
-            }
-        };
+            Err(_) => self.contest.rollback(),
+        }
         rows.clear();
         rows.shrink_to(2 * GROUP_LIMIT);
-        Ok(outcome)
+        Ok(outcome.map(drop))
     }
 
-    fn commit_state(&mut self, due: bool) -> Result<GroupOutcome, LedgerError> {
+    fn commit_state(&mut self, due: bool) -> Result<Result<(), Refusal>, LedgerError> {
         let draw = if due { Some(self.new_draw()) } else { self.contest.draw().cloned() };
         let state = State { ended: self.contest.ended_agencies().collect(), draw };
         let ends = std::mem::take(&mut self.group.ends);
         let bytes = state.encode().map_err(LedgerError)?;
-        match self.disk.store_state(&bytes) {
-            Ok(()) => {
-                self.contest.set_draw(state.draw);
-                Ok(GroupOutcome::Stored)
-            }
-            Err(error) => {
-                let refusal = refusal_of(error)?;
-                for agency in ends {
-                    self.contest.undo_end(agency);
-                }
-                Ok(GroupOutcome::Refused(refusal))
-            }
+        let outcome = known(self.disk.store_state(&bytes))?;
+        match outcome {
+            Ok(()) => self.contest.set_draw(state.draw),
+            Err(_) => ends.into_iter().for_each(|agency| self.contest.undo_end(agency)),
         }
+        Ok(outcome)
     }
 
     fn new_draw(&self) -> Draw {
@@ -282,17 +261,14 @@ impl<D: Disk> Ledger<D> {
             Subject::Opened(agency) => {
                 Reply::Opened { stored: contest.stored(agency)?, state: contest.state_of(agency)? }
             }
-            Subject::Stored => match committed.bets {
-                GroupOutcome::Stored => Reply::Stored,
-                GroupOutcome::Refused(refusal) => return Err(refusal),
-            },
+            Subject::Stored => committed.bets.map(|()| Reply::Stored)?,
             Subject::SessionStored(agency, upto) => match (committed.bets, contest.stored(agency)?) {
                 // Bets that were stored before are stored, whatever became of the group.
-                (GroupOutcome::Refused(refusal), stored) if stored < upto => return Err(refusal),
+                (Err(refusal), stored) if stored < upto => return Err(refusal),
                 (_, stored) => Reply::SessionStored { stored },
             },
             Subject::Ended(agency) => match committed.ends {
-                GroupOutcome::Refused(refusal) if !contest.has_ended(agency) => return Err(refusal),
+                Err(refusal) if !contest.has_ended(agency) => return Err(refusal),
                 _ => Reply::Ended,
             },
             Subject::Winners(agency, offset) => {
@@ -338,44 +314,13 @@ fn result_page(winners: &[u8], offset: u64, bulk: &mut Vec<u8>) -> Reply {
     Reply::ResultPage { total: winners.len() as u64 }
 }
 
-/// The refusal that follows from an error, unless the error ends the service.
-fn refusal_of(error: StoreError) -> Result<Refusal, LedgerError> {
-    match error {
-        StoreError::NotStored(error) => Ok(Refusal::Disk { errno: error.raw_os_error().unwrap_or(0) }),
-        StoreError::Unknown(error) => Err(LedgerError(error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::simulated_disk::SimulatedDisk;
-    use super::*;
-
-    /// Commits one request of a new client; returns its answer, and what it says.
-    fn ask(ledger: &mut Ledger<SimulatedDisk>, request: &Request) -> (Answer, Committed, Option<Reply>) {
-        ledger.take(ClientToken::random(), &mut Role::New, 1, request, &[]);
-        let mut committed = ledger.commit().unwrap();
-        let answer = committed.answers.pop().unwrap();
-        let reply = ledger.reply(&answer, &committed, &mut Vec::new());
-        (answer, committed, reply)
-    }
-
-    #[test]
-    fn a_wait_for_the_draw_is_answered_after_it_and_a_wait_in_vain_at_once() {
-        let [own, other] = [1_u16, 2].map(|number| AgencyId::new(number).unwrap());
-        let rules = Rules { clients_amount: 1, winner_number: 1 };
-        let (mut ledger, _) = Ledger::open(SimulatedDisk::empty(), rules).unwrap();
-
-        let (early, _, reply) = ask(&mut ledger, &Request::AwaitResult { agency: own });
-        assert_eq!(reply, None);
-        let (_, _, reply) = ask(&mut ledger, &Request::AwaitResult { agency: other });
-        assert_eq!(reply, Some(Reply::Refused(Refusal::NoSuchAgency { agencies: 1 })));
-
-        let (_, committed, reply) = ask(&mut ledger, &Request::EndAgency { agency: own });
-        assert!(committed.drawn && reply == Some(Reply::Ended));
-        let result = Some(Reply::ResultPage { total: 0 });
-        assert_eq!(ledger.reply(&early, &committed, &mut Vec::new()), result);
-        let (_, _, reply) = ask(&mut ledger, &Request::AwaitResult { agency: own });
-        assert_eq!(reply, result);
+/// Whether rows or a state were stored, unless that is not known.
+fn known<T>(stored: Result<T, StoreError>) -> Result<Result<T, Refusal>, LedgerError> {
+    match stored {
+        Ok(value) => Ok(Ok(value)),
+        Err(StoreError::NotStored(error)) => {
+            Ok(Err(Refusal::Disk { errno: error.raw_os_error().unwrap_or(0) }))
+        }
+        Err(StoreError::Unknown(error)) => Err(LedgerError(error)),
     }
 }

@@ -47,7 +47,7 @@ pub use self::recovery::Rules;
 
 use self::clients::Clients;
 use self::disk::FileDisk;
-use self::ledger::{Answer, Committed, GroupOutcome};
+use self::ledger::Committed;
 use self::recovery::RecoveryError;
 use crate::ipc::control::{FromStorage, StorageEnd, ToStorage};
 use crate::ipc::finished_agencies::FinishedAgencies;
@@ -308,19 +308,17 @@ impl Service<'_> {
         }
         let clients: Vec<ClientToken> = answers.iter().map(|answer| answer.client).collect();
         for answer in answers {
-            self.answer(answer, &committed);
+            match self.ledger.reply(&answer, &committed, &mut self.bulk) {
+                Some(reply) => {
+                    self.clients.reply(answer.client, &ReplyHead { id: answer.id, reply }, &self.bulk);
+                }
+                None => self.clients.await_draw(answer),
+            }
         }
         for client in clients {
             self.clients.flush(client);
         }
         Ok(())
-    }
-
-    fn answer(&mut self, answer: Answer, committed: &Committed) {
-        match self.ledger.reply(&answer, committed, &mut self.bulk) {
-            Some(reply) => self.clients.reply(answer.client, &ReplyHead { id: answer.id, reply }, &self.bulk),
-            None => self.clients.await_draw(answer),
-        }
     }
 }
 
@@ -332,7 +330,7 @@ fn take_part(clients: &mut Clients, ledger: &mut Ledger<FileDisk>, head: PartHea
 
 fn log_commit(committed: &Committed, contest: &contest::Contest) {
     for (outcome, action) in [(committed.bets, "storage_write"), (committed.ends, "state_write")] {
-        if let GroupOutcome::Refused(error) = outcome {
+        if let Err(error) = outcome {
             let refused = committed.answers.len();
             event(Level::Error, action, Outcome::Fail, &[("error", &error), ("requests", &refused)]);
         }

@@ -81,7 +81,7 @@ pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, R
 
 /// Reads all rows; returns how many bytes are whole rows, and how many bytes of a torn row follow.
 fn read_rows(disk: &impl Disk, contest: &mut Contest, is_drawn: bool) -> Result<(u64, u64), RecoveryError> {
-    let mut reader = RowReader::new(|buffer: &mut [u8], at| disk.read_at(buffer, at));
+    let mut reader = RowReader::new(disk.bets()?);
     loop {
         match reader.next_line()? {
             Line::Row(row) => contest.recover_row(row.agency, row.number, row.document.as_bytes()),

@@ -5,12 +5,10 @@ use nix::errno::Errno;
 use super::super::recovery::RecoveryError;
 use super::crashes::{Bounds, asks, record, recover_from_all};
 use super::image::Image;
-use super::service::{Service, words};
+use super::service::Service;
 use super::workload::{Truth, View};
 use super::{Call, SimulatedDisk, Trouble};
 use crate::ipc::messages::{Refusal, Reply};
-
-const REFUSED: &str = "could not be stored: No space left on device";
 
 /// How a call fails: after each of its steps but the last, and a write also after that, as it may report late.
 fn ways_to_fail(call: Call) -> Vec<Trouble> {
@@ -61,38 +59,6 @@ fn what_fails_once_is_refused_and_undone_and_the_next_group_is_taken() {
             assert!(disk.image().is_settled());
         }
     }
-}
-
-/// The answers of that group, where the first call of that kind in it fails.
-fn answers(number: usize, fails: fn(Call) -> bool) -> Vec<String> {
-    let truth = Truth::new();
-    let disk = SimulatedDisk::new(Image::default());
-    let mut service = Service::start(disk.clone(), &truth).unwrap();
-    let groups = asks();
-    groups[..number].iter().for_each(|group| drop(service.serve(group).unwrap()));
-    let made = disk.calls().len();
-    let (calls, _) = record(&truth);
-    let at = made + calls[made..].iter().position(|call| fails(*call)).unwrap();
-    let trouble = Trouble::Fail { done: 0, errno: Errno::ENOSPC };
-    let disk = SimulatedDisk::with_troubles(Image::default(), [(at, trouble)]);
-    let mut service = Service::start(disk, &truth).unwrap();
-    groups[..number].iter().for_each(|group| drop(service.serve(group).unwrap()));
-    service.serve(&groups[number]).unwrap().iter().map(words).collect()
-}
-
-#[test]
-fn of_a_group_that_fails_only_what_is_not_stored_is_refused() {
-    let append = |call| matches!(call, Call::Append(_));
-    let sync = |call| call == Call::Sync;
-    let gap = "the first bet would be number 6, but the next to store is 4";
-    assert_eq!(answers(2, append), [REFUSED, REFUSED, gap, "not drawn"]);
-    assert_eq!(answers(4, sync), [REFUSED, REFUSED, "stored 4"]);
-    assert_eq!(answers(5, append), ["ended", REFUSED, "no such agency"]);
-    let state = |call| call == Call::WriteNextState;
-    assert_eq!(answers(5, state), [REFUSED, "stored 6", "no such agency"]);
-    let rename = |call| call == Call::RenameNextState;
-    assert_eq!(answers(8, rename), [REFUSED, REFUSED, "status"]);
-    assert_eq!(answers(10, state), ["stored 7", REFUSED, "not drawn", "status"]);
 }
 
 #[test]

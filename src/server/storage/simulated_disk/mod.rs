@@ -17,7 +17,7 @@ mod workload;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Cursor, Read};
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -71,11 +71,6 @@ struct Inner {
 }
 
 impl SimulatedDisk {
-    /// A disk without files, on which nothing fails.
-    pub fn empty() -> Self {
-        Self::new(Image::default())
-    }
-
     fn new(image: Image) -> Self {
         Self::with_troubles(image, [])
     }
@@ -148,16 +143,9 @@ impl Disk for SimulatedDisk {
         })
     }
 
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    fn bets(&self) -> io::Result<impl Read> {
         let inner = self.0.borrow();
-        if inner.stopped {
-            return Err(Errno::EIO.into());
-        }
-        let bytes = inner.image.bets.cached();
-        let rest = bytes.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        Ok(count)
+        if inner.stopped { Err(Errno::EIO.into()) } else { Ok(Cursor::new(inner.image.bets.cached())) }
     }
 
     fn read_state(&self) -> io::Result<Option<Vec<u8>>> {
