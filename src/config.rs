@@ -4,13 +4,12 @@
 //! help, the faults and `server --check` are made from the same rows. To add a setting, add a row.
 
 use std::collections::HashMap;
-use std::env;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::iter::zip;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{PathBuf, absolute};
 use std::time::Duration;
+use std::{env, fs};
 
 use crate::logging::{self, Field, Format, LOG_FORMAT, Level, Outcome, one_line};
 use crate::lottery::AgencyId;
@@ -357,7 +356,7 @@ impl Sources {
 
 fn read_file() -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(CONFIG_FILE)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    fs::File::open(CONFIG_FILE)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
