@@ -123,7 +123,7 @@ fn a_server_that_is_killed_under_load_is_started_again_and_no_bet_is_lost_or_dou
 
 #[test]
 fn a_signal_stops_everything() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+    for signal in processes::termination_signals() {
         let mut demo = Demo::start(3, 40_000);
         demo.server();
         demo.await_bets();

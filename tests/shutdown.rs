@@ -16,8 +16,6 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, mkfifo};
 
-const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
-
 /// Ends the server, which must take less than a second and leave no process.
 #[track_caller]
 fn end(mut server: RunningServer, signal: Signal) {
@@ -29,7 +27,7 @@ fn end(mut server: RunningServer, signal: Signal) {
 
 #[test]
 fn a_silent_client_does_not_delay_the_end() {
-    for signal in SIGNALS {
+    for signal in processes::termination_signals() {
         let server = Setup::new().start();
         let mut client = server.connect();
         server.wait_for_handlers(1);
@@ -40,7 +38,7 @@ fn a_silent_client_does_not_delay_the_end() {
 
 #[test]
 fn half_a_frame_does_not_delay_the_end_and_is_not_stored() {
-    for signal in SIGNALS {
+    for signal in processes::termination_signals() {
         let server = Setup::new().start();
         let setup = server.setup();
         let mut client = server.connect();
@@ -55,7 +53,7 @@ fn half_a_frame_does_not_delay_the_end_and_is_not_stored() {
 
 #[test]
 fn idle_and_awaiting_sessions_do_not_delay_the_end() {
-    for signal in SIGNALS {
+    for signal in processes::termination_signals() {
         let server = Setup::new().start();
         let (mut idle, _) = server.session(1);
         let (mut awaiting, _) = server.session(2);
@@ -89,7 +87,7 @@ fn two_hundred_clients_do_not_delay_the_end() {
 fn of_many_batches_in_flight_acknowledged_ones_are_stored_and_none_in_part() {
     const AGENCIES: u32 = 6;
     const BATCH: usize = 25;
-    for signal in SIGNALS {
+    for signal in processes::termination_signals() {
         let server = server_of(AGENCIES);
         let setup = server.setup();
         let port = server.port();
@@ -199,7 +197,8 @@ fn a_signal_ends_it_at_each_of_a_hundred_moments_of_its_start() {
         // Before that the program has not begun, and the signal would kill the process.
         until("the program has begun", || processes::blocks_sigterm(server.pid()));
         std::thread::sleep(Duration::from_micros(600) * index);
-        end(server, SIGNALS[index as usize % SIGNALS.len()]);
+        let signals = processes::termination_signals();
+        end(server, signals[index as usize % signals.len()]);
     };
     std::thread::scope(|scope| {
         for first in 0..4 {
@@ -226,7 +225,7 @@ fn a_pipe_in_place_of_the_bets_file_is_refused_at_once() {
 
 #[test]
 fn a_signal_ends_it_while_it_waits_for_the_lock_on_its_bets() {
-    for signal in SIGNALS {
+    for signal in processes::termination_signals() {
         let setup = Setup::new().write("bets.csv", "");
         let file = setup.lock_bets();
         let server = setup.spawn();
@@ -238,7 +237,7 @@ fn a_signal_ends_it_while_it_waits_for_the_lock_on_its_bets() {
 
 #[test]
 fn a_signal_ends_it_while_it_waits_for_its_port() {
-    for signal in SIGNALS {
+    for signal in processes::termination_signals() {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Setup::new().with("SERVER_PORT", held.local_addr().unwrap().port()).spawn();
         server.wait_for_config();
@@ -248,7 +247,7 @@ fn a_signal_ends_it_while_it_waits_for_its_port() {
 
 #[test]
 fn a_signal_ends_it_while_it_reads_a_configuration_that_nobody_writes() {
-    for signal in SIGNALS {
+    for signal in processes::termination_signals() {
         let setup = Setup::new();
         mkfifo(&setup.path("config.ini"), Mode::S_IRWXU).unwrap();
         let server = setup.spawn();

@@ -364,7 +364,7 @@ fn a_peer_that_is_not_a_lottery_server_ends_the_agency() {
 
 #[test]
 fn a_signal_ends_it_while_it_waits_for_the_draw() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+    for signal in processes::termination_signals() {
         let stage = Stage::new(&rows(10));
         let mut agency = stage.agency(&[]);
         let mut peer = stage.accept_session(10, 1, 1 << 20);

@@ -164,3 +164,15 @@ pub fn assert_nothing_left(server: &RunningServer, before: [Usage; 2]) {
     }
     assert_idle(&[server.pid(), server.storage()]);
 }
+
+/// The signals that end the program. SIGHUP is none where this process ignores it, as under `nohup`: its children do too.
+pub fn termination_signals() -> Vec<Signal> {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    let mut signals = vec![Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+    if ignored & 1 == 0 {
+        signals.push(Signal::SIGHUP);
+    }
+    signals
+}

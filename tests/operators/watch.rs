@@ -77,7 +77,7 @@ fn q_ctrl_c_and_signals_leave_the_terminal_as_it_was() {
         watched.type_in(keys);
         watched.expect_end(0);
     }
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+    for signal in processes::termination_signals() {
         let watched = Watched::of(&server);
         watched.process.signal(signal);
         watched.expect_end(0);
