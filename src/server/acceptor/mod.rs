@@ -71,7 +71,6 @@ pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     let bound = Listener::bind(address, &signals).map_err(|error| ServerError::Listen { address, error })?;
     if let Some(listener) = bound {
         let resources = SharedResources::new(&config.storage_filepath)?;
-        handler::warm_up();
         let acceptor = Acceptor {
             config,
             max_clients,

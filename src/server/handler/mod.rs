@@ -28,7 +28,6 @@ pub(crate) use self::context::HandlerContext;
 use self::conversation::Conversation;
 use self::event_loop::Handler;
 use self::log_lines::{log_accepted, log_client};
-pub(crate) use self::policy::warm_up;
 use crate::ipc::messages::ClientSerial;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Level};

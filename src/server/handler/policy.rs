@@ -196,11 +196,3 @@ fn push_allowed_rows(
     .map_err(|error| error.to_string())?;
     first_refusal.map_or(Ok(count), |refusal| Err(refusal.to_string()))
 }
-
-/// Makes this process find out which vector instructions the machine has, before any handler is forked. Each handler would
-/// find out for itself otherwise: in a virtual machine that takes 10 µs.
-pub(crate) fn warm_up() {
-    let record = b"1\x1fNombre\x1fApellido\x1f1\x1f2000-01-01\x1f1";
-    let stored = push_rows(record, &mut Vec::new(), |_| ());
-    debug_assert_eq!(stored, Ok(1));
-}
