@@ -1,40 +1,83 @@
-//! Failpoints: named places in which a test has a process killed, or a call of the system fail.
+//! Failpoints: places at which a test kills or delays a process, or makes a system call fail. A release has none.
 //!
-//! They are compiled in under `cfg(debug_assertions)` alone, and do nothing unless the environment variable
-//! `FAILPOINTS` names them, as the `fail` crate reads it: `bets_written=10*off->1*return;disk_sync=1*return` kills the
-//! process that passes `bets_written` for the eleventh time, and has the first sync fail. Each process counts for
-//! itself, from what its parent had counted when it forked.
+//! `FAILPOINTS=bets_written=10*off->1*return;disk_sync=1*return(28)` kills the process that passes `bets_written` for the
+//! eleventh time, and makes the first sync fail with error 28. A failpoint has steps, which follow each other: each
+//! applies as often as it says, or for ever. After the last step nothing happens. A forked process goes on from its
+//! parent's counts.
 
-/// Reads `FAILPOINTS`. To be called once, before the first fork.
-#[cfg(debug_assertions)]
-pub fn start() {
-    // It clears the failpoints when it is dropped, and they are to last as long as the process.
-    std::mem::forget(fail::FailScenario::setup());
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+static FAILPOINTS: LazyLock<Vec<(String, Vec<Step>)>> = LazyLock::new(|| {
+    let text = std::env::var("FAILPOINTS").unwrap_or_default();
+    let points = text.split(';').filter_map(|point| point.split_once('='));
+    points.map(|(name, steps)| (name.to_owned(), steps.split("->").map(Step::parse).collect())).collect()
+});
+
+/// `COUNT*ACTION(ARGUMENT)`; count and argument may be missing.
+struct Step {
+    left: AtomicU64,
+    action: String,
+    argument: String,
 }
 
-/// In a release there are none.
-#[cfg(not(debug_assertions))]
-pub fn start() {}
+impl Step {
+    fn parse(step: &str) -> Self {
+        let (count, action) = step.split_once('*').unwrap_or(("", step));
+        let left = count.parse().unwrap_or(u64::MAX).into();
+        let call = action.strip_suffix(')').and_then(|call| call.split_once('('));
+        let (action, argument) = call.unwrap_or((action, ""));
+        Self { left, action: action.to_owned(), argument: argument.to_owned() }
+    }
 
-/// A place at which the process may be killed, as by `kill -9`, or held up for some time (`sleep(50)`, in milliseconds).
+    /// Whether it still applies; if so, counts that.
+    fn applies(&self) -> bool {
+        let count = |left: u64| left.checked_sub(1);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_ok()
+    }
+}
+
+/// Passes a failpoint. Returns the argument of `return`, which is empty if none was given.
+#[expect(clippy::panic, reason = "a test asks for it, or has a mistake")]
+pub(crate) fn pass(name: &str) -> Option<&'static str> {
+    if !cfg!(debug_assertions) {
+        return None;
+    }
+    let (_, steps) = FAILPOINTS.iter().find(|(point, _)| point == name)?;
+    let Step { action, argument, .. } = steps.iter().find(|step| step.applies())?;
+    match (&**action, argument.parse()) {
+        ("off", _) => None,
+        ("return", _) => Some(argument),
+        ("sleep", Ok(millis)) => {
+            std::thread::sleep(Duration::from_millis(millis));
+            None
+        }
+        // A session may not sleep.
+        ("delay", Ok(millis)) => {
+            let end = Instant::now() + Duration::from_millis(millis);
+            while Instant::now() < end {}
+            None
+        }
+        _ => panic!("{action}: {argument}"),
+    }
+}
+
+/// A place at which the process is killed, as by `kill -9`, if the failpoint returns.
 macro_rules! kill_point {
     ($name:literal) => {
-        #[cfg(debug_assertions)]
-        {
-            fail::fail_point!($name, |_| crate::system::process::kill_self());
+        if crate::failpoint::pass($name).is_some() {
+            crate::system::process::kill_self();
         }
     };
 }
 
-/// A place at which a function that returns an `io::Result` may fail: with that number of `errno(3)`, or EIO.
+/// A place at which a function fails, if the failpoint returns: with the argument as number of `errno(3)`, or with EIO.
 macro_rules! error_point {
     ($name:literal) => {
-        #[cfg(debug_assertions)]
-        {
-            fail::fail_point!($name, |errno: Option<String>| {
-                let errno = errno.and_then(|text| text.parse().ok()).unwrap_or(nix::libc::EIO);
-                Err(std::io::Error::from_raw_os_error(errno))
-            });
+        if let Some(errno) = crate::failpoint::pass($name) {
+            let errno = errno.parse().unwrap_or(nix::libc::EIO);
+            return Err(std::io::Error::from_raw_os_error(errno));
         }
     };
 }

@@ -22,7 +22,7 @@ use crate::logging::{self, Format, Level, Outcome};
 use crate::lottery::Bet;
 use crate::server::storage::Rules;
 use crate::system::signal;
-use crate::{agency, compose, demo, failpoint, sample, server, status};
+use crate::{agency, compose, demo, sample, server, status};
 
 /// Runs the command of the command line. `main` must call this first: it blocks the signals.
 #[must_use]
@@ -93,7 +93,6 @@ fn log_failure(action: &str, fields: &[logging::Field<'_>]) -> ExitCode {
 }
 
 fn run_server() -> CommandResult {
-    failpoint::start();
     let config = load(ServerConfig::load)?;
     set_log(config.logging_level, config.log_format);
     server::run(&config).map_err(|error| {
@@ -148,7 +147,6 @@ fn run_status(address: Option<String>, format: status::Format) -> CommandResult 
 }
 
 fn run_watch(address: Option<String>) -> CommandResult {
-    failpoint::start();
     let address = report(signal::exit_on_termination(|| server_address(address)))??;
     report(status::watch::run(&address))
 }

@@ -5,7 +5,7 @@
 use thiserror::Error;
 
 use crate::lottery::bet::FIELDS;
-use crate::lottery::row::{encode_row_with, needs_quotes};
+use crate::lottery::row::{encode_row_with, needs_quotes, push_decimal};
 use crate::lottery::{Bet, BetError};
 
 /// Stands between two records, and between two documents of a result.
@@ -98,10 +98,13 @@ fn next_bet<'a>(text: &'a str, start: &mut usize) -> Result<Bet<'a>, BetError> {
 
 /// Appends the record of a bet; the separator before it is the caller's.
 pub fn push_record(bet: &Bet<'_>, out: &mut Vec<u8>) {
-    let Bet { first_name, last_name, document, birthdate, .. } = bet;
-    let (mut agency, mut number) = (itoa::Buffer::new(), itoa::Buffer::new());
-    let (agency, number) = (agency.format(bet.agency.get()), number.format(bet.number));
-    push_fields([agency, first_name, last_name, document, birthdate, number], out);
+    push_decimal(bet.agency.get().into(), out);
+    for text in [bet.first_name, bet.last_name, bet.document, bet.birthdate] {
+        out.push(FIELD_SEPARATOR);
+        out.extend_from_slice(text.as_bytes());
+    }
+    out.push(FIELD_SEPARATOR);
+    push_decimal(bet.number, out);
 }
 
 /// Appends the record of a bet's fields.

@@ -33,7 +33,6 @@ fn for_each_bet(
     indexes: Range<u64>,
     mut take: impl FnMut(u64, &Bet<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut document = itoa::Buffer::new();
     let birthdates: Vec<String> =
         (0..84).map(|n| format!("19{}-{:02}-{:02}", 15 + n, n % 12 + 1, n % 28 + 1)).collect();
     let looks = birthdates.iter().zip(NAMES.iter().cycle()).cycle();
@@ -44,7 +43,7 @@ fn for_each_bet(
             agency,
             first_name,
             last_name,
-            document: document.format(document_of(agency, index)),
+            document: &document_of(agency, index).to_string(),
             birthdate,
             number: if wins { WINNING_NUMBER } else { loser },
         };
