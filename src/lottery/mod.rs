@@ -2,12 +2,14 @@
 
 pub mod agency_id;
 pub mod bet;
+pub mod digest;
 pub mod row;
 
 use serde::{Deserialize, Serialize};
 
 pub use agency_id::AgencyId;
 pub use bet::{Bet, BetError, TextError};
+pub use digest::Digest;
 
 /// A draw that has been made. It never changes: what the configuration says later does not matter to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -72,6 +72,16 @@ pub fn rows(bets: &[Bet]) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
+/// The digest of an agency's bets once this row follows those with that digest.
+pub fn digest_after(digest: u64, row: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot_with_seed(digest, row)
+}
+
+/// The digest of an agency with exactly these bets.
+pub fn digest_of(bets: &[Bet]) -> u64 {
+    rows(bets).split_inclusive(|byte| *byte == b'\n').fold(0, digest_after)
+}
+
 /// The bets of a file. Panics unless it contains only whole rows.
 pub fn parse_rows(bytes: &[u8]) -> Vec<Bet> {
     let mut reader =

@@ -22,7 +22,7 @@ pub mod terminal;
 
 use std::time::{Duration, Instant};
 
-pub use bets::{Bet, bets, records, rows, winner};
+pub use bets::{Bet, bets, digest_after, digest_of, records, rows, winner};
 pub use client::{Client, Opened, frame, kind, status};
 pub use honest::{Honest, assert_at_once, upload};
 pub use log::Log;

@@ -8,5 +8,6 @@
     reason = "a test fails by a panic, and says on standard error why it is skipped"
 )]
 
+mod digests;
 mod frames;
 mod pipelining;
