@@ -9,5 +9,6 @@
 )]
 
 mod digests;
+mod floods;
 mod frames;
 mod pipelining;

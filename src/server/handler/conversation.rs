@@ -166,14 +166,19 @@ impl<'a> Conversation<'a> {
 
     /// Does what follows from a refusal. Returns the reply, if there is one.
     fn refuse(&mut self, Rejection { subject, reason, closes }: Rejection) -> Option<Pending> {
-        subject.log(self.ip, self.mode.level(), Some(&reason));
-        if let (Some(session), Subject::Bets(_)) = (self.mode.session(), &subject) {
-            session.refused += 1;
-        }
+        self.log(&subject, Err(&reason));
         if closes {
             self.close(reason.clone());
         }
         self.mode.replies_to(&subject).then_some(Pending::Refusal(reason))
+    }
+
+    /// Logs what became of a message, or why it was refused.
+    fn log(&mut self, subject: &Subject, outcome: Result<Outcome, &str>) {
+        let level = self.mode.level();
+        if self.mode.session().is_none_or(|session| session.count(subject, outcome)) {
+            subject.log(self.ip, level, outcome);
+        }
     }
 
     /// Sends the replies that are known, in order.
@@ -223,7 +228,7 @@ impl<'a> Conversation<'a> {
         if wait {
             return self.ask_query(Query::Result(agency, ResultStage::AwaitDraw));
         }
-        event(self.mode.level(), "result_request", Outcome::InProgress, &[("agency_id", &agency)]);
+        self.log(&Subject::Result(agency.get()), Ok(Outcome::InProgress));
         connection.send(&ServerMessage::InProgress);
         Ok(())
     }
@@ -245,7 +250,7 @@ impl<'a> Conversation<'a> {
             }
             (Pending::Write(subject), Reply::SessionStored { stored }) => {
                 if let Some(session) = self.mode.session() {
-                    session.stored = session.stored.max(stored);
+                    session.has_stored(stored);
                 }
                 self.acknowledge(&subject, &ServerMessage::SessionStored { stored }, connection);
             }
@@ -292,8 +297,13 @@ impl<'a> Conversation<'a> {
         connection.send(&ServerMessage::SessionOpened { agency, stored, state, max_payload });
     }
 
-    fn acknowledge(&self, subject: &Subject, message: &ServerMessage<'_>, connection: &mut Connection<'_>) {
-        subject.log(self.ip, self.mode.level(), None);
+    fn acknowledge(
+        &mut self,
+        subject: &Subject,
+        message: &ServerMessage<'_>,
+        connection: &mut Connection<'_>,
+    ) {
+        self.log(subject, Ok(Outcome::Success));
         if self.mode.replies_to(subject) {
             connection.send(message);
         }
@@ -313,7 +323,7 @@ impl<'a> Conversation<'a> {
             let Ok(length) = u32::try_from(total) else {
                 return self.reject(Rejection::violation("the result is too long for a message"));
             };
-            Subject::Result(agency.get()).log(self.ip, self.mode.level(), None);
+            self.log(&Subject::Result(agency.get()), Ok(Outcome::Success));
             connection.send_with(|output| output.extend_from_slice(&header(FrameType::Result, length)));
         }
         connection.send_with(|output| output.extend_from_slice(page));

@@ -307,7 +307,12 @@ impl<'a> Handler<'a> {
             (Mode::Session(session), Ok(reason)) => session.log_closed(Outcome::Success, reason),
             (Mode::Session(session), Err(failure)) => session.log_closed(Outcome::Fail, failure),
             (Mode::New | Mode::Classic, Ok(_)) => {}
-            (Mode::New | Mode::Classic, Err(failure)) => log_client(self.conversation.ip, failure),
+            (Mode::New | Mode::Classic, Err(failure)) => {
+                // What became of its message has a line already, unless the reply is pending.
+                let has_line = self.conversation.closing.is_some() && self.conversation.is_idle();
+                let level = if has_line { Level::Debug } else { Level::Info };
+                log_client(level, self.conversation.ip, failure);
+            }
         }
         if ended.is_ok() {
             self.linger();

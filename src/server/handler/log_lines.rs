@@ -1,6 +1,7 @@
 //! What a handler logs about its client.
 
 use std::fmt::Display;
+use std::mem;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -26,18 +27,21 @@ pub(super) enum Subject {
 }
 
 impl Subject {
-    /// Logs what became of a message from `ip`. A line with an `error` says `fail`. `bets_level` is the level of lines
-    /// about several bets.
-    pub(super) fn log(&self, ip: IpAddr, bets_level: Level, error: Option<&str>) {
+    /// Logs what became of a message from `ip`, or why it was refused. `repeatable` is the level of lines that an honest
+    /// session may have many of.
+    pub(super) fn log(&self, ip: IpAddr, repeatable: Level, outcome: Result<Outcome, &str>) {
         match self {
-            Self::Protocol | Self::Opening => log(Level::Info, "protocol", &[("ip", &ip)], error),
-            Self::Bet(None) => log(Level::Info, "apuesta_almacenada", &[], error),
+            Self::Protocol | Self::Opening => log(Level::Info, "protocol", &[("ip", &ip)], outcome),
+            Self::Bet(None) => log(Level::Info, "apuesta_almacenada", &[], outcome),
             Self::Bet(Some((document, number))) => {
-                log(Level::Info, "apuesta_almacenada", &[("dni", document), ("numero", number)], error);
+                log(Level::Info, "apuesta_almacenada", &[("dni", document), ("numero", number)], outcome);
             }
-            Self::Bets(count) => log(bets_level, "apuesta_recibida", &[("cantidad", count)], error),
-            Self::End(agency) => log(Level::Info, "end_message", &[("agency_id", agency)], error),
-            Self::Result(agency) => log(Level::Info, "result_request", &[("agency_id", agency)], error),
+            Self::Bets(count) => log(repeatable, "apuesta_recibida", &[("cantidad", count)], outcome),
+            Self::End(agency) => log(Level::Info, "end_message", &[("agency_id", agency)], outcome),
+            Self::Result(agency) => {
+                let level = if outcome == Ok(Outcome::InProgress) { repeatable } else { Level::Info };
+                log(level, "result_request", &[("agency_id", agency)], outcome);
+            }
         }
     }
 
@@ -51,12 +55,10 @@ impl Subject {
     }
 }
 
-fn log(level: Level, action: &str, fields: &[Field<'_>], error: Option<&str>) {
-    if let Some(error) = &error {
-        let fields = [fields, &[("error", error)]].concat();
-        event(level, action, Outcome::Fail, &fields);
-    } else {
-        event(level, action, Outcome::Success, fields);
+fn log(level: Level, action: &str, fields: &[Field<'_>], outcome: Result<Outcome, &str>) {
+    match outcome {
+        Ok(outcome) => event(level, action, outcome, fields),
+        Err(error) => event(level, action, Outcome::Fail, &[fields, &[("error", &error)]].concat()),
     }
 }
 
@@ -65,51 +67,102 @@ pub(super) fn log_accepted(level: Level, ip: IpAddr) {
 }
 
 /// Logs why a client without a session could not be served.
-pub(super) fn log_client(ip: IpAddr, error: &dyn Display) {
-    info("client", Outcome::Fail, &[("ip", &ip), ("error", error)]);
+pub(super) fn log_client(level: Level, ip: IpAddr, error: &dyn Display) {
+    event(level, "client", Outcome::Fail, &[("ip", &ip), ("error", error)]);
 }
 
-/// How often a session that makes progress logs it.
+/// How often a session may have a line about what it repeats: progress, refusals, requests.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A session, and what has been logged about it.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) agency: AgencyId,
-    /// How many bets of the agency are on disk.
-    pub(super) stored: u64,
-    /// How many frames of bets were refused.
-    pub(super) refused: u64,
-    reported: u64,
+    counts: Counts,
+    reported: Counts,
     report_at: Instant,
+    /// The outcomes of END and `RESULT_REQUEST` that have had a line.
+    has_ended: bool,
+    has_asked: bool,
+    has_result: bool,
+}
+
+/// What a session has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    /// How many bets of the agency are on disk.
+    stored: u64,
+    /// How many of its messages were refused.
+    refused: u64,
+    /// How many of its messages asked for what it had been told already: a second END, or the same result again.
+    repeated: u64,
 }
 
 impl Session {
     pub(super) fn new(agency: AgencyId, stored: u64) -> Self {
-        Self { agency, stored, refused: 0, reported: stored, report_at: Instant::now() + REPORT_INTERVAL }
+        let counts = Counts { stored, refused: 0, repeated: 0 };
+        Self {
+            agency,
+            counts,
+            reported: counts,
+            report_at: Instant::now() + REPORT_INTERVAL,
+            has_ended: false,
+            has_asked: false,
+            has_result: false,
+        }
     }
 
-    /// When the next progress line is due, if there is progress.
+    /// So many bets of the agency are on disk.
+    pub(super) fn has_stored(&mut self, stored: u64) {
+        self.counts.stored = self.counts.stored.max(stored);
+    }
+
+    /// Counts a message, and says whether it gets a line of its own. A client can send refused and repeated messages
+    /// without end, so only the first ones have lines. The others are in the reports.
+    pub(super) fn count(&mut self, subject: &Subject, outcome: Result<Outcome, &str>) -> bool {
+        let seen = match (subject, outcome) {
+            (_, Err(_)) => return self.count_refusal(Instant::now()),
+            (Subject::End(_), _) => &mut self.has_ended,
+            (Subject::Result(_), Ok(Outcome::InProgress)) => &mut self.has_asked,
+            (Subject::Result(_), _) => &mut self.has_result,
+            _ => return true,
+        };
+        let is_repeated = mem::replace(seen, true);
+        self.counts.repeated += u64::from(is_repeated);
+        !is_repeated
+    }
+
+    fn count_refusal(&mut self, now: Instant) -> bool {
+        self.counts.refused += 1;
+        self.report(now);
+        let has_line = self.counts.refused == 1 || now >= self.report_at;
+        if has_line {
+            self.report_at = now + REPORT_INTERVAL;
+        }
+        has_line
+    }
+
+    /// When the next report is due, if there is something to report.
     pub(super) fn next_report(&self) -> Option<Instant> {
-        (self.stored != self.reported).then_some(self.report_at)
+        (self.counts != self.reported).then_some(self.report_at)
     }
 
     /// Logs the progress if that is due.
     pub(super) fn report(&mut self, now: Instant) {
         if self.next_report().is_some_and(|due| now >= due) {
-            self.reported = self.stored;
+            self.reported = self.counts;
             self.report_at = now + REPORT_INTERVAL;
-            let fields: [Field<'_>; 2] = [("agency_id", &self.agency), ("stored", &self.stored)];
-            info("session_progress", Outcome::InProgress, &fields);
+            info("session_progress", Outcome::InProgress, &self.fields());
         }
     }
 
     pub(super) fn log_closed(&self, outcome: Outcome, reason: &dyn Display) {
-        let Self { agency, stored, refused, .. } = self;
-        info(
-            "session_closed",
-            outcome,
-            &[("agency_id", agency), ("stored", stored), ("refused", refused), ("reason", reason)],
-        );
+        let fields = [&self.fields()[..], &[("reason", reason)]].concat();
+        info("session_closed", outcome, &fields);
+    }
+
+    fn fields(&self) -> [Field<'_>; 4] {
+        let Counts { stored, refused, repeated } = &self.counts;
+        [("agency_id", &self.agency), ("stored", stored), ("refused", refused), ("repeated", repeated)]
     }
 }

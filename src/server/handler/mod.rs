@@ -51,7 +51,7 @@ pub fn run(client: &AcceptedClient, context: &HandlerContext<'_>) -> i32 {
         Ok(handler) => handler.serve(),
         Err(error) => {
             log_accepted(Level::Info, client.ip);
-            log_client(client.ip, &error);
+            log_client(Level::Info, client.ip, &error);
         }
     }
     0
