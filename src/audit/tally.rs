@@ -61,23 +61,3 @@ impl Tally {
         writeln!(out, "{:>8} {bets:>12} {winners:>12}", "all")
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_has_the_agencies_that_take_part_and_those_that_have_bets() {
-        let mut tally = Tally::default();
-        for (agency, won) in [(1, true), (1, false), (4, true)] {
-            tally.add(AgencyId::new(agency).unwrap(), won);
-        }
-        let mut text = Vec::new();
-        tally.write_table(2, &mut text).unwrap();
-        let text = String::from_utf8(text).unwrap();
-        let rows: Vec<String> =
-            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-        assert_eq!(rows, ["agency bets winners", "1 2 1", "2 0 0", "4 1 1", "all 3 2"]);
-        assert_eq!(tally.agencies_with_bets(), 2);
-    }
-}

@@ -29,7 +29,7 @@ pub(crate) enum DemoError {
     NotListening { last_line: String },
     #[error("the server does not end: {last_line}")]
     NotEnding { last_line: String },
-    #[error("the server does not tell its status: {0}")]
+    #[error("the server gave no status: {0}")]
     Status(#[from] StatusError),
     #[error("agency {agency} ended ({status}): {last_line}")]
     AgencyEnded { agency: AgencyId, status: ExitStatus, last_line: String },

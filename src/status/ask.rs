@@ -1,4 +1,4 @@
-//! How a status is asked for, and why there may be none.
+//! Asks a server for its status.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -32,11 +32,11 @@ pub(crate) enum StatusError {
     Closed,
     #[error("the server refused: {0}")]
     Refused(String),
-    #[error("what answers there is no lottery server: {0}")]
+    #[error("this is not a lottery server: {0}")]
     NoSuchFrame(#[from] FrameError),
-    #[error("what answers there is no lottery server: {0}")]
+    #[error("this is not a lottery server: {0}")]
     NoAnswer(#[from] NotAnAnswer),
-    #[error("the server's answer is no status: {0}")]
+    #[error("the server's answer is not a status: {0}")]
     NoStatus(#[from] serde_json::Error),
 }
 

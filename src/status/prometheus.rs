@@ -73,20 +73,6 @@ fn labels_of(refusals: &Refusals) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::samples;
-
-    #[test]
-    fn each_metric_has_help_type_and_samples() {
-        let text = exposition(Some(&samples::status(&[(7, true), (1, false)])));
-        for part in [
-            "# HELP loteria_up Whether the server answers: 1 or 0.\n# TYPE loteria_up gauge\nloteria_up 1\n",
-            "\n# TYPE loteria_bets_stored_total counter\nloteria_bets_stored_total 8\n",
-            "\n# TYPE loteria_group_bets summary\nloteria_group_bets_sum 8\nloteria_group_bets_count 2\n",
-            "\nloteria_agency_bets{agency=\"1\"} 7\nloteria_agency_bets{agency=\"2\"} 1\n",
-        ] {
-            assert!(text.contains(part), "{part}\n{text}");
-        }
-    }
 
     #[test]
     fn a_label_cannot_break_its_line() {

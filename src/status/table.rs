@@ -59,18 +59,6 @@ mod tests {
     use crate::status::samples;
 
     #[test]
-    fn the_table_shows_contest_and_server() {
-        let status = Status { agencies: 5, ..samples::status(&[(1234, true)]) };
-        assert_eq!(
-            table(&status),
-            "agencies ended    1 of 5\nbets stored       1234\ndraw              not made\n\
-             connections       2 of 1024\nuptime            12.3 s\nstorage restarts  0\n\
-             confinement       identity partial, limits full, landlock full, seccomp none\n\n\
-             agency         bets  ended\n     1         1234  yes\n"
-        );
-    }
-
-    #[test]
     fn of_many_agencies_those_that_have_not_ended_are_listed_first_and_the_rest_is_summed_up() {
         let agencies = |count: u64| {
             let agencies: Vec<_> = (0..count).map(|number| (1, number % 2 == 0)).collect();

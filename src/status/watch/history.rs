@@ -64,9 +64,9 @@ impl History {
         let mut events = Vec::new();
         let was_silent = self.silent.take().is_some();
         match self.latest() {
-            None => events.push(Event::FirstAnswer),
+            None => events.push(Event::good("the server answers")),
             Some(before) => {
-                events.extend(was_silent.then_some(Event::Back));
+                events.extend(was_silent.then(|| Event::good("the server answers again")));
                 events.extend(between(before, &status));
             }
         }
@@ -79,8 +79,9 @@ impl History {
             *reason = error;
             return Vec::new();
         }
-        self.silent = Some((when, error.clone()));
-        vec![Event::Lost(error)]
+        let event = Event::bad(format!("the server does not answer: {error}"));
+        self.silent = Some((when, error));
+        vec![event]
     }
 
     fn keep(&mut self, status: Status) {
@@ -199,7 +200,8 @@ mod tests {
     fn another_server_begins_another_history() {
         let mut history = history([at(100.0, &[(50, false)]), at(101.0, &[(60, false)])]);
         assert_eq!(history.rate(), Some(10.0));
-        assert_eq!(history.add(Local::now(), Ok(at(1.0, &[(60, false)]))), [Event::Restarted]);
+        let events = history.add(Local::now(), Ok(at(1.0, &[(60, false)])));
+        assert_eq!(events, [Event::bad("the server was started again")]);
         assert_eq!(agencies(&history), [(None, 0.0)]);
         assert_eq!(history.events().count(), 2);
     }
@@ -209,15 +211,17 @@ mod tests {
         let mut history = history([]);
         let mut add = |answer: Result<Status, &str>| history.add(Local::now(), answer.map_err(str::to_owned));
         let status = || Ok(samples::status(&[(1, false)]));
-        assert_eq!(add(Err("refused")), [Event::Lost("refused".to_owned())]);
-        assert_eq!(add(Err("refused")), []);
-        assert_eq!(add(status()), [Event::FirstAnswer]);
+        let [lost, back] =
+            [Event::bad("the server does not answer: late"), Event::good("the server answers again")];
+        assert_eq!(add(Err("late")).first(), Some(&lost));
+        assert_eq!(add(Err("late")), []);
+        assert_eq!(add(status()), [Event::good("the server answers")]);
         assert_eq!(add(status()), []);
         for _ in 0..KEPT {
-            assert_eq!(add(Err("late")), [Event::Lost("late".to_owned())]);
-            assert_eq!(add(status()), [Event::Back]);
+            assert_eq!(add(Err("late")).first(), Some(&lost));
+            assert_eq!(add(status()).first(), Some(&back));
         }
         let kept: Vec<&Event> = history.events().map(|(_, event)| event).collect();
-        assert_eq!((kept.len(), kept[0]), (KEPT, &Event::Back));
+        assert_eq!((kept.len(), kept[0]), (KEPT, &back));
     }
 }

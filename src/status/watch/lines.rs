@@ -30,7 +30,7 @@ impl Lines {
     ) -> io::Result<()> {
         let time = now.format("%Y-%m-%d %H:%M:%S");
         for event in events {
-            writeln!(out, "{time} {event}")?;
+            writeln!(out, "{time} {}", event.text)?;
         }
         let Some(status) = history.latest().filter(|_| history.silent.is_none()) else { return Ok(()) };
         let progress = (status.bets, status.ended, status.drawn, status.storage_restarts);

@@ -132,10 +132,10 @@ fn storage_line(status: &Status, history: &History) -> Line<'static> {
 fn draw_events(frame: &mut Frame<'_>, area: Rect, history: &History) {
     let title = Line::styled(" events", FAINT);
     let events = history.events().map(|(when, event)| {
-        let style = if event.is_bad() { BAD } else { Style::new() };
+        let style = if event.is_bad { BAD } else { Style::new() };
         Line::from(vec![
             Span::styled(format!(" {}   ", when.format("%H:%M:%S")), FAINT),
-            Span::styled(event.to_string(), style),
+            Span::styled(event.text.clone(), style),
         ])
     });
     let lines: Vec<Line<'_>> = [title].into_iter().chain(events).take(area.height.into()).collect();
