@@ -6,8 +6,6 @@ pub(crate) mod confinement;
 pub(crate) mod fd_passing;
 pub(crate) mod memory;
 pub(crate) mod mqueue;
-#[cfg(debug_assertions)]
-pub(crate) mod probe;
 pub mod process;
 pub(crate) mod random;
 pub(crate) mod shared_mutex;

@@ -7,6 +7,8 @@ pub mod bets;
 pub mod client;
 pub mod compose;
 pub mod disks;
+#[cfg(target_arch = "x86_64")]
+pub mod hijack;
 pub mod honest;
 pub mod load;
 pub mod log;

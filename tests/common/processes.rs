@@ -1,5 +1,6 @@
 //! The processes of a server and what they use, as `/proc` shows it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -59,10 +60,20 @@ pub fn children_of(parent: i32) -> Vec<i32> {
     living().into_iter().filter(|process| process.parent == parent).map(|process| process.pid).collect()
 }
 
+/// The descriptors of a process and their targets. Empty if the process has ended.
+pub fn descriptors(pid: i32) -> BTreeMap<i32, String> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return BTreeMap::new() };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let targets = paths.filter_map(|path| {
+        let number = path.file_name()?.to_str()?.parse().ok()?;
+        Some((number, fs::read_link(path).ok()?.to_string_lossy().into_owned()))
+    });
+    targets.collect()
+}
+
 /// Whether the process has the file open.
 pub fn has_open(pid: i32, file: &Path) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors.filter_map(Result::ok).any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == file))
+    descriptors(pid).values().any(|target| Path::new(target) == file)
 }
 
 /// Whether the process blocks SIGTERM: from then on the program itself handles the signal.

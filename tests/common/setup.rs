@@ -218,7 +218,8 @@ impl Setup {
         let slot = self.user.is_none().then(Slot::take);
         let log_path =
             (1..1000).map(|run| self.path(&format!("log-{run}"))).find(|path| !path.exists()).unwrap();
-        let log = File::options().create(true).append(true).open(&log_path).unwrap();
+        // As `2<> FILE` opens it: what could be done to a log without O_APPEND can be tried.
+        let log = File::options().create_new(true).read(true).write(true).open(&log_path).unwrap();
         let process = Running::start(self.command().stderr(log));
         RunningServer { setup: self.clone(), process, log_path, port: 0, slot }
     }

@@ -2,6 +2,7 @@
 use std::fs;
 use std::process::Command;
 
+use common::processes::descriptors;
 use common::{
     Running, RunningServer, Setup, bets, free_port, kind, output, processes, program, status, text, until,
 };
@@ -13,13 +14,6 @@ fn server() -> (RunningServer, common::Client) {
     let (client, _) = server.session(1);
     server.wait_for_handlers(1);
     (server, client)
-}
-
-/// The targets and the numbers of a process's descriptors.
-fn descriptors(pid: i32) -> Vec<(String, String)> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| entry.unwrap());
-    let link = |entry: &fs::DirEntry| fs::read_link(entry.path()).unwrap().to_string_lossy().into_owned();
-    entries.map(|entry| (link(&entry), entry.file_name().into_string().unwrap())).collect()
 }
 
 #[test]
@@ -45,7 +39,7 @@ fn storage_alone_has_the_bets_and_the_acceptor_alone_listens() {
     let mut fields = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let listener = fields.rfind(|fields| fields[1].ends_with(&local) && fields[3] == "0A").unwrap();
     let link = format!("socket:[{}]", listener[9]);
-    let holds = |pid: &i32| descriptors(*pid).iter().any(|(what, _)| *what == link);
+    let holds = |pid: &i32| descriptors(*pid).values().any(|what| *what == link);
     let holders: Vec<i32> = server.processes().into_iter().filter(holds).collect();
     assert_eq!(holders, [server.pid()]);
 }
@@ -54,8 +48,8 @@ fn storage_alone_has_the_bets_and_the_acceptor_alone_listens() {
 fn storage_only_reads_the_request_queue_and_handlers_only_write_to_it() {
     let (server, _client) = server();
     let modes = |pid: i32| -> Vec<i32> {
-        let queues = descriptors(pid).into_iter().filter(|(what, _)| what.starts_with("/loteria-"));
-        let flags = queues.map(|(_, number)| {
+        let queues = descriptors(pid).into_iter().filter(|(_, what)| what.starts_with("/loteria-"));
+        let flags = queues.map(|(number, _)| {
             let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap();
             let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
             i32::from_str_radix(flags.trim(), 8).unwrap() & OFlag::O_ACCMODE.bits()

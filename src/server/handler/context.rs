@@ -39,26 +39,12 @@ pub struct HandlerContext<'a> {
 impl HandlerContext<'_> {
     /// Confines this process. It must have all its descriptors, and must not have read a byte from its client.
     pub(super) fn confine(&self) -> io::Result<()> {
-        probe("before");
-        self.confinement.enter(self.acceptor)?;
-        probe("handler");
-        Ok(())
+        self.confinement.enter(self.acceptor)
     }
 
     /// Confines this process further: a session needs few system calls. It also yields the processor to others.
     pub(super) fn confine_session(&self) -> io::Result<()> {
         schedule_as_batch();
-        self.confinement.enter_session()?;
-        probe("session");
-        Ok(())
-    }
-}
-
-/// For a test that finds out what a handler can do at that stage: see `system::probe`.
-#[cfg_attr(not(debug_assertions), expect(unused_variables, reason = "a release has no failpoints"))]
-fn probe(stage: &str) {
-    #[cfg(debug_assertions)]
-    if crate::failpoint::pass("handler_probe") == Some(stage) {
-        crate::system::probe::try_everything(stage);
+        self.confinement.enter_session()
     }
 }

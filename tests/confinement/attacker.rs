@@ -1,0 +1,105 @@
+//! An attack is tried by a stand-in first, an ordinary process to which each call must be possible; then by a handler that
+//! has read nothing, and by one in a session, to which none may be.
+
+use std::fs::File;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::hijack::Hijacked;
+use common::{Running, RunningServer, Setup, bets, kind};
+use nix::libc::c_long;
+use nix::sys::signal::Signal;
+
+/// A process that was taken over.
+pub struct Attacker {
+    pub process: Hijacked,
+    /// The processes that it attacks.
+    pub victims: Vec<i32>,
+    is_stand_in: bool,
+    /// Calls with another result than they should have.
+    wrong: Vec<String>,
+}
+
+impl Attacker {
+    /// Tries a call that only a stand-in may make.
+    pub fn tries(&mut self, what: &str, number: c_long, arguments: &[u64]) {
+        let result = self.process.call(number, arguments);
+        if result.is_ok() != self.is_stand_in {
+            self.wrong.push(format!("{what}: {result:?}"));
+        }
+    }
+
+    /// Tries a call that the system may refuse to a stand-in too.
+    pub fn tries_privileged(&mut self, what: &str, number: c_long, arguments: &[u64]) {
+        if !self.is_stand_in {
+            self.tries(what, number, arguments);
+        }
+    }
+}
+
+/// Tries the attack in a server of this setup, as far as it can be set up. Afterwards the server must serve, and end at once.
+#[track_caller]
+pub fn run(setup: Option<Setup>, attack: fn(&mut Attacker)) {
+    let Some(setup) = setup else { return };
+    if by_stand_in(&setup, attack).is_none() {
+        return;
+    }
+    let server = setup.start();
+    server.connect().classic(kind::BET, &bets(1, 0..1)[0].record(), kind::BET_ACK, b"OK");
+    server.wait_for_handlers(0);
+    let classic = server.connect();
+    server.wait_for_handlers(1);
+    by_handler(&server, attack);
+    drop(classic);
+    server.wait_for_handlers(0);
+    let session = server.session(1);
+    by_handler(&server, attack);
+    drop(session);
+    assert_unharmed(server, &bets(1, 0..2));
+}
+
+/// The server must store the second of these bets, have both, and end at once.
+#[track_caller]
+pub fn assert_unharmed(mut server: RunningServer, bets: &[common::Bet]) {
+    server.connect().classic(kind::BET, &bets[1].record(), kind::BET_ACK, b"OK");
+    assert_eq!(server.bets_file(), common::rows(bets));
+    let (status, took) = server.stop(Signal::SIGTERM);
+    assert!(status.success() && took < Duration::from_secs(1), "{status} after {took:?}");
+}
+
+fn by_handler(server: &RunningServer, attack: fn(&mut Attacker)) {
+    let process = Hijacked::attach(server.handlers()[0]).unwrap();
+    let victims = vec![server.pid(), server.storage()];
+    carry_out(attack, process, victims, false);
+}
+
+/// Runs `sleep` as the setup's user, with a log as a handler has it, to attack others of the kind.
+fn by_stand_in(setup: &Setup, attack: fn(&mut Attacker)) -> Option<()> {
+    let start = || {
+        let mut command = Command::new("sleep");
+        command.arg("60").current_dir(setup.path("")).stdin(Stdio::null()).stdout(Stdio::null());
+        if let Some(user) = setup.user() {
+            command.uid(user).gid(user);
+        }
+        let log = setup.clone().write("log-0", b"").path("log-0");
+        chown(&log, setup.user(), setup.user()).unwrap();
+        let log = File::options().read(true).write(true).open(log).unwrap();
+        Running::start(command.process_group(0).stderr(log))
+    };
+    // The process that may trace the other one must end first.
+    let victim = start();
+    let own = start();
+    let process = Hijacked::attach(own.pid())?;
+    carry_out(attack, process, vec![victim.pid()], true);
+    Some(())
+}
+
+#[track_caller]
+fn carry_out(attack: fn(&mut Attacker), process: Hijacked, victims: Vec<i32>, is_stand_in: bool) {
+    let mut attacker = Attacker { process, victims, is_stand_in, wrong: Vec::new() };
+    attack(&mut attacker);
+    let of = if is_stand_in { "a stand-in" } else { "a handler" };
+    assert!(attacker.wrong.is_empty(), "calls of {of}: {:#?}", attacker.wrong);
+}

@@ -1,0 +1,17 @@
+//! The confinement of handlers: what one can do that was taken over.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by a panic"
+)]
+
+#[cfg(target_arch = "x86_64")]
+mod attacker;
+#[cfg(target_arch = "x86_64")]
+mod attacks;
+#[cfg(target_arch = "x86_64")]
+mod descriptors;
+mod identity;
