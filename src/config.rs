@@ -41,7 +41,7 @@ pub struct Settings {
     pub rows: &'static [Setting],
 }
 
-/// A kind of values: what is allowed, in words, and a function that reads a value if it is allowed.
+/// What values are allowed: in words, and as a function that reads a value if it is allowed.
 struct Kind<T>(&'static str, fn(&str) -> Option<T>);
 
 /// Defines the struct of a table's values, a function that reads them, and the list of the table's [`Setting`]s.
@@ -50,13 +50,13 @@ macro_rules! settings {
      $($field:ident: $type:ty = $key:ident, $default:literal, $kind:expr, $about:literal;)*) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq)]
-        pub struct $config {
-            $(#[doc = $about] pub $field: $type,)*
+        pub(crate) struct $config {
+            $(pub(crate) $field: $type,)*
             /// The path of the file that was read, or `none`.
-            pub config_file: String,
+            pub(crate) config_file: String,
         }
 
-        #[doc = concat!("The settings of [`", stringify!($config), "`].")]
+        #[doc = concat!("The settings of `", stringify!($config), "`.")]
         pub static $settings: Settings = Settings {
             section: $section,
             prefix: $prefix,
@@ -259,8 +259,8 @@ impl Sources {
         sources
     }
 
-    /// Reads an INI file in the dialect of Python's `configparser`, which the original uses: `=` or `:`, and a comment has
-    /// a line of its own. Unlike there, no value spans lines, and names may be in any case.
+    /// Reads an INI file as Python's `configparser` does, which the original uses: `=` or `:`, and a comment has a line of
+    /// its own. But no value spans lines, and names may be in any case.
     fn parse(&mut self, bytes: &[u8]) {
         let mut section = None;
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes); // Some editors write this mark first.
@@ -379,7 +379,7 @@ fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty() && !text.contains('\0')).then(|| text.into())
 }
 
-/// Reads what to listen on: an address, or a host name, which means all addresses. The original's configuration has a name.
+/// Reads an address to listen on, or a host name, which means all addresses. The original's configuration has a name.
 fn host(text: &str) -> Option<Result<IpAddr, String>> {
     // Digits and dots alone are a mistyped address.
     let is_name = text.contains(|c: char| c.is_ascii_alphabetic())
@@ -396,7 +396,7 @@ pub(crate) fn host_and_port(text: &str) -> Option<String> {
 
 /// How an agency talks to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// One connection, many batches in flight.
     Session,
     /// One connection per message, as the original.

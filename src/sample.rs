@@ -17,7 +17,7 @@ use crate::lottery::AgencyId;
 
 /// The seed where none is given.
 pub const DEFAULT_SEED: u64 = 7574;
-/// The default winning number. More bets are on it than chance would give.
+/// The default winning number. More bets are on it than on others.
 const WINNING_NUMBER: u32 = 7574;
 /// On average one of this many bets is on the winning number.
 const BETS_PER_WINNER: u32 = 1000;
@@ -103,7 +103,7 @@ struct Bets {
     /// The index of the next bet's document among all documents.
     document: u64,
     left: u64,
-    /// The bet that wins for certain, as the value of `left`.
+    /// The bet that wins in any case, as the value of `left`.
     sure_winner: Option<u64>,
 }
 
@@ -137,7 +137,7 @@ impl Iterator for Bets {
     }
 }
 
-/// A unique document. Documents are a permutation of a range of numbers, so that neighbours do not look related.
+/// A unique document. Documents are a permutation of a range of numbers, so that they do not look like a sequence.
 fn document(index: u64) -> u64 {
     const LOWEST: u64 = 5_000_000;
     const HOW_MANY: u64 = 43_000_000;
@@ -147,7 +147,7 @@ fn document(index: u64) -> u64 {
     LOWEST + round * HOW_MANY + index % HOW_MANY * STRIDE % HOW_MANY
 }
 
-/// Random numbers that are the same with every version of `rand`: the generator is specified, the rest is here.
+/// Random numbers that are the same with every version of `rand_chacha`, because the generator is specified.
 struct Dice(ChaCha8Rng);
 
 impl Dice {

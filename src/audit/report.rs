@@ -1,4 +1,4 @@
-//! Reads the bets and the state file, counts, and collects what is wrong.
+//! Reads the bets and the state file, counts the bets, and collects errors and notices.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use crate::server::storage::row_reader::Line;
 use crate::server::storage::state_file::State;
 use crate::status::text::plural;
 
-/// How many findings of a kind are listed. All are counted.
+/// How many errors are listed, and how many notices. All are counted.
 const LISTED: usize = 100;
 /// How much is read before the bar moves, in bytes.
 const BAR_STEP: u64 = 1 << 20;
@@ -27,7 +27,7 @@ pub(crate) struct Report<'a> {
     number: u32,
     pub(crate) tally: Tally,
     errors: Findings,
-    /// What is allowed, but may need a look.
+    /// What is allowed, but unusual.
     notices: Findings,
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Question {
     pub(crate) configured: Rules,
 }
 
-/// Answers to `out`. With CSV, what else there is to say goes to `notes`. Returns whether the files have no errors.
+/// Writes the answer to `out`; with CSV, writes findings and summary to `notes`. Returns whether the files have no errors.
 pub(crate) fn winners(
     files: &Files,
     question: &Question,

@@ -32,7 +32,7 @@ pub(super) fn print(text: &[u8]) -> CommandResult {
     end_output(out.write_all(text).and_then(|()| out.flush()))
 }
 
-/// Reports why output can't be written. A reader that has seen enough and closes the pipe is no error.
+/// Reports why output can't be written. It is no error if the reader closes the pipe early.
 pub(super) fn end_output(result: io::Result<()>) -> CommandResult {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ExitCode::from(NOBODY_READS)),

@@ -24,7 +24,7 @@ pub(super) fn man(command: Option<&str>) -> io::Result<Vec<u8>> {
     Ok(with_notes(&String::from_utf8_lossy(&text)).into_bytes())
 }
 
-/// Changes the text below the flags from the layout of a terminal to that of `man`.
+/// Changes the layout of the text below the flags from that of a terminal to that of `man`.
 fn with_notes(page: &str) -> String {
     let Some((page, help)) = page.split_once(".SH EXTRA\n") else { return page.to_owned() };
     let notes = help.lines().map(|line| match (line.strip_prefix("          "), line.strip_prefix("  ")) {

@@ -21,13 +21,13 @@ use crate::system::signal::{Signals, is_termination};
 /// The server's file of bets, in the demo's folder.
 pub(crate) const BETS_FILE: &str = "bets.csv";
 
-/// The time between two questions to the server.
+/// The time between two status requests.
 const TICK: Duration = Duration::from_millis(150);
 /// The time between two looks at the server's log until it listens.
 const SHORT_TICK: Duration = Duration::from_millis(10);
-/// The time in which a server must listen. It may have to wait for a killed one, and to read a long file.
+/// The time in which a server must listen. It may have to wait for a killed one to end, and to read a long file.
 const START_LIMIT: Duration = Duration::from_mins(1);
-/// The time limit of a question for the progress bar. A signal may have to wait as long.
+/// The time limit of a status request for the progress bar. It delays the reaction to a signal.
 const PEEK_LIMIT: Duration = Duration::from_millis(300);
 /// The time after which a server that has not ended is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
@@ -36,9 +36,9 @@ const MAX_RESTARTS: u32 = 5;
 /// Connections that the server serves besides the agencies'.
 const SPARE_CLIENTS: u16 = 64;
 
-/// What server and agencies say at the end.
-pub(crate) struct Claims {
-    /// The bets that the server has counted, and the winners that the agencies were told.
+/// What server and agencies report at the end.
+pub(crate) struct Reported {
+    /// The bets of each agency by the server's status, and its winners by the agency's log.
     pub(crate) tally: Tally,
     pub(crate) winning_number: u32,
     /// From the start of the agencies to the end of the last.
@@ -78,7 +78,7 @@ impl<'a> Contest<'a> {
     }
 
     /// Run the agencies until all of them have their results.
-    pub(crate) fn run(&mut self) -> Result<Claims, DemoError> {
+    pub(crate) fn run(&mut self) -> Result<Reported, DemoError> {
         self.await_listening()?;
         let begun = Instant::now();
         self.say(&format!("agencies: {}", self.size))?;
@@ -95,7 +95,7 @@ impl<'a> Contest<'a> {
         let duration = begun.elapsed();
         let status = self.last_status()?;
         let winning_number = status.draw.as_ref().map_or(0, |draw| draw.winning_number);
-        Ok(Claims { tally: self.tally(&status)?, winning_number, duration })
+        Ok(Reported { tally: self.tally(&status)?, winning_number, duration })
     }
 
     /// End all processes.

@@ -36,9 +36,9 @@ pub(crate) enum DemoError {
     #[error("the log of agency {0} does not say how many of its bets won")]
     NoWinners(AgencyId),
     #[error(
-        "agency {agency} has a file of {bets} bets; bets.csv has {counted}, server and agency report {told}"
+        "agency {agency} has a file of {bets} bets; bets.csv has {counted}, server and agency report {reported}"
     )]
-    Disagreement { agency: AgencyId, bets: u64, counted: Count, told: Count },
+    Disagreement { agency: AgencyId, bets: u64, counted: Count, reported: Count },
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error("{} has errors; `loteria check --file FILE` lists them", .0.display())]

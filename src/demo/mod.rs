@@ -1,5 +1,5 @@
 //! `loteria demo`: runs a whole contest on this machine, with this program as server and agencies and with made-up bets. At
-//! the end it compares what they said with the file of bets.
+//! the end it compares what they reported with the file of bets.
 
 mod contest;
 mod error;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 use nix::unistd::mkdtemp;
 
-use self::contest::{BETS_FILE, Claims, Contest};
+use self::contest::{BETS_FILE, Contest, Reported};
 use self::error::DemoError;
 use crate::audit::{Files, Report};
 use crate::sample;
@@ -29,13 +29,13 @@ pub(crate) fn run(agencies: u16, bets: u64, folder: Option<PathBuf>) -> Result<(
     writeln!(io::stdout(), "folder: {}", folder.display())?;
     sample::write(agencies, &[bets], sample::DEFAULT_SEED, &folder)?;
     let mut contest = Contest::start(&folder, agencies, bets, &signals)?;
-    let claims = contest.run();
+    let reported = contest.run();
     let stopped = contest.stop();
-    let claims = claims?;
+    let reported = reported?;
     stopped?;
     let bets_file = folder.join(BETS_FILE);
-    print(&claims, agencies, &bets_file)?;
-    check(&claims, agencies, bets, &bets_file)
+    print(&reported, agencies, &bets_file)?;
+    check(&reported, agencies, bets, &bets_file)
 }
 
 /// Make the folder, and return its full path.
@@ -53,23 +53,23 @@ fn prepare(folder: Option<PathBuf>) -> Result<PathBuf, DemoError> {
     if folder.join(BETS_FILE).exists() { Err(DemoError::FolderInUse(folder)) } else { Ok(folder) }
 }
 
-fn print(claims: &Claims, agencies: u16, bets_file: &Path) -> io::Result<()> {
+fn print(reported: &Reported, agencies: u16, bets_file: &Path) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out)?;
-    claims.tally.write_table(agencies, &mut out)?;
-    writeln!(out, "\ntime: {:.2} s", claims.duration.as_secs_f64())?;
+    reported.tally.write_table(agencies, &mut out)?;
+    writeln!(out, "\ntime: {:.2} s", reported.duration.as_secs_f64())?;
     writeln!(out, "bets: {}", bets_file.display())
 }
 
-/// Compare what the processes said with the file of bets, which must have each bet of the agencies' files once.
-fn check(claims: &Claims, agencies: u16, bets: u64, bets_file: &Path) -> Result<(), DemoError> {
-    let rules = Rules { clients_amount: agencies, winner_number: claims.winning_number };
+/// Compare what the processes reported with the file of bets, which must have each bet of the agencies' files once.
+fn check(reported: &Reported, agencies: u16, bets: u64, bets_file: &Path) -> Result<(), DemoError> {
+    let rules = Rules { clients_amount: agencies, winner_number: reported.winning_number };
     let files = Files::open(bets_file)?;
     let report = Report::read(&files, rules, None, &ProgressBar::hidden(), |_| Ok(()))?;
     for agency in contest::all_agencies(agencies) {
-        let (told, counted) = (claims.tally.of(agency), report.tally.of(agency));
-        if told != counted || counted.bets != bets {
-            return Err(DemoError::Disagreement { agency, bets, counted, told });
+        let (reported, counted) = (reported.tally.of(agency), report.tally.of(agency));
+        if reported != counted || counted.bets != bets {
+            return Err(DemoError::Disagreement { agency, bets, counted, reported });
         }
     }
     if report.is_good() { Ok(()) } else { Err(DemoError::BadFile(bets_file.to_owned())) }

@@ -59,7 +59,7 @@ impl Process {
         Ok(())
     }
 
-    /// The value of `key` in the first line of its log about that action's success.
+    /// The value of `key` in the first line of its log that reports the action as a success.
     pub(crate) fn logged(&self, action: &str, key: &str) -> io::Result<Option<String>> {
         let wanted = format!(" action: {action} | result: success");
         let log = self.read_log()?;
@@ -88,7 +88,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // This fails if it has ended and was waited for.
+        // This fails if it has been waited for.
         if self.child.kill().is_ok() {
             self.child.wait().ok();
         }

@@ -1,11 +1,11 @@
-//! An event as one line of bounded length, whatever its values hold.
+//! Formats an event as one line of bounded length, whatever its values hold.
 
 use std::fmt::{self, Display, Write as _};
 
 /// The severity of an event. The names are those of Python's `logging`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Level {
+pub(crate) enum Level {
     /// Details, such as a line per batch.
     Debug,
     /// The story of the contest.
@@ -29,8 +29,8 @@ impl Level {
         }
     }
 
-    /// The level of that name, in any case. `WARN` (Python) and `NOTICE` (Go) mean WARNING: no line has a level between INFO
-    /// and WARNING.
+    /// The level of that name, in any case. `WARN` (Python) and `NOTICE` (Go) mean WARNING: the log has no level between
+    /// INFO and WARNING.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         match &*name.to_ascii_uppercase() {
             "WARN" | "NOTICE" => Some(Self::Warning),
@@ -67,7 +67,7 @@ const RESERVED: [&str; 5] = ["time", "level", "action", "result", "source"];
 
 /// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// The time, then `LEVEL    action: NAME | result: .. | key: value`.
     Text,
     /// `{"time":..,"level":..,"action":..,"result":..,"key":"value"}`: all values are strings.
@@ -102,8 +102,8 @@ impl Format {
     }
 }
 
-/// The longest value in bytes, escapes included. Four of them fit into 4,096 bytes, up to which one write to a pipe does not
-/// mix with another process's.
+/// The longest value in bytes, escapes included. Four of them fit into 4,096 bytes: up to that length, a line in a pipe does
+/// not mix with those of other processes.
 const MAX_VALUE: usize = 900;
 /// The longest line in bytes, without its time.
 const MAX_LINE: usize = 4000;
@@ -139,7 +139,7 @@ pub(super) fn line(
     line + end
 }
 
-/// A value as in a line of the log: escaped, and cut if it is long. For other outputs.
+/// A value as it is in a line of the log, escaped and cut if it is long, for other outputs.
 pub(crate) fn one_line(value: &dyn Display) -> String {
     let mut text = String::new();
     push_value(Format::Text, value, &mut text);
@@ -148,7 +148,7 @@ pub(crate) fn one_line(value: &dyn Display) -> String {
 
 fn push_value(format: Format, value: &dyn Display, out: &mut String) {
     let end = out.len() + MAX_VALUE;
-    // A value that is too long, or whose `Display` fails, is cut there.
+    // An error ends a value that is too long, or whose `Display` fails.
     write!(Escaped { format, out, end }, "{value}").unwrap_or_default();
 }
 

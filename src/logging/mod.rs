@@ -24,7 +24,7 @@ pub(crate) use line::{Field, Format, Level, Outcome, one_line};
 pub(crate) const LOG_FORMAT: &str = "LOG_FORMAT";
 
 static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Info as u8);
-/// The frozen offset of local time in seconds. No real offset is `NOT_FROZEN`.
+/// The frozen offset of local time in seconds, or `NOT_FROZEN`.
 static OFFSET: AtomicI32 = AtomicI32::new(NOT_FROZEN);
 const NOT_FROZEN: i32 = i32::MIN;
 static IS_JSON: AtomicBool = AtomicBool::new(false);
@@ -74,7 +74,7 @@ pub(crate) fn local_offset() -> FixedOffset {
     *Local::now().offset()
 }
 
-/// Use this offset of local time from now on. For a process that is about to lose access to the time zone's file.
+/// Use this offset of local time from now on. A process does this before it loses access to the time zone's file.
 pub(crate) fn freeze_offset(offset: FixedOffset) {
     OFFSET.store(offset.local_minus_utc(), Ordering::Relaxed);
 }
@@ -86,7 +86,7 @@ pub(crate) fn event(level: Level, action: &str, outcome: Outcome, fields: &[Fiel
     }
     let mut write = || {
         if reader_takes_lines() {
-            // The line holds its level: env_logger does not look at that of the record.
+            // The line holds its level; the level of env_logger's record is not used.
             log::info!("{}", line(format(), level, action, outcome, fields));
         }
     };
@@ -111,7 +111,7 @@ const READER_PATIENCE: u8 = 100;
 fn reader_takes_lines() -> bool {
     let error = std::io::stderr();
     let mut output = [PollFd::new(error.as_fd(), PollFlags::POLLOUT)];
-    // A confined handler may not poll, and simply writes. If it blocks, the acceptor kills it at the end.
+    // A confined handler may not poll, so it writes at once. If that blocks, the acceptor kills it at the end.
     poll(&mut output, READER_PATIENCE) != Ok(0)
 }
 

@@ -12,7 +12,7 @@ use crate::system::mqueue::QueueError;
 pub(super) const MINIMUM_DESCRIPTORS: u64 = 16;
 
 #[derive(Debug, Error)]
-pub enum ServerError {
+pub(crate) enum ServerError {
     #[error("can't listen on {address} (SERVER_IP, SERVER_PORT): {error}")]
     Listen { address: SocketAddr, error: io::Error },
     #[error("can't make the request queue: {0}")]
@@ -37,8 +37,7 @@ pub enum ServerError {
 
 impl ServerError {
     /// Whether the reason has been logged.
-    #[must_use]
-    pub fn is_logged(&self) -> bool {
+    pub(crate) fn is_logged(&self) -> bool {
         matches!(self, Self::StorageGaveUp)
     }
 

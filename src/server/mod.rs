@@ -1,6 +1,6 @@
 //! The server: an acceptor, which forks one handler per connection, and one storage service.
 
-pub mod acceptor;
+pub(crate) mod acceptor;
 pub(crate) mod error;
 pub(crate) mod handler;
 pub mod storage;
@@ -15,10 +15,7 @@ use crate::config::ServerConfig;
 use crate::logging::{Level, Outcome, event, info};
 
 /// Runs the server until a signal ends it. The handled signals must be blocked.
-///
-/// # Errors
-/// Why it could not start, or ended by itself.
-pub fn run(config: &ServerConfig) -> Result<(), ServerError> {
+pub(crate) fn run(config: &ServerConfig) -> Result<(), ServerError> {
     log_config(config);
     let max_clients = raise_descriptor_limit(config.max_clients)?;
     warn_of_too_few(max_clients, config.clients_amount);

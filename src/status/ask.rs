@@ -45,8 +45,8 @@ pub(crate) fn ask(address: &str, limit: Duration) -> Result<Status, StatusError>
     parse(&ask_for_json(address, limit)?)
 }
 
-/// Asks the server at `HOST:PORT`, and returns the JSON that it sent. Looking up a name has no time limit, so a thread does
-/// it, and is left behind if it takes too long.
+/// Asks the server at `HOST:PORT`, and returns the JSON that it sent. A thread does it, because nothing limits the time in
+/// which a name is looked up; after the limit the thread is left alone.
 pub(super) fn ask_for_json(address: &str, limit: Duration) -> Result<String, StatusError> {
     let deadline = Instant::now() + limit;
     let address = address.to_owned();
@@ -77,7 +77,7 @@ fn escape_texts(value: &mut Value) {
     }
 }
 
-/// Valid JSON as a line for a terminal. JSON itself allows no other control characters in a text than these.
+/// Makes valid JSON a line for a terminal: in a text, JSON allows no control characters but U+007F to U+009F.
 pub(super) fn printable(json: &str) -> String {
     let escape =
         |text: String, control: char| text.replace(control, &format!("\\u{:04x}", u32::from(control)));

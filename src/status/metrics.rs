@@ -24,12 +24,9 @@ const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Serve the metrics of `server` at `listen` until SIGTERM or SIGINT. Both signals must be blocked.
-///
-/// # Errors
-/// The address is in use, or is not one of this machine.
 pub(crate) fn run(listen: &str, server: String) -> io::Result<()> {
-    // The library binds by itself, but neither resolves a name nor tells which port it got.
-    let listener = exit_on_termination(|| TcpListener::bind(listen))?; // It may wait for the name of a host.
+    // The library binds by itself, but neither looks up a name, which may take long, nor tells which port it got.
+    let listener = exit_on_termination(|| TcpListener::bind(listen))?;
     let address = listener?.local_addr()?;
     let source = Source { server, latest: Mutex::default() };
     let http = Server::new(move |request| respond(request, &source))
@@ -43,7 +40,7 @@ pub(crate) fn run(listen: &str, server: String) -> io::Result<()> {
 }
 
 fn respond(request: &mut Request<Body>, source: &Source) -> Response<Body> {
-    // The library closes the connection if the request says so. An idle scraper would take the place of another.
+    // The library then closes the connection. An idle scraper would take the place of another.
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     if request.uri().path() != "/metrics" {
         return refusal(StatusCode::NOT_FOUND, "not found: the metrics are at /metrics\n");
@@ -79,7 +76,7 @@ struct Scrape {
 }
 
 impl Source {
-    /// The metrics of this moment. There is one question to the server at a time: a crowd of scrapers shares its answer.
+    /// The metrics of this moment. Scrapers that come while the server is asked share its next answer.
     fn metrics(&self) -> String {
         let came_at = Instant::now();
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,7 +89,7 @@ impl Source {
         }
     }
 
-    /// Ask the server. A server that comes or goes is logged once.
+    /// Ask the server. Log when it stops answering, and when it answers again.
     fn ask(&self, was_up: bool) -> Scrape {
         let asked_at = Instant::now();
         let status = ask(&self.server, DEADLINE);

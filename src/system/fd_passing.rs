@@ -14,7 +14,7 @@ use nix::sys::socket::{
 #[derive(Debug)]
 pub struct PacketSocket(OwnedFd);
 
-/// What became of a packet.
+/// Whether a packet was sent.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
@@ -74,7 +74,7 @@ impl PacketSocket {
             Err(Errno::ECONNRESET) => return Ok(Received::PeerGone),
             Err(error) => return Err(error.into()),
         };
-        // A truncated control message is an error: then there is no descriptor to take.
+        // If the control message was cut short, there is no descriptor to take.
         let rights = message.cmsgs().into_iter().flatten().filter_map(|control| match control {
             ControlMessageOwned::ScmRights(descriptors) => Some(descriptors),
             _ => None,

@@ -62,10 +62,7 @@ const CROWD: usize = 16;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs the server with at most `max_clients` handlers until a signal ends it.
-///
-/// # Errors
-/// Why it could not start, or ended by itself.
-pub fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
+pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
     let signals = Signals::open().map_err(ServerError::of("can't receive signals"))?;
     let address = config.listen_address();
     let bound = Listener::bind(address, &signals).map_err(|error| ServerError::Listen { address, error })?;

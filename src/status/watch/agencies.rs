@@ -1,5 +1,5 @@
-//! The agencies of the live view, a bar for each. If not all fit, those that are furthest behind come first, and a last line
-//! sums up the rest.
+//! The agencies of the live view, a bar for each. If not all fit, those furthest behind come first, and the last line sums
+//! up the rest.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -21,7 +21,7 @@ const IDLE_AFTER: f64 = 5.0;
 const NUMBER: usize = 6;
 /// The width of the rate or the state.
 const NOTE: usize = 10;
-/// Up to this many agencies stand in one column, if there is room.
+/// Up to this many agencies are in one column, if there is room.
 const FEW: usize = 10;
 
 fn columns_in(width: u16) -> u16 {
@@ -62,7 +62,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, area: Rect, agencies: &[Progress<'_>])
     }
 }
 
-/// First those that have not ended, of them those that are idle, of them those with the fewest bets.
+/// Sorts them: first those that have not ended, among these first the idle ones, then by the number of bets.
 fn worst_first(agencies: &mut [&Progress<'_>]) {
     agencies.sort_by_key(|progress| {
         let is_busy = progress.rate.is_some_and(|rate| rate > 0.0);

@@ -1,4 +1,4 @@
-//! The statuses of the last seconds, what follows from them, and the latest events.
+//! The statuses of the last seconds, the rates between them, and the latest events.
 //!
 //! Rates use the server's uptime as their clock, so a delay of an answer does not change them.
 

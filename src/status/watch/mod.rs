@@ -32,9 +32,9 @@ use crate::failpoint::error_point;
 use crate::protocol::status::Status;
 use crate::system::signal::{Signals, is_termination};
 
-/// The time between two questions. If an answer takes long, the pause is four times as long, to spare the server.
+/// The time between two requests. After a slow answer the pause is four times as long, to spare the server.
 const EVERY: Duration = Duration::from_millis(500);
-/// How often the main thread looks for an answer.
+/// How often the main thread looks whether an answer has come.
 const TICK: Duration = Duration::from_millis(100);
 /// The view is redrawn this often even without an answer, because it shows a clock.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -43,9 +43,6 @@ const REDRAW: Duration = Duration::from_secs(1);
 type Answer = Result<Status, String>;
 
 /// Watch the server at `HOST:PORT`. SIGTERM and SIGINT must be blocked.
-///
-/// # Errors
-/// Terminal or standard output cannot be used, or the thread cannot be made.
 pub(crate) fn run(address: &str) -> io::Result<()> {
     let signals = Signals::open()?;
     let answers = poll_server(address.to_owned())?;
