@@ -127,7 +127,7 @@ impl Drop for Process {
     }
 }
 
-/// A running contestant.
+/// A running server that is measured.
 #[derive(Debug)]
 pub struct Server {
     process: Process,
@@ -178,7 +178,7 @@ impl Server {
         self.process.pid()
     }
 
-    /// Ends it and returns the result, an error with the log. The real server must end with exit code 0.
+    /// Ends it and returns the result; an error comes with the end of the log. The real server must end with exit code 0.
     pub fn finish<T>(mut self, result: io::Result<T>) -> io::Result<T> {
         result.and_then(|value| self.end().map(|()| value)).map_err(|error| self.process.explain(&error))
     }

@@ -1,4 +1,4 @@
-//! What a client says, as a handler takes it: frame, message, records, rows; and the rows as the storage service does.
+//! Messages of a client: frame, message, records and rows, decoded as a handler does; the rows also as storage does.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
