@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use libfuzzer_sys::fuzz_target;
 use loteria::ipc::messages::{ClientToken, Reply, Request};
 use loteria::lottery::AgencyId;
-use loteria::server::storage::{Disk, Ledger, Role, Rules};
+use loteria::server::storage::{Disk, Ledger, Rules};
 
 #[derive(Clone, PartialEq, Debug)]
 struct Files {
@@ -92,13 +92,13 @@ fn store_again(files: &mut Files) {
     let rules = Rules { clients_amount: u16::MAX, ..RULES };
     let (mut ledger, _) = Ledger::open(MemoryDisk(&mut empty), rules).expect("nothing is a contest");
     let [brings, ends] = [1, 2].map(|byte| ClientToken::from_bytes([byte; ClientToken::LEN]));
-    ledger.take(brings, &mut Role::New, 1, &Request::StoreBets { first: None }, &rows);
+    ledger.take(brings, 1, &Request::StoreBets { first: None }, &rows);
     let agency = AgencyId::new(1_u16).expect("it is one");
-    ledger.take(ends, &mut Role::New, 2, &Request::EndAgency { agency }, &[]);
+    ledger.take(ends, 2, &Request::EndAgency { agency }, &[]);
     let committed = ledger.commit().expect("the disk is good");
     let mut bulk = Vec::new();
     let replies: Vec<Option<Reply>> =
-        committed.answers.iter().map(|answer| ledger.reply(answer, &committed, &mut bulk)).collect();
+        committed.answers.iter().map(|answer| ledger.reply(answer, &mut bulk)).collect();
     assert_eq!(replies, [Some(Reply::Stored), Some(Reply::Ended)]);
     drop(ledger);
     assert_eq!(empty.bets, rows);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
-use super::ledger::{Answer, Role};
+use super::answer::Answer;
 use crate::ipc::messages::{ClientToken, PartHead, ReplyHead, Request};
 use crate::ipc::storage_end::{ReplyWriter, Unwritable};
 
@@ -19,7 +19,6 @@ pub(super) struct Clients {
 struct Client {
     /// None once nobody reads the replies.
     replies: Option<ReplyWriter>,
-    role: Role,
     partial: Option<Partial>,
     /// The answer that waits for the draw.
     awaiting: Option<Answer>,
@@ -41,7 +40,7 @@ impl Clients {
 
     pub(super) fn add(&mut self, token: ClientToken, pipe: OwnedFd) {
         let replies = Some(ReplyWriter::new(pipe));
-        self.known.insert(token, Client { replies, role: Role::New, partial: None, awaiting: None });
+        self.known.insert(token, Client { replies, partial: None, awaiting: None });
     }
 
     /// Closes the pipe of a client whose handler has ended. Its last requests are still taken. Many clients may come and go
@@ -60,19 +59,18 @@ impl Clients {
         self.known.contains_key(&token)
     }
 
-    /// Takes one part of a request. With its last part, hands on the client's role, the request's number, the request and
-    /// its rows.
+    /// Takes one part of a request. With its last part, hands on the request's number, the request and its rows.
     pub(super) fn take_part(
         &mut self,
         head: PartHead,
         bytes: &[u8],
-        hand_on: impl FnOnce(&mut Role, u32, &Request, &[u8]),
+        hand_on: impl FnOnce(u32, &Request, &[u8]),
     ) {
         let PartHead { client: token, id, request, last } = head;
         let Some(client) = self.known.get_mut(&token) else { return };
         match (client.partial.take(), request) {
             // A request of one part is not copied.
-            (None, Some(request)) if last => hand_on(&mut client.role, id, &request, bytes),
+            (None, Some(request)) if last => hand_on(id, &request, bytes),
             (None, Some(request)) => {
                 client.partial = Some(Partial { id, request, rows: bytes.to_vec() });
             }
@@ -81,7 +79,7 @@ impl Clients {
             {
                 partial.rows.extend_from_slice(bytes);
                 if last {
-                    hand_on(&mut client.role, id, &partial.request, &partial.rows);
+                    hand_on(id, &partial.request, &partial.rows);
                 } else {
                     client.partial = Some(partial);
                 }
@@ -143,7 +141,7 @@ mod tests {
     fn taken(clients: &mut Clients, parts: &[(PartHead, &[u8])]) -> Vec<Vec<u8>> {
         let mut whole = Vec::new();
         for (head, bytes) in parts {
-            clients.take_part(head.clone(), bytes, |_, _, _, rows| whole.push(rows.to_vec()));
+            clients.take_part(head.clone(), bytes, |_, _, rows| whole.push(rows.to_vec()));
         }
         whole
     }

@@ -25,7 +25,7 @@ pub trait Disk {
     /// Makes what was appended durable: `fdatasync(2)`. After an error, it is not known what is durable.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Cuts the bets file to a length in bytes, and makes that durable.
+    /// Cuts the bets file to a length in bytes; [`Self::sync`] makes that durable.
     fn cut(&mut self, length: u64) -> io::Result<()>;
 
     /// The bets file, to be read from its beginning.
@@ -44,20 +44,6 @@ pub trait Disk {
     /// Makes renames durable: `fsync(2)` of the folder. After an error, it is not known whether they are.
     fn sync_folder(&mut self) -> io::Result<()>;
 
-    /// Stores rows at the end of a bets file of that length: all of them, or none. Returns how long the sync took.
-    fn store_rows(&mut self, rows: &[u8], length: u64) -> Result<Duration, StoreError> {
-        let stored = self.append(rows).and_then(|()| {
-            let start = Instant::now();
-            self.sync().map(|()| start.elapsed())
-        });
-        // After a failed sync the kernel may call the lost pages clean, and a second sync would succeed without writing
-        // them. So the rows are cut off, and the cut is made durable.
-        stored.map_err(|error| match self.cut(length) {
-            Ok(()) => StoreError::NotStored(error),
-            Err(error) => StoreError::Unknown(error),
-        })
-    }
-
     /// Replaces the state file.
     fn store_state(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.write_next_state(bytes).map_err(StoreError::NotStored)?;
@@ -66,7 +52,7 @@ pub trait Disk {
     }
 }
 
-/// Why rows or a state were not stored.
+/// Why a state was not stored.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The files are as before.
@@ -224,8 +210,7 @@ impl Disk for FileDisk {
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
         error_point!("disk_cut");
-        self.bets.set_len(length)?;
-        self.bets.sync_all()
+        self.bets.set_len(length)
     }
 
     fn bets(&self) -> io::Result<impl Read> {

@@ -1,35 +1,27 @@
 //! The ledger: decides each request of a group, commits the group to the disk, and then answers.
 //!
 //! It knows nothing of processes and channels, so that a test can run it on a simulated disk.
+//!
+//! [`Ledger::take`] decides a request in memory and adds its rows to the group. [`Ledger::commit`] writes and syncs the
+//! group. If the write of several requests fails, they are decided again in their order, and the rows of each are written
+//! alone: what the disk does not take is refused, and harms no other client. If the sync fails, all rows are refused.
 
+use std::collections::HashMap;
 use std::io;
+use std::time::{Duration, Instant};
 
 use chrono::{Local, SecondsFormat};
 use thiserror::Error;
 
+use super::answer::{Answer, Subject};
 use super::batch::Batch;
 use super::contest::Contest;
 use super::disk::{Disk, StoreError};
+use super::group::{Group, Role, Taken, WriteAlone};
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
 use super::state_file::State;
-use crate::ipc::codec::encode;
 use crate::ipc::messages::{ClientToken, Refusal, Reply, Request, Statistics};
-use crate::ipc::storage_end::PAGE;
 use crate::lottery::{AgencyId, Draw};
-
-/// The size of a group's rows, in bytes, from which on it takes no more requests.
-const GROUP_LIMIT: usize = 1024 * 1024;
-
-/// What a client may still do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Open a session, or make one change.
-    New,
-    /// Change this agency.
-    Session(AgencyId),
-    /// Ask only: its one change was made.
-    Spent,
-}
 
 /// The contest, its files, and the group that is not committed yet.
 #[derive(Debug)]
@@ -38,58 +30,39 @@ pub struct Ledger<D> {
     /// The length of the bets file, in bytes.
     length: u64,
     contest: Contest,
+    /// The roles of all clients but new ones.
+    roles: HashMap<ClientToken, Role>,
     group: Group,
     batch: Batch,
     statistics: Statistics,
 }
 
-/// What one sync puts on disk.
-#[derive(Debug, Default)]
-struct Group {
-    rows: Vec<u8>,
-    ends: Vec<AgencyId>,
-    answers: Vec<Answer>,
-}
-
-/// An answer that a client gets once its group is committed.
-#[derive(Debug)]
-pub struct Answer {
-    pub(super) client: ClientToken,
-    /// The number of the request.
-    pub(super) id: u32,
-    subject: Subject,
-}
-
-/// What an answer is about. Its values are looked up when the group is committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Subject {
-    Opened(AgencyId),
-    Stored,
-    /// The agency, and the count it must have for all bets of the request to be stored.
-    SessionStored(AgencyId, u64),
-    Ended(AgencyId),
-    /// The agency, and the offset of the page.
-    Winners(AgencyId, u64),
-    AwaitedWinners(AgencyId),
-    /// The index of the first agency to count, if agencies are counted.
-    Status(u16),
-    Statistics,
-    Refused(Refusal),
-}
-
-/// A group that was committed.
+/// A group that was committed: each of its requests was carried out or refused.
 #[derive(Debug)]
 pub struct Committed {
     /// In the order of the requests.
     pub answers: Vec<Answer>,
-    /// Whether all of its bets are on disk, or none.
-    pub(super) bets: Result<(), Refusal>,
-    /// The same of its ENDs, and of the draw if it was due.
-    pub(super) ends: Result<(), Refusal>,
+    /// What the disk did not take.
+    pub(super) failures: Vec<Failure>,
     /// Whether agencies ended with this group.
     pub(super) ended: bool,
     /// Whether the draw was made with this group.
     pub(super) drawn: bool,
+}
+
+/// A failed write, and how many requests were refused for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failure {
+    pub(super) file: Written,
+    pub(super) refusal: Refusal,
+    pub(super) requests: usize,
+}
+
+/// What was to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    Bets,
+    State,
 }
 
 /// It is not known what is on disk: nothing may be answered.
@@ -104,8 +77,16 @@ impl<D: Disk> Ledger<D> {
     /// The files are damaged or do not belong to this contest: then they are unchanged.
     pub fn open(mut disk: D, rules: Rules) -> Result<(Self, u64), RecoveryError> {
         let Recovered { contest, length, cut } = recover(&mut disk, rules)?;
-        let (group, batch, statistics) = (Group::default(), Batch::default(), Statistics::default());
-        Ok((Self { disk, length, contest, group, batch, statistics }, cut))
+        let ledger = Self {
+            disk,
+            length,
+            contest,
+            roles: HashMap::new(),
+            group: Group::default(),
+            batch: Batch::default(),
+            statistics: Statistics::default(),
+        };
+        Ok((ledger, cut))
     }
 
     /// The contest as it stands.
@@ -115,13 +96,25 @@ impl<D: Disk> Ledger<D> {
 
     /// Whether the group should be committed before it takes more.
     pub(super) fn is_full(&self) -> bool {
-        self.group.rows.len() >= GROUP_LIMIT
+        self.group.is_full()
     }
 
     /// Decides a request and adds it to the group. `rows` belong to a `StoreBets`.
-    pub fn take(&mut self, client: ClientToken, role: &mut Role, id: u32, request: &Request, rows: &[u8]) {
-        let subject = self.decide(role, request, rows).unwrap_or_else(Subject::Refused);
-        self.group.answers.push(Answer { client, id, subject });
+    pub fn take(&mut self, client: ClientToken, id: u32, request: &Request, rows: &[u8]) {
+        let role = self.roles.get(&client).copied().unwrap_or_default();
+        let mut new_role = role;
+        let end = self.group.rows.len();
+        let subject = self.decide(&mut new_role, request, rows).unwrap_or_else(Subject::Refused);
+        if new_role != role {
+            self.roles.insert(client, new_role);
+        }
+        let stored = self.group.rows.len() - end;
+        self.group.push(Answer { client, id, subject }, request.clone(), role, rows, stored);
+    }
+
+    /// Forgets a client that makes no more requests, once the group is committed.
+    pub(super) fn forget(&mut self, client: ClientToken) {
+        self.group.gone.push(client);
     }
 
     fn decide(&mut self, role: &mut Role, request: &Request, rows: &[u8]) -> Result<Subject, Refusal> {
@@ -131,12 +124,14 @@ impl<D: Disk> Ledger<D> {
                 if *role != Role::New {
                     return Err(Refusal::Malformed);
                 }
-                *role = Role::Session(agency);
+                *role = Role::Session { agency, needs: 0 };
                 Ok(Subject::Opened(agency))
             }
-            Request::StoreBets { first } => match (*role, first) {
-                (Role::Session(agency), Some(first)) => self.add_to_session(agency, first, rows),
-                (Role::New, None) => {
+            Request::StoreBets { first } => match (role, first) {
+                (Role::Session { agency, needs }, Some(first)) => {
+                    self.add_to_session(*agency, needs, first, rows)
+                }
+                (role @ Role::New, None) => {
                     *role = Role::Spent;
                     self.add_classic(rows)
                 }
@@ -145,8 +140,10 @@ impl<D: Disk> Ledger<D> {
             Request::EndAgency { agency } => {
                 match *role {
                     Role::New => *role = Role::Spent,
-                    Role::Session(own) if own == agency => {}
-                    Role::Session(_) | Role::Spent => return Err(Refusal::Malformed),
+                    Role::Session { agency: own, needs } if own == agency => {
+                        self.check_nothing_is_missing(agency, needs)?;
+                    }
+                    Role::Session { .. } | Role::Spent => return Err(Refusal::Malformed),
                 }
                 if self.contest.end(agency)? {
                     self.group.ends.push(agency);
@@ -163,26 +160,44 @@ impl<D: Disk> Ledger<D> {
     fn add_classic(&mut self, rows: &[u8]) -> Result<Subject, Refusal> {
         self.batch.check(rows, None, 0, self.contest.winning_number())?;
         self.batch.runs.iter().try_for_each(|(agency, _)| self.contest.check_open(*agency))?;
-        self.add(rows);
+        self.add(rows)?;
         Ok(Subject::Stored)
     }
 
-    fn add_to_session(&mut self, agency: AgencyId, first: u64, rows: &[u8]) -> Result<Subject, Refusal> {
+    fn add_to_session(
+        &mut self,
+        agency: AgencyId,
+        needs: &mut u64,
+        first: u64,
+        rows: &[u8],
+    ) -> Result<Subject, Refusal> {
         let stored = self.contest.stored(agency)?;
         let skip = stored.checked_sub(first).ok_or(Refusal::Gap { first, stored })?;
         self.batch.check(rows, Some(agency), skip, self.contest.winning_number())?;
-        if self.batch.rows > skip {
-            self.contest.check_open(agency)?;
-            self.add(rows);
-        }
         let upto = first.checked_add(self.batch.rows).ok_or(Refusal::Malformed)?;
-        Ok(Subject::SessionStored(agency, upto))
+        if upto > stored {
+            self.contest.check_open(agency)?;
+            self.add(rows).inspect_err(|_| *needs = upto)?;
+        }
+        Ok(Subject::SessionStored(agency))
     }
 
-    /// Adds the rows of the batch that was checked.
-    fn add(&mut self, rows: &[u8]) {
+    /// Adds the rows of the batch that was checked, or refuses them if they had to be written alone and were not.
+    fn add(&mut self, rows: &[u8]) -> Result<(), Refusal> {
+        let rows = rows.get(self.batch.new_from..).unwrap_or_default();
+        self.write_alone(rows)?;
         self.contest.add(&self.batch);
-        self.group.rows.extend_from_slice(rows.get(self.batch.new_from..).unwrap_or_default());
+        self.group.rows.extend_from_slice(rows);
+        Ok(())
+    }
+
+    /// A session must not end its agency behind bets that the disk refused.
+    fn check_nothing_is_missing(&self, agency: AgencyId, needs: u64) -> Result<(), Refusal> {
+        let stored = self.contest.stored(agency)?;
+        if stored < needs && !self.contest.has_ended(agency) {
+            return Err(Refusal::Gap { first: needs, stored });
+        }
+        Ok(())
     }
 
     /// Puts the group on disk, and makes the draw if it is due.
@@ -190,43 +205,129 @@ impl<D: Disk> Ledger<D> {
     /// # Errors
     /// It is not known what is on disk.
     pub fn commit(&mut self) -> Result<Committed, LedgerError> {
+        let drawn = self.contest.draw().is_some();
         let bets = self.commit_bets()?;
-        let ended = !self.group.ends.is_empty();
-        let due = self.contest.is_due();
-        let ends = if ended || due { self.commit_state(due)? } else { Ok(()) };
-        let answers = std::mem::take(&mut self.group.answers);
-        Ok(Committed { answers, bets, ends, ended: ended && ends.is_ok(), drawn: due && ends.is_ok() })
+        let state = self.commit_state()?;
+        let ended = state.is_none() && !self.group.ends.is_empty();
+        let drawn = !drawn && self.contest.draw().is_some();
+        for client in &self.group.gone {
+            self.roles.remove(client);
+        }
+        let failures = bets.into_iter().chain(state).collect();
+        Ok(Committed { answers: self.group.finish(), failures, ended, drawn })
     }
 
-    fn commit_bets(&mut self) -> Result<Result<(), Refusal>, LedgerError> {
-        let rows = &mut self.group.rows;
-        if rows.is_empty() {
-            return Ok(Ok(()));
+    /// Stores the rows. Those that the disk does not take are refused.
+    fn commit_bets(&mut self) -> Result<Option<Failure>, LedgerError> {
+        if self.group.rows.is_empty() {
+            return Ok(None);
         }
-        let outcome = known(self.disk.store_rows(rows, self.length))?;
-        match outcome {
-            Ok(sync) => {
-                self.length += rows.len() as u64;
-                self.statistics.count_group(self.contest.commit(), sync);
+        let mut failed = None;
+        if let Err(error) = self.disk.append(&self.group.rows) {
+            self.disk.cut(self.length).map_err(LedgerError)?;
+            let refused_len = if self.group.is_mixed() { usize::MAX } else { 0 };
+            failed = Some(self.decide_again(refused_len, &error)?);
+        }
+        let sync = match self.sync() {
+            Ok(sync) => sync,
+            // The kernel may call the lost pages clean, and a second sync would succeed without writing them. So the rows are
+            // cut off, and the cut is made durable.
+            Err(error) => {
+                failed = Some(self.decide_again(0, &error)?);
+                self.sync().map_err(LedgerError)?
             }
-            Err(_) => self.contest.rollback(),
+        };
+        self.length += self.group.rows.len() as u64;
+        let bets = self.contest.commit();
+        if bets > 0 {
+            self.statistics.count_group(bets, sync);
         }
-        rows.clear();
-        rows.shrink_to(2 * GROUP_LIMIT);
-        Ok(outcome.map(drop))
+        Ok(failed.filter(|failed| failed.requests > 0))
     }
 
-    fn commit_state(&mut self, due: bool) -> Result<Result<(), Refusal>, LedgerError> {
+    fn sync(&mut self) -> io::Result<Duration> {
+        let start = Instant::now();
+        self.disk.sync().map(|()| start.elapsed())
+    }
+
+    /// Rolls the group back, decides its requests again in their order, and writes the rows of each alone. Rows of
+    /// `refused_len` bytes or more are refused. Cuts off what is left of failed writes.
+    fn decide_again(&mut self, refused_len: usize, error: &io::Error) -> Result<Failure, LedgerError> {
+        let alone = WriteAlone { refused_len, refusal: refusal_of(error) };
+        let mut group = self.roll_back();
+        self.group.gone = std::mem::take(&mut group.gone);
+        self.group.alone = Some(alone);
+        group.into_requests(|Taken { answer, request, .. }, rows| {
+            self.take(answer.client, answer.id, &request, rows);
+        });
+        let refusal = self.group.alone.take().unwrap_or(alone).refusal;
+        self.disk.cut(self.end()).map_err(LedgerError)?;
+        let is_refused =
+            |taken: &&Taken| matches!(taken.answer.subject, Subject::Refused(Refusal::Disk { .. }));
+        let requests = self.group.requests.iter().filter(is_refused).count();
+        Ok(Failure { file: Written::Bets, refusal, requests })
+    }
+
+    fn roll_back(&mut self) -> Group {
+        let group = std::mem::take(&mut self.group);
+        self.contest.rollback();
+        group.ends.iter().for_each(|agency| self.contest.undo_end(*agency));
+        for Taken { answer, role, .. } in group.requests.iter().rev() {
+            self.roles.insert(answer.client, *role);
+        }
+        group
+    }
+
+    /// Writes the rows of one request, if each request's rows have to be written alone.
+    fn write_alone(&mut self, rows: &[u8]) -> Result<(), Refusal> {
+        let end = self.end();
+        let Some(alone) = &mut self.group.alone else { return Ok(()) };
+        if rows.len() < alone.refused_len {
+            let Err(error) = self.disk.append(rows) else { return Ok(()) };
+            // Where the file can't be cut now, nothing else is written, and the cut is tried again at the end.
+            let can_go_on = self.disk.cut(end).is_ok();
+            *alone = WriteAlone {
+                refused_len: if can_go_on { rows.len() } else { 0 },
+                refusal: refusal_of(&error),
+            };
+        }
+        Err(alone.refusal)
+    }
+
+    /// The length that the bets file has with the rows of the group, in bytes.
+    fn end(&self) -> u64 {
+        self.length + self.group.rows.len() as u64
+    }
+
+    /// Stores the ENDs, and the draw if it is due. Where that fails, the ENDs are refused.
+    fn commit_state(&mut self) -> Result<Option<Failure>, LedgerError> {
+        let due = self.contest.is_due();
+        if self.group.ends.is_empty() && !due {
+            return Ok(None);
+        }
         let draw = if due { Some(self.new_draw()) } else { self.contest.draw().cloned() };
         let state = State { ended: self.contest.ended_agencies().collect(), draw };
-        let ends = std::mem::take(&mut self.group.ends);
         let bytes = state.encode().map_err(LedgerError)?;
-        let outcome = known(self.disk.store_state(&bytes))?;
-        match outcome {
-            Ok(()) => self.contest.set_draw(state.draw),
-            Err(_) => ends.into_iter().for_each(|agency| self.contest.undo_end(agency)),
+        match self.disk.store_state(&bytes) {
+            Ok(()) => {
+                self.contest.set_draw(state.draw);
+                Ok(None)
+            }
+            Err(StoreError::NotStored(error)) => Ok(Some(self.refuse_ends(refusal_of(&error)))),
+            Err(StoreError::Unknown(error)) => Err(LedgerError(error)),
         }
-        Ok(outcome)
+    }
+
+    fn refuse_ends(&mut self, refusal: Refusal) -> Failure {
+        self.group.ends.iter().for_each(|agency| self.contest.undo_end(*agency));
+        let mut requests = 0;
+        for Taken { answer, .. } in &mut self.group.requests {
+            if matches!(answer.subject, Subject::Ended(agency) if !self.contest.has_ended(agency)) {
+                answer.subject = Subject::Refused(refusal);
+                requests += 1;
+            }
+        }
+        Failure { file: Written::State, refusal, requests }
     }
 
     fn new_draw(&self) -> Draw {
@@ -239,88 +340,18 @@ impl<D: Disk> Ledger<D> {
 
     /// The reply to a request of a committed group; its bulk bytes replace those in `bulk`. None if it has to wait for
     /// the draw.
-    pub fn reply(&mut self, answer: &Answer, committed: &Committed, bulk: &mut Vec<u8>) -> Option<Reply> {
+    pub fn reply(&mut self, answer: &Answer, bulk: &mut Vec<u8>) -> Option<Reply> {
         bulk.clear();
-        let reply = self
-            .resolve(answer.subject, committed, bulk)
+        let reply = answer
+            .resolve(&self.contest, &self.statistics, bulk)
             .unwrap_or_else(|refusal| Some(Reply::Refused(refusal)));
         if let Some(reply) = &reply {
             self.statistics.count_reply(reply);
         }
         reply
     }
-
-    fn resolve(
-        &self,
-        subject: Subject,
-        committed: &Committed,
-        bulk: &mut Vec<u8>,
-    ) -> Result<Option<Reply>, Refusal> {
-        let contest = &self.contest;
-        let reply = match subject {
-            Subject::Opened(agency) => {
-                Reply::Opened { stored: contest.stored(agency)?, state: contest.state_of(agency)? }
-            }
-            Subject::Stored => committed.bets.map(|()| Reply::Stored)?,
-            Subject::SessionStored(agency, upto) => match (committed.bets, contest.stored(agency)?) {
-                // Bets that were stored before are stored, whatever became of the group.
-                (Err(refusal), stored) if stored < upto => return Err(refusal),
-                (_, stored) => Reply::SessionStored { stored },
-            },
-            Subject::Ended(agency) => match committed.ends {
-                Err(refusal) if !contest.has_ended(agency) => return Err(refusal),
-                _ => Reply::Ended,
-            },
-            Subject::Winners(agency, offset) => {
-                contest.winners(agency)?.map_or(Reply::NotDrawn, |winners| result_page(winners, offset, bulk))
-            }
-            Subject::AwaitedWinners(agency) => {
-                return Ok(contest.winners(agency)?.map(|winners| result_page(winners, 0, bulk)));
-            }
-            Subject::Status(counts_from) => self.status_page(counts_from, bulk),
-            Subject::Statistics => {
-                bulk.resize(PAGE, 0);
-                let length = encode(&self.statistics, bulk).unwrap_or(0);
-                bulk.truncate(length);
-                Reply::Statistics
-            }
-            Subject::Refused(refusal) => return Err(refusal),
-        };
-        Ok(Some(reply))
-    }
-
-    fn status_page(&self, counts_from: u16, bulk: &mut Vec<u8>) -> Reply {
-        for count in self.contest.counts(counts_from) {
-            let mut bytes = [0; 16];
-            let length = encode(&count, &mut bytes).unwrap_or(0);
-            // The draw is in the head, and needs some room of the page too.
-            if bulk.len() + length > PAGE - 64 {
-                break;
-            }
-            bulk.extend_from_slice(bytes.get(..length).unwrap_or_default());
-        }
-        Reply::StatusPage {
-            agencies: self.contest.agencies(),
-            ended: self.contest.ended(),
-            bets: self.contest.bets(),
-            draw: self.contest.draw().cloned(),
-        }
-    }
 }
 
-fn result_page(winners: &[u8], offset: u64, bulk: &mut Vec<u8>) -> Reply {
-    let rest = usize::try_from(offset).ok().and_then(|offset| winners.get(offset..)).unwrap_or_default();
-    bulk.extend_from_slice(rest.get(..PAGE).unwrap_or(rest));
-    Reply::ResultPage { total: winners.len() as u64 }
-}
-
-/// Whether rows or a state were stored, unless that is not known.
-fn known<T>(stored: Result<T, StoreError>) -> Result<Result<T, Refusal>, LedgerError> {
-    match stored {
-        Ok(value) => Ok(Ok(value)),
-        Err(StoreError::NotStored(error)) => {
-            Ok(Err(Refusal::Disk { errno: error.raw_os_error().unwrap_or(0) }))
-        }
-        Err(StoreError::Unknown(error)) => Err(LedgerError(error)),
-    }
+fn refusal_of(error: &io::Error) -> Refusal {
+    Refusal::Disk { errno: error.raw_os_error().unwrap_or(0) }
 }

@@ -7,7 +7,8 @@
 //! |---|---|
 //! | this one | the process: what it waits for, and in which order it acts |
 //! | `clients` | who may ask, and the parts of requests that have arrived |
-//! | `ledger` | decides the requests of a group, commits them, answers |
+//! | `ledger`, `group` | decides the requests of a group, and commits them |
+//! | `answer` | the reply to each |
 //! | `contest`, `batch` | the contest in memory; what the rows of one request mean for it |
 //! | `disk`, `state_file`, `row_reader` | the files |
 //! | `recovery` | the contest, read from the files at the start |
@@ -20,10 +21,12 @@
 //! It never waits for a handler or a client. What does not fit into a pipe ends that client's replies, and the shared mutex
 //! is only tried. Signals are left to the acceptor, which says when to stop.
 
+mod answer;
 mod batch;
 mod clients;
 mod contest;
 pub(crate) mod disk;
+mod group;
 mod ledger;
 pub(crate) mod recovery;
 pub(crate) mod row_reader;
@@ -42,12 +45,12 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 pub use self::disk::Disk;
-pub use self::ledger::{Ledger, Role};
+pub use self::ledger::Ledger;
 pub use self::recovery::Rules;
 
 use self::clients::Clients;
 use self::disk::FileDisk;
-use self::ledger::Committed;
+use self::ledger::{Committed, Failure, Written};
 use self::recovery::RecoveryError;
 use crate::ipc::control::{FromStorage, StorageEnd, ToStorage};
 use crate::ipc::finished_agencies::FinishedAgencies;
@@ -277,6 +280,7 @@ impl Service<'_> {
             }
             for token in gone {
                 self.clients.remove(token);
+                self.ledger.forget(token);
             }
         }
         Ok(())
@@ -308,7 +312,7 @@ impl Service<'_> {
         }
         let clients: Vec<ClientToken> = answers.iter().map(|answer| answer.client).collect();
         for answer in answers {
-            match self.ledger.reply(&answer, &committed, &mut self.bulk) {
+            match self.ledger.reply(&answer, &mut self.bulk) {
                 Some(reply) => {
                     self.clients.reply(answer.client, &ReplyHead { id: answer.id, reply }, &self.bulk);
                 }
@@ -325,15 +329,16 @@ impl Service<'_> {
 /// Takes a part of a request, and decides the request if it is the last part.
 fn take_part(clients: &mut Clients, ledger: &mut Ledger<FileDisk>, head: PartHead, bytes: &[u8]) {
     let client = head.client;
-    clients.take_part(head, bytes, |role, id, request, rows| ledger.take(client, role, id, request, rows));
+    clients.take_part(head, bytes, |id, request, rows| ledger.take(client, id, request, rows));
 }
 
 fn log_commit(committed: &Committed, contest: &contest::Contest) {
-    for (outcome, action) in [(committed.bets, "storage_write"), (committed.ends, "state_write")] {
-        if let Err(error) = outcome {
-            let refused = committed.answers.len();
-            event(Level::Error, action, Outcome::Fail, &[("error", &error), ("requests", &refused)]);
-        }
+    for Failure { file, refusal, requests } in &committed.failures {
+        let action = match file {
+            Written::Bets => "storage_write",
+            Written::State => "state_write",
+        };
+        event(Level::Error, action, Outcome::Fail, &[("error", refusal), ("requests", requests)]);
     }
     if committed.drawn {
         let (number, bets, winners) = (contest.winning_number(), contest.bets(), contest.winner_count());

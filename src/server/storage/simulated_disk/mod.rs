@@ -8,10 +8,12 @@
 //! | [`service`] | the ledger, driven group by group, each answer audited |
 //! | [`crashes`] | the process is killed, or the power fails, at every step |
 //! | [`faults`] | every step fails, and the service goes on, or ends |
+//! | [`room`] | the disk is too small for some requests, and the others are stored |
 
 mod crashes;
 mod faults;
 mod image;
+mod room;
 mod service;
 mod workload;
 
@@ -42,8 +44,7 @@ impl Call {
     fn steps(self) -> usize {
         match self {
             Self::Append(bytes) => bytes,
-            Self::Sync | Self::RenameNextState | Self::SyncFolder => 1,
-            Self::Cut => 2,
+            Self::Sync | Self::Cut | Self::RenameNextState | Self::SyncFolder => 1,
             Self::WriteNextState => image::NEXT_STATE_STEPS,
         }
     }
@@ -68,6 +69,10 @@ struct Inner {
     calls: Vec<Call>,
     troubles: BTreeMap<usize, Trouble>,
     stopped: bool,
+    /// How long the bets file can be.
+    room: usize,
+    /// Whether the next sync fails.
+    sync_fails: bool,
 }
 
 impl SimulatedDisk {
@@ -77,8 +82,19 @@ impl SimulatedDisk {
 
     /// A disk on which those calls, counted from 0, have trouble.
     fn with_troubles<const N: usize>(image: Image, troubles: [(usize, Trouble); N]) -> Self {
-        let inner = Inner { image, calls: Vec::new(), troubles: troubles.into(), stopped: false };
+        let troubles = troubles.into();
+        let inner =
+            Inner { image, calls: Vec::new(), troubles, stopped: false, room: usize::MAX, sync_fails: false };
         Self(Rc::new(RefCell::new(inner)))
+    }
+
+    /// From now on the bets file can have so many bytes.
+    fn limit(&self, room: usize) {
+        self.0.borrow_mut().room = room;
+    }
+
+    fn fail_next_sync(&self) {
+        self.0.borrow_mut().sync_fails = true;
     }
 
     fn image(&self) -> Image {
@@ -101,7 +117,7 @@ impl SimulatedDisk {
         }
         let index = inner.calls.len();
         inner.calls.push(call);
-        match inner.troubles.get(&index).copied() {
+        match inner.troubles.get(&index).copied().or_else(|| inner.general_trouble(call)) {
             None => {
                 work(&mut inner.image, call.steps());
                 Ok(())
@@ -122,6 +138,19 @@ impl SimulatedDisk {
     }
 }
 
+impl Inner {
+    /// Trouble with whichever call of a kind comes next.
+    fn general_trouble(&mut self, call: Call) -> Option<Trouble> {
+        let room = self.room.saturating_sub(self.image.bets.cached().len());
+        let fails = match call {
+            Call::Append(bytes) if bytes > room => Some((room, Errno::ENOSPC)),
+            Call::Sync if std::mem::take(&mut self.sync_fails) => Some((0, Errno::EIO)),
+            _ => None,
+        };
+        fails.map(|(done, errno)| Trouble::Fail { done, errno })
+    }
+}
+
 impl Disk for SimulatedDisk {
     fn append(&mut self, rows: &[u8]) -> io::Result<()> {
         self.call(Call::Append(rows.len()), |image, done| image.bets.append(&rows[..done]))
@@ -133,14 +162,7 @@ impl Disk for SimulatedDisk {
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
         let length = usize::try_from(length).unwrap();
-        self.call(Call::Cut, |image, done| {
-            if done > 0 {
-                image.bets.truncate(length);
-            }
-            if done > 1 {
-                image.bets.sync();
-            }
-        })
+        self.call(Call::Cut, |image, done| (0..done).for_each(|_| image.bets.truncate(length)))
     }
 
     fn bets(&self) -> io::Result<impl Read> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::super::ledger::{Ledger, LedgerError, Role};
+use super::super::ledger::{Ledger, LedgerError};
 use super::super::recovery::{RecoveryError, Rules};
 use super::SimulatedDisk;
 use super::workload::{AGENCIES, Ask, Truth, View, WINNER, groups, id};
@@ -15,7 +15,7 @@ pub struct Service<'a> {
     truth: &'a Truth,
     disk: SimulatedDisk,
     ledger: Ledger<SimulatedDisk>,
-    sessions: HashMap<char, (u16, ClientToken, Role)>,
+    sessions: HashMap<char, (u16, ClientToken)>,
     /// What is on disk, after all that was answered.
     pub known: View,
 }
@@ -63,7 +63,7 @@ impl<'a> Service<'a> {
         let mut bulk = Vec::new();
         let mut replies = Vec::new();
         for (answer, ask) in committed.answers.iter().zip(asked) {
-            let reply = self.ledger.reply(answer, &committed, &mut bulk).unwrap();
+            let reply = self.ledger.reply(answer, &mut bulk).unwrap();
             self.audit(ask, &reply, &bulk, &before);
             replies.push(reply);
         }
@@ -74,16 +74,13 @@ impl<'a> Service<'a> {
     /// again, as nothing would tell them from new ones.
     fn take(&mut self, number: u32, ask: &Ask) -> bool {
         let Some((request, bytes)) = self.request_of(ask) else { return false };
-        let (token, mut role) = match ask {
-            Ask::Bets(name, _) | Ask::End(name) => {
-                let (_, token, role) = self.sessions[name];
-                (token, role)
-            }
-            _ => (ClientToken::random(), Role::New),
+        let token = match ask {
+            Ask::Bets(name, _) | Ask::End(name) => self.sessions[name].1,
+            _ => ClientToken::random(),
         };
-        self.ledger.take(token, &mut role, number, &request, &bytes);
+        self.ledger.take(token, number, &request, &bytes);
         if let Ask::Open(name, agency) = ask {
-            self.sessions.insert(*name, (*agency, token, role));
+            self.sessions.insert(*name, (*agency, token));
         }
         true
     }

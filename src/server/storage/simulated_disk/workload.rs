@@ -82,7 +82,7 @@ const STORED: &[(u16, Range<u64>)] = &[
 ];
 
 /// The row of a bet as another program writes it.
-fn row(agency: u16, index: u64) -> Vec<u8> {
+pub fn row(agency: u16, index: u64) -> Vec<u8> {
     let texts = ["Ana", "O\"Neil, Jr", "2,,,,2000-02-29,1", "\"", "x y,", "", ",", "ñ"];
     let text = |offset: u64| texts[usize::try_from(index + offset).unwrap() % texts.len()];
     let number = if index.is_multiple_of(2) { u64::from(WINNER) } else { index };
