@@ -4,12 +4,14 @@ pub mod agency_id;
 pub mod bet;
 pub mod digest;
 pub mod row;
+pub mod seal;
 
 use serde::{Deserialize, Serialize};
 
 pub use agency_id::AgencyId;
 pub use bet::{Bet, BetError, TextError};
 pub use digest::Digest;
+pub use seal::Seal;
 
 /// A draw that has been made. It never changes: what the configuration says later does not matter to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,136 @@
+//! The seal of a draw: which bets it was made of, so that later changes of the file are noticed.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, Read};
+
+use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What `bets.csv` held when the draw was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seal {
+    /// The number of its rows.
+    pub bets: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its hash, as `sha256sum bets.csv` prints it.
+    pub sha256: Sha256,
+}
+
+impl fmt::Display for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bets, {} bytes, SHA-256 {}", self.bets, self.bytes, self.sha256)
+    }
+}
+
+/// A SHA-256 hash. In logs and files it is written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Sha256([u8; SHA256_OUTPUT_LEN]);
+
+impl Sha256 {
+    fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; SHA256_OUTPUT_LEN];
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?;
+        }
+        // There is one way to write a hash: 64 digits, all lowercase.
+        Some(Self(bytes)).filter(|hash| hash.to_string() == text)
+    }
+}
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Sha256 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sha256 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("a SHA-256 hash has 64 hexadecimal digits"))
+    }
+}
+
+/// Counts and hashes the bytes of a file, which come in order and in pieces of any size.
+#[derive(Clone)]
+pub struct Hasher {
+    context: Context,
+    bytes: u64,
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self { context: Context::new(&SHA256), bytes: 0 }
+    }
+}
+
+impl Hasher {
+    /// Adds the next bytes.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.context.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// The seal of a file with these bytes, which hold so many bets.
+    #[must_use]
+    pub fn seal(&self, bets: u64) -> Seal {
+        let mut sha256 = [0; SHA256_OUTPUT_LEN];
+        sha256.copy_from_slice(self.context.clone().finish().as_ref());
+        Seal { bets, bytes: self.bytes, sha256: Sha256(sha256) }
+    }
+}
+
+/// Hashes what is read through it.
+pub struct HashingReader<R> {
+    /// What is read.
+    pub inner: R,
+    /// What was read.
+    pub hasher: Hasher,
+}
+
+impl<R: Read> Read for HashingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.add(buffer.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_that_of_sha256sum_whatever_pieces_the_bytes_come_in() {
+        let mut hasher = Hasher::default();
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(hasher.seal(0).to_string(), format!("0 bets, 0 bytes, SHA-256 {empty}"));
+        for piece in ["a", "", "bc"] {
+            hasher.add(piece.as_bytes());
+        }
+        let seal = hasher.seal(1);
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(seal.to_string(), format!("1 bets, 3 bytes, SHA-256 {abc}"));
+        let json = format!(r#"{{"bets":1,"bytes":3,"sha256":"{abc}"}}"#);
+        assert_eq!(serde_json::to_string(&seal).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Seal>(&json).unwrap(), seal);
+        for bad in [&abc[1..], &abc.to_uppercase(), &format!("{abc}0"), &abc.replace('b', "g"), "", "é"] {
+            assert!(serde_json::from_str::<Sha256>(&format!("\"{bad}\"")).is_err(), "{bad}");
+        }
+    }
+}
