@@ -1,4 +1,5 @@
-//! Confinement: a handler parses bytes from strangers, so it gives up what it does not need.
+//! Confinement: a handler parses bytes from strangers, so it gives up what it does not need. Acceptor and storage give up
+//! what no process of the server needs.
 //!
 //! | layer | takes away | from | see |
 //! |---|---|---|---|
@@ -6,12 +7,14 @@
 //! | limits | new descriptors of any kind, new processes, core dumps | all handlers | `getrlimit(2)` |
 //! | no new privileges | what set-user-ID programs would give | all handlers | `PR_SET_NO_NEW_PRIVS(2const)` |
 //! | Landlock | files, TCP, signals to other processes and their traces | all handlers | `landlock(7)` |
-//! | seccomp | all system calls except those that a session needs | sessions; it costs more than a classic message is worth | `seccomp(2)` |
+//! | seccomp | all system calls that a server does not need ([`seccomp::SERVER`]) | all processes; handlers inherit it | `seccomp(2)` |
+//! | | all that a session does not need | sessions; a filter of its own costs more than a classic message is worth | |
+//! | | files and signals again | handlers without the whole of Landlock | |
+//! | | processes, connections, capabilities other than those for files | storage | `capabilities(7)` |
 //!
 //! Each layer is applied as far as the kernel and the container provide it. A child finds out at the start how far that
 //! is ([`Confinement::probe`]). A handler that gets less than that child serves nobody.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -25,14 +28,12 @@ use nix::libc;
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Pid, Uid, close, geteuid, getpid, setgroups, setresgid, setresuid};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch, apply_filter,
-};
+use seccompiler::BpfProgram;
 use serde::{Deserialize, Serialize};
 
 use super::memory::SharedWords;
 use super::process::{die_with, run_in_child};
+use super::seccomp;
 
 /// How far a layer applies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,7 +76,7 @@ pub struct ConfinementReport {
     pub limits: Coverage,
     /// It can reach no file, no network and no other process.
     pub landlock: Coverage,
-    /// In a session, it has only the system calls that it needs.
+    /// It has only the system calls that the server needs; in a session, only those that a session needs.
     pub seccomp: Coverage,
 }
 
@@ -91,8 +92,27 @@ impl fmt::Display for ConfinementReport {
 pub struct Confinement {
     /// Made once; each handler inherits it.
     ruleset: Option<OwnedFd>,
-    session_filter: Option<BpfProgram>,
+    /// None where seccomp is missing.
+    filters: Option<Filters>,
     report: ConfinementReport,
+}
+
+/// Filters are made once. A handler installs them with one call each.
+#[derive(Debug)]
+struct Filters {
+    server: BpfProgram,
+    session: BpfProgram,
+    strangers: BpfProgram,
+}
+
+impl Filters {
+    fn new() -> Option<Self> {
+        Some(Self {
+            server: seccomp::allow(seccomp::SERVER)?,
+            session: seccomp::allow(seccomp::SESSION)?,
+            strangers: seccomp::refuse(seccomp::STRANGERS)?,
+        })
+    }
 }
 
 /// No system gives the numbers from here on to users, services or containers. A handler's is this plus its pid.
@@ -106,22 +126,28 @@ impl Confinement {
     /// Prepares the layers, and finds out in a child how far each can be applied.
     pub fn probe() -> io::Result<Self> {
         let ruleset = empty_ruleset().ok().and_then(Into::into);
-        let mut this =
-            Self { ruleset, session_filter: session_filter(), report: ConfinementReport::default() };
+        let mut this = Self { ruleset, filters: Filters::new(), report: ConfinementReport::default() };
         let parent = getpid();
         // If the child panics, these stay 0: no layer is known to work.
         let found = SharedWords::<4>::new()?;
         run_in_child(|| {
             let ConfinementReport { identity, limits, landlock, .. } =
                 apply(parent, probe_landlock).unwrap_or_default();
-            let reached = [identity, limits, landlock, this.apply_seccomp()];
-            for (word, coverage) in found.iter().zip(reached) {
+            let applies = |filters: &Filters| {
+                [&filters.server, &filters.strangers, &filters.session].into_iter().all(seccomp::apply)
+            };
+            let seccomp =
+                if this.filters.as_ref().is_some_and(applies) { Coverage::Full } else { Coverage::None };
+            for (word, coverage) in found.iter().zip([identity, limits, landlock, seccomp]) {
                 word.store(coverage as u64, Ordering::Relaxed);
             }
         })?;
         let [identity, limits, landlock, seccomp] =
             found.each_ref().map(|word| Coverage::from_number(word.load(Ordering::Relaxed)));
         this.report = ConfinementReport { identity, limits, landlock, seccomp };
+        if seccomp == Coverage::None {
+            this.filters = None;
+        }
         Ok(this)
     }
 
@@ -135,21 +161,43 @@ impl Confinement {
         self.ruleset.as_ref().map(AsFd::as_fd)
     }
 
-    /// Confines this process, a child of `parent`, for good. It must already have all its descriptors. Fails if a layer
-    /// covers less than in the probe.
+    /// Leaves this process, the acceptor, and all its children only the system calls that the server needs. It must have
+    /// started up: it can open no socket and no queue afterwards.
+    pub fn enter_server(&self) -> io::Result<()> {
+        self.apply_filter(|filters| &filters.server)
+    }
+
+    /// Takes from this process, the storage service, what only the acceptor and handlers need.
+    pub fn enter_storage(&self) -> io::Result<()> {
+        keep_capabilities_for_files()?;
+        if self.filters.is_none() {
+            return Ok(());
+        }
+        let others = [seccomp::Check::IsNot(0, getpid().as_raw())];
+        let filter = seccomp::refuse(&[seccomp::NOT_FOR_STORAGE, &[(libc::SYS_kill, &others)]].concat());
+        require("seccomp", filter.is_some_and(|filter| seccomp::apply(&filter)))
+    }
+
+    /// Confines this process, a handler and child of `parent`, for good. It must already have all its descriptors. Fails if
+    /// a layer covers less than in the probe.
     pub fn enter(&self, parent: Pid) -> io::Result<()> {
         let reached = apply(parent, || self.apply_landlock())?;
-        require("identity", reached.identity, self.report.identity)?;
-        require("limits", reached.limits, self.report.limits)?;
-        require("Landlock", reached.landlock, self.report.landlock)
+        require("identity", reached.identity >= self.report.identity)?;
+        require("limits", reached.limits >= self.report.limits)?;
+        require("Landlock", reached.landlock >= self.report.landlock)?;
+        if self.report.landlock == Coverage::Full {
+            return Ok(());
+        }
+        self.apply_filter(|filters| &filters.strangers)
     }
 
     /// Leaves this process, which is confined already, only the system calls that a session needs.
     pub fn enter_session(&self) -> io::Result<()> {
-        if self.report.seccomp == Coverage::None {
-            return Ok(());
-        }
-        require("seccomp", self.apply_seccomp(), self.report.seccomp)
+        self.apply_filter(|filters| &filters.session)
+    }
+
+    fn apply_filter(&self, select: impl Fn(&Filters) -> &BpfProgram) -> io::Result<()> {
+        require("seccomp", self.filters.as_ref().is_none_or(|filters| seccomp::apply(select(filters))))
     }
 
     /// Applies the inherited ruleset.
@@ -160,11 +208,6 @@ impl Confinement {
         // It is not needed any more. Its owner is the parent's value, whose destructor never runs in a child.
         let closed = close(ruleset.as_raw_fd());
         if done == 0 && closed.is_ok() { self.report.landlock } else { Coverage::None }
-    }
-
-    fn apply_seccomp(&self) -> Coverage {
-        let applied = self.session_filter.as_ref().is_some_and(|filter| apply_filter(filter).is_ok());
-        if applied { Coverage::Full } else { Coverage::None }
     }
 }
 
@@ -180,11 +223,9 @@ fn apply(parent: Pid, landlock: impl FnOnce() -> Coverage) -> io::Result<Confine
     Ok(ConfinementReport { identity, limits, landlock, seccomp: Coverage::None })
 }
 
-fn require(layer: &str, reached: Coverage, wanted: Coverage) -> io::Result<()> {
-    if reached < wanted {
-        return Err(io::Error::other(format!("the handler could not be confined: {layer}")));
-    }
-    Ok(())
+fn require(layer: &str, reached: bool) -> io::Result<()> {
+    let failed = || io::Error::other(format!("the process could not be confined: {layer}"));
+    reached.then_some(()).ok_or_else(failed)
 }
 
 /// Becomes a user that no other process has, or at least one without any rights.
@@ -216,6 +257,26 @@ fn set_limits() -> Coverage {
     if set == all.len() { Coverage::Full } else { Coverage::Partial }
 }
 
+/// Gives up all capabilities but those to reach every file: see `capabilities(7)`. The files may be of any user.
+fn keep_capabilities_for_files() -> io::Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    const DAC_OVERRIDE: u32 = 1 << 1;
+    const DAC_READ_SEARCH: u32 = 1 << 2;
+    const FOWNER: u32 = 1 << 3;
+    // The version, and the process: 0 is this one.
+    let mut header = [VERSION_3, 0];
+    // The effective, the permitted and the inheritable ones: the lower half of each, then the upper.
+    let mut sets = [[0_u32; 3]; 2];
+    // SAFETY: both have the layout that the call reads and writes, and live through it.
+    let read = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
+    let [[_, permitted, _], _] = sets;
+    let kept = permitted & (DAC_OVERRIDE | DAC_READ_SEARCH | FOWNER);
+    sets = [[kept, kept, 0], [0; 3]];
+    // SAFETY: as above. It changes nothing but what this process may do.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    if read == 0 && set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Makes a Landlock ruleset that handles all that Landlock can, and allows none of it.
 fn empty_ruleset() -> Result<RulesetCreated, RulesetError> {
     Ruleset::default()
@@ -230,62 +291,5 @@ fn probe_landlock() -> Coverage {
         Ok(RulesetStatus::FullyEnforced) => Coverage::Full,
         Ok(RulesetStatus::PartiallyEnforced) => Coverage::Partial,
         Ok(RulesetStatus::NotEnforced) | Err(_) => Coverage::None,
-    }
-}
-
-/// The system calls that a session needs: its descriptors, memory, the shared mutex, time, the end.
-const SESSION_CALLS: &[libc::c_long] = &[
-    libc::SYS_read,
-    libc::SYS_write,
-    libc::SYS_writev,
-    libc::SYS_recvfrom,
-    libc::SYS_sendto,
-    libc::SYS_shutdown,
-    libc::SYS_close,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_epoll_wait,
-    libc::SYS_epoll_pwait,
-    libc::SYS_epoll_ctl,
-    libc::SYS_mq_timedsend,
-    libc::SYS_futex,
-    libc::SYS_brk,
-    libc::SYS_munmap,
-    libc::SYS_mremap,
-    libc::SYS_madvise,
-    libc::SYS_clock_gettime,
-    libc::SYS_gettimeofday,
-    libc::SYS_getpid,
-    libc::SYS_gettid,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sigaltstack,
-    libc::SYS_restart_syscall,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-];
-
-/// Makes a filter that allows these calls, and memory that can't be executed. All other calls fail with EPERM. There is
-/// none for an architecture that the crate does not know.
-fn session_filter() -> Option<BpfProgram> {
-    let mut rules: BTreeMap<libc::c_long, Vec<SeccompRule>> =
-        SESSION_CALLS.iter().map(|call| (*call, Vec::new())).collect();
-    let executable = u64::try_from(libc::PROT_EXEC).ok()?;
-    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-        let not_executable =
-            SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(executable), 0).ok()?;
-        rules.insert(call, vec![SeccompRule::new(vec![not_executable]).ok()?]);
-    }
-    let refuse = SeccompAction::Errno(u32::try_from(libc::EPERM).ok()?);
-    let architecture = TargetArch::try_from(std::env::consts::ARCH).ok()?;
-    SeccompFilter::new(rules, refuse, SeccompAction::Allow, architecture).ok()?.try_into().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn there_is_a_filter_for_this_architecture() {
-        assert!(session_filter().is_some());
     }
 }

@@ -8,8 +8,10 @@ pub(crate) mod memory;
 pub(crate) mod mqueue;
 pub mod process;
 pub(crate) mod random;
+mod seccomp;
 pub(crate) mod shared_mutex;
 pub mod signal;
+pub(crate) mod socket;
 
 /// Repeats a system call for as long as a signal interrupts it.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {

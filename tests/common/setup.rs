@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::unistd::geteuid;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 use tempfile::TempDir;
 
 use super::client::Client;
@@ -31,6 +32,7 @@ pub struct Setup {
     program: PathBuf,
     /// A command that gets the server's command as its arguments and executes it.
     wrapper: Vec<String>,
+    without_landlock: bool,
 }
 
 impl Setup {
@@ -38,8 +40,8 @@ impl Setup {
     pub fn new() -> Self {
         let folder = Arc::new(tempfile::Builder::new().prefix("loteria-test-").tempdir().unwrap());
         let (program, wrapper) = (PathBuf::from(&*PROGRAM), Vec::new());
-        let setup =
-            Self { folder, settings: BTreeMap::new(), limits: Vec::new(), user: None, program, wrapper };
+        let (settings, limits) = (BTreeMap::new(), Vec::new());
+        let setup = Self { folder, settings, limits, user: None, program, wrapper, without_landlock: false };
         setup.with("SERVER_IP", "127.0.0.1").with("SERVER_PORT", 0).with("LOGGING_LEVEL", "DEBUG")
     }
 
@@ -100,6 +102,12 @@ impl Setup {
             return None;
         }
         Some(self.started_by(&[&strace[..], &[&format!("inject={fault}")]].concat()))
+    }
+
+    /// Where Landlock is missing, as under an old container engine: a filter refuses its calls.
+    pub fn without_landlock(mut self) -> Self {
+        self.without_landlock = true;
+        self
     }
 
     /// In a root folder that contains only the program and this setup's files. None unless this process is root.
@@ -237,8 +245,21 @@ impl Setup {
         if let Some(user) = self.user.filter(|_| self.wrapper.is_empty()) {
             command.uid(user).gid(user);
         }
+        if self.without_landlock {
+            refuse_landlock(&mut command);
+        }
         command.current_dir(self.folder.path()).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
+}
+
+fn refuse_landlock(command: &mut Command) {
+    let rules = [(libc::SYS_landlock_create_ruleset, Vec::new())].into();
+    let missing = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    let architecture = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, missing, architecture).unwrap();
+    let filter: BpfProgram = filter.try_into().unwrap();
+    // SAFETY: between fork and exec the closure makes two system calls, and allocates nothing.
+    unsafe { command.pre_exec(move || apply_filter(&filter).map_err(std::io::Error::other)) };
 }

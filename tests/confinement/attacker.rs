@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub struct Attacker {
     pub process: Hijacked,
     /// The processes that it attacks.
     pub victims: Vec<i32>,
+    /// A file that it may neither read nor change.
+    pub file: PathBuf,
     is_stand_in: bool,
     /// Calls with another result than they should have.
     wrong: Vec<String>,
@@ -31,11 +34,26 @@ impl Attacker {
         }
     }
 
+    /// Makes a call that each process may make.
+    pub fn makes(&mut self, what: &str, number: c_long, arguments: &[u64]) {
+        self.process.call(number, arguments).expect(what);
+    }
+
     /// Tries a call that the system may refuse to a stand-in too.
     pub fn tries_privileged(&mut self, what: &str, number: c_long, arguments: &[u64]) {
         if !self.is_stand_in {
             self.tries(what, number, arguments);
         }
+    }
+
+    /// Puts the file's path into its memory.
+    pub fn path(&mut self) -> u64 {
+        let path = self.file.clone();
+        self.put_path(&path)
+    }
+
+    pub fn put_path(&mut self, path: &Path) -> u64 {
+        self.process.put(&[path.to_str().unwrap().as_bytes(), b"\0"].concat())
     }
 }
 
@@ -72,7 +90,7 @@ pub fn assert_unharmed(mut server: RunningServer, bets: &[common::Bet]) {
 fn by_handler(server: &RunningServer, attack: fn(&mut Attacker)) {
     let process = Hijacked::attach(server.handlers()[0]).unwrap();
     let victims = vec![server.pid(), server.storage()];
-    carry_out(attack, process, victims, false);
+    carry_out(attack, process, victims, server.setup().bets_path(), false);
 }
 
 /// Runs `sleep` as the setup's user, with a log as a handler has it, to attack others of the kind.
@@ -92,13 +110,21 @@ fn by_stand_in(setup: &Setup, attack: fn(&mut Attacker)) -> Option<()> {
     let victim = start();
     let own = start();
     let process = Hijacked::attach(own.pid())?;
-    carry_out(attack, process, vec![victim.pid()], true);
+    let file = setup.clone().write("file", b"content").path("file");
+    chown(&file, setup.user(), setup.user()).unwrap();
+    carry_out(attack, process, vec![victim.pid()], file, true);
     Some(())
 }
 
 #[track_caller]
-fn carry_out(attack: fn(&mut Attacker), process: Hijacked, victims: Vec<i32>, is_stand_in: bool) {
-    let mut attacker = Attacker { process, victims, is_stand_in, wrong: Vec::new() };
+fn carry_out(
+    attack: fn(&mut Attacker),
+    process: Hijacked,
+    victims: Vec<i32>,
+    file: PathBuf,
+    is_stand_in: bool,
+) {
+    let mut attacker = Attacker { process, victims, file, is_stand_in, wrong: Vec::new() };
     attack(&mut attacker);
     let of = if is_stand_in { "a stand-in" } else { "a handler" };
     assert!(attacker.wrong.is_empty(), "calls of {of}: {:#?}", attacker.wrong);

@@ -14,6 +14,7 @@ use nix::sys::socket::{
 use crate::logging::{Outcome, info};
 use crate::protocol::message::ServerMessage;
 use crate::system::signal::{Signals, is_termination};
+use crate::system::socket::accept;
 
 /// How long a client may be silent before the kernel checks that its machine still knows the connection.
 const KEEP_ALIVE_SECONDS: u32 = 30;
@@ -59,13 +60,17 @@ impl Listener {
 
     /// Accepts one connection; none if none waits.
     pub(super) fn accept(&self) -> io::Result<Option<(TcpStream, IpAddr)>> {
-        match self.socket.accept() {
-            Ok((socket, address)) => Ok(Some((socket, address.ip()))),
+        let accepted = accept(&self.socket).and_then(|socket| {
+            let ip = socket.peer_addr()?.ip();
+            Ok((socket, ip))
+        });
+        match accepted.map_err(|error| (error.kind(), error)) {
+            Ok(client) => Ok(Some(client)),
             // A client that gave up while it waited is skipped. The next poll reports those behind it.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {
+            Err((ErrorKind::WouldBlock | ErrorKind::ConnectionAborted | ErrorKind::NotConnected, _)) => {
                 Ok(None)
             }
-            Err(error) => Err(error),
+            Err((_, error)) => Err(error),
         }
     }
 }
@@ -97,7 +102,6 @@ fn set_client_options(listener: &OwnedFd) -> nix::Result<()> {
 pub(super) fn send_busy(mut socket: &TcpStream) {
     let mut frame = Vec::new();
     ServerMessage::Error("busy: the server is out of resources, try again later").encode(&mut frame);
-    socket.set_nonblocking(true).unwrap_or_default();
     socket.write_all(&frame).unwrap_or_default();
     socket.shutdown(Shutdown::Write).unwrap_or_default();
     // A socket that is closed with unread bytes resets the connection, and the client could lose the message.

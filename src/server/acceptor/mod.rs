@@ -282,11 +282,12 @@ impl Acceptor<'_> {
         let ServerConfig { clients_amount, winner_number, max_payload, .. } = *self.config;
         let path = self.config.storage_filepath.clone();
         let config = StorageConfig { path, rules: Rules { clients_amount, winner_number }, max_payload };
-        let (queue, finished) = (&self.resources.receiver, &self.resources.finished);
+        let SharedResources { receiver: queue, finished, confinement, .. } = &self.resources;
         // Standard input and output stay, so that no file that storage opens gets their numbers.
         let (input, output) = (io::stdin(), io::stdout());
         let keep = [input.as_fd(), output.as_fd(), queue.as_fd(), theirs.as_fd()];
-        self.children.launch(Child::Storage, &keep, || storage::run(&config, queue, &theirs, finished))?;
+        self.children
+            .launch(Child::Storage, &keep, || storage::run(&config, confinement, queue, &theirs, finished))?;
         self.storage.on_launched(ours);
         self.launch_pause.succeed();
         Ok(())

@@ -32,13 +32,16 @@ impl SharedResources {
             let fields: [Field<'_>; 2] = [("messages", &capacity), ("reason", &reason)];
             event(Level::Warning, "request_queue", Outcome::Success, &fields);
         }
-        Ok(Self {
+        let resources = Self {
             receiver,
             sender,
             finished: FinishedAgencies::new().map_err(ServerError::of("can't share memory"))?,
             counters: SharedCounters::new().map_err(ServerError::of("can't share memory"))?,
             confinement: confinement().map_err(ServerError::of("can't find out how to confine handlers"))?,
-        })
+        };
+        // All that a filter of system calls would refuse has been made.
+        resources.confinement.enter_server().map_err(ServerError::of("can't confine the server"))?;
+        Ok(resources)
     }
 }
 

@@ -29,10 +29,10 @@ pub(super) struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(socket: &'a TcpStream, max_payload: u32) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
+    /// The socket must not block.
+    pub(super) fn new(socket: &'a TcpStream, max_payload: u32) -> Self {
         let now = Instant::now();
-        Ok(Self {
+        Self {
             socket,
             input: FrameBuffer::new(max_payload),
             output: Vec::new(),
@@ -41,7 +41,7 @@ impl<'a> Connection<'a> {
             broken: None,
             reading_since: now,
             writing_since: now,
-        })
+        }
     }
 
     /// Reads once.

@@ -60,7 +60,7 @@ pub fn run(client: &AcceptedClient, context: &HandlerContext<'_>) -> i32 {
 /// Opens all descriptors, then confines the process.
 fn confined<'a>(client: &'a AcceptedClient, context: &'a HandlerContext<'a>) -> io::Result<Handler<'a>> {
     let storage = StorageClient::new(context.queue, client.replies.as_fd())?;
-    let connection = Connection::new(&client.socket, context.max_payload)?;
+    let connection = Connection::new(&client.socket, context.max_payload);
     let handler = Handler::new(connection, Conversation::new(storage, context, client.ip))?;
     context.confine()?;
     Ok(handler)

@@ -14,9 +14,8 @@
 //! | `recovery` | the contest, read from the files at the start |
 //!
 //! Its requests come from processes that may have been taken over, so it trusts none of them: a head is decoded within
-//! bounds, rows are checked again, and a token says for which client a request speaks. It is not confined as handlers
-//! are: it has no client's socket, and it needs the calls that a filter would have to refuse (open the bets by their path,
-//! rename the state file, receive descriptors).
+//! bounds, rows are checked again, and a token says for which client a request speaks. It is less confined than handlers
+//! are: it opens the bets by their path, renames the state file, and receives descriptors.
 //!
 //! It never waits for a handler or a client. What does not fit into a pipe ends that client's replies, and the shared mutex
 //! is only tried. Signals are left to the acceptor, which says when to stop.
@@ -57,6 +56,7 @@ use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::messages::{ClientSerial, ClientToken, PartHead, ReplyHead};
 use crate::ipc::storage_end::RequestReceiver;
 use crate::logging::{Field, Level, Outcome, event, info};
+use crate::system::confinement::Confinement;
 use crate::system::fd_passing::{Received, Sent};
 use crate::system::mqueue::QueueReceiver;
 
@@ -77,10 +77,15 @@ pub(crate) struct StorageConfig {
 /// The whole process. Returns its exit status.
 pub(crate) fn run(
     config: &StorageConfig,
+    confinement: &Confinement,
     queue: &QueueReceiver,
     control: &StorageEnd,
     finished: &FinishedAgencies,
 ) -> i32 {
+    if let Err(error) = confinement.enter_storage() {
+        event(Level::Critical, "storage", Outcome::Fail, &[("error", &error)]);
+        return GAVE_UP;
+    }
     let Some(ledger) = open_ledger(config) else { return GAVE_UP };
     // A row is at most three times as long as its record: a text of one quote becomes four.
     let longest_request = (config.max_payload as usize).saturating_mul(3);
