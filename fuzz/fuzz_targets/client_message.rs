@@ -48,7 +48,7 @@ fn check_records(payload: &[u8]) {
     assert_eq!(push_rows(payload, &mut again, |_| ()), Ok(count));
     assert_eq!(rows, again);
     let mut found = 0;
-    let all: Result<(), RowError> = for_each_row(&rows, |_, _| {
+    let all: Result<(), RowError> = for_each_row(&rows, |_| {
         found += 1;
         Ok(())
     });

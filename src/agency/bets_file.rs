@@ -2,6 +2,7 @@
 //!
 //! Nothing is allocated per bet, and memory does not grow with the file.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Take};
@@ -11,15 +12,17 @@ use std::{iter, mem};
 use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord};
 
 use super::error::{AgencyError, BadRow};
-use crate::lottery::{AgencyId, Bet};
-use crate::protocol::record::{RECORD_SEPARATOR, push_fields};
+use crate::lottery::bet::FIELDS;
+use crate::lottery::row::encode_row;
+use crate::lottery::{AgencyId, Bet, Digest};
+use crate::protocol::record::{RECORD_SEPARATOR, push_record};
 
 /// How much is read from the file at once, in bytes.
 const READ_SIZE: usize = 64 * 1024;
 /// The longest row, in bytes. Without a limit, a quote that is not closed would make one row of the rest of the file.
 const MAX_ROW: u64 = 1 << 20;
 /// The columns of a row: those of a bet, except the agency.
-const COLUMNS: usize = 5;
+const COLUMNS: usize = FIELDS - 1;
 
 /// The most bets of a batch, and the most bytes of their records.
 #[derive(Clone, Copy)]
@@ -75,8 +78,12 @@ pub(super) struct BetsFile {
     row: StringRecord,
     /// Whether `row` did not fit into the last batch and begins the next one.
     is_pending: bool,
-    /// How many rows were skipped or given out.
+    /// How many rows were read as bets.
     taken: u64,
+    /// The digest of the first `taken` bets is the last. Those before it are of fewer bets, each of one bet less.
+    digests: VecDeque<Digest>,
+    /// The row of a bet, as the server stores it. Kept to reuse its memory.
+    stored_row: Vec<u8>,
 }
 
 impl BetsFile {
@@ -96,6 +103,8 @@ impl BetsFile {
             row: StringRecord::new(),
             is_pending: false,
             taken: 0,
+            digests: VecDeque::from([Digest::default()]),
+            stored_row: Vec::new(),
         })
     }
 
@@ -116,19 +125,48 @@ impl BetsFile {
         })
     }
 
-    /// Skips the first rows, which the server already has.
-    pub(super) fn skip(&mut self, stored: u64) -> Result<(), AgencyError> {
-        while self.taken < stored {
+    pub(super) fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    /// How many bets were read.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The digest of the bets that were read.
+    pub(super) fn digest(&self) -> Digest {
+        self.digests.back().copied().unwrap_or_default()
+    }
+
+    /// Returns the digest of the first `count` bets, and forgets those of fewer. Reads bets without giving them out if fewer
+    /// were read. `None` if the file has fewer, or if the digest was forgotten.
+    pub(super) fn digest_of(&mut self, count: u64) -> Result<Option<Digest>, AgencyError> {
+        let mut record = Vec::new();
+        while self.taken < count {
             if !self.has_row()? {
-                return Err(AgencyError::FileTooShort {
-                    file: self.path.clone(),
-                    stored,
-                    in_file: self.taken,
-                });
+                return Ok(None);
             }
-            self.taken += 1;
+            record.clear();
+            let digest = self.push_row(&mut record)?;
+            self.digests.clear();
+            self.take(digest);
         }
-        Ok(())
+        let later = usize::try_from(self.taken - count).unwrap_or(usize::MAX);
+        let Some(earlier) = self.digests.len().checked_sub(later.saturating_add(1)) else { return Ok(None) };
+        self.digests.drain(..earlier);
+        Ok(self.digests.front().copied())
+    }
+
+    /// Forgets the digests of fewer bets than were read.
+    pub(super) fn forget_digests(&mut self) {
+        self.digests.drain(..self.digests.len().saturating_sub(1));
+    }
+
+    /// Counts the bet that was read last.
+    fn take(&mut self, digest: Digest) {
+        self.digests.push_back(digest);
+        self.taken += 1;
     }
 
     /// Replaces `records` by the next bets. Returns `None` at the end of the file.
@@ -144,7 +182,7 @@ impl BetsFile {
             if batch.is_some() {
                 records.push(RECORD_SEPARATOR);
             }
-            self.push_row(records)?;
+            let digest = self.push_row(records)?;
             if records.len() > limits.bytes {
                 if batch.is_none() {
                     return Err(self.bad_row(BadRow::TooLong { len: records.len(), max: limits.bytes }));
@@ -158,7 +196,7 @@ impl BetsFile {
             let batch = batch.get_or_insert(first);
             batch.bets += 1;
             batch.last_byte = byte;
-            self.taken += 1;
+            self.take(digest);
         }
         Ok(batch)
     }
@@ -179,8 +217,8 @@ impl BetsFile {
         })
     }
 
-    /// Appends `row` as a record, if it is a bet.
-    fn push_row(&self, out: &mut Vec<u8>) -> Result<(), AgencyError> {
+    /// Appends `row` as a record, if it is a bet. Returns the digest of all bets up to this one.
+    fn push_row(&mut self, out: &mut Vec<u8>) -> Result<Digest, AgencyError> {
         if self.row.len() != COLUMNS {
             return Err(self.bad_row(BadRow::Columns(self.row.len())));
         }
@@ -188,9 +226,11 @@ impl BetsFile {
         for (field, column) in fields.iter_mut().skip(1).zip(&self.row) {
             *field = column;
         }
-        Bet::from_fields(fields).map_err(|error| self.bad_row(error.into()))?;
-        push_fields(fields, out);
-        Ok(())
+        let bet = Bet::from_fields(fields).map_err(|error| self.bad_row(error.into()))?;
+        push_record(&bet, out);
+        self.stored_row.clear();
+        encode_row(&bet, &mut self.stored_row);
+        Ok(self.digest().with_row(&self.stored_row))
     }
 
     /// The offset in the file of `row`, or of the line ends before it.
@@ -248,7 +288,7 @@ mod tests {
     fn rows_become_records() {
         let file = b"Ana,\"Paz, \"\"La\"\"\",1,1999-03-17,007\r\nB\xc3\xa9,C,2,2000-02-29,5";
         let records =
-            "7\x1fAna\x1fPaz, \"La\"\x1f1\x1f1999-03-17\x1f007\x1e7\x1fBé\x1fC\x1f2\x1f2000-02-29\x1f5";
+            "7\x1fAna\x1fPaz, \"La\"\x1f1\x1f1999-03-17\x1f7\x1e7\x1fBé\x1fC\x1f2\x1f2000-02-29\x1f5";
         assert_eq!(batches(file, LIMITS), (vec![2], records.to_owned()));
         assert_eq!(batches(b"", LIMITS), (vec![], String::new()));
     }

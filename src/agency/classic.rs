@@ -53,6 +53,8 @@ impl ClassicClient<'_> {
         let mut sent = 0;
         progress.uploads_from(0);
         while let Some(batch) = file.next_batch(limits, &mut records)? {
+            // No digests are compared.
+            file.forget_digests();
             progress.uploaded(sent, file.expected_rows(), false);
             let message = ClientMessage::MultipleBets(&records);
             let name = file.name(batch);
@@ -130,7 +132,13 @@ pub(crate) fn send_bet(bet: &Bet<'_>, address: &str) -> Result<(), AgencyError> 
         logging::event(level, "apuesta_enviada", outcome, fields);
     };
     match &result {
-        Ok(()) => log(Level::Info, Outcome::Success, &[("dni", document), ("numero", number)]),
+        Ok(()) => {
+            log(Level::Info, Outcome::Success, &[("dni", document), ("numero", number)]);
+            // The agency has not ended, or the server would have refused the bet.
+            let reason = "`loteria agency` refuses to go on with a file that lacks this bet";
+            let fields: [logging::Field<'_>; 2] = [("agency_id", &bet.agency), ("reason", &reason)];
+            logging::event(Level::Warning, "bet_without_file", Outcome::Success, &fields);
+        }
         Err(error) => {
             log(Level::Critical, Outcome::Fail, &[("dni", document), ("numero", number), ("error", error)]);
         }

@@ -1,5 +1,6 @@
 //! Why the agency fails: an [`AgencyError`] ends it, after any other [`AttemptError`] it tries again.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -17,8 +18,8 @@ pub(crate) enum AgencyError {
     /// `line` is the line on which the row begins.
     #[error("{}, line {line}: {error}", .file.display())]
     Row { file: PathBuf, line: u64, error: BadRow },
-    #[error("the server has {stored} bets of this agency, but {} has only {in_file}", .file.display())]
-    FileTooShort { file: PathBuf, stored: u64, in_file: u64 },
+    #[error("{0}")]
+    OtherBets(Mismatch),
     #[error("this agency has ended with {stored} bets, but {} has more", .file.display())]
     EndedBefore { file: PathBuf, stored: u64 },
     #[error("the server refused {what}: {reason}")]
@@ -54,6 +55,41 @@ impl AgencyError {
                 log(&[("file", &file.display()), ("line", line), ("error", error)]);
             }
             other => log(&[("error", other)]),
+        }
+    }
+}
+
+/// The stored bets are not the first ones of the file.
+#[derive(Debug)]
+pub(crate) struct Mismatch {
+    pub(super) file: PathBuf,
+    pub(super) stored: u64,
+    /// How many rows the file has, if it has fewer than are stored.
+    pub(super) rows: Option<u64>,
+    /// So many bets of the file are stored.
+    pub(super) equal: u64,
+    /// So many were sent, or were stored before.
+    pub(super) sent: u64,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, stored, rows, equal, sent } = self;
+        write!(f, "the stored bets of this agency are not the first ones of {}: ", file.display())?;
+        let next = equal + 1;
+        match rows {
+            Some(rows) => write!(f, "{stored} are stored, but it has only {rows}")?,
+            None if next == *stored => write!(f, "bet {stored} differs")?,
+            None => write!(f, "one of the bets {next} to {stored} differs, a digest does not tell which")?,
+        }
+        match (equal, sent) {
+            (_, 0) => f.write_str("; nothing of it was sent"),
+            (_, sent) if sent <= equal => write!(f, "; its first {equal} are stored, no other was sent"),
+            (0, sent) => write!(f, "; its first {sent} were sent and may be stored, no other was sent"),
+            _ => write!(
+                f,
+                "; its first {equal} are stored, {next} to {sent} were sent and may be stored, no other was sent"
+            ),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! `loteria agency`: sends the bets of a file to the server and waits for the result. `loteria bet` sends one bet.
 //!
-//! `session` talks to our server, with an `upload` for its bets; `classic` also talks to the original's server. Both send
-//! the rows of a `bets_file` over a `connection`. `backoff` repeats what failed. `progress` is the bar on a terminal.
+//! `session` talks to our server, with an `upload` for its bets and a `comparison` of them with those that are stored;
+//! `classic` also talks to the original's server. Both send the rows of a `bets_file` over a `connection`. `backoff` repeats
+//! what failed. `progress` is the bar on a terminal.
 
 mod backoff;
 mod bets_file;
 mod classic;
+mod comparison;
 mod connection;
 mod error;
 mod progress;

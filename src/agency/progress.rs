@@ -13,6 +13,7 @@ use crate::logging;
 const TICK: Duration = Duration::from_millis(200);
 
 const CONNECTING: &str = "{spinner} connecting{msg}";
+const COMPARING: &str = "{bar:30} {human_pos} of {human_len} stored bets compared with the file{msg}";
 const UPLOADING: &str = "{bar:30} {human_pos} of {prefix}{human_len} bets, {rate}{msg}";
 const WAITING: &str = "{spinner} {human_pos} bets sent, waiting for the draw for {elapsed}{msg}";
 
@@ -41,6 +42,18 @@ impl Progress {
     pub(super) fn end(&self) -> impl Fn() + Send + 'static {
         let bar = self.bar.clone();
         move || bar.finish_and_clear()
+    }
+
+    /// Shows the comparison of the `stored` bets with the file.
+    pub(super) fn compares(&self, stored: u64) {
+        self.bar.set_style(style(COMPARING));
+        self.bar.set_position(0);
+        self.bar.set_length(stored);
+    }
+
+    /// Shows that so many bets are compared.
+    pub(super) fn compared(&self, count: u64) {
+        self.bar.set_position(count);
     }
 
     /// Shows the upload, of which the server already has `stored` bets.

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::bets_file::BetsFile;
+use super::comparison::Comparison;
 use super::connection::{QUIET, ServerConnection, unexpected_reply};
 use super::error::{AgencyError, AttemptError, ConnectionLost};
 use super::progress::Progress;
 use super::upload::Upload;
 use crate::config::AgencyConfig;
 use crate::logging::{self, Level, Outcome};
-use crate::protocol::message::{AgencyState, ClientMessage, SESSION_VERSION, ServerMessage};
+use crate::lottery::Digest;
+use crate::protocol::message::{AgencyState, ClientMessage, ServerMessage};
 
 /// A version that no server speaks. Every server with sessions refuses it at once, without asking its storage.
 const NO_VERSION: u8 = 0;
@@ -18,73 +20,122 @@ const NO_VERSION: u8 = 0;
 const OVERTAKING: Duration = Duration::from_secs(2);
 /// An acknowledged END counts for more than any number of acknowledged bets.
 const END_ACKNOWLEDGED: u64 = u64::MAX;
+/// How many bets are compared before the progress is shown.
+const COMPARED_AT_ONCE: u64 = 10_000;
 
 /// Sends all bets and waits for the result; returns the number of winners.
 pub(super) fn run(config: &AgencyConfig, progress: &Progress) -> Result<u64, AgencyError> {
     // A missing file is reported at once, even if the server can't be reached.
     BetsFile::open(&config.bets_file, config.id)?;
-    let mut client = SessionClient { config, progress, was_open: false };
+    let mut client = SessionClient { config, progress, comparison: Comparison::new(), was_open: false };
     Backoff::new(Some(progress)).retry(|backoff| client.attempt(backoff))
 }
 
 struct SessionClient<'a> {
     config: &'a AgencyConfig,
     progress: &'a Progress,
+    comparison: Comparison,
     /// Whether the server has opened a session before.
     was_open: bool,
+}
+
+/// What the server says when it opens a session.
+#[derive(Clone, Copy)]
+struct Opened {
+    stored: u64,
+    digest: Option<Digest>,
+    state: AgencyState,
+    max_payload: u32,
 }
 
 impl SessionClient<'_> {
     /// Runs one session, from the opening to the result.
     fn attempt(&mut self, backoff: &mut Backoff<'_>) -> Result<u64, AttemptError> {
         let Self { config, progress, .. } = *self;
-        let mut connection = ServerConnection::open(&config.server_address)?;
-        let (mut stored, state, max_payload) = self.open(&mut connection, backoff)?;
+        let (mut connection, opened) = self.open(backoff)?;
         let mut file = BetsFile::open(&config.bets_file, config.id)?;
-        file.skip(stored)?;
-        if state == AgencyState::Open {
-            let upload = Upload::new(&mut connection, file, config, stored, max_payload);
-            stored = upload.run(progress, backoff)?;
-            self.end(&mut connection)?;
+        self.compare(&mut file, opened)?;
+        if opened.state == AgencyState::Open {
+            let batch = config.batch_max_amount;
+            Upload::new(&mut connection, &mut file, &mut self.comparison, batch, opened.max_payload)
+                .run(progress, backoff)?;
+            self.end(&mut connection, &file)?;
             backoff.achieved(END_ACKNOWLEDGED);
         } else if file.has_row()? {
-            return Err(AgencyError::EndedBefore { file: config.bets_file.clone(), stored }.into());
+            let (file, stored) = (config.bets_file.clone(), opened.stored);
+            return Err(AgencyError::EndedBefore { file, stored }.into());
         }
-        progress.waits(stored);
+        progress.waits(file.taken());
         connection.send_message(&ClientMessage::AwaitResult)?;
         Ok(connection.receive_winners(None)?.ok_or(AgencyError::WrongReply)?)
     }
 
-    /// Opens the session. Returns how many bets are stored, what the agency may still do, and the longest payload.
-    fn open(
+    /// Opens a session over a new connection.
+    fn open(&mut self, backoff: &mut Backoff<'_>) -> Result<(ServerConnection, Opened), AttemptError> {
+        let mut connection = ServerConnection::open(&self.config.server_address)?;
+        match self.open_over(&mut connection, backoff) {
+            // The server may know only version 1. Any other reason makes it refuse that too.
+            Err(AttemptError::Fatal(AgencyError::Refused { .. })) if self.comparison.version > 1 => {
+                self.comparison.version = 1;
+                self.open(backoff)
+            }
+            opened => Ok((connection, opened?)),
+        }
+    }
+
+    fn open_over(
         &mut self,
         connection: &mut ServerConnection,
         backoff: &mut Backoff<'_>,
-    ) -> Result<(u64, AgencyState, u32), AttemptError> {
-        let agency = self.config.id;
-        let message = ClientMessage::OpenSession { version: SESSION_VERSION, agency: agency.get().into() };
-        connection.send_message(&message)?;
+    ) -> Result<Opened, AttemptError> {
+        let (agency, version) = (self.config.id, self.comparison.version);
+        connection.send_message(&ClientMessage::OpenSession { version, agency: agency.get().into() })?;
         if !self.was_open && !connection.replies_soon()? && self.server_lacks_sessions() {
             return Err(AgencyError::NoSessions.into());
         }
         match connection.receive()? {
-            ServerMessage::SessionOpened { agency: of, stored, state, max_payload } if of == agency => {
+            ServerMessage::SessionOpened { agency: of, stored, state, max_payload, digest }
+                if of == agency =>
+            {
+                if !self.was_open && version == 1 {
+                    let reason =
+                        "the server does not know digests, so the stored bets are not compared with the file";
+                    let fields: [logging::Field<'_>; 2] = [("version", &version), ("reason", &reason)];
+                    logging::event(Level::Warning, "session_version", Outcome::Success, &fields);
+                }
                 // While sessions keep failing for the same reason, the log does not repeat this either.
                 let is_news = backoff.has_warned() || !self.was_open;
                 let level = if is_news { Level::Info } else { Level::Debug };
                 let fields: [logging::Field<'_>; 2] = [("agency_id", &agency), ("stored", &stored)];
                 logging::event(level, "open_session", Outcome::Success, &fields);
                 self.was_open = true;
-                Ok((stored, state, max_payload))
+                Ok(Opened { stored, digest, state, max_payload })
             }
             other => Err(unexpected_reply(&other, "to open a session")),
         }
     }
 
-    fn end(&self, connection: &mut ServerConnection) -> Result<(), AttemptError> {
+    /// Checks that the stored bets are the first ones of the file, which then continues behind them.
+    fn compare(&mut self, file: &mut BetsFile, opened: Opened) -> Result<(), AgencyError> {
+        self.progress.compares(opened.stored);
+        while file.taken() + COMPARED_AT_ONCE < opened.stored
+            && file.digest_of(file.taken() + COMPARED_AT_ONCE)?.is_some()
+        {
+            self.progress.compared(file.taken());
+        }
+        self.comparison.check(file, opened.stored, opened.digest)
+    }
+
+    /// Sends END. Its log line says which bets the server has confirmed.
+    fn end(&self, connection: &mut ServerConnection, file: &BetsFile) -> Result<(), AttemptError> {
         connection.send_message(&ClientMessage::End(None))?;
         connection.receive_ack("the end of the bets")?;
-        logging::info("end_message", Outcome::Success, &[("agency_id", &self.config.id)]);
+        let (bets, digest) = (file.taken(), file.digest());
+        let fields: [logging::Field<'_>; 3] =
+            [("agency_id", &self.config.id), ("bets", &bets), ("digest", &digest)];
+        // Without version 2, the server has not confirmed the digest.
+        let confirmed = if self.comparison.version > 1 { &fields[..] } else { &fields[..2] };
+        logging::info("end_message", Outcome::Success, confirmed);
         Ok(())
     }
 

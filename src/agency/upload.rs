@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::bets_file::{Batch, BetsFile, Limits};
+use super::comparison::Comparison;
 use super::connection::{ServerConnection, unexpected_reply};
 use super::error::{AgencyError, AttemptError};
 use super::progress::Progress;
-use crate::config::AgencyConfig;
 use crate::logging::{self, Level, Outcome};
 use crate::protocol::message::{ClientMessage, ServerMessage};
 
@@ -25,7 +25,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) struct Upload<'a> {
     connection: &'a mut ServerConnection,
-    file: BetsFile,
+    file: &'a mut BetsFile,
+    comparison: &'a mut Comparison,
     limits: Limits,
     /// Set when there are no more batches: the whole file was read, or its next row can't be sent. In the second case
     /// the rows before it are still sent.
@@ -35,25 +36,27 @@ pub(super) struct Upload<'a> {
     /// Frames that are encoded but not sent.
     out: Vec<u8>,
     in_flight: VecDeque<Batch>,
-    /// How many of the agency's bets are stored.
+    /// How many of the agency's bets are acknowledged.
     acknowledged: u64,
     report_at: Instant,
 }
 
 impl<'a> Upload<'a> {
-    /// Prepares to send the bets after the first `stored`, which `file` has skipped.
+    /// Prepares to send the bets of the file that were not read yet.
     pub(super) fn new(
         connection: &'a mut ServerConnection,
-        file: BetsFile,
-        config: &AgencyConfig,
-        stored: u64,
+        file: &'a mut BetsFile,
+        comparison: &'a mut Comparison,
+        batch_max_amount: u64,
         max_payload: u32,
     ) -> Self {
         let bytes = (max_payload.min(MAX_PAYLOAD) as usize).saturating_sub(INDEX_LEN);
+        let stored = file.taken();
         Self {
             connection,
             file,
-            limits: Limits { bets: config.batch_max_amount, bytes },
+            comparison,
+            limits: Limits { bets: batch_max_amount, bytes },
             end: None,
             records: Vec::new(),
             out: Vec::with_capacity(2 * WRITE_SIZE),
@@ -63,8 +66,8 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// Sends the rest of the file and waits until it is stored; returns how many bets the agency has.
-    pub(super) fn run(mut self, progress: &Progress, backoff: &mut Backoff<'_>) -> Result<u64, AttemptError> {
+    /// Sends the rest of the file and waits until it is stored.
+    pub(super) fn run(mut self, progress: &Progress, backoff: &mut Backoff<'_>) -> Result<(), AttemptError> {
         self.send_batches()?;
         self.show(progress);
         progress.uploads_from(self.acknowledged);
@@ -81,8 +84,7 @@ impl<'a> Upload<'a> {
             self.send_batches()?;
         }
         logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &self.acknowledged)]);
-        self.end.unwrap_or(Ok(()))?;
-        Ok(self.acknowledged)
+        Ok(self.end.unwrap_or(Ok(()))?)
     }
 
     fn show(&self, progress: &Progress) {
@@ -120,6 +122,7 @@ impl<'a> Upload<'a> {
             Ok(Some(batch)) => {
                 let message = ClientMessage::SessionBets { first: batch.first, records: &self.records };
                 message.encode(&mut self.out);
+                self.comparison.sends(batch.end());
                 self.in_flight.push_back(batch);
             }
             Ok(None) => self.end = Some(Ok(())),
@@ -131,7 +134,8 @@ impl<'a> Upload<'a> {
         let reply = self.connection.receive()?;
         let Some(batch) = self.in_flight.pop_front() else { return Ok(()) };
         match reply {
-            ServerMessage::SessionStored { stored } if stored >= batch.end() => {
+            ServerMessage::SessionStored { stored, digest } if stored >= batch.end() => {
+                self.comparison.check(self.file, stored, digest)?;
                 self.acknowledged = batch.end();
                 let fields: [logging::Field<'_>; 1] = [("cantidad", &batch.bets)];
                 logging::event(Level::Debug, "apuesta_enviada", Outcome::Success, &fields);

@@ -163,8 +163,9 @@ the other metrics are missing. The log is on standard error; the environment var
 code 0: a signal ended it. 1: it could not listen; the last line of the log says why. 2: the command line or the \
 configuration has a fault.";
 
-const BET_HELP: &str = "A flag overrides its environment variable. config.ini is not read. The bet is sent again while the \
-server does not listen, is busy or cannot store it.\n\nExit code 0: the bet is on the server's disk. 1: it was refused, or the \
+const BET_HELP: &str = "This is for agencies without a file, and for tests. The bet is stored behind the agency's other bets. \
+If it is not in the agency's file at that place, `loteria agency` refuses to go on.\n\nA flag overrides its environment \
+variable. config.ini is not read. The bet is sent again while the server does not listen, is busy or cannot store it.\n\nExit code 0: the bet is on the server's disk. 1: it was refused, or the \
 connection broke before the answer, so the outcome is unknown. 2: a value is missing or not allowed.";
 
 #[derive(Debug, Args)]

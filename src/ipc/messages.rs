@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::lottery::row::RowError;
-use crate::lottery::{AgencyId, Draw};
+use crate::lottery::{AgencyId, Digest, Draw};
 use crate::protocol::message::AgencyState;
 use crate::protocol::status::Summary;
 
@@ -88,12 +88,13 @@ pub struct ReplyHead {
 /// What storage answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// How many bets of the agency are on disk, and whether it may still send bets.
-    Opened { stored: u64, state: AgencyState },
+    /// How many bets of the agency are on disk, their digest, and whether it may still send bets.
+    Opened { stored: u64, digest: Digest, state: AgencyState },
     /// The bets of a client without a session are on disk.
     Stored,
-    /// The bets of a session are on disk; `stored` is how many of the agency are.
-    SessionStored { stored: u64 },
+    /// The bets of a session are on disk. `stored` is how many the agency had when the request was decided, `digest` is
+    /// theirs.
+    SessionStored { stored: u64, digest: Digest },
     /// The END is on disk.
     Ended,
     /// The draw has not been made.
@@ -220,7 +221,7 @@ mod tests {
             assert!(len(&PartHead { client, id, request: Some(request), last: true }) <= MAX_HEAD);
         }
         for reply in [
-            Reply::Opened { stored: u64::MAX, state: AgencyState::Drawn },
+            Reply::Opened { stored: u64::MAX, digest: Digest(u64::MAX), state: AgencyState::Drawn },
             Reply::Refused(Refusal::Gap { first: u64::MAX, stored: u64::MAX }),
             Reply::Refused(Refusal::Disk { errno: i32::MAX }),
             Reply::ResultPage { total: u64::MAX },

@@ -116,6 +116,7 @@ impl ReplyWriter {
 mod tests {
     use super::*;
     use crate::ipc::messages::Reply;
+    use crate::lottery::Digest;
     use crate::protocol::message::AgencyState;
 
     #[test]
@@ -125,7 +126,7 @@ mod tests {
         nix::fcntl::fcntl(&write_end, smallest).unwrap();
         let mut writer = ReplyWriter::new(write_end);
         for id in 0..u32::try_from(MAX_OUTSTANDING).unwrap() {
-            let reply = Reply::Opened { stored: 1, state: AgencyState::Open };
+            let reply = Reply::Opened { stored: 1, digest: Digest::default(), state: AgencyState::Open };
             writer.push(&ReplyHead { id, reply }, &[]).unwrap();
             writer.flush().unwrap();
         }

@@ -26,6 +26,8 @@ pub const MAX_ROW: usize = 5 + 3 * (2 + 2 * MAX_TEXT) + 10 + 10 + 5 + 2;
 /// What the contest needs of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row<'a> {
+    /// The whole line, CRLF included.
+    pub bytes: &'a [u8],
     /// The bet's agency.
     pub agency: AgencyId,
     /// The number that was bet on.
@@ -130,18 +132,17 @@ pub fn parse_row(line: &[u8]) -> Result<Row<'_>, RowError> {
     if rows.at == line.len() { Ok(row) } else { Err(RowError::LineEnd) }
 }
 
-/// Parses bytes that have to be whole rows and nothing else, and hands each on with the place where it ends.
+/// Parses bytes that have to be whole rows and nothing else, and hands each on.
 ///
 /// # Errors
 /// What is wrong with the first row that is not one; those before it may have been handed on.
 pub fn for_each_row<'a, E: From<RowError>>(
     rows: &'a [u8],
-    mut take: impl FnMut(Row<'a>, usize) -> Result<(), E>,
+    mut take: impl FnMut(Row<'a>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut rows = Rows::new(rows)?;
     while rows.at < rows.text.len() {
-        let row = rows.next_row()?;
-        take(row, rows.at)?;
+        take(rows.next_row()?)?;
     }
     Ok(())
 }
@@ -158,6 +159,7 @@ impl<'a> Rows<'a> {
     }
 
     fn next_row(&mut self) -> Result<Row<'a>, RowError> {
+        let start = self.at;
         let mut fields = [""; FIELDS];
         for (index, field) in fields.iter_mut().enumerate() {
             let ends_line;
@@ -174,7 +176,8 @@ impl<'a> Rows<'a> {
         let [first_name, last_name, document] =
             [unquote(first_name)?, unquote(last_name)?, unquote(document)?];
         let bet = Bet::from_fields([agency, &first_name, &last_name, &document, birthdate, number])?;
-        Ok(Row { agency: bet.agency, number: bet.number, document })
+        let bytes = self.text.as_bytes().get(start..self.at).unwrap_or_default();
+        Ok(Row { bytes, agency: bet.agency, number: bet.number, document })
     }
 
     /// The next field, with the quotes around it, and whether the line ends with it.

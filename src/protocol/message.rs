@@ -1,12 +1,14 @@
 //! Messages: what a frame means. [`ClientMessage`] is what a client sends, [`ServerMessage`] what it gets back.
 
+use std::array::TryFromSliceError;
+
 use thiserror::Error;
 
 use super::frame::{Frame, FrameType, push_frame};
-use crate::lottery::AgencyId;
+use crate::lottery::{AgencyId, Digest};
 
-/// The version of the session messages that this program speaks.
-pub const SESSION_VERSION: u8 = 1;
+/// The newest version of the session messages. Version 1 is the same without digests.
+pub const SESSION_VERSION: u8 = 2;
 
 /// What a client sends. Bet records are not parsed yet: see [`super::record`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,11 +146,15 @@ pub enum ServerMessage<'a> {
         state: AgencyState,
         /// The longest payload that the server accepts, in bytes.
         max_payload: u32,
+        /// The digest of the stored bets, from version 2 on.
+        digest: Option<Digest>,
     },
     /// `0x0C`: the bets of a `SESSION_BETS` are on disk.
     SessionStored {
         /// How many bets of the agency are on disk.
         stored: u64,
+        /// Their digest, from version 2 on.
+        digest: Option<Digest>,
     },
     /// `0x0F`: one JSON object.
     Status(&'a [u8]),
@@ -170,18 +176,21 @@ impl<'a> ServerMessage<'a> {
             Self::BetAck => push_frame(FrameType::BetAck, &[b"OK"], out),
             Self::Result(documents) => push_frame(FrameType::Result, &[documents], out),
             Self::InProgress => push_frame(FrameType::InProgress, &[], out),
-            Self::SessionOpened { agency, stored, state, max_payload } => push_frame(
+            Self::SessionOpened { agency, stored, state, max_payload, digest } => push_frame(
                 FrameType::SessionOpened,
                 &[
                     &u32::from(agency.get()).to_be_bytes(),
                     &stored.to_be_bytes(),
                     &[state as u8],
                     &max_payload.to_be_bytes(),
+                    encode_digest(digest).as_slice().as_flattened(),
                 ],
                 out,
             ),
-            Self::SessionStored { stored } => {
-                push_frame(FrameType::SessionStored, &[&stored.to_be_bytes()], out);
+            Self::SessionStored { stored, digest } => {
+                let digest = encode_digest(digest);
+                let digest = digest.as_slice().as_flattened();
+                push_frame(FrameType::SessionStored, &[&stored.to_be_bytes(), digest], out);
             }
             Self::Status(json) => push_frame(FrameType::Status, &[json], out),
         }
@@ -199,10 +208,7 @@ impl<'a> ServerMessage<'a> {
             FrameType::Result => Some(Self::Result(payload)),
             FrameType::InProgress => Some(Self::InProgress),
             FrameType::SessionOpened => decode_opened(payload),
-            FrameType::SessionStored => payload
-                .try_into()
-                .ok()
-                .map(|stored| Self::SessionStored { stored: u64::from_be_bytes(stored) }),
+            FrameType::SessionStored => decode_stored(payload),
             FrameType::Status => Some(Self::Status(payload)),
             _ => None,
         };
@@ -220,12 +226,32 @@ fn decode_opened(payload: &[u8]) -> Option<ServerMessage<'static>> {
         2 => AgencyState::Drawn,
         _ => return None,
     };
+    let (max_payload, rest) = rest.split_first_chunk()?;
     Some(ServerMessage::SessionOpened {
         agency: AgencyId::new(u32::from_be_bytes(*agency))?,
         stored: u64::from_be_bytes(*stored),
         state,
-        max_payload: u32::from_be_bytes(rest.try_into().ok()?),
+        max_payload: u32::from_be_bytes(*max_payload),
+        digest: decode_digest(rest).ok()?,
     })
+}
+
+fn decode_stored(payload: &[u8]) -> Option<ServerMessage<'static>> {
+    let (stored, rest) = payload.split_first_chunk()?;
+    let stored = u64::from_be_bytes(*stored);
+    Some(ServerMessage::SessionStored { stored, digest: decode_digest(rest).ok()? })
+}
+
+fn encode_digest(digest: Option<Digest>) -> Option<[u8; 8]> {
+    digest.map(|digest| digest.0.to_be_bytes())
+}
+
+/// The digest at the end of a payload. Version 1 has none.
+fn decode_digest(bytes: &[u8]) -> Result<Option<Digest>, TryFromSliceError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    bytes.try_into().map(|bytes| Some(Digest(u64::from_be_bytes(bytes))))
 }
 
 #[cfg(test)]
@@ -257,13 +283,16 @@ mod tests {
             frame(|out| message.encode(out), |frame| assert_eq!(ClientMessage::decode(frame), Ok(message)));
         }
         let (agency, state) = (AgencyId::new(5_u16).unwrap(), AgencyState::Ended);
+        let digest = Some(Digest(u64::MAX - 1));
         for message in [
             ServerMessage::Error("no"),
             ServerMessage::BetAck,
             ServerMessage::Result(b"1\x1e2"),
             ServerMessage::InProgress,
-            ServerMessage::SessionOpened { agency, stored: 9, state, max_payload: 1 << 20 },
-            ServerMessage::SessionStored { stored: 1 << 40 },
+            ServerMessage::SessionOpened { agency, stored: 9, state, max_payload: 1 << 20, digest: None },
+            ServerMessage::SessionOpened { agency, stored: 9, state, max_payload: 1 << 20, digest },
+            ServerMessage::SessionStored { stored: 1 << 40, digest: None },
+            ServerMessage::SessionStored { stored: 1 << 40, digest },
             ServerMessage::Status(b"{}"),
         ] {
             frame(|out| message.encode(out), |frame| assert_eq!(ServerMessage::decode(frame), Ok(message)));

@@ -79,7 +79,8 @@ fn a_bet_by_flags_or_by_the_originals_variables_is_stored_and_logged() {
         let log = log_of(&output);
         assert_eq!(output.status.code(), Some(0), "{}", log.0);
         assert!(log.has("apuesta_enviada | result: success | dni: 30111222 | numero: 7"), "{}", log.0);
-        assert_eq!(log.0.lines().count(), 1, "{}", log.0);
+        let warning = log.lines_of("WARNING");
+        assert!(log.0.lines().count() == 2 && warning[0].contains("agency_id: 3"), "{}", log.0);
     }
     let row = "3,\"Ana \"\"Nita\"\"\",\"Paz, hija\",30111222,1980-01-02,7\r\n";
     assert_eq!(text(&server.bets_file()), row.repeat(2));
@@ -126,7 +127,7 @@ fn a_server_that_is_busy_is_asked_again() {
     let log = log_of(&output);
     assert_eq!(output.status.code(), Some(0), "{}", log.0);
     let lines: Vec<&str> = log.lines().collect();
-    assert!(lines.len() == 2 && lines[0].starts_with("WARNING  action: connect | result: fail"), "{}", log.0);
+    assert!(lines.len() == 3 && lines[0].starts_with("WARNING  action: connect | result: fail"), "{}", log.0);
 }
 
 #[test]

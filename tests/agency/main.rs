@@ -10,5 +10,6 @@
 
 mod bet;
 mod classic_mode;
+mod other_bets;
 mod session_mode;
 mod terminal;

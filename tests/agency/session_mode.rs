@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use common::agencies::Agency;
 use common::original::{OnUnknown, OriginalServer};
-use common::stage::{Stage, documents, rows};
-use common::{A_WHILE, PATIENCE, Setup, await_within, free_port, kind, processes, until};
+use common::stage::{Stage, digest, documents, rows};
+use common::{A_WHILE, PATIENCE, Setup, await_within, frame, free_port, kind, processes, until};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -23,7 +23,10 @@ fn all_bets_are_sent_in_order_and_the_log_has_few_lines() {
         [
             "INFO     action: open_session | result: success | agency_id: 3 | stored: 0",
             "INFO     action: apuesta_enviada | result: success | cantidad: 95",
-            "INFO     action: end_message | result: success | agency_id: 3",
+            &format!(
+                "INFO     action: end_message | result: success | agency_id: 3 | bets: 95 | digest: {:016x}",
+                digest(95)
+            ),
             "INFO     action: consulta_ganadores | result: success | cant_ganadores: 3",
         ]
     );
@@ -168,9 +171,11 @@ fn a_missing_file_is_reported_even_without_a_server() {
 fn a_final_refusal_ends_the_agency() {
     let stage = Stage::new(&rows(10));
     let mut agency = stage.agency(&[]);
-    let mut peer = stage.accept();
-    peer.frame().unwrap();
-    peer.send(kind::ERROR, b"agency 3 does not exist");
+    for _ in 0..2 {
+        let mut peer = stage.accept();
+        peer.frame().unwrap();
+        peer.send(kind::ERROR, b"agency 3 does not exist");
+    }
     assert!(agency.fail().contains("agency 3 does not exist"));
 
     let mut agency = stage.agency(&[]);
@@ -199,10 +204,12 @@ fn bets_that_could_not_be_stored_are_sent_again_over_a_new_session() {
     let mut agency = stage.agency(&[]);
     for _ in 0..3 {
         let mut peer = stage.accept_session(20, 0, 1 << 20);
-        for reason in ["could not be stored: No space left on device", "a gap", "a gap"] {
+        let refusals = ["could not be stored: No space left on device", "a gap", "a gap"].map(|reason| {
             peer.bets();
-            peer.send(kind::ERROR, reason.as_bytes());
-        }
+            frame(kind::ERROR, reason.as_bytes())
+        });
+        // In one write: the agency closes the connection after the first.
+        peer.stream.write_all(&refusals.concat()).unwrap();
         assert_eq!(peer.frame(), None);
     }
     let mut peer = stage.accept_session(20, 0, 1 << 20);
@@ -333,7 +340,7 @@ fn a_file_that_contradicts_the_stored_bets_is_an_error() {
     let stage = Stage::new(&rows(10));
     let mut agency = stage.agency(&[]);
     assert_eq!(stage.accept_session(11, 0, 1 << 20).frame(), None);
-    assert!(agency.fail().contains("has only 10"));
+    assert!(agency.fail().contains("11 are stored, but it has only 10; nothing of it was sent"));
     let mut agency = stage.agency(&[]);
     assert_eq!(stage.accept_session(9, 1, 1 << 20).frame(), None);
     assert!(agency.fail().contains("has ended with 9 bets"));

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use super::{A_WHILE, Bet, PATIENCE, records};
+use super::{A_WHILE, Bet, PATIENCE, digest_of, records};
 
 /// The types of frames.
 pub mod kind {
@@ -55,6 +55,17 @@ pub struct Opened {
     pub stored: u64,
     pub state: u8,
     pub max_payload: u32,
+}
+
+impl Opened {
+    fn parse(payload: &[u8]) -> Self {
+        Self {
+            agency: u32::from_be_bytes(payload[..4].try_into().unwrap()),
+            stored: u64::from_be_bytes(payload[4..12].try_into().unwrap()),
+            state: payload[12],
+            max_payload: u32::from_be_bytes(payload[13..17].try_into().unwrap()),
+        }
+    }
 }
 
 /// The length of the records that fit into one frame of a session by default.
@@ -173,12 +184,17 @@ impl Client {
         self.stream.write_all(&open_frame(1, agency))?;
         let (got, payload) = self.try_read_frame()?;
         assert_eq!((got, payload.len()), (kind::SESSION_OPENED, 17), "{}", String::from_utf8_lossy(&payload));
-        Ok(Opened {
-            agency: u32::from_be_bytes(payload[..4].try_into().unwrap()),
-            stored: u64::from_be_bytes(payload[4..12].try_into().unwrap()),
-            state: payload[12],
-            max_payload: u32::from_be_bytes(payload[13..].try_into().unwrap()),
-        })
+        Ok(Opened::parse(&payload))
+    }
+
+    /// Opens a session of version 2. Also returns the digest of the stored bets.
+    #[track_caller]
+    pub fn open_session_2(&mut self, agency: u32) -> (Opened, u64) {
+        self.send(&open_frame(2, agency));
+        let (got, payload) = self.read_frame();
+        assert_eq!((got, payload.len()), (kind::SESSION_OPENED, 25), "{}", String::from_utf8_lossy(&payload));
+        let (opened, digest) = payload.split_at(17);
+        (Opened::parse(opened), u64::from_be_bytes(digest.try_into().unwrap()))
     }
 
     /// Sends bets in a session. `first` is the index of the first one.
@@ -190,6 +206,14 @@ impl Client {
     #[track_caller]
     pub fn expect_stored(&mut self, stored: u64) {
         self.expect(kind::SESSION_STORED, &stored.to_be_bytes());
+    }
+
+    /// The same in a session of version 2: exactly these bets are stored.
+    #[track_caller]
+    pub fn expect_bets(&mut self, stored: &[Bet]) {
+        let count = stored.len() as u64;
+        let pair = [count.to_be_bytes(), digest_of(stored).to_be_bytes()];
+        self.expect(kind::SESSION_STORED, &pair.concat());
     }
 
     /// Stores bets in a session, in frames that are not too long, and waits for the acknowledgements.

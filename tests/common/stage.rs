@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 
 use super::agencies::Agency;
 use super::terminal::OnTerminal;
-use super::{PATIENCE, await_some, frame, kind};
+use super::{PATIENCE, await_some, digest_after, frame, kind};
 
 /// The fake server and the folder of the agency.
 #[derive(Debug)]
@@ -79,18 +79,15 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Reads the `OPEN_SESSION` of agency 3.
+    /// Reads the `OPEN_SESSION` of agency 3, in version 2.
     pub fn expect_opening(&mut self) {
-        assert_eq!(self.frame(), Some((kind::OPEN_SESSION, vec![1, 0, 0, 0, 3])));
+        assert_eq!(self.frame(), Some((kind::OPEN_SESSION, vec![2, 0, 0, 0, 3])));
     }
 
-    /// Sends `SESSION_OPENED`.
+    /// Sends `SESSION_OPENED`, with the digest of the first `stored` of `rows`.
     pub fn open(&mut self, stored: u64, state: u8, max_payload: u32) {
-        let mut payload = 3_u32.to_be_bytes().to_vec();
-        payload.extend(stored.to_be_bytes());
-        payload.push(state);
-        payload.extend(max_payload.to_be_bytes());
-        self.send(kind::SESSION_OPENED, &payload);
+        let head = [&3_u32.to_be_bytes()[..], &stored.to_be_bytes(), &[state], &max_payload.to_be_bytes()];
+        self.send(kind::SESSION_OPENED, &[&head.concat()[..], &digest(stored).to_be_bytes()].concat());
     }
 
     /// Reads the next frame. None if the agency has closed the connection.
@@ -120,9 +117,9 @@ impl Peer {
         (u64::from_be_bytes(first.try_into().unwrap()), documents(records))
     }
 
-    /// Sends `SESSION_STORED`.
+    /// Sends `SESSION_STORED`, with the digest of the first `stored` of `rows`.
     pub fn acknowledge(&mut self, stored: u64) {
-        self.send(kind::SESSION_STORED, &stored.to_be_bytes());
+        self.send(kind::SESSION_STORED, &[stored.to_be_bytes(), digest(stored).to_be_bytes()].concat());
     }
 
     /// Plays a whole session: acknowledges bets from `stored` to `total` and the END, and sends a result.
@@ -158,6 +155,12 @@ pub fn documents(records: &[u8]) -> Vec<String> {
         fields[3].to_owned()
     };
     text.split('\x1e').map(document).collect()
+}
+
+/// The digest of agency 3 once the first `count` of `rows` are stored.
+pub fn digest(count: u64) -> u64 {
+    let rows = rows(usize::try_from(count).unwrap());
+    rows.split_inclusive('\n').fold(0, |digest, row| digest_after(digest, format!("3,{row}").as_bytes()))
 }
 
 /// Rows of an agency's file. The documents count from 0.

@@ -16,8 +16,9 @@ fn a_session_that_cannot_open_is_refused_and_closed() {
     let server = server_of(5);
     for bad in [
         open_frame(0, 1),
-        open_frame(2, 1),
+        open_frame(3, 1),
         open_frame(1, 0),
+        open_frame(2, 6),
         open_frame(1, 6),
         open_frame(1, 65_537),
         open_frame(1, u32::MAX),

@@ -175,7 +175,7 @@ impl Upload<'_> {
             // `stored` may be more than this batch makes it.
             let least = self.stream.batches.get(self.acknowledged).map(|batch| batch.stored);
             match message {
-                ServerMessage::SessionStored { stored } if least.is_some_and(|least| stored >= least) => {
+                ServerMessage::SessionStored { stored, .. } if least.is_some_and(|least| stored >= least) => {
                     self.acknowledged += 1;
                 }
                 _ => return Err(wrong(&message)),

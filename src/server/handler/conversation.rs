@@ -16,8 +16,8 @@ use super::status_query::StatusQuery;
 use crate::ipc::messages::{Refusal, Reply, Request};
 use crate::ipc::storage_client::StorageClient;
 use crate::ipc::storage_end::MAX_OUTSTANDING;
-use crate::logging::{Field, Level, Outcome, event, info};
-use crate::lottery::AgencyId;
+use crate::logging::{Level, Outcome, event};
+use crate::lottery::{AgencyId, Digest};
 use crate::protocol::frame::{Frame, FrameType, header};
 use crate::protocol::message::{AgencyState, ClientMessage, ServerMessage};
 
@@ -26,7 +26,7 @@ use crate::protocol::message::{AgencyState, ClientMessage, ServerMessage};
 enum Pending {
     Refusal(String),
     /// Storage has been asked to open a session.
-    Opening(AgencyId),
+    Opening,
     /// Storage has been asked to write bets or an END.
     Write(Subject),
     /// Storage is asked once nothing before it is pending.
@@ -118,16 +118,16 @@ impl<'a> Conversation<'a> {
     pub(super) fn take(&mut self, frame: Frame<'_>) -> io::Result<()> {
         let message = ClientMessage::decode(frame);
         let decision = self.mode.decide(message, self.context.agencies, self.storage.body());
-        if matches!(self.mode, Mode::New) && !matches!(decision, Ok(Action::OpenSession(_))) {
+        if matches!(self.mode, Mode::New) && !matches!(decision, Ok(Action::OpenSession(..))) {
             self.mode = Mode::Classic;
             self.close("answered");
         }
         match decision {
-            Ok(Action::OpenSession(agency)) => {
+            Ok(Action::OpenSession(agency, version)) => {
                 self.context.confine_session()?;
                 // Storage answers in order, so the frames behind this one can be taken at once.
-                self.mode = Mode::Session(Session::new(agency, 0));
-                self.ask(Request::OpenSession { agency }, Pending::Opening(agency))?;
+                self.mode = Mode::Session(Session::new(agency, version));
+                self.ask(Request::OpenSession { agency }, Pending::Opening)?;
             }
             Ok(Action::Write(request, subject)) => self.ask(request, Pending::Write(subject))?,
             Ok(Action::SendResult { agency, wait }) => {
@@ -193,7 +193,7 @@ impl<'a> Conversation<'a> {
                     break;
                 }
                 Pending::Deferred(query) => self.begin(query, connection)?,
-                Pending::Opening(_) | Pending::Write(_) | Pending::Asked(_) => {
+                Pending::Opening | Pending::Write(_) | Pending::Asked(_) => {
                     let Some((reply, bulk)) = self.storage.next_reply()? else {
                         self.pending.push_front(next);
                         break;
@@ -242,17 +242,15 @@ impl<'a> Conversation<'a> {
         connection: &mut Connection<'_>,
     ) -> io::Result<()> {
         match (asked, reply) {
-            (Pending::Opening(agency), Reply::Opened { stored, state }) => {
-                self.session_opened(agency, stored, state, connection);
+            (Pending::Opening, Reply::Opened { stored, digest, state }) => {
+                self.session_opened(stored, digest, state, connection);
             }
             (Pending::Write(subject), Reply::Stored | Reply::Ended) => {
                 self.acknowledge(&subject, &ServerMessage::BetAck, connection);
             }
-            (Pending::Write(subject), Reply::SessionStored { stored }) => {
-                if let Some(session) = self.mode.session() {
-                    session.has_stored(stored);
-                }
-                self.acknowledge(&subject, &ServerMessage::SessionStored { stored }, connection);
+            (Pending::Write(subject), Reply::SessionStored { stored, digest }) => {
+                let digest = self.mode.session().and_then(|session| session.stored(stored, digest));
+                self.acknowledge(&subject, &ServerMessage::SessionStored { stored, digest }, connection);
             }
             (Pending::Asked(Query::Result(agency, stage)), Reply::ResultPage { total }) => {
                 self.send_page(agency, stage, total, bulk, connection);
@@ -285,16 +283,16 @@ impl<'a> Conversation<'a> {
 
     fn session_opened(
         &mut self,
-        agency: AgencyId,
         stored: u64,
+        digest: Digest,
         state: AgencyState,
         connection: &mut Connection<'_>,
     ) {
-        let fields: [Field<'_>; 3] = [("agency_id", &agency), ("stored", &stored), ("ip", &self.ip)];
-        info("session_opened", Outcome::Success, &fields);
-        self.mode = Mode::Session(Session::new(agency, stored));
-        let max_payload = self.context.max_payload;
-        connection.send(&ServerMessage::SessionOpened { agency, stored, state, max_payload });
+        let (ip, max_payload) = (self.ip, self.context.max_payload);
+        let Some(session) = self.mode.session() else { return };
+        let digest = session.opened(ip, stored, digest);
+        let agency = session.agency;
+        connection.send(&ServerMessage::SessionOpened { agency, stored, state, max_payload, digest });
     }
 
     fn acknowledge(

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::ipc::shared_counters::Counter;
 use crate::logging::{Field, Level, Outcome, event, info};
-use crate::lottery::AgencyId;
+use crate::lottery::{AgencyId, Digest};
 
 /// What a client's message is about.
 #[derive(Debug)]
@@ -78,6 +78,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) agency: AgencyId,
+    /// The version of the session messages.
+    version: u8,
     counts: Counts,
     reported: Counts,
     report_at: Instant,
@@ -99,10 +101,11 @@ struct Counts {
 }
 
 impl Session {
-    pub(super) fn new(agency: AgencyId, stored: u64) -> Self {
-        let counts = Counts { stored, refused: 0, repeated: 0 };
+    pub(super) fn new(agency: AgencyId, version: u8) -> Self {
+        let counts = Counts { stored: 0, refused: 0, repeated: 0 };
         Self {
             agency,
+            version,
             counts,
             reported: counts,
             report_at: Instant::now() + REPORT_INTERVAL,
@@ -112,9 +115,18 @@ impl Session {
         }
     }
 
-    /// So many bets of the agency are on disk.
-    pub(super) fn has_stored(&mut self, stored: u64) {
-        self.counts.stored = self.counts.stored.max(stored);
+    /// Logs that storage has opened the session. Returns the digest if the client knows digests.
+    pub(super) fn opened(&mut self, ip: IpAddr, stored: u64, digest: Digest) -> Option<Digest> {
+        let fields: [Field<'_>; 3] = [("agency_id", &self.agency), ("stored", &stored), ("ip", &ip)];
+        info("session_opened", Outcome::Success, &fields);
+        self.reported.stored = stored;
+        self.stored(stored, digest)
+    }
+
+    /// So many bets of the agency are on disk. Returns their digest if the client knows digests.
+    pub(super) fn stored(&mut self, stored: u64, digest: Digest) -> Option<Digest> {
+        self.counts.stored = stored;
+        (self.version > 1).then_some(digest)
     }
 
     /// Counts a message, and says whether it gets a line of its own. A client can send refused and repeated messages

@@ -22,7 +22,8 @@ pub(super) enum Mode {
 /// What to do about a message.
 #[derive(Debug)]
 pub(super) enum Action {
-    OpenSession(AgencyId),
+    /// Of that agency, in that version.
+    OpenSession(AgencyId, u8),
     /// Have storage write bets or an END.
     Write(Request, Subject),
     /// Send the result of an agency. Before the draw, either `wait` for it or say that it is in progress.
@@ -87,13 +88,13 @@ impl Mode {
             }
             (Some(agency), Message::AwaitResult) => Ok(Action::SendResult { agency, wait: true }),
             (None, Message::StatusRequest) => Ok(Action::SendStatus),
-            (None, Message::OpenSession { version: SESSION_VERSION, agency }) => {
+            (None, Message::OpenSession { version: version @ 1..=SESSION_VERSION, agency }) => {
                 participant(agency, agencies)
-                    .map(Action::OpenSession)
+                    .map(|agency| Action::OpenSession(agency, version))
                     .map_err(|refusal| Rejection::new(Subject::Opening, refusal.to_string()))
             }
             (None, Message::OpenSession { version, .. }) => Err(Rejection::violation(format!(
-                "session version {version} is not supported, only {SESSION_VERSION}"
+                "session version {version} is not supported, only 1 to {SESSION_VERSION}"
             ))),
             (Some(_), Message::OpenSession { .. }) => {
                 Err(Rejection::violation("the session is open already"))

@@ -4,7 +4,7 @@ use super::contest::Contest;
 use crate::ipc::codec::encode;
 use crate::ipc::messages::{ClientToken, Refusal, Reply, Statistics};
 use crate::ipc::storage_end::PAGE;
-use crate::lottery::AgencyId;
+use crate::lottery::{AgencyId, Digest};
 
 /// An answer that a client gets once its group is committed.
 #[derive(Debug)]
@@ -15,12 +15,16 @@ pub struct Answer {
     pub(super) subject: Subject,
 }
 
-/// What an answer is about. Its values are looked up when the group is committed.
+/// What an answer is about. Values that are not here are looked up when the group is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
     Opened(AgencyId),
     Stored,
-    SessionStored(AgencyId),
+    /// The bets of the agency when the request was decided: how many, and their digest.
+    SessionStored {
+        stored: u64,
+        digest: Digest,
+    },
     Ended(AgencyId),
     /// The agency, and the offset of the page.
     Winners(AgencyId, u64),
@@ -41,10 +45,11 @@ impl Answer {
     ) -> Result<Option<Reply>, Refusal> {
         let reply = match self.subject {
             Subject::Opened(agency) => {
-                Reply::Opened { stored: contest.stored(agency)?, state: contest.state_of(agency)? }
+                let (stored, digest) = (contest.stored(agency)?, contest.digest(agency)?);
+                Reply::Opened { stored, digest, state: contest.state_of(agency)? }
             }
             Subject::Stored => Reply::Stored,
-            Subject::SessionStored(agency) => Reply::SessionStored { stored: contest.stored(agency)? },
+            Subject::SessionStored { stored, digest } => Reply::SessionStored { stored, digest },
             Subject::Ended(_) => Reply::Ended,
             Subject::Winners(agency, offset) => {
                 contest.winners(agency)?.map_or(Reply::NotDrawn, |winners| result_page(winners, offset, bulk))

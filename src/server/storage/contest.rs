@@ -1,11 +1,11 @@
-//! The contest, pure: how many bets each agency has, which agencies have ended, who won, and what is allowed next.
+//! The contest, pure: which bets each agency has, which agencies have ended, who won, and what is allowed next.
 //!
 //! The bets of a group are added first. Then they are [committed](Contest::commit) once they are on disk, or
 //! [rolled back](Contest::rollback).
 
-use super::batch::Batch;
 use crate::ipc::messages::{AgencyCount, Refusal};
-use crate::lottery::{AgencyId, Draw};
+use crate::lottery::row::{Row, for_each_row};
+use crate::lottery::{AgencyId, Digest, Draw};
 use crate::protocol::message::AgencyState;
 use crate::protocol::record::RECORD_SEPARATOR;
 
@@ -19,13 +19,15 @@ pub struct Contest {
     bets: u64,
     /// How many of the bets are committed.
     committed: u64,
-    /// What the bets that are not committed have changed, in its order.
+    /// What undoes the bets that are not committed, from the last to the first.
     changes: Vec<Change>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Agency {
     stored: u64,
+    /// Of the stored bets.
+    digest: Digest,
     ended: bool,
     /// How many documents won; one may be empty.
     won: u64,
@@ -38,9 +40,23 @@ struct Agency {
 struct Change {
     agency: AgencyId,
     stored: u64,
+    digest: Digest,
     won: u64,
     winners_len: usize,
 }
+
+/// The rows of a request, once they are checked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Checked {
+    /// How many rows there are, those that were skipped included.
+    pub(super) rows: u64,
+    /// The length of the rows that were skipped, in bytes.
+    pub(super) skipped: usize,
+}
+
+/// Marks which bets are not committed. Those after it can be removed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark(usize);
 
 impl Contest {
     /// A contest of agencies 1 to `agencies`, without bets.
@@ -96,6 +112,11 @@ impl Contest {
         Ok(self.get(agency)?.stored)
     }
 
+    /// The digest of the stored bets.
+    pub(super) fn digest(&self, agency: AgencyId) -> Result<Digest, Refusal> {
+        Ok(self.get(agency)?.digest)
+    }
+
     pub(super) fn state_of(&self, agency: AgencyId) -> Result<AgencyState, Refusal> {
         Ok(match (&self.draw, self.get(agency)?.ended) {
             (Some(_), _) => AgencyState::Drawn,
@@ -125,34 +146,58 @@ impl Contest {
         }
     }
 
-    /// Adds the new rows of a batch, which all belong to agencies that take part.
-    pub(super) fn add(&mut self, batch: &Batch) {
-        for &(id, count) in &batch.runs {
-            let Some(agency) = self.agencies.get_mut(id.index()) else { continue };
-            let Agency { stored, won, .. } = *agency;
-            self.changes.push(Change { agency: id, stored, won, winners_len: agency.winners.len() });
-            agency.stored += count;
-            self.bets += count;
+    /// Checks the rows of a request and adds them, except the first `skip`. The handler has checked them too, but it may
+    /// have been taken over. With `only`, all have to be of that agency. Rows that are refused change nothing.
+    pub(super) fn add(&mut self, rows: &[u8], only: Option<AgencyId>, skip: u64) -> Result<Checked, Refusal> {
+        if rows.is_empty() {
+            return Err(Refusal::Malformed);
         }
-        for (agency, document) in &batch.winners {
-            if let Some(agency) = self.agencies.get_mut(agency.index()) {
-                agency.add_winner(document);
+        let mark = self.mark();
+        let mut checked = Checked::default();
+        let mut last_agency = None;
+        let result = for_each_row(rows, |row| {
+            if only.is_some_and(|agency| agency != row.agency) {
+                return Err(Refusal::OtherAgency);
             }
+            checked.rows += 1;
+            if checked.rows <= skip {
+                checked.skipped += row.bytes.len();
+                return Ok(());
+            }
+            if last_agency.replace(row.agency) != Some(row.agency) {
+                self.begin_run(row.agency)?;
+            }
+            self.add_row(&row);
+            Ok(())
+        });
+        result.inspect_err(|_| self.roll_back_to(mark))?;
+        Ok(checked)
+    }
+
+    /// Begins a run of rows of one agency: remembers what it has, if it may bring new bets.
+    fn begin_run(&mut self, id: AgencyId) -> Result<(), Refusal> {
+        self.check_open(id)?;
+        let &Agency { stored, digest, won, ref winners, .. } = self.get(id)?;
+        self.changes.push(Change { agency: id, stored, digest, won, winners_len: winners.len() });
+        Ok(())
+    }
+
+    fn add_row(&mut self, row: &Row<'_>) {
+        let Some(agency) = self.agencies.get_mut(row.agency.index()) else { return };
+        self.bets += 1;
+        agency.stored += 1;
+        agency.digest = agency.digest.with_row(row.bytes);
+        if row.number == self.winning_number {
+            agency.add_winner(row.document.as_bytes());
         }
     }
 
     /// Adds a row of the file. Its agency may be beyond the last one until [`Self::settle_agencies`] is called.
-    pub(super) fn recover_row(&mut self, agency: AgencyId, number: u32, document: &[u8]) {
-        if agency.index() >= self.agencies.len() {
-            self.agencies.resize_with(agency.index() + 1, Agency::default);
+    pub(super) fn recover_row(&mut self, row: &Row<'_>) {
+        if row.agency.index() >= self.agencies.len() {
+            self.agencies.resize_with(row.agency.index() + 1, Agency::default);
         }
-        self.bets += 1;
-        if let Some(agency) = self.agencies.get_mut(agency.index()) {
-            agency.stored += 1;
-            if number == self.winning_number {
-                agency.add_winner(document);
-            }
-        }
+        self.add_row(row);
     }
 
     /// Ends the recovery of rows with `agencies` agencies. Fails with the first agency beyond them that has bets.
@@ -176,13 +221,24 @@ impl Contest {
 
     /// Removes the added bets.
     pub(super) fn rollback(&mut self) {
-        while let Some(Change { agency, stored, won, winners_len }) = self.changes.pop() {
-            let Some(agency) = self.agencies.get_mut(agency.index()) else { continue };
-            agency.stored = stored;
-            agency.won = won;
-            agency.winners.truncate(winners_len);
+        self.roll_back_to(Mark(0));
+    }
+
+    /// Marks the bets that were added so far.
+    pub(super) fn mark(&self) -> Mark {
+        Mark(self.changes.len())
+    }
+
+    /// Removes the bets that were added after the mark.
+    pub(super) fn roll_back_to(&mut self, mark: Mark) {
+        for change in self.changes.drain(mark.0.min(self.changes.len())..).rev() {
+            let Some(agency) = self.agencies.get_mut(change.agency.index()) else { continue };
+            self.bets -= agency.stored - change.stored;
+            agency.stored = change.stored;
+            agency.digest = change.digest;
+            agency.won = change.won;
+            agency.winners.truncate(change.winners_len);
         }
-        self.bets = self.committed;
     }
 
     /// Marks an agency as ended. False if it was already.
@@ -226,15 +282,14 @@ impl Agency {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lottery::row::parse_row;
 
     fn agency(number: u16) -> AgencyId {
         AgencyId::new(number).unwrap()
     }
 
-    fn add(contest: &mut Contest, rows: &[u8]) {
-        let mut batch = Batch::default();
-        batch.check(rows, None, 0, contest.winning_number).unwrap();
-        contest.add(&batch);
+    fn digest(rows: &[&[u8]]) -> Digest {
+        rows.iter().fold(Digest::default(), |digest, row| digest.with_row(row))
     }
 
     const ROW1: &[u8] = b"1,a,b,11,2000-01-01,7574\r\n";
@@ -244,13 +299,21 @@ mod tests {
     #[test]
     fn a_rollback_removes_what_was_added_since_the_last_commit() {
         let mut contest = Contest::new(2, 7574);
-        add(&mut contest, ROW1);
+        contest.add(ROW1, None, 0).unwrap();
         assert_eq!(contest.commit(), 1);
-        add(&mut contest, &[ROW1, ROW2, ROW1].concat());
-        add(&mut contest, ROW1);
+        contest.add(&[ROW1, ROW2, LOSER].concat(), None, 0).unwrap();
+        let mark = contest.mark();
+        contest.add(ROW1, None, 0).unwrap();
+        assert_eq!(contest.digest(agency(1)), Ok(digest(&[ROW1, ROW1, LOSER, ROW1])));
+        contest.roll_back_to(mark);
+        assert_eq!((contest.bets(), contest.digest(agency(1))), (4, Ok(digest(&[ROW1, ROW1, LOSER]))));
         contest.rollback();
         assert_eq!(contest.commit(), 0);
         assert_eq!((contest.bets(), contest.stored(agency(1)), contest.stored(agency(2))), (1, Ok(1), Ok(0)));
+        assert_eq!(
+            (contest.digest(agency(1)), contest.digest(agency(2))),
+            (Ok(digest(&[ROW1])), Ok(digest(&[])))
+        );
         contest.set_draw(Some(Draw { at: "now".into(), agencies: 2, winning_number: 7574 }));
         assert_eq!(contest.winners(agency(1)), Ok(Some(&b"11"[..])));
     }
@@ -259,18 +322,35 @@ mod tests {
     fn skipped_rows_are_checked_but_not_added() {
         let mut contest = Contest::new(2, 7574);
         let rows = [ROW1, LOSER, LOSER].concat();
-        let mut batch = Batch::default();
-        batch.check(&rows, Some(agency(1)), 2, 7574).unwrap();
-        assert_eq!((batch.rows, batch.new_from), (3, ROW1.len() + LOSER.len()));
-        contest.add(&batch);
-        assert_eq!(contest.stored(agency(1)), Ok(1));
-        assert_eq!(batch.check(ROW2, Some(agency(1)), 1, 7574), Err(Refusal::OtherAgency));
+        let checked = Checked { rows: 3, skipped: ROW1.len() + LOSER.len() };
+        assert_eq!(contest.add(&rows, Some(agency(1)), 2), Ok(checked));
+        assert_eq!((contest.stored(agency(1)), contest.digest(agency(1))), (Ok(1), Ok(digest(&[LOSER]))));
+        assert_eq!(contest.add(ROW2, Some(agency(1)), 1), Err(Refusal::OtherAgency));
+    }
+
+    #[test]
+    fn rows_that_are_refused_change_nothing() {
+        let mut contest = Contest::new(2, 7574);
+        contest.end(agency(2)).unwrap();
+        let long = [b'1'; 256];
+        let mut refused = |rows: &[u8]| {
+            let refusal = contest.add(rows, None, 0).unwrap_err();
+            assert_eq!((contest.bets(), contest.digest(agency(1))), (0, Ok(digest(&[]))));
+            assert!(contest.changes.is_empty());
+            refusal
+        };
+        assert_eq!(refused(b""), Refusal::Malformed);
+        for text in [&b"12\x1e34"[..], b"12\x0034", b"\"12\r\n34\"", b"\"1234\"", b"12\xff34", &long] {
+            let bad = [b"1,a,b,", text, b",1999-03-17,7\r\n"].concat();
+            assert_eq!(refused(&[ROW1, &bad].concat()), Refusal::Malformed, "{text:?}");
+        }
+        assert_eq!(refused(&[ROW1, ROW2].concat()), Refusal::AgencyEnded { agency: agency(2) });
     }
 
     #[test]
     fn an_agency_with_bets_cannot_be_left_out() {
         let mut contest = Contest::new(1, 7574);
-        contest.recover_row(agency(3), 7574, b"x");
+        contest.recover_row(&parse_row(b"3,a,b,x,2000-01-01,7574\r\n").unwrap());
         assert_eq!(contest.clone().settle_agencies(2), Err(agency(3)));
         assert_eq!(contest.settle_agencies(5), Ok(()));
         assert_eq!((contest.agencies(), contest.stored(agency(3))), (5, Ok(1)));

@@ -14,8 +14,7 @@ use chrono::{Local, SecondsFormat};
 use thiserror::Error;
 
 use super::answer::{Answer, Subject};
-use super::batch::Batch;
-use super::contest::Contest;
+use super::contest::{Checked, Contest, Mark};
 use super::disk::{Disk, StoreError};
 use super::group::{Group, Role, Taken, WriteAlone};
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
@@ -33,7 +32,6 @@ pub struct Ledger<D> {
     /// The roles of all clients but new ones.
     roles: HashMap<ClientToken, Role>,
     group: Group,
-    batch: Batch,
     statistics: Statistics,
 }
 
@@ -83,7 +81,6 @@ impl<D: Disk> Ledger<D> {
             contest,
             roles: HashMap::new(),
             group: Group::default(),
-            batch: Batch::default(),
             statistics: Statistics::default(),
         };
         Ok((ledger, cut))
@@ -158,9 +155,9 @@ impl<D: Disk> Ledger<D> {
     }
 
     fn add_classic(&mut self, rows: &[u8]) -> Result<Subject, Refusal> {
-        self.batch.check(rows, None, 0, self.contest.winning_number())?;
-        self.batch.runs.iter().try_for_each(|(agency, _)| self.contest.check_open(*agency))?;
-        self.add(rows)?;
+        let mark = self.contest.mark();
+        let checked = self.contest.add(rows, None, 0)?;
+        self.add(rows, checked, mark)?;
         Ok(Subject::Stored)
     }
 
@@ -173,21 +170,24 @@ impl<D: Disk> Ledger<D> {
     ) -> Result<Subject, Refusal> {
         let stored = self.contest.stored(agency)?;
         let skip = stored.checked_sub(first).ok_or(Refusal::Gap { first, stored })?;
-        self.batch.check(rows, Some(agency), skip, self.contest.winning_number())?;
-        let upto = first.checked_add(self.batch.rows).ok_or(Refusal::Malformed)?;
-        if upto > stored {
-            self.contest.check_open(agency)?;
-            self.add(rows).inspect_err(|_| *needs = upto)?;
-        }
-        Ok(Subject::SessionStored(agency))
+        let mark = self.contest.mark();
+        let checked = self.contest.add(rows, Some(agency), skip)?;
+        let upto = first.saturating_add(checked.rows);
+        self.add(rows, checked, mark).inspect_err(|_| *needs = upto)?;
+        Ok(Subject::SessionStored {
+            stored: self.contest.stored(agency)?,
+            digest: self.contest.digest(agency)?,
+        })
     }
 
-    /// Adds the rows of the batch that was checked, or refuses them if they had to be written alone and were not.
-    fn add(&mut self, rows: &[u8]) -> Result<(), Refusal> {
-        let rows = rows.get(self.batch.new_from..).unwrap_or_default();
-        self.write_alone(rows)?;
-        self.contest.add(&self.batch);
-        self.group.rows.extend_from_slice(rows);
+    /// Adds rows to the group that were added to the contest after the `mark`. Refuses them if they had to be written alone
+    /// and were not.
+    fn add(&mut self, rows: &[u8], checked: Checked, mark: Mark) -> Result<(), Refusal> {
+        let rows = rows.get(checked.skipped..).unwrap_or_default();
+        if !rows.is_empty() {
+            self.write_alone(rows).inspect_err(|_| self.contest.roll_back_to(mark))?;
+            self.group.rows.extend_from_slice(rows);
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@
 //! | `clients` | who may ask, and the parts of requests that have arrived |
 //! | `ledger`, `group` | decides the requests of a group, and commits them |
 //! | `answer` | the reply to each |
-//! | `contest`, `batch` | the contest in memory; what the rows of one request mean for it |
+//! | `contest` | the contest in memory; checks the rows of a request |
 //! | `disk`, `state_file`, `row_reader` | the files |
 //! | `recovery` | the contest, read from the files at the start |
 //!
@@ -21,7 +21,6 @@
 //! is only tried. Signals are left to the acceptor, which says when to stop.
 
 mod answer;
-mod batch;
 mod clients;
 mod contest;
 pub(crate) mod disk;

@@ -84,7 +84,7 @@ fn read_rows(disk: &impl Disk, contest: &mut Contest, is_drawn: bool) -> Result<
     let mut reader = RowReader::new(disk.bets()?);
     loop {
         match reader.next_line()? {
-            Line::Row(row) => contest.recover_row(row.agency, row.number, row.document.as_bytes()),
+            Line::Row(row) => contest.recover_row(&row),
             Line::Damaged(error) => return Err(RecoveryError::Row { line: reader.line(), error }),
             Line::End { torn: 1.. } if is_drawn => {
                 return Err(RecoveryError::TornAfterDraw { line: reader.line() + 1 });

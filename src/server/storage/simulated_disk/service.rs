@@ -33,7 +33,7 @@ impl<'a> Service<'a> {
         let (ledger, _) = Ledger::open(disk.clone(), rules)?;
         let image = disk.image();
         let known = View::of(&image, truth);
-        known.assert_is(ledger.contest());
+        known.assert_is(ledger.contest(), truth);
         assert!(
             image.is_settled() || disk.is_stopped() || image.bets.is_doubtful(),
             "what was recovered does not last"
@@ -58,7 +58,7 @@ impl<'a> Service<'a> {
         assert!(image.is_settled(), "answers are given, but what they say may not last");
         let before = std::mem::replace(&mut self.known, View::of(&image, self.truth));
         self.known.assert_keeps(&before);
-        self.known.assert_is(self.ledger.contest());
+        self.known.assert_is(self.ledger.contest(), self.truth);
         assert_eq!(committed.answers.len(), asked.len());
         let mut bulk = Vec::new();
         let mut replies = Vec::new();
@@ -130,9 +130,15 @@ impl<'a> Service<'a> {
         let now = &self.known;
         let upto = self.upto(ask);
         let holds = match (reply, ask) {
-            (Reply::Opened { stored, .. }, Ask::Open(_, agency)) => *stored == now.count(*agency),
-            (Reply::SessionStored { stored }, Ask::Bets(..)) => {
-                upto.iter().all(|(agency, upto)| now.count(*agency) == *stored && stored >= upto)
+            (Reply::Opened { stored, digest, .. }, Ask::Open(_, agency)) => {
+                *stored == now.count(*agency) && *digest == self.truth.digest(*agency, *stored)
+            }
+            (Reply::SessionStored { stored, digest }, Ask::Bets(..)) => {
+                let is_true = |(agency, upto): &(u16, u64)| {
+                    (*upto..=now.count(*agency)).contains(stored)
+                        && *digest == self.truth.digest(*agency, *stored)
+                };
+                upto.iter().all(is_true)
             }
             (Reply::Stored, Ask::Classic(_)) => upto.iter().all(|(agency, upto)| now.count(*agency) >= *upto),
             (Reply::Ended, _) => self.ending(ask).is_some_and(|agency| now.has_ended(agency)),
@@ -201,7 +207,7 @@ pub fn words(reply: &Reply) -> String {
     match reply {
         Reply::Opened { stored, .. } => format!("opened with {stored}"),
         Reply::Stored => "stored".into(),
-        Reply::SessionStored { stored } => format!("stored {stored}"),
+        Reply::SessionStored { stored, .. } => format!("stored {stored}"),
         Reply::Ended => "ended".into(),
         Reply::NotDrawn => "not drawn".into(),
         Reply::ResultPage { .. } => "result".into(),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::super::contest::Contest;
 use super::image::Image;
-use crate::lottery::AgencyId;
+use crate::lottery::{AgencyId, Digest};
 
 pub const AGENCIES: u16 = 3;
 pub const WINNER: u32 = 7574;
@@ -132,6 +132,12 @@ impl Truth {
         each(bets).flat_map(|bet| &self.all[&bet]).copied().collect()
     }
 
+    /// The digest of the agency's first `count` bets.
+    pub fn digest(&self, agency: u16, count: u64) -> Digest {
+        let stored = each(STORED).filter(|bet| bet.0 == agency).take(usize::try_from(count).unwrap());
+        stored.fold(Digest::default(), |digest, bet| digest.with_row(&self.all[&bet]))
+    }
+
     pub fn winners(&self, agency: u16) -> Vec<u8> {
         let of_agency = self.rows.iter().filter(|row| row.1 == agency);
         of_agency.filter_map(|row| row.2.clone()).collect::<Vec<_>>().join(&0x1e)
@@ -189,10 +195,12 @@ impl View {
         assert!(self.draw.is_none() || most.draw.is_some(), "a draw too early: {self:?}, at most {most:?}");
     }
 
-    pub fn assert_is(&self, contest: &Contest) {
+    pub fn assert_is(&self, contest: &Contest, truth: &Truth) {
         assert_eq!(contest.bets(), self.counts.values().sum::<u64>());
         for number in 1..=AGENCIES {
-            assert_eq!(contest.stored(id(number)), Ok(self.count(number)));
+            let count = self.count(number);
+            assert_eq!(contest.stored(id(number)), Ok(count));
+            assert_eq!(contest.digest(id(number)), Ok(truth.digest(number, count)));
         }
         let ended: BTreeSet<u64> = contest.ended_agencies().map(|agency| agency.get().into()).collect();
         assert_eq!(ended, self.ended);
