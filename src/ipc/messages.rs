@@ -107,6 +107,9 @@ pub enum Reply {
     Statistics,
     /// The request was refused and changed nothing.
     Refused(Refusal),
+    /// Answers no request, whatever its id, and may come at any time: the agency has opened another session, and this one
+    /// had to make room. It is the last reply.
+    SessionReplaced,
 }
 
 /// One agency in a `StatusPage`.

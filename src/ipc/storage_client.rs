@@ -2,6 +2,7 @@
 //! order of the requests. Nothing here waits: the handler waits for [`StorageClient::queue`] and [`StorageClient::pipe`].
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -45,6 +46,8 @@ pub enum PipeState {
     Open,
     /// End-of-file: storage has ended, or has dropped this client.
     Closed,
+    /// End-of-file: another session has replaced the client's.
+    Replaced,
 }
 
 impl<'a> StorageClient<'a> {
@@ -138,6 +141,7 @@ impl<'a> StorageClient<'a> {
         let count = nix::unistd::read(self.pipe, self.replies.get_mut(start..).unwrap_or_default());
         self.replies.truncate(start + count.unwrap_or(0));
         match count {
+            Ok(0) if self.is_replaced()? => Ok(PipeState::Replaced),
             Ok(0) => Ok(PipeState::Closed),
             Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(PipeState::Open),
             Err(error) => Err(error.into()),
@@ -146,17 +150,32 @@ impl<'a> StorageClient<'a> {
 
     /// Takes the reply to the oldest request that has none, and its bulk bytes, if it has been read.
     pub fn next_reply(&mut self) -> io::Result<Option<(Reply, &[u8])>> {
+        let Some((ReplyHead { id, reply }, bulk)) = self.unread()? else { return Ok(None) };
+        if reply == Reply::SessionReplaced {
+            return Ok(None);
+        }
+        self.answered = self.answered.wrapping_add(1);
+        if id != self.answered {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "storage answered out of order"));
+        }
+        self.taken = bulk.end;
+        Ok(Some((reply, self.replies.get(bulk).unwrap_or_default())))
+    }
+
+    /// Whether the next reply says that another session has replaced this one.
+    fn is_replaced(&self) -> io::Result<bool> {
+        Ok(self.unread()?.is_some_and(|(head, _)| head.reply == Reply::SessionReplaced))
+    }
+
+    /// The next reply that has been read and not taken, and the place of its bulk bytes.
+    fn unread(&self) -> io::Result<Option<(ReplyHead, Range<usize>)>> {
         let unread = self.replies.get(self.taken..).unwrap_or_default();
         let Some((length, rest)) = unread.split_first_chunk() else { return Ok(None) };
-        let Some(bytes) = rest.get(..u16::from_le_bytes(*length).into()) else { return Ok(None) };
-        self.taken += 2 + bytes.len();
-        self.answered = self.answered.wrapping_add(1);
-        let (ReplyHead { id, reply }, bulk) = decode(bytes)?;
-        if id == self.answered {
-            Ok(Some((reply, bulk)))
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "storage answered out of order"))
-        }
+        let length = usize::from(u16::from_le_bytes(*length));
+        let Some(bytes) = rest.get(..length) else { return Ok(None) };
+        let (head, bulk) = decode(bytes)?;
+        let end = self.taken + 2 + length;
+        Ok(Some((head, end - bulk.len()..end)))
     }
 
     /// Writable while the queue has room.

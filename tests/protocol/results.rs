@@ -49,16 +49,16 @@ fn waiting_clients_get_their_results_when_the_last_agency_ends() {
 
 #[test]
 fn two_hundred_waiting_clients_all_get_their_results() {
-    let server = server_of(2);
-    server.session(1).0.store(0, &[winner(1, "11")]);
-    let mut waiting: Vec<Client> = (0..200).map(|_| server.session(1).0).collect();
+    let server = server_of(51);
+    let mut waiting: Vec<Client> = (0..200).map(|index| server.session(1 + index % 50).0).collect();
+    waiting[0].store(0, &[winner(1, "11")]);
+    waiting.iter_mut().for_each(Client::end_agency);
     for client in &mut waiting {
         client.send_frame(kind::AWAIT_RESULT, b"");
     }
-    server.session(1).0.end_agency();
-    server.session(2).0.end_agency();
-    for client in &mut waiting {
-        client.expect(kind::RESULT, b"11");
+    server.session(51).0.end_agency();
+    for (index, client) in waiting.iter_mut().enumerate() {
+        client.expect(kind::RESULT, if index % 50 == 0 { b"11" } else { b"" });
     }
 }
 

@@ -12,3 +12,4 @@ mod digests;
 mod floods;
 mod frames;
 mod pipelining;
+mod replaced;

@@ -104,7 +104,7 @@ fn a_low_limit_of_descriptors_lowers_max_clients_and_one_line_says_so() {
     let log = server.log();
     let [warning] = log.lines_of("WARNING")[..] else { panic!("one warning: {}", log.0) };
     assert!(warning.contains(" | max_clients: 16 | ") && warning.contains("ulimit -n"), "{warning}");
-    let mut sessions: Vec<Client> = (0..16).map(|_| server.session(1).0).collect();
+    let mut sessions: Vec<Client> = (0..16).map(|index| server.session(1 + index % 4).0).collect();
     let mut waiting = server.connect();
     waiting.send_frame(kind::BET, &Bet::made_up(2, 0).record());
     waiting.expect_silence();

@@ -74,11 +74,18 @@ pub(super) struct Conversation<'a> {
     pending: VecDeque<Pending>,
     /// Why no more messages are taken. The connection is closed once nothing is pending.
     pub(super) closing: Option<String>,
+    /// Whether another session of the agency has replaced this one.
+    pub(super) is_replaced: bool,
 }
+
+/// The reason that a replaced session's client is told. Clients know by the first word that they may come back.
+const REPLACED: &str =
+    "busy: the agency has opened another session, and the one that was quiet for longest has to go";
 
 impl<'a> Conversation<'a> {
     pub(super) fn new(storage: StorageClient<'a>, context: &'a HandlerContext<'a>, ip: IpAddr) -> Self {
-        Self { storage, context, ip, mode: Mode::New, pending: VecDeque::new(), closing: None }
+        let (mode, pending) = (Mode::New, VecDeque::new());
+        Self { storage, context, ip, mode, pending, closing: None, is_replaced: false }
     }
 
     pub(super) fn may_take_frames(&self) -> bool {
@@ -108,6 +115,17 @@ impl<'a> Conversation<'a> {
     /// Whether [`Self::answer`] could now ask for a page that had to wait.
     pub(super) fn can_ask_page(&self, connection: &Connection<'_>) -> bool {
         matches!(self.pending.front(), Some(Pending::Deferred(_))) && !connection.is_backed_up()
+    }
+
+    /// Ends the session because another one has replaced it. Storage has answered all that it had received, and takes no more.
+    pub(super) fn give_way(&mut self, connection: &mut Connection<'_>) {
+        // Within a result the client would take the message for a part of it.
+        if !self.is_paging() {
+            connection.send(&ServerMessage::Error(REPLACED));
+        }
+        self.pending.clear();
+        self.close(REPLACED);
+        self.is_replaced = true;
     }
 
     fn close(&mut self, reason: impl Into<String>) {

@@ -161,6 +161,10 @@ impl<'a> Handler<'a> {
     fn completion(&self) -> Result<Option<String>, Failure> {
         let Self { connection, conversation, .. } = self;
         let is_awaiting = conversation.is_awaiting_draw();
+        if conversation.is_replaced {
+            // There is nothing to wait for: the client has been sent the reason, as far as its socket takes it.
+            return Ok(conversation.closing.clone());
+        }
         if let Some(since) = self.stopping_since {
             // What storage has been asked is answered, however long it takes. The client has a time limit.
             let waits_for_storage = !conversation.is_idle() && !is_awaiting && !conversation.is_paging();
@@ -221,11 +225,11 @@ impl<'a> Handler<'a> {
 
     fn handle(&mut self, event: &EpollEvent) -> Result<(), Failure> {
         match event.data() {
-            PIPE => {
-                if self.conversation.storage.fill()? == PipeState::Closed {
-                    return Err(Failure::StorageEnded);
-                }
-            }
+            PIPE => match self.conversation.storage.fill()? {
+                PipeState::Open => {}
+                PipeState::Closed => return Err(Failure::StorageEnded),
+                PipeState::Replaced => self.conversation.give_way(&mut self.connection),
+            },
             QUEUE => {
                 self.conversation.storage.send()?;
                 // A handler with more parts to send queues up again behind the others.

@@ -4,14 +4,22 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use super::answer::Answer;
-use crate::ipc::messages::{ClientToken, PartHead, ReplyHead, Request};
+use crate::ipc::messages::{ClientToken, PartHead, Reply, ReplyHead, Request};
 use crate::ipc::storage_end::{ReplyWriter, Unwritable};
+use crate::lottery::AgencyId;
+
+/// How many sessions an agency may have at a time.
+const MAX_SESSIONS: usize = 4;
 
 /// All clients. A client that does not take its replies gets no more of them. A client that sends what no honest handler
 /// sends is dropped: its handler then sees end-of-file on its pipe.
 #[derive(Debug)]
 pub(super) struct Clients {
     known: HashMap<ClientToken, Client>,
+    /// The clients with a session, by agency.
+    sessions: HashMap<AgencyId, Vec<ClientToken>>,
+    /// How many parts of requests have come, from all clients.
+    parts: u64,
     longest_request: usize,
 }
 
@@ -19,6 +27,10 @@ pub(super) struct Clients {
 struct Client {
     /// None once nobody reads the replies.
     replies: Option<ReplyWriter>,
+    /// The agency of its session, if it has one.
+    session: Option<AgencyId>,
+    /// The value of `Clients::parts` when the client's last request came.
+    last_request: u64,
     partial: Option<Partial>,
     /// The answer that waits for the draw.
     awaiting: Option<Answer>,
@@ -35,12 +47,13 @@ struct Partial {
 impl Clients {
     /// A request's rows may have `longest_request` bytes.
     pub(super) fn new(longest_request: usize) -> Self {
-        Self { known: HashMap::new(), longest_request }
+        Self { known: HashMap::new(), sessions: HashMap::new(), parts: 0, longest_request }
     }
 
     pub(super) fn add(&mut self, token: ClientToken, pipe: OwnedFd) {
         let replies = Some(ReplyWriter::new(pipe));
-        self.known.insert(token, Client { replies, partial: None, awaiting: None });
+        let client = Client { replies, session: None, last_request: 0, partial: None, awaiting: None };
+        self.known.insert(token, client);
     }
 
     /// Closes the pipe of a client whose handler has ended. Its last requests are still taken. Many clients may come and go
@@ -52,7 +65,13 @@ impl Clients {
     }
 
     pub(super) fn remove(&mut self, token: ClientToken) {
-        self.known.remove(&token);
+        let Some(Client { session: Some(agency), .. }) = self.known.remove(&token) else { return };
+        if let Some(sessions) = self.sessions.get_mut(&agency) {
+            sessions.retain(|client| *client != token);
+            if sessions.is_empty() {
+                self.sessions.remove(&agency);
+            }
+        }
     }
 
     pub(super) fn knows(&self, token: ClientToken) -> bool {
@@ -68,6 +87,8 @@ impl Clients {
     ) {
         let PartHead { client: token, id, request, last } = head;
         let Some(client) = self.known.get_mut(&token) else { return };
+        self.parts += 1;
+        client.last_request = self.parts;
         match (client.partial.take(), request) {
             // A request of one part is not copied.
             (None, Some(request)) if last => hand_on(id, &request, bytes),
@@ -85,6 +106,24 @@ impl Clients {
                 }
             }
             _ => self.remove(token),
+        }
+    }
+
+    /// Adds a client to the sessions of an agency. If the agency has four already, the one whose last request is the oldest
+    /// is replaced: its handler tells its client, and storage takes nothing more from it. A session that is sending a request
+    /// is spared, unless all are. Call this when no other request is without its reply.
+    pub(super) fn open_session(&mut self, token: ClientToken, agency: AgencyId) {
+        let Some(client) = self.known.get_mut(&token) else { return };
+        client.session = Some(agency);
+        let sessions = self.sessions.entry(agency).or_default();
+        let is_full = sessions.len() >= MAX_SESSIONS;
+        let rank = |client: &Client| (client.partial.is_some(), client.last_request);
+        let quietest = sessions.iter().copied().min_by_key(|other| self.known.get(other).map(rank));
+        sessions.push(token);
+        if let Some(quietest) = quietest.filter(|_| is_full) {
+            self.reply(quietest, &ReplyHead { id: 0, reply: Reply::SessionReplaced }, &[]);
+            self.flush(quietest);
+            self.remove(quietest);
         }
     }
 
@@ -122,14 +161,18 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::messages::Reply;
     use crate::ipc::storage_end::reply_pipe;
 
-    fn one_client() -> (Clients, ClientToken, OwnedFd) {
-        let mut clients = Clients::new(10);
+    fn add(clients: &mut Clients) -> (ClientToken, OwnedFd) {
         let token = ClientToken::random();
         let (reader, pipe) = reply_pipe().unwrap();
         clients.add(token, pipe);
+        (token, reader)
+    }
+
+    fn one_client() -> (Clients, ClientToken, OwnedFd) {
+        let mut clients = Clients::new(10);
+        let (token, reader) = add(&mut clients);
         (clients, token, reader)
     }
 
@@ -172,5 +215,70 @@ mod tests {
             }
             assert_eq!(taken(&mut clients, &[(part(token, 1, true, true), b"ab")]), [b"ab".to_vec()]);
         }
+    }
+
+    /// The numbers of the sessions that are known, of six that are opened one after the other. Before each, `act`.
+    fn sessions_left(mut act: impl FnMut(&mut Clients, &[ClientToken])) -> Vec<usize> {
+        let agency = AgencyId::new(7).unwrap();
+        let mut clients = Clients::new(10);
+        let mut tokens = Vec::new();
+        for _ in 0..6 {
+            act(&mut clients, &tokens);
+            let (token, _) = add(&mut clients);
+            taken(&mut clients, &[(part(token, 1, true, true), b"")]);
+            clients.open_session(token, agency);
+            tokens.push(token);
+        }
+        assert_eq!(clients.sessions[&agency].len(), 4);
+        let left = (0..6).filter(|index| clients.knows(tokens[*index])).collect();
+        for token in tokens {
+            clients.remove(token);
+        }
+        assert!(clients.sessions.is_empty());
+        left
+    }
+
+    #[test]
+    fn of_more_than_four_sessions_those_with_the_latest_requests_stay() {
+        assert_eq!(sessions_left(|_, _| {}), [2, 3, 4, 5]);
+        let left = sessions_left(|clients, tokens| {
+            if let [first, ..] = tokens {
+                taken(clients, &[(part(*first, 2, true, true), b"x")]);
+            }
+        });
+        assert_eq!(left, [0, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_session_in_the_middle_of_a_request_is_replaced_only_if_all_are() {
+        let begin =
+            |clients: &mut Clients, token| drop(taken(clients, &[(part(token, 2, true, false), b"x")]));
+        let left = sessions_left(|clients, tokens| {
+            if let [first] = tokens {
+                begin(clients, *first);
+            }
+        });
+        assert_eq!(left, [0, 3, 4, 5]);
+        let left = sessions_left(|clients, tokens| {
+            if let Some(last) = tokens.last() {
+                begin(clients, *last);
+            }
+        });
+        assert_eq!(left, [2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn what_a_replaced_session_still_sends_is_not_taken() {
+        let agency = AgencyId::new(7).unwrap();
+        let (mut clients, token, reader) = one_client();
+        clients.open_session(token, agency);
+        for _ in 0..MAX_SESSIONS {
+            let (other, _) = add(&mut clients);
+            clients.open_session(other, agency);
+        }
+        assert_eq!(taken(&mut clients, &[(part(token, 1, true, true), b"x")]), Vec::<Vec<u8>>::new());
+        let mut told = [0; 64];
+        assert!(nix::unistd::read(&reader, &mut told).unwrap() > 0, "a last reply");
+        assert_eq!(nix::unistd::read(&reader, &mut told), Ok(0), "end-of-file");
     }
 }

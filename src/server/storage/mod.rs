@@ -46,6 +46,7 @@ pub use self::disk::Disk;
 pub use self::ledger::Ledger;
 pub use self::recovery::Rules;
 
+use self::answer::Subject;
 use self::clients::Clients;
 use self::disk::FileDisk;
 use self::ledger::{Committed, Failure, Written};
@@ -315,7 +316,11 @@ impl Service<'_> {
             answers.extend(self.clients.take_awaiting());
         }
         let clients: Vec<ClientToken> = answers.iter().map(|answer| answer.client).collect();
+        let mut opened = Vec::new();
         for answer in answers {
+            if let Subject::Opened(agency) = answer.subject {
+                opened.push((answer.client, agency));
+            }
             match self.ledger.reply(&answer, &mut self.bulk) {
                 Some(reply) => {
                     self.clients.reply(answer.client, &ReplyHead { id: answer.id, reply }, &self.bulk);
@@ -325,6 +330,9 @@ impl Service<'_> {
         }
         for client in clients {
             self.clients.flush(client);
+        }
+        for (client, agency) in opened {
+            self.clients.open_session(client, agency);
         }
         Ok(())
     }

@@ -215,5 +215,6 @@ pub fn words(reply: &Reply) -> String {
         Reply::Refused(Refusal::NoSuchAgency { .. }) => "no such agency".into(),
         Reply::Statistics => "statistics".to_owned(),
         Reply::Refused(refusal) => refusal.to_string(),
+        Reply::SessionReplaced => "replaced".into(),
     }
 }
