@@ -10,7 +10,7 @@
 //! | seccomp | all system calls that a server does not need ([`seccomp::SERVER`]) | all processes; handlers inherit it | `seccomp(2)` |
 //! | | all that a session does not need | sessions; a filter of its own costs more than a classic message is worth | |
 //! | | files and signals again | handlers without the whole of Landlock | |
-//! | | processes, connections, capabilities other than those for files | storage | `capabilities(7)` |
+//! | all of these | signals, processes, connections, capabilities but those for files, files to write outside of the folder of the bets | storage | `capabilities(7)` |
 //!
 //! Each layer is applied as far as the kernel and the container provide it. A child finds out at the start how far that
 //! is ([`Confinement::probe`]). A handler that gets less than that child serves nobody.
@@ -18,11 +18,12 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreated, RulesetError, RulesetStatus,
-    Scope,
+    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope, path_beneath_rules,
 };
 use nix::libc;
 use nix::sys::prctl::set_no_new_privs;
@@ -167,9 +168,13 @@ impl Confinement {
         self.apply_filter(|filters| &filters.server)
     }
 
-    /// Takes from this process, the storage service, what only the acceptor and handlers need.
-    pub fn enter_storage(&self) -> io::Result<()> {
+    /// Takes from this process, the storage service, what only the acceptor and handlers need, and files to write to outside of
+    /// the folder of the bets. It must have opened them.
+    pub fn enter_storage(&self, bets: &Path) -> io::Result<()> {
         keep_capabilities_for_files()?;
+        if self.report.landlock != Coverage::None {
+            restrict_writes(bets).map_err(io::Error::other)?;
+        }
         if self.filters.is_none() {
             return Ok(());
         }
@@ -275,6 +280,19 @@ fn keep_capabilities_for_files() -> io::Result<()> {
     // SAFETY: as above. It changes nothing but what this process may do.
     let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
     if read == 0 && set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Leaves this process only the folder of this file to write in, and that of the file that it links to. It may read all files:
+/// the time zone's may be anywhere.
+fn restrict_writes(file: &Path) -> Result<(), RulesetError> {
+    let paths = [Some(file.to_owned()), file.canonicalize().ok()];
+    let folders = paths.iter().flatten().filter_map(|path| path.parent());
+    let folders = folders.map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    empty_ruleset()?
+        .add_rules(path_beneath_rules(["/"], AccessFs::from_read(LANDLOCK)))?
+        .add_rules(path_beneath_rules(folders, AccessFs::from_all(LANDLOCK)))?
+        .restrict_self()
+        .map(drop)
 }
 
 /// Makes a Landlock ruleset that handles all that Landlock can, and allows none of it.

@@ -77,7 +77,8 @@ pub(super) const SERVER: &[Rule<'_>] = &[
     (libc::SYS_sendmsg, ANY),
     (libc::SYS_socketpair, ANY),
     (libc::SYS_pipe2, ANY),
-    (libc::SYS_mq_timedsend, ANY),
+    // With priority 0: no request overtakes those of others.
+    (libc::SYS_mq_timedsend, &[Is(3, 0)]),
     (libc::SYS_mq_timedreceive, ANY),
     // Only asks.
     (libc::SYS_mq_getsetattr, &[IsNull(1)]),
@@ -119,9 +120,12 @@ pub(super) const SERVER: &[Rule<'_>] = &[
     (libc::SYS_gettid, ANY),
     (libc::SYS_geteuid, ANY),
     (libc::SYS_set_robust_list, ANY),
-    (libc::SYS_prctl, &[Is(0, libc::PR_SET_PDEATHSIG)]),
+    // No child can outlive the acceptor.
+    (libc::SYS_prctl, &[Is(0, libc::PR_SET_PDEATHSIG), Is(1, libc::SIGKILL)]),
     (libc::SYS_prctl, &[Is(0, libc::PR_SET_NO_NEW_PRIVS)]),
     (libc::SYS_seccomp, ANY),
+    (libc::SYS_landlock_create_ruleset, ANY),
+    (libc::SYS_landlock_add_rule, ANY),
     (libc::SYS_landlock_restrict_self, ANY),
     (libc::SYS_setgroups, ANY),
     (libc::SYS_setresgid, ANY),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use common::hijack::Hijacked;
 use common::{Running, RunningServer, Setup, bets, kind};
+use nix::errno::Errno;
 use nix::libc::c_long;
 use nix::sys::signal::Signal;
 
@@ -43,6 +44,16 @@ impl Attacker {
     pub fn tries_privileged(&mut self, what: &str, number: c_long, arguments: &[u64]) {
         if !self.is_stand_in {
             self.tries(what, number, arguments);
+        }
+    }
+
+    /// Tries a call that would do harm on another kind of log than a file: the filter itself must refuse it.
+    pub fn tries_on_any_log(&mut self, what: &str, number: c_long, arguments: &[u64]) {
+        if !self.is_stand_in {
+            let result = self.process.call(number, arguments);
+            if result != Err(Errno::EPERM) {
+                self.wrong.push(format!("{what}: {result:?}"));
+            }
         }
     }
 

@@ -98,6 +98,8 @@ fn no_shared_descriptor_can_be_made_blocking_by_other_ways(attacker: &mut Attack
         // A stand-in has no queue.
         tries!(attacker.tries_privileged, SYS_mq_getsetattr, fd, attributes, 0);
         tries!(attacker.tries_privileged, SYS_mq_notify, fd, 0);
+        // Its requests would overtake those of others.
+        tries!(attacker.tries_privileged, SYS_mq_timedsend, fd, attributes, 1, 1, 0);
     }
 }
 
@@ -203,6 +205,12 @@ fn the_log_cannot_be_changed(attacker: &mut Attacker) {
     // By the upper half of the argument, which the kernel ignores.
     tries!(attacker.tries, SYS_ftruncate, (1_u64 << 32) + 2, 0);
     assert!(fs::read(&log).unwrap().starts_with(&before), "the log was changed");
+    // The journal's socket, a pipe, a terminal.
+    tries!(attacker.tries_on_any_log, SYS_shutdown, 2, libc::SHUT_RDWR);
+    tries!(attacker.tries_on_any_log, SYS_setsockopt, 2, libc::SOL_SOCKET, libc::SO_SNDTIMEO, rubbish, 16);
+    tries!(attacker.tries_on_any_log, SYS_fcntl, 2, libc::F_SETPIPE_SZ, 4096);
+    tries!(attacker.tries_on_any_log, SYS_ioctl, 2, libc::TIOCSTI, rubbish);
+    tries!(attacker.tries_on_any_log, SYS_dup, 2);
 }
 
 fn no_file_can_be_opened_or_changed(attacker: &mut Attacker) {
@@ -296,6 +304,8 @@ fn no_privilege_can_be_had(attacker: &mut Attacker) {
     let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     tries!(attacker.tries, SYS_mmap, 0, 4096, executable, anonymous, -1, 0);
     tries!(attacker.tries, SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+    // It would outlive the acceptor.
+    tries!(attacker.tries, SYS_prctl, libc::PR_SET_PDEATHSIG, 0, 0, 0, 0);
     tries!(attacker.tries_privileged, SYS_setuid, 0);
     tries!(attacker.tries_privileged, SYS_setresuid, 0, 0, 0);
     tries!(attacker.tries_privileged, SYS_setgid, 0);
@@ -334,6 +344,16 @@ fn storage_keeps_only_what_it_needs_for_its_files() {
     refused(libc::SYS_socketpair, &[argument(libc::AF_UNIX), argument(libc::SOCK_STREAM), 0, pair]);
     refused(libc::SYS_execve, &[pair, 0, 0]);
     refused(libc::SYS_setresuid, &[1, 1, 1]);
+    if server.log().value("confinement", "landlock").as_deref() == Some("full") {
+        let (folder, outside) = (server.setup().path("new"), std::env::temp_dir().join("loteria-new"));
+        let mut creates = |path: &Path| {
+            let path = storage.put(format!("{}\0", path.display()).as_bytes());
+            let flags = argument(libc::O_CREAT | libc::O_WRONLY);
+            storage.call(libc::SYS_openat, &[argument(libc::AT_FDCWD), path, flags, 0o600])
+        };
+        assert_eq!(creates(&outside), Err(Errno::EACCES));
+        creates(&folder).unwrap();
+    }
     drop(storage);
     let status = fs::read_to_string(format!("/proc/{}/status", server.storage())).unwrap();
     let capabilities = status.lines().filter(|line| line.starts_with("CapEff") || line.starts_with("CapPrm"));

@@ -82,11 +82,11 @@ pub(crate) fn run(
     control: &StorageEnd,
     finished: &FinishedAgencies,
 ) -> i32 {
-    if let Err(error) = confinement.enter_storage() {
+    let Some(ledger) = open_ledger(config) else { return GAVE_UP };
+    if let Err(error) = confinement.enter_storage(&config.path) {
         event(Level::Critical, "storage", Outcome::Fail, &[("error", &error)]);
         return GAVE_UP;
     }
-    let Some(ledger) = open_ledger(config) else { return GAVE_UP };
     // A row is at most three times as long as its record: a text of one quote becomes four.
     let longest_request = (config.max_payload as usize).saturating_mul(3);
     let service = Service {
