@@ -1,9 +1,11 @@
 //! A handler's end of the request queue and of its reply pipe. Long requests go into the queue in parts; replies come in the
-//! order of the requests. Nothing here waits: the handler waits for [`StorageClient::queue`] and [`StorageClient::pipe`].
+//! order of the requests. Requests wait for room in the queue until the moment that [`StorageClient::resume`] got last. The
+//! handler itself waits for [`StorageClient::pipe`].
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 
@@ -30,6 +32,8 @@ pub struct StorageClient<'a> {
     /// How many bulk bytes have been sent.
     sent: usize,
     is_sending: bool,
+    /// Until when parts wait for room in the queue.
+    wait_until: SystemTime,
     /// What has been read from the pipe. Replies before `taken` have been taken.
     replies: Vec<u8>,
     taken: usize,
@@ -67,6 +71,7 @@ impl<'a> StorageClient<'a> {
             body: Vec::new(),
             sent: 0,
             is_sending: false,
+            wait_until: UNIX_EPOCH,
             replies: Vec::new(),
             taken: 0,
         })
@@ -105,8 +110,15 @@ impl<'a> StorageClient<'a> {
         self.send()
     }
 
+    /// Goes on sending, if a part of a request waits for room in the queue. This call and all that follow it wait no longer
+    /// than `until`.
+    pub fn resume(&mut self, until: SystemTime) -> io::Result<()> {
+        self.wait_until = until;
+        if self.is_sending { self.send() } else { Ok(()) }
+    }
+
     /// Sends as many parts of the request as the queue takes.
-    pub fn send(&mut self) -> io::Result<()> {
+    fn send(&mut self) -> io::Result<()> {
         while self.is_sending {
             let from = MAX_HEAD + self.sent;
             let rest = self.body().len() - from;
@@ -117,7 +129,7 @@ impl<'a> StorageClient<'a> {
             let head_len = encode(&head, &mut bytes)?;
             let message = self.body.get_mut(from - head_len..from + count).unwrap_or_default();
             message.iter_mut().zip(bytes).take(head_len).for_each(|(to, byte)| *to = byte);
-            if self.queue.send(message)? == Queued::Full {
+            if self.queue.send(message, self.wait_until)? == Queued::Full {
                 return Ok(());
             }
             if !last {
@@ -178,11 +190,6 @@ impl<'a> StorageClient<'a> {
         Ok(Some((head, end - bulk.len()..end)))
     }
 
-    /// Writable while the queue has room.
-    pub fn queue(&self) -> BorrowedFd<'a> {
-        self.queue.as_fd()
-    }
-
     /// Readable while there are replies; end-of-file once storage has ended.
     pub fn pipe(&self) -> BorrowedFd<'a> {
         self.pipe
@@ -194,7 +201,7 @@ mod tests {
     use super::*;
     use crate::ipc::storage_end::{PAGE, ReplyWriter, RequestReceiver, reply_pipe};
     use crate::system::mqueue::{self, QueuePair};
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsFd as _, OwnedFd};
 
     const TOKEN: [u8; ClientToken::LEN] = [7; ClientToken::LEN];
 
@@ -228,7 +235,7 @@ mod tests {
             if !is_sending {
                 break;
             }
-            client.send().unwrap();
+            client.resume(UNIX_EPOCH).unwrap();
         }
         assert_eq!(got, rows);
         assert_eq!(client.body().len(), MAX_HEAD);
@@ -238,7 +245,7 @@ mod tests {
     fn malformed_messages_in_the_queue_are_dropped() {
         let QueuePair { receiver, sender, .. } = mqueue::create("test-malformed").unwrap();
         for garbage in [&[0xff; 100][..], b""] {
-            assert_eq!(sender.send(garbage).unwrap(), Queued::Yes);
+            assert_eq!(sender.send(garbage, UNIX_EPOCH).unwrap(), Queued::Yes);
         }
         let (pipe, _writer) = pipe_with_token();
         StorageClient::new(&sender, pipe.as_fd()).unwrap().ask(Request::Statistics).unwrap();

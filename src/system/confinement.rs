@@ -120,6 +120,9 @@ impl Filters {
 const FIRST_UID: u32 = 0x7e00_0000;
 /// The user without any rights, for user namespaces that lack the number above.
 const NOBODY: u32 = 65_534;
+/// The limit of descriptors: new ones get numbers below it, and `poll(2)` takes no more than so many. A handler has three
+/// there, so it can make another one only if it closes one of them.
+const HANDLER_DESCRIPTORS: u64 = 3;
 /// The newest version of Landlock that is used: the first with scopes for signals.
 const LANDLOCK: ABI = ABI::V6;
 
@@ -257,8 +260,13 @@ fn become_user(id: u32) -> nix::Result<()> {
 }
 
 fn set_limits() -> Coverage {
-    let all = [Resource::RLIMIT_CORE, Resource::RLIMIT_NPROC, Resource::RLIMIT_NOFILE];
-    let set = all.into_iter().filter(|resource| setrlimit(*resource, 0, 0).is_ok()).count();
+    let all = [
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_NPROC, 0),
+        (Resource::RLIMIT_NOFILE, HANDLER_DESCRIPTORS),
+    ];
+    let set =
+        all.into_iter().filter(|(resource, limit)| setrlimit(*resource, *limit, *limit).is_ok()).count();
     if set == all.len() { Coverage::Full } else { Coverage::Partial }
 }
 

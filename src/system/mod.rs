@@ -2,6 +2,10 @@
 #![allow(unsafe_code)]
 #![allow(clippy::missing_errors_doc, reason = "the pages of the manual that are named list the errors")]
 
+use std::time::Instant;
+
+use nix::poll::PollTimeout;
+
 pub(crate) mod confinement;
 pub(crate) mod fd_passing;
 pub(crate) mod memory;
@@ -12,6 +16,13 @@ mod seccomp;
 pub(crate) mod shared_mutex;
 pub mod signal;
 pub(crate) mod socket;
+
+/// The timeout of a `poll(2)` that begins `now`, rounded up to whole milliseconds, so that the wait does not end too early.
+pub(crate) fn poll_timeout(until: Option<Instant>, now: Instant) -> PollTimeout {
+    let Some(until) = until else { return PollTimeout::NONE };
+    let millis = until.saturating_duration_since(now).as_micros().div_ceil(1000);
+    PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+}
 
 /// Repeats a system call for as long as a signal interrupts it.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {

@@ -3,9 +3,11 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::mqueue::{MQ_OFlag, MqAttr, MqdT, mq_getattr, mq_open, mq_receive, mq_send, mq_unlink};
+use nix::libc;
+use nix::mqueue::{MQ_OFlag, MqAttr, MqdT, mq_getattr, mq_open, mq_receive, mq_unlink};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use thiserror::Error;
@@ -80,7 +82,8 @@ fn byte_limit() -> u64 {
     getrlimit(Resource::RLIMIT_MSGQUEUE).map_or(0, |(soft, _)| soft)
 }
 
-/// Makes a queue that no other process can open: its name is removed before this returns. Neither end ever blocks.
+/// Makes a queue that no other process can open: its name is removed before this returns. The receiver never blocks. Its
+/// flags are its own: the two ends are opened apart.
 ///
 /// A process that is killed in between leaves the name behind, and the next call with the same `name` removes it. So a
 /// server should use the same name at each start. If another user or another process has the name at this moment, the queue
@@ -124,7 +127,7 @@ fn create_largest(name: &str) -> nix::Result<(Queue, i64, Option<String>)> {
     for size in SIZES {
         let (messages, length) = (size.0.min(messages_limit), size.1.min(length_limit));
         let attributes = MqAttr::new(0, messages, length, 0);
-        let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDONLY;
+        let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDONLY | MQ_OFlag::O_NONBLOCK;
         match open(name, flags, Some(&attributes)) {
             Err(error @ (Errno::EMFILE | Errno::EINVAL)) => refused = Some(error),
             queue => return Ok((queue?, messages, limited_by(limits, refused))),
@@ -148,9 +151,8 @@ fn limited_by(limits: [(&str, i64); 2], refused: Option<Errno>) -> Option<String
 }
 
 fn open(name: &str, flags: MQ_OFlag, attributes: Option<&MqAttr>) -> nix::Result<Queue> {
-    let flags = flags | MQ_OFlag::O_NONBLOCK | MQ_OFlag::O_CLOEXEC;
     let mut queue = Queue {
-        descriptor: mq_open(name, flags, Mode::S_IRUSR | Mode::S_IWUSR, attributes)?,
+        descriptor: mq_open(name, flags | MQ_OFlag::O_CLOEXEC, Mode::S_IRUSR | Mode::S_IWUSR, attributes)?,
         message_len: 0,
     };
     queue.message_len = usize::try_from(queue.attributes()?.msgsize()).unwrap_or(0);
@@ -209,7 +211,7 @@ impl AsFd for QueueReceiver {
     }
 }
 
-/// The end that gives messages. All processes that inherit it share one queue.
+/// The end that gives messages. All processes that inherit it share the flags of its descriptor.
 #[derive(Debug)]
 pub struct QueueSender(Queue);
 
@@ -229,11 +231,23 @@ impl QueueSender {
         self.0.message_len
     }
 
-    /// Puts a message of at most [`Self::message_len`] bytes behind the others.
-    pub fn send(&self, message: &[u8]) -> io::Result<Queued> {
-        match retry(|| mq_send(&self.0.descriptor, message, 0)) {
-            Err(Errno::EAGAIN) => Ok(Queued::Full),
-            sent => Ok(sent.map(|()| Queued::Yes)?),
+    /// Puts a message of at most [`Self::message_len`] bytes behind the others. If the queue is full, waits for room for as
+    /// long as it is earlier than `until`.
+    pub fn send(&self, message: &[u8], until: SystemTime) -> io::Result<Queued> {
+        let until = until.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let until = libc::timespec {
+            tv_sec: until.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_nsec: until.subsec_nanos().into(),
+        };
+        let queue = self.0.descriptor.as_raw_fd();
+        // SAFETY: the call only reads the message and the time, which live through it.
+        let send = || unsafe {
+            libc::mq_timedsend(queue, message.as_ptr().cast(), message.len(), 0, &raw const until)
+        };
+        match retry(|| Errno::result(send())) {
+            // The second one comes at once if a process that shares the descriptor has made it non-blocking.
+            Err(Errno::ETIMEDOUT | Errno::EAGAIN) => Ok(Queued::Full),
+            done => Ok(done.map(|_| Queued::Yes)?),
         }
     }
 }
@@ -258,7 +272,7 @@ mod tests {
                     start.wait();
                     for _ in 0..300 {
                         let QueuePair { receiver, sender, .. } = create("test-at-once").unwrap();
-                        assert_eq!(sender.send(&[thread]).unwrap(), Queued::Yes);
+                        assert_eq!(sender.send(&[thread], UNIX_EPOCH).unwrap(), Queued::Yes);
                         let mut buffer = vec![0; receiver.message_len()];
                         assert_eq!(receiver.receive(&mut buffer).unwrap(), Some(1));
                         assert_eq!(buffer[0], thread);

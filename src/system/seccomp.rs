@@ -181,7 +181,7 @@ pub(super) const NOT_FOR_STORAGE: &[Rule<'_>] = &[
     (libc::SYS_setresuid, ANY),
 ];
 
-/// What a session needs: its descriptors, memory, the shared mutex, time, the end.
+/// What a session needs: its descriptors, memory, time, the end.
 pub(super) const SESSION: &[Rule<'_>] = &[
     (libc::SYS_read, ANY),
     (libc::SYS_write, ANY),
@@ -193,10 +193,6 @@ pub(super) const SESSION: &[Rule<'_>] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_poll, ANY),
     (libc::SYS_ppoll, ANY),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_epoll_wait, ANY),
-    (libc::SYS_epoll_pwait, ANY),
-    (libc::SYS_epoll_ctl, ANY),
     (libc::SYS_mq_timedsend, ANY),
     (libc::SYS_futex, ANY),
     (libc::SYS_brk, ANY),

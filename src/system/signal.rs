@@ -80,8 +80,8 @@ extern "C" fn exit(_signal: libc::c_int) {
     unsafe { libc::_exit(0) }
 }
 
-/// A descriptor that is readable while a handled signal is pending for the process that reads. A child that inherits it
-/// reads its own signals, if it adds it to an epoll instance of its own.
+/// A descriptor that is readable while a handled signal is pending for the process that reads. Each process makes its own:
+/// whoever shares a descriptor can make it block.
 #[derive(Debug)]
 pub struct Signals(SignalFd);
 

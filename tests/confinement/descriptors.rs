@@ -9,11 +9,11 @@ use nix::libc::{self, c_long};
 const TABLE: [(&str, &[&str]); 6] = [
     // The request queue, to write to. It has no length that a change of its length would change.
     ("/loteria", &["ftruncate"]),
-    ("anon_inode:[eventpoll]", &[]),
     ("anon_inode:[signalfd]", &[]),
     // The log.
     ("file", &[]),
-    // Its replies, to read.
+    // Its replies, to read, twice: see `HANDLER_DESCRIPTORS`.
+    ("pipe", &[]),
     ("pipe", &[]),
     // Its client.
     ("socket", &["shutdown"]),

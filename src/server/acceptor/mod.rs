@@ -53,6 +53,7 @@ use crate::failpoint::kill_point;
 use crate::ipc::control::control_pair;
 use crate::ipc::shared_counters::Counter;
 use crate::logging::{Level, Outcome, event, info, local_offset};
+use crate::system::poll_timeout;
 use crate::system::process::Exit;
 use crate::system::signal::{Signals, is_termination};
 
@@ -168,10 +169,7 @@ impl Acceptor<'_> {
             self.storage.pause.end(now),
             self.stop.as_ref().map(|stop| stop.due),
         ];
-        let Some(until) = due.into_iter().flatten().min() else { return PollTimeout::NONE };
-        // Rounded up to whole milliseconds, so that the wait does not end too early.
-        let millis = until.saturating_duration_since(now).as_micros().div_ceil(1000);
-        u16::try_from(millis).unwrap_or(u16::MAX).into()
+        poll_timeout(due.into_iter().flatten().min(), now)
     }
 
     /// The listener, if a client may be accepted now.
@@ -239,7 +237,6 @@ impl Acceptor<'_> {
         let context = HandlerContext {
             acceptor: getpid(),
             queue: &self.resources.sender,
-            signals: &self.signals,
             confinement: &self.resources.confinement,
             offset: local_offset(),
             agencies: self.storage.agencies,
@@ -251,8 +248,7 @@ impl Acceptor<'_> {
             started: self.started,
             storage_restarts: self.storage.deaths.total,
         };
-        let HandlerContext { queue, signals, .. } = context;
-        let keep = [client.socket.as_fd(), client.replies.as_fd(), queue.as_fd(), signals.as_fd()];
+        let keep = [client.socket.as_fd(), client.replies.as_fd(), context.queue.as_fd()];
         let keep: Vec<_> = keep.into_iter().chain(context.confinement.descriptor()).collect();
         self.children.launch(Child::Handler(client.serial), &keep, || handler::run(client, &context))
     }
@@ -317,12 +313,10 @@ impl Acceptor<'_> {
     }
 
     fn take_signals(&mut self) -> io::Result<()> {
-        while let Some(signal) = self.signals.take()? {
-            if is_termination(signal) {
-                // Storage that has just become ready must not be killed as one that recovers.
-                self.receive_from_storage()?;
-                self.begin_stop();
-            }
+        if self.signals.take()?.is_some_and(is_termination) {
+            // Storage that has just become ready must not be killed as one that recovers.
+            self.receive_from_storage()?;
+            self.begin_stop();
         }
         self.reap_children()
     }

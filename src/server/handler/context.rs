@@ -11,14 +11,12 @@ use crate::ipc::shared_counters::SharedCounters;
 use crate::system::confinement::Confinement;
 use crate::system::mqueue::QueueSender;
 use crate::system::process::schedule_as_batch;
-use crate::system::signal::Signals;
 
 #[derive(Debug)]
 pub struct HandlerContext<'a> {
     /// The parent of all handlers.
     pub acceptor: Pid,
     pub queue: &'a QueueSender,
-    pub signals: &'a Signals,
     pub confinement: &'a Confinement,
     /// The agencies that take part are 1 to this.
     pub agencies: u16,

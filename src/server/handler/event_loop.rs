@@ -1,12 +1,14 @@
-//! The handler's event loop: the one place where it waits for its client, for storage, for room in the request queue, for
-//! a signal and for a time limit. It decides when the connection is closed.
+//! The handler's event loop: the one place where it waits for its client, for storage, for a signal and for a time limit.
+//! Only for room in the request queue it may wait elsewhere, for a tenth of a second between two rounds of the loop. It
+//! decides when the connection is closed.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, poll};
 use thiserror::Error;
 
 use super::connection::Connection;
@@ -16,13 +18,17 @@ use super::policy::{Mode, Rejection};
 use crate::ipc::storage_client::PipeState;
 use crate::logging::{Level, Outcome};
 use crate::protocol::frame::FrameType;
-use crate::system::signal::is_termination;
+use crate::system::poll_timeout;
+use crate::system::signal::{Signals, is_termination};
 
 /// How long a client may take to send its first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(5);
-/// How soon a handler tries again to send to a full queue if no event comes: the handler that was woken instead of this
-/// one may have been killed.
-const QUEUE_RETRY: Duration = Duration::from_millis(200);
+/// How long a handler may wait for room in the queue before it looks at its descriptors again. POSIX queues wake one
+/// sender for each free place. If the handlers polled the queue instead, each place would wake one of them, mostly in vain.
+const QUEUE_WAIT: Duration = Duration::from_millis(100);
+/// The pause after such a wait. Where sending does not wait at all, because a handler that was taken over has changed the
+/// flags of the queue's descriptor, which all handlers share, this keeps the others from spinning.
+const QUEUE_PAUSE: Duration = Duration::from_millis(10);
 /// How long a handler goes on writing to its client after it was told to stop.
 const STOP_WRITING: Duration = Duration::from_millis(300);
 /// How long a client that still sends may take to read the last reply.
@@ -30,11 +36,8 @@ const LINGER: Duration = Duration::from_secs(1);
 /// As `LINGER`, while the server stops.
 const STOP_LINGER: Duration = Duration::from_millis(100);
 
-// The keys of the epoll events.
-const SOCKET: u64 = 0;
-const PIPE: u64 = 1;
-const QUEUE: u64 = 2;
-const SIGNAL: u64 = 3;
+/// The client has closed its side. `nix` lacks this flag, and returns no flags at all where it is set.
+const CLOSED: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP);
 
 /// Why a conversation ended before it was complete.
 #[derive(Debug, Error)]
@@ -53,17 +56,14 @@ enum Failure {
     System(#[from] io::Error),
 }
 
-/// What epoll watches a descriptor for; `None` if it does not watch it.
-type Watched = Option<EpollFlags>;
-
 #[derive(Debug)]
 pub(super) struct Handler<'a> {
     connection: Connection<'a>,
     conversation: Conversation<'a>,
-    epoll: Epoll,
-    socket_watched: Watched,
-    queue_watched: Watched,
+    signals: Signals,
     started: Instant,
+    /// Whether the last wait was for bytes of the client too.
+    was_reading: bool,
     /// Whether the client's arrival has been logged.
     is_announced: bool,
     /// When the handler was told to stop.
@@ -71,22 +71,16 @@ pub(super) struct Handler<'a> {
 }
 
 impl<'a> Handler<'a> {
-    pub(super) fn new(connection: Connection<'a>, conversation: Conversation<'a>) -> io::Result<Self> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let readable = EpollFlags::EPOLLIN;
-        epoll.add(&connection, EpollEvent::new(readable, SOCKET))?;
-        epoll.add(conversation.storage.pipe(), EpollEvent::new(readable, PIPE))?;
-        epoll.add(conversation.context.signals, EpollEvent::new(readable, SIGNAL))?;
-        Ok(Self {
+    pub(super) fn new(connection: Connection<'a>, conversation: Conversation<'a>, signals: Signals) -> Self {
+        Self {
             connection,
             conversation,
-            epoll,
-            socket_watched: Some(readable),
-            queue_watched: None,
+            signals,
             started: Instant::now(),
+            was_reading: false,
             is_announced: false,
             stopping_since: None,
-        })
+        }
     }
 
     /// Serves the client until the connection has to be closed.
@@ -194,24 +188,30 @@ impl<'a> Handler<'a> {
 
     fn wait(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
-        self.watch(now)?;
-        let time_limit = self.time_limit().map(|(at, _)| at);
-        let report = self.conversation.mode.session().and_then(|session| session.next_report());
-        let stop = self.stopping_since.map(|since| since + STOP_WRITING);
-        let retry = self.queue_watched.map(|_| now + QUEUE_RETRY);
-        let until = [time_limit, report, stop, retry].into_iter().flatten().min();
-        let mut events = [EpollEvent::empty(); 4];
-        let count = match self.epoll.wait(&mut events, timeout(until, now)) {
-            Ok(count) => count,
-            Err(Errno::EINTR) => 0,
-            Err(error) => return Err(io::Error::from(error).into()),
-        };
-        for event in events.iter().take(count) {
-            self.handle(event)?;
+        let reads = self.may_take_frames() && !self.connection.is_half_closed;
+        if reads && !self.was_reading {
+            // The time that the handler did not read does not count.
+            self.connection.reading_since = now;
         }
-        if count == 0 && self.queue_watched.is_some() {
-            self.conversation.storage.send()?;
+        self.was_reading = reads;
+        let mut wanted = PollFlags::empty();
+        wanted.set(PollFlags::POLLIN, reads);
+        wanted.set(PollFlags::POLLOUT, self.wants_to_write());
+        wanted.set(CLOSED, self.conversation.is_awaiting_draw());
+        let until = self.next_due(now);
+        let [signal, pipe, socket] = self.poll(wanted, until)?;
+        if !signal.is_empty() && self.signals.take()?.is_some_and(is_termination) {
+            self.stopping_since.get_or_insert_with(Instant::now);
         }
+        if !pipe.is_empty() {
+            match self.conversation.storage.fill()? {
+                PipeState::Open => {}
+                PipeState::Closed => return Err(Failure::StorageEnded),
+                PipeState::Replaced => self.conversation.give_way(&mut self.connection),
+            }
+        }
+        self.handle_socket(socket);
+        self.conversation.storage.resume(SystemTime::now() + QUEUE_WAIT)?;
         let now = Instant::now();
         if let Some(session) = self.conversation.mode.session() {
             session.report(now);
@@ -223,65 +223,43 @@ impl<'a> Handler<'a> {
         }
     }
 
-    fn handle(&mut self, event: &EpollEvent) -> Result<(), Failure> {
-        match event.data() {
-            PIPE => match self.conversation.storage.fill()? {
-                PipeState::Open => {}
-                PipeState::Closed => return Err(Failure::StorageEnded),
-                PipeState::Replaced => self.conversation.give_way(&mut self.connection),
-            },
-            QUEUE => {
-                self.conversation.storage.send()?;
-                // A handler with more parts to send queues up again behind the others.
-                self.watch_queue(false)?;
-            }
-            SIGNAL => {
-                if self.conversation.context.signals.take()?.is_some_and(is_termination) {
-                    self.stopping_since.get_or_insert_with(Instant::now);
-                }
-            }
-            _ => self.handle_socket(event.events()),
-        }
-        Ok(())
+    /// When there is something to do even if nothing happens.
+    fn next_due(&mut self, now: Instant) -> Option<Instant> {
+        let time_limit = self.time_limit().map(|(at, _)| at);
+        let report = self.conversation.mode.session().and_then(|session| session.next_report());
+        let stop = self.stopping_since.map(|since| since + STOP_WRITING);
+        let queue = self.conversation.storage.is_sending().then_some(now + QUEUE_PAUSE);
+        [time_limit, report, stop, queue].into_iter().flatten().min()
     }
 
-    fn handle_socket(&mut self, events: EpollFlags) {
-        if events.contains(EpollFlags::EPOLLIN) && self.may_take_frames() {
+    /// Waits for a signal, for storage, and for what is `wanted` of the socket. Returns what has happened to each.
+    fn poll(&self, wanted: PollFlags, until: Option<Instant>) -> io::Result<[PollFlags; 3]> {
+        let mut fds = [
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.conversation.storage.pipe(), PollFlags::POLLIN),
+            PollFd::new(self.connection.as_fd(), wanted),
+        ];
+        // Of a broken connection, the kernel would report the error again and again.
+        let count = if self.connection.broken.is_some() { 2 } else { 3 };
+        match poll(fds.get_mut(..count).unwrap_or_default(), poll_timeout(until, Instant::now())) {
+            Ok(_) | Err(Errno::EINTR) => Ok(fds.map(|fd| fd.revents().unwrap_or(CLOSED))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn handle_socket(&mut self, events: PollFlags) {
+        if events.contains(PollFlags::POLLIN) && self.may_take_frames() {
             self.connection.fill();
         }
-        if events.contains(EpollFlags::EPOLLRDHUP) && self.conversation.is_awaiting_draw() {
+        if events.contains(CLOSED) && self.conversation.is_awaiting_draw() {
             self.connection.is_half_closed = true;
         }
-        let is_lost = events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
+        let is_lost = events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP);
         // Bytes that came before the connection was lost are read first.
         let is_read = self.connection.is_half_closed || !self.may_take_frames();
         if is_lost && is_read && self.connection.broken.is_none() {
             self.connection.broken = Some("connection reset".to_owned());
         }
-    }
-
-    /// Has epoll watch what there is to wait for.
-    fn watch(&mut self, now: Instant) -> io::Result<()> {
-        let reads = self.may_take_frames() && !self.connection.is_half_closed;
-        if reads && !self.socket_watched.is_some_and(|before| before.contains(EpollFlags::EPOLLIN)) {
-            // The time that the handler did not read does not count.
-            self.connection.reading_since = now;
-        }
-        let mut socket = EpollFlags::empty();
-        socket.set(EpollFlags::EPOLLIN, reads);
-        socket.set(EpollFlags::EPOLLOUT, self.wants_to_write());
-        socket.set(EpollFlags::EPOLLRDHUP, self.conversation.is_awaiting_draw());
-        // Of a broken connection, epoll would report the error again and again.
-        let socket = self.connection.broken.is_none().then_some(socket);
-        set_watched(&self.epoll, self.connection.as_fd(), SOCKET, &mut self.socket_watched, socket)?;
-        self.watch_queue(self.conversation.storage.is_sending())
-    }
-
-    fn watch_queue(&mut self, is_sending: bool) -> io::Result<()> {
-        // Exclusive: each message that storage takes makes room for one, so only one handler has to wake up.
-        let room = EpollFlags::EPOLLOUT | EpollFlags::EPOLLEXCLUSIVE;
-        let queue = self.conversation.storage.queue();
-        set_watched(&self.epoll, queue, QUEUE, &mut self.queue_watched, is_sending.then_some(room))
     }
 
     /// When the client has to have moved, and the reason for closing if it has not.
@@ -333,44 +311,12 @@ impl<'a> Handler<'a> {
         connection.finish_writing();
         let limit = if self.stopping_since.is_some() { STOP_LINGER } else { LINGER };
         let until = Instant::now() + limit;
-        let mut readable = EpollEvent::new(EpollFlags::EPOLLIN, SOCKET);
-        if self.epoll.modify(connection, &mut readable).is_err() {
-            return;
-        }
         while Instant::now() < until && !connection.discard_input() {
-            let mut event = [EpollEvent::empty()];
-            let waited = self.epoll.wait(&mut event, timeout(Some(until), Instant::now()));
-            // A signal, or the end of storage.
-            if waited == Ok(1) && event.first().is_some_and(|event| event.data() != SOCKET) {
-                return;
+            // A signal, or the end of storage, ends the wait.
+            match self.poll(PollFlags::POLLIN, Some(until)) {
+                Ok([signal, pipe, _]) if signal.is_empty() && pipe.is_empty() => {}
+                _ => return,
             }
         }
     }
-}
-
-/// Has epoll watch a descriptor for what is `wanted`, if that has changed.
-fn set_watched(
-    epoll: &Epoll,
-    fd: BorrowedFd<'_>,
-    key: u64,
-    watched: &mut Watched,
-    wanted: Watched,
-) -> io::Result<()> {
-    match (*watched, wanted) {
-        (None, Some(flags)) => epoll.add(fd, EpollEvent::new(flags, key))?,
-        (Some(before), Some(flags)) if before != flags => {
-            epoll.modify(fd, &mut EpollEvent::new(flags, key))?;
-        }
-        (Some(_), None) => epoll.delete(fd)?,
-        _ => {}
-    }
-    *watched = wanted;
-    Ok(())
-}
-
-/// The time until then, rounded up to whole milliseconds, so that the wait does not end too early.
-fn timeout(until: Option<Instant>, now: Instant) -> EpollTimeout {
-    let Some(until) = until else { return EpollTimeout::NONE };
-    let millis = until.saturating_duration_since(now).as_micros().div_ceil(1000);
-    EpollTimeout::try_from(millis.min(i32::MAX as u128).cast_signed()).unwrap_or(EpollTimeout::ZERO)
 }

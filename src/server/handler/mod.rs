@@ -23,6 +23,8 @@ use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::unistd::dup;
+
 use self::connection::Connection;
 pub(crate) use self::context::HandlerContext;
 use self::conversation::Conversation;
@@ -31,6 +33,7 @@ use self::log_lines::{log_accepted, log_client};
 use crate::ipc::messages::ClientSerial;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Level};
+use crate::system::signal::Signals;
 
 /// A client, as the acceptor hands it over.
 #[derive(Debug)]
@@ -59,9 +62,12 @@ pub fn run(client: &AcceptedClient, context: &HandlerContext<'_>) -> i32 {
 
 /// Opens all descriptors, then confines the process.
 fn confined<'a>(client: &'a AcceptedClient, context: &'a HandlerContext<'a>) -> io::Result<Handler<'a>> {
+    // Every child closes standard input and output. These two take their numbers: see `HANDLER_DESCRIPTORS`.
+    let signals = Signals::open()?;
+    std::mem::forget(dup(&client.replies)?);
     let storage = StorageClient::new(context.queue, client.replies.as_fd())?;
     let connection = Connection::new(&client.socket, context.max_payload);
-    let handler = Handler::new(connection, Conversation::new(storage, context, client.ip))?;
+    let conversation = Conversation::new(storage, context, client.ip);
     context.confine()?;
-    Ok(handler)
+    Ok(Handler::new(connection, conversation, signals))
 }
