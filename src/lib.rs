@@ -44,7 +44,7 @@
 //! | the check of a row at a start | the same, called by `server::storage::recovery` for each line of the file |
 //! | the rules of the contest: who may send bets, when the draw is made | `server::storage::contest` |
 //! | the fork | `fork_handler()` and `launch_storage()` in `server::acceptor`; both lead to `fork_child()` in `system::process` |
-//! | what happens when a write or the sync fails | `commit_bets()` in `server::storage::ledger` cuts the file back and decides the group again, or ends storage if the outcome is unknown |
+//! | what happens when a write or the sync fails | `store_bets()` in `server::storage::ledger` cuts the file back and decides the group again, or ends storage if the outcome is unknown |
 //! | what every start does with the files | `server::storage::recovery` |
 //! | the messages between the processes | `ipc` |
 //! | every unsafe block | `system` |

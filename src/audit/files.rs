@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::logging::one_line;
 use crate::lottery::Draw;
-use crate::server::storage::disk::{read_state_file, state_path};
+use crate::server::storage::paths::{read_state_file, resolve, state_path};
 use crate::server::storage::row_reader::RowReader;
 use crate::server::storage::state_file::{State, StateError};
 
@@ -37,7 +37,8 @@ impl Files {
     /// Opens the bets file, and reads the state file beside it if there is one. The state comes first: bets are only
     /// appended, so the bets are at least as new as the state.
     pub(crate) fn open(path: &Path) -> Result<Self, AuditError> {
-        let state_path = state_path(path);
+        let resolved = resolve(path).map_err(|error| AuditError::Read { path: path.to_owned(), error })?;
+        let state_path = state_path(&resolved);
         let state = read_state_file(&state_path)
             .map_err(|error| AuditError::Read { path: state_path.clone(), error })?
             .map(|bytes| State::decode(&bytes))

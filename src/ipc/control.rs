@@ -26,8 +26,15 @@ pub enum ToStorage {
 /// What storage sends to the acceptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromStorage {
-    /// Storage has recovered and takes requests. It says how many agencies take part.
-    Ready { agencies: u16 },
+    /// Storage has recovered and takes requests. It says how many agencies take part, and which file has the bets.
+    Ready { agencies: u16, bets_file: FileIdentity },
+}
+
+/// Which file it is, whatever its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileIdentity {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
 }
 
 /// One end: it sends `S` and receives `R`.

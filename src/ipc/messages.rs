@@ -137,6 +137,9 @@ pub enum Refusal {
     /// Clients know by the first words that they may send the same again.
     #[error("could not be stored: {}", Errno::from_raw(*.errno).desc())]
     Disk { errno: i32 },
+    /// The server ends. What comes next may be another server, with the file in its place again.
+    #[error("could not be stored: another program has moved or changed the file of bets")]
+    FileChanged,
     /// A correct handler never makes such a request.
     #[error("malformed request")]
     Malformed,
@@ -155,7 +158,7 @@ impl Refusal {
             Self::Drawn => 2,
             Self::Gap { .. } => 3,
             Self::OtherAgency => 4,
-            Self::Disk { .. } => 5,
+            Self::Disk { .. } | Self::FileChanged => 5,
             Self::Malformed => 6,
         }
     }

@@ -234,7 +234,7 @@ fn an_agency_outlasts_a_full_disk() {
     if !cfg!(debug_assertions) {
         return; // A release has no failpoints.
     }
-    let failpoints = "disk_append=1*off->4*return(28);disk_write_state=1*off->1*return(28)";
+    let failpoints = "disk_append=1*off->4*return(28);disk_write_state=2*off->1*return(28)";
     let server = Setup::of(1).with("FAILPOINTS", failpoints).start();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("agency-1.csv"), rows(5000)).unwrap();

@@ -187,9 +187,18 @@ impl Setup {
 
     /// Locks the bets file as a storage service does. Closing the returned file unlocks it.
     pub fn lock_bets(&self) -> File {
-        let file = File::options().write(true).open(self.bets_path()).unwrap();
-        let (write, start) = (libc::F_WRLCK.try_into().unwrap(), libc::SEEK_SET.try_into().unwrap());
-        let whole = libc::flock { l_type: write, l_whence: start, l_start: 0, l_len: 0, l_pid: 0 };
+        self.lock(libc::F_WRLCK)
+    }
+
+    /// Locks the bets file as a reader may do. Closing the returned file unlocks it.
+    pub fn lock_bets_for_reading(&self) -> File {
+        self.lock(libc::F_RDLCK)
+    }
+
+    fn lock(&self, kind: i32) -> File {
+        let file = File::options().read(true).write(true).open(self.bets_path()).unwrap();
+        let (kind, start) = (kind.try_into().unwrap(), libc::SEEK_SET.try_into().unwrap());
+        let whole = libc::flock { l_type: kind, l_whence: start, l_start: 0, l_len: 0, l_pid: 0 };
         fcntl(&file, FcntlArg::F_SETLK(&whole)).unwrap();
         file
     }

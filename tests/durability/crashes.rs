@@ -211,7 +211,7 @@ fn a_next_state_file_that_was_not_renamed_is_removed() {
     if !cfg!(debug_assertions) {
         return;
     }
-    let setup = setup().with("FAILPOINTS", "state_written=1*return");
+    let setup = setup().with("FAILPOINTS", "state_written=1*off->1*return");
     let mut server = setup.start();
     let (mut client, _) = server.session(1);
     client.store(0, &bets(1, 0..3));
@@ -224,7 +224,7 @@ fn a_next_state_file_that_was_not_renamed_is_removed() {
 
 #[test]
 fn a_draw_survives_a_storage_service_that_dies_before_it_replies() {
-    for place in ["state_renamed=1*off", "storage_has_mutex=2*off"] {
+    for place in ["state_renamed=2*off", "storage_has_mutex=2*off"] {
         if !cfg!(debug_assertions) {
             return;
         }

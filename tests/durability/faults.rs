@@ -111,7 +111,7 @@ fn if_the_rollback_fails_too_nobody_gets_a_reply_and_the_server_ends() {
 
 #[test]
 fn an_end_that_cannot_be_written_is_refused_and_can_be_sent_again() {
-    for failpoints in ["disk_write_state=2*off->2*return(28)", "disk_rename_state=2*off->2*return"] {
+    for failpoints in ["disk_write_state=3*off->2*return(28)", "disk_rename_state=3*off->2*return"] {
         let Some(setup) = with(failpoints) else { return };
         let setup = setup.with("CLIENTS_AMOUNT", 4);
         let mut server = setup.start();
@@ -143,7 +143,7 @@ fn an_end_that_cannot_be_written_is_refused_and_can_be_sent_again() {
 
 #[test]
 fn without_its_state_file_no_draw_is_made() {
-    let Some(setup) = with("disk_rename_state=1*off->1*return") else { return };
+    let Some(setup) = with("disk_rename_state=2*off->1*return") else { return };
     let server = setup.start();
     let (mut awaiting, _) = server.session(1);
     awaiting.store(0, &[winner(1, "11")]);
@@ -161,8 +161,8 @@ fn without_its_state_file_no_draw_is_made() {
 
 #[test]
 fn a_failed_sync_of_the_folder_is_tried_again() {
-    // The first sync is that of the recovery.
-    let Some(setup) = with("disk_sync_folder=1*off->1*return") else { return };
+    // The first syncs are those of the recovery.
+    let Some(setup) = with("disk_sync_folder=2*off->1*return") else { return };
     let server = setup.start();
     server.session(1).0.end_agency();
     assert_eq!(server.session(1).1.state, 1);
@@ -170,7 +170,7 @@ fn a_failed_sync_of_the_folder_is_tried_again() {
 
 #[test]
 fn a_folder_that_cannot_be_synced_ends_the_server_and_the_end_gets_no_reply() {
-    let Some(setup) = with("disk_sync_folder=1*off->2*return") else { return };
+    let Some(setup) = with("disk_sync_folder=2*off->2*return") else { return };
     let mut server = setup.start();
     let (mut client, _) = server.session(1);
     client.store(0, &bets(1, 0..3));
@@ -213,7 +213,7 @@ fn a_storage_service_that_dies_at_each_start_ends_the_server() {
 fn a_disk_that_fails_now_and_then_under_load_loses_and_doubles_no_bet() {
     let Some(setup) = with(
         "disk_append=9*off->2*return(28)->20*off->1*return;disk_sync=15*off->1*return->9*off->1*return->1*off->1*return;\
-        disk_write_state=1*return(28);disk_rename_state=1*off->1*return",
+        disk_write_state=1*off->1*return(28);disk_rename_state=2*off->1*return",
     ) else {
         return;
     };

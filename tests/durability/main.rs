@@ -10,4 +10,5 @@
 
 mod crashes;
 mod faults;
+mod identity;
 mod recovery;

@@ -167,8 +167,8 @@ fn ends_that_come_at_the_same_time_make_one_draw() {
 #[cfg(debug_assertions)]
 #[test]
 fn ends_that_come_together_and_the_draw_are_written_in_one_state_file() {
-    // A second rename would fail.
-    let server = Setup::of(4).with("FAILPOINTS", "disk_rename_state=1*off->return").start();
+    // The first rename is that of the start; a third one would fail.
+    let server = Setup::of(4).with("FAILPOINTS", "disk_rename_state=2*off->return").start();
     let mut sessions: Vec<_> = (1..=4).map(|agency| server.session(agency).0).collect();
     let storage = server.storage();
     processes::send(storage, Signal::SIGSTOP);

@@ -277,7 +277,8 @@ impl Acceptor<'_> {
         let (ours, theirs) = control_pair()?;
         let ServerConfig { clients_amount, winner_number, max_payload, .. } = *self.config;
         let path = self.config.storage_filepath.clone();
-        let config = StorageConfig { path, rules: Rules { clients_amount, winner_number }, max_payload };
+        let rules = Rules { clients_amount, winner_number };
+        let config = StorageConfig { path, known_file: self.storage.bets_file, rules, max_payload };
         let SharedResources { receiver: queue, finished, confinement, .. } = &self.resources;
         // Standard input and output stay, so that no file that storage opens gets their numbers.
         let (input, output) = (io::stdin(), io::stdout());

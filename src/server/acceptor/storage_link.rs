@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 
 use super::pause::Pause;
-use crate::ipc::control::{AcceptorEnd, FromStorage, ToStorage};
+use crate::ipc::control::{AcceptorEnd, FileIdentity, FromStorage, ToStorage};
 use crate::ipc::messages::{ClientSerial, ClientToken};
 use crate::ipc::storage_end::reply_pipe;
 use crate::logging::{Level, Outcome, event};
@@ -40,6 +40,8 @@ pub(super) struct StorageLink {
     pub(super) deaths: Deaths,
     /// How many agencies take part: storage says so when it is ready.
     pub(super) agencies: u16,
+    /// The file of bets, once a storage process has opened it: the next one must not take another.
+    pub(super) bets_file: Option<FileIdentity>,
 }
 
 /// A living storage process.
@@ -61,6 +63,7 @@ impl StorageLink {
             pause: Pause::default(),
             deaths: Deaths::default(),
             agencies: 0,
+            bets_file: None,
         })
     }
 
@@ -99,11 +102,14 @@ impl StorageLink {
         let recovering = self.process.as_mut().filter(|process| !process.ready);
         let Some(process) = recovering else { return Ok(false) };
         // Where the peer is gone, SIGCHLD tells of it.
-        let Received::Packet((FromStorage::Ready { agencies }, _), _) = process.control.receive()? else {
+        let Received::Packet((FromStorage::Ready { agencies, bets_file }, _), _) =
+            process.control.receive()?
+        else {
             return Ok(false);
         };
         process.ready = true;
         self.agencies = agencies;
+        self.bets_file = Some(bets_file);
         Ok(true)
     }
 

@@ -68,6 +68,11 @@ impl Group {
         self.rows.len() + self.other_rows.len() + self.requests.len() * REQUEST_SIZE >= LIMIT
     }
 
+    /// Whether a request has brought rows, stored already or not.
+    pub(super) fn has_bets(&self) -> bool {
+        self.rows.len() + self.other_rows.len() > 0
+    }
+
     /// Whether several requests have brought rows.
     pub(super) fn is_mixed(&self) -> bool {
         self.requests.iter().filter(|taken| taken.rows + taken.other_rows > 0).count() > 1

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::answer::{Answer, Subject};
 use super::contest::{Checked, Contest, Mark};
-use super::disk::{Disk, StoreError};
+use super::disk::{Disk, FileChanged, StoreError};
 use super::group::{Group, Role, Taken, WriteAlone};
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
 use super::state_file::State;
@@ -46,6 +46,8 @@ pub struct Committed {
     pub(super) ended: bool,
     /// Whether the draw was made with this group.
     pub(super) drawn: bool,
+    /// Where the bets file is not as storage left it: all requests were refused, and nothing more can be stored.
+    pub(super) changed: Option<FileChanged>,
 }
 
 /// A failed write, and how many requests were refused for it.
@@ -63,10 +65,16 @@ pub(super) enum Written {
     State,
 }
 
-/// It is not known what is on disk: nothing may be answered.
+/// Why nothing more can be stored.
 #[derive(Debug, Error)]
-#[error("can't tell what is on disk, so the server ends; start it again once the disk is in order: {0}")]
-pub struct LedgerError(io::Error);
+pub enum LedgerError {
+    /// Nothing may be answered.
+    #[error("can't tell what is on disk, so the server ends; start it again once the disk is in order: {0}")]
+    Unknown(io::Error),
+    /// Nothing of the group was stored.
+    #[error("the bets file was changed while the server had it: {0}; restore it, and start the server again")]
+    Changed(#[from] FileChanged),
+}
 
 impl<D: Disk> Ledger<D> {
     /// Recovers the contest from the disk. Also returns how many bytes of a torn row were cut off.
@@ -205,26 +213,41 @@ impl<D: Disk> Ledger<D> {
     /// # Errors
     /// It is not known what is on disk.
     pub fn commit(&mut self) -> Result<Committed, LedgerError> {
-        let drawn = self.contest.draw().is_some();
-        let bets = self.commit_bets()?;
-        let state = self.commit_state()?;
-        let ended = state.is_none() && !self.group.ends.is_empty();
-        let drawn = !drawn && self.contest.draw().is_some();
+        let was_drawn = self.contest.draw().is_some();
+        let (failures, changed) = match self.store() {
+            Ok(failures) => (failures, None),
+            Err(LedgerError::Changed(changed)) => {
+                self.refuse_all();
+                (Vec::new(), Some(changed))
+            }
+            Err(error) => return Err(error),
+        };
         for client in &self.group.gone {
             self.roles.remove(client);
         }
-        let failures = bets.into_iter().chain(state).collect();
-        Ok(Committed { answers: self.group.finish(), failures, ended, drawn })
+        let ended = self.group.ends.iter().any(|agency| self.contest.has_ended(*agency));
+        let drawn = !was_drawn && self.contest.draw().is_some();
+        Ok(Committed { answers: self.group.finish(), failures, ended, drawn, changed })
     }
 
-    /// Stores the rows. Those that the disk does not take are refused.
-    fn commit_bets(&mut self) -> Result<Option<Failure>, LedgerError> {
+    /// Stores the bets, then the ENDs and the draw. What the disk does not take is refused.
+    fn store(&mut self) -> Result<Vec<Failure>, LedgerError> {
+        let bets = self.store_bets()?;
+        let state = self.store_state()?;
+        Ok(bets.into_iter().chain(state).collect())
+    }
+
+    fn store_bets(&mut self) -> Result<Option<Failure>, LedgerError> {
+        if !self.group.has_bets() {
+            return Ok(None);
+        }
+        self.disk.check(self.length)?;
         if self.group.rows.is_empty() {
             return Ok(None);
         }
         let mut failed = None;
         if let Err(error) = self.disk.append(&self.group.rows) {
-            self.disk.cut(self.length).map_err(LedgerError)?;
+            self.disk.cut(self.length).map_err(LedgerError::Unknown)?;
             let refused_len = if self.group.is_mixed() { usize::MAX } else { 0 };
             failed = Some(self.decide_again(refused_len, &error)?);
         }
@@ -234,15 +257,26 @@ impl<D: Disk> Ledger<D> {
             // cut off, and the cut is made durable.
             Err(error) => {
                 failed = Some(self.decide_again(0, &error)?);
-                self.sync().map_err(LedgerError)?
+                self.sync().map_err(LedgerError::Unknown)?
             }
         };
-        self.length += self.group.rows.len() as u64;
+        self.check_stored()?;
+        self.length = self.end();
         let bets = self.contest.commit();
         if bets > 0 {
             self.statistics.count_group(bets, sync);
         }
         Ok(failed.filter(|failed| failed.requests > 0))
+    }
+
+    /// Checks that the rows of the group are where the next process will look for them. Cuts them off if they are not.
+    fn check_stored(&mut self) -> Result<(), LedgerError> {
+        let Err(changed) = self.disk.check(self.end()) else { return Ok(()) };
+        if !matches!(changed, FileChanged::Moved) {
+            return Err(LedgerError::Unknown(io::Error::other(changed)));
+        }
+        self.disk.cut(self.length).and_then(|()| self.disk.sync()).map_err(LedgerError::Unknown)?;
+        Err(changed.into())
     }
 
     fn sync(&mut self) -> io::Result<Duration> {
@@ -261,7 +295,7 @@ impl<D: Disk> Ledger<D> {
             self.take(answer.client, answer.id, &request, rows);
         });
         let refusal = self.group.alone.take().unwrap_or(alone).refusal;
-        self.disk.cut(self.end()).map_err(LedgerError)?;
+        self.disk.cut(self.end()).map_err(LedgerError::Unknown)?;
         let is_refused =
             |taken: &&Taken| matches!(taken.answer.subject, Subject::Refused(Refusal::Disk { .. }));
         let requests = self.group.requests.iter().filter(is_refused).count();
@@ -300,21 +334,32 @@ impl<D: Disk> Ledger<D> {
     }
 
     /// Stores the ENDs, and the draw if it is due. Where that fails, the ENDs are refused.
-    fn commit_state(&mut self) -> Result<Option<Failure>, LedgerError> {
+    fn store_state(&mut self) -> Result<Option<Failure>, LedgerError> {
         let due = self.contest.is_due();
         if self.group.ends.is_empty() && !due {
             return Ok(None);
         }
+        // The state file at the path may be that of another server by now.
+        if !self.group.has_bets() {
+            self.disk.check(self.length)?;
+        }
         let draw = if due { Some(self.new_draw()) } else { self.contest.draw().cloned() };
         let state = State { ended: self.contest.ended_agencies().collect(), draw };
-        let bytes = state.encode().map_err(LedgerError)?;
+        let bytes = state.encode().map_err(LedgerError::Unknown)?;
         match self.disk.store_state(&bytes) {
             Ok(()) => {
                 self.contest.set_draw(state.draw);
                 Ok(None)
             }
             Err(StoreError::NotStored(error)) => Ok(Some(self.refuse_ends(refusal_of(&error)))),
-            Err(StoreError::Unknown(error)) => Err(LedgerError(error)),
+            Err(StoreError::Unknown(error)) => Err(LedgerError::Unknown(error)),
+        }
+    }
+
+    fn refuse_all(&mut self) {
+        self.group = self.roll_back();
+        for Taken { answer, .. } in &mut self.group.requests {
+            answer.subject = Subject::Refused(Refusal::FileChanged);
         }
     }
 

@@ -10,7 +10,8 @@
 //! | `ledger`, `group` | decides the requests of a group, and commits them |
 //! | `answer` | the reply to each |
 //! | `contest` | the contest in memory; checks the rows of a request |
-//! | `disk`, `state_file`, `row_reader` | the files |
+//! | `disk`, `file_disk` | what is done to the files |
+//! | `paths`, `state_file`, `row_reader` | where the files are, and what is in them |
 //! | `recovery` | the contest, read from the files at the start |
 //!
 //! Its requests come from processes that may have been taken over, so it trusts none of them: a head is decoded within
@@ -23,9 +24,11 @@
 mod answer;
 mod clients;
 mod contest;
-pub(crate) mod disk;
+mod disk;
+mod file_disk;
 mod group;
 mod ledger;
+pub(crate) mod paths;
 pub(crate) mod recovery;
 pub(crate) mod row_reader;
 #[cfg(test)]
@@ -42,16 +45,17 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-pub use self::disk::Disk;
+pub use self::disk::{Disk, FileChanged};
 pub use self::ledger::Ledger;
 pub use self::recovery::Rules;
 
 use self::answer::Subject;
 use self::clients::Clients;
-use self::disk::FileDisk;
-use self::ledger::{Committed, Failure, Written};
+use self::file_disk::{FileDisk, OpenError};
+use self::ledger::{Committed, Failure, LedgerError, Written};
+use self::paths::{resolve, state_path};
 use self::recovery::RecoveryError;
-use crate::ipc::control::{FromStorage, StorageEnd, ToStorage};
+use crate::ipc::control::{FileIdentity, FromStorage, StorageEnd, ToStorage};
 use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::messages::{ClientSerial, ClientToken, PartHead, ReplyHead};
 use crate::ipc::storage_end::RequestReceiver;
@@ -69,6 +73,8 @@ pub(crate) const GAVE_UP: i32 = 3;
 pub(crate) struct StorageConfig {
     /// The file of all bets.
     pub(crate) path: PathBuf,
+    /// The file that an earlier storage process of this server had.
+    pub(crate) known_file: Option<FileIdentity>,
     pub(crate) rules: Rules,
     /// The longest payload that a client may send, in bytes.
     pub(crate) max_payload: u32,
@@ -82,7 +88,9 @@ pub(crate) fn run(
     control: &StorageEnd,
     finished: &FinishedAgencies,
 ) -> i32 {
-    let Some(ledger) = open_ledger(config) else { return GAVE_UP };
+    let Some(disk) = open_disk(config) else { return GAVE_UP };
+    let bets_file = disk.identity;
+    let Some(ledger) = open_ledger(disk, config) else { return GAVE_UP };
     if let Err(error) = confinement.enter_storage(&config.path) {
         event(Level::Critical, "storage", Outcome::Fail, &[("error", &error)]);
         return GAVE_UP;
@@ -95,6 +103,7 @@ pub(crate) fn run(
         requests: RequestReceiver::new(queue),
         control,
         finished,
+        bets_file,
         stale: true,
         stopping: false,
         gone: Vec::new(),
@@ -110,15 +119,36 @@ pub(crate) fn run(
     }
 }
 
-fn open_ledger(config: &StorageConfig) -> Option<Ledger<FileDisk>> {
+fn open_disk(config: &StorageConfig) -> Option<FileDisk> {
     let path = config.path.display();
-    let disk = match FileDisk::open(&config.path) {
-        Ok(disk) => disk,
-        Err(error) => {
-            event(Level::Critical, "recovery", Outcome::Fail, &[("file", &path), ("error", &error)]);
-            return None;
+    let mut warned = false;
+    loop {
+        match FileDisk::open(&config.path, config.known_file) {
+            Ok(disk) => {
+                if disk.links > 1 {
+                    let reason =
+                        "the file has several names; only beside this one is its state file looked for";
+                    let fields: [Field<'_>; 3] =
+                        [("file", &path), ("links", &disk.links), ("reason", &reason)];
+                    event(Level::Warning, "hard_links", Outcome::Success, &fields);
+                }
+                return Some(disk);
+            }
+            // Whoever only reads will have read it. The server runs, so it is worth the wait.
+            Err(error @ OpenError::ReadLocked { .. }) if config.known_file.is_some() => {
+                if !std::mem::replace(&mut warned, true) {
+                    event(Level::Warning, "lock", Outcome::InProgress, &[("file", &path), ("error", &error)]);
+                }
+            }
+            Err(error) => {
+                event(Level::Critical, "recovery", Outcome::Fail, &[("file", &path), ("error", &error)]);
+                return None;
+            }
         }
-    };
+    }
+}
+
+fn open_ledger(disk: FileDisk, config: &StorageConfig) -> Option<Ledger<FileDisk>> {
     match Ledger::open(disk, config.rules) {
         Ok((ledger, cut)) => {
             log_recovery(config, &ledger, cut);
@@ -133,7 +163,9 @@ fn open_ledger(config: &StorageConfig) -> Option<Ledger<FileDisk>> {
 
 fn log_refusal(config: &StorageConfig, error: &RecoveryError) {
     let path = config.path.display();
-    let state_path = format!("{path}.state");
+    let resolved = resolve(&config.path).unwrap_or_else(|_| config.path.clone());
+    let state_path = state_path(&resolved);
+    let state_path = state_path.display();
     let in_state = matches!(error, RecoveryError::State(_) | RecoveryError::Contradiction(_));
     let file: &dyn Display = if in_state { &state_path } else { &path };
     let mut fields: Vec<Field<'_>> = vec![("file", file)];
@@ -179,6 +211,7 @@ struct Service<'a> {
     requests: RequestReceiver<'a>,
     control: &'a StorageEnd,
     finished: &'a FinishedAgencies,
+    bets_file: FileIdentity,
     /// Whether the shared array lacks an END that is on disk.
     stale: bool,
     stopping: bool,
@@ -193,6 +226,8 @@ struct Service<'a> {
 const RETRY_READY: Duration = Duration::from_millis(5);
 /// The time until the shared mutex is tried again, in milliseconds.
 const RETRY_MUTEX: u16 = 5;
+/// How long handlers have to pass on the last replies.
+const LAST_REPLIES: Duration = Duration::from_millis(100);
 /// The time until a draw that could not be stored is tried again, in milliseconds.
 const RETRY_DRAW: u16 = 500;
 
@@ -226,7 +261,8 @@ impl Service<'_> {
     /// Tells the acceptor that this service is ready, and waits for room to say so. A service that is not ready has no
     /// client, and the acceptor stops it with SIGKILL.
     fn announce(&self) -> io::Result<()> {
-        let ready = FromStorage::Ready { agencies: self.ledger.contest().agencies() };
+        let agencies = self.ledger.contest().agencies();
+        let ready = FromStorage::Ready { agencies, bets_file: self.bets_file };
         while matches!(self.control.send(ready, &[], None)?, Sent::Full | Sent::Scarce) {
             sleep(RETRY_READY);
         }
@@ -334,7 +370,14 @@ impl Service<'_> {
         for (client, agency) in opened {
             self.clients.open_session(client, agency);
         }
-        Ok(())
+        match committed.changed {
+            None => Ok(()),
+            Some(changed) => {
+                // The handlers end with the server, and need a moment to send the refusals.
+                sleep(LAST_REPLIES);
+                Err(io::Error::other(LedgerError::Changed(changed)))
+            }
+        }
     }
 }
 

@@ -62,7 +62,9 @@ pub enum RecoveryError {
 
 /// Reads the files, and makes durable what it found. After an error the files are unchanged.
 pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, RecoveryError> {
-    let state = disk.read_state()?.as_deref().map(State::decode).transpose()?.unwrap_or_default();
+    let stored_state = disk.read_state()?.as_deref().map(State::decode).transpose()?;
+    let is_new = stored_state.is_none();
+    let state = stored_state.unwrap_or_default();
     let drawn = state.draw.as_ref();
     let agencies = drawn.map_or(rules.clients_amount, |draw| draw.agencies);
     let winner_number = drawn.map_or(rules.winner_number, |draw| draw.winning_number);
@@ -76,6 +78,10 @@ pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, R
     // A process that was killed may have written rows and a state without syncing them.
     disk.sync()?;
     disk.sync_folder()?;
+    if is_new {
+        // From now on a bets file that is missing has been lost.
+        disk.store_state(&State::default().encode()?).map_err(io::Error::other)?;
+    }
     Ok(Recovered { contest, length, cut: torn })
 }
 

@@ -19,10 +19,14 @@ pub fn asks() -> Vec<Vec<Ask>> {
     groups().into_iter().map(|group| group.into_iter().map(|(ask, _)| ask).collect()).collect()
 }
 
+/// How many calls the first start makes.
+pub const START: usize = 5;
+
 /// Serves all groups on a good disk: the calls that were made, and what was on disk at the start and after each group.
 pub fn record(truth: &Truth) -> (Vec<Call>, Vec<View>) {
     let disk = SimulatedDisk::new(Image::default());
     let mut service = Service::start(disk.clone(), truth).unwrap();
+    assert_eq!(disk.calls().len(), START);
     let mut views = vec![service.known.clone()];
     for group in asks() {
         service.serve(&group).unwrap();

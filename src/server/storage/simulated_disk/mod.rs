@@ -25,7 +25,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use self::image::Image;
-use super::disk::Disk;
+use super::disk::{Disk, FileChanged};
 
 /// A call that changes something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +152,11 @@ impl Inner {
 }
 
 impl Disk for SimulatedDisk {
+    fn check(&self, length: u64) -> Result<(), FileChanged> {
+        let found = self.0.borrow().image.bets.cached().len() as u64;
+        if found == length { Ok(()) } else { Err(FileChanged::Length { found, expected: length }) }
+    }
+
     fn append(&mut self, rows: &[u8]) -> io::Result<()> {
         self.call(Call::Append(rows.len()), |image, done| image.bets.append(&rows[..done]))
     }

@@ -1,0 +1,229 @@
+//! The real files: opened, locked, and checked to stay what they are.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use thiserror::Error;
+
+use super::disk::{Disk, FileChanged};
+use super::paths::{folder_of, next_state_path, read_state_file, resolve, state_path};
+use crate::failpoint::{error_point, kill_point};
+use crate::ipc::control::FileIdentity;
+
+/// Real files.
+#[derive(Debug)]
+pub(super) struct FileDisk {
+    /// As it was given: it has to go on leading to the open file.
+    path: PathBuf,
+    bets: File,
+    pub(super) identity: FileIdentity,
+    /// How many names the bets file has.
+    pub(super) links: u64,
+    folder: File,
+    state_path: PathBuf,
+    next_state_path: PathBuf,
+}
+
+/// Why the files can't be opened.
+#[derive(Debug, Error)]
+pub(super) enum OpenError {
+    #[error("{}: {error}", .path.display())]
+    Io { path: PathBuf, error: io::Error },
+    #[error(
+        "it is not there, but its state file is; restore it, or move the state file away too for a new contest"
+    )]
+    BetsMissing,
+    #[error(
+        "it was moved, removed or replaced while the server ran; put it back, and start the server again"
+    )]
+    Moved,
+    #[error("STORAGE_FILEPATH must be a regular file")]
+    NotAFile,
+    #[error(
+        "in use by process {holder}, a server's storage service; stop that server, its parent, or give this one another STORAGE_FILEPATH"
+    )]
+    Locked {
+        /// 0 if the process is in another container.
+        holder: i32,
+    },
+    #[error(
+        "process {holder} reads it and holds a lock (fcntl) that keeps the server from writing; end that process"
+    )]
+    ReadLocked {
+        /// 0 if the process is in another container.
+        holder: i32,
+    },
+}
+
+/// How long to wait for the lock: the storage service of a server that was just killed may still be ending.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+impl FileDisk {
+    /// Opens the bets file and locks it against other servers for as long as this process lives. `known` is the file that
+    /// this server had open before; without one, a missing file is created.
+    pub(super) fn open(path: &Path, known: Option<FileIdentity>) -> Result<Self, OpenError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| OpenError::Io { path, error }
+        };
+        let resolved = resolve(path).map_err(failed(path))?;
+        let folder_path = folder_of(&resolved);
+        let folder = File::open(folder_path).map_err(failed(folder_path))?;
+        let (state_path, next_state_path) = (state_path(&resolved), next_state_path(&resolved));
+        // Every start creates the bets file before the state file, so the bets were lost.
+        if known.is_none() && !resolved.exists() && state_path.exists() {
+            return Err(OpenError::BetsMissing);
+        }
+        let opened = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(known.is_none())
+            .mode(0o644)
+            .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+            .open(&resolved);
+        let bets = match opened {
+            Err(error) if known.is_some() && error.kind() == io::ErrorKind::NotFound => {
+                return Err(OpenError::Moved);
+            }
+            opened => opened.map_err(failed(path))?,
+        };
+        let metadata = bets.metadata().map_err(failed(path))?;
+        let (identity, links) = (identity(&metadata), metadata.nlink());
+        if known.is_some_and(|known| known != identity) {
+            return Err(OpenError::Moved);
+        }
+        if !metadata.is_file() {
+            return Err(OpenError::NotAFile);
+        }
+        lock(&bets, path)?;
+        // A server that was killed may have left it; its END was not acknowledged.
+        remove_if_exists(&next_state_path).map_err(failed(&next_state_path))?;
+        folder.sync_all().map_err(failed(folder_path))?;
+        Ok(Self { path: path.to_owned(), bets, identity, links, folder, state_path, next_state_path })
+    }
+}
+
+fn identity(file: &Metadata) -> FileIdentity {
+    FileIdentity { device: file.dev(), inode: file.ino() }
+}
+
+/// Removes what a failed write has left, or what somebody has put there: a link, but not what it points to.
+fn remove_if_exists(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Takes a record lock of `fcntl(2)`: a child does not inherit it, and it ends with the process.
+fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
+    #[expect(clippy::cast_possible_truncation, reason = "the constants are small")]
+    let wanted = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let failed = |error: Errno| OpenError::Io { path: path.to_owned(), error: error.into() };
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match fcntl(file, FcntlArg::F_SETLK(&wanted)) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EAGAIN | Errno::EACCES) if Instant::now() < until => sleep(LOCK_PAUSE),
+            Err(Errno::EAGAIN | Errno::EACCES) => {
+                let mut holder = wanted;
+                fcntl(file, FcntlArg::F_GETLK(&mut holder)).map_err(failed)?;
+                let (only_reads, holder) = (i32::from(holder.l_type) == libc::F_RDLCK, holder.l_pid);
+                return Err(if only_reads {
+                    OpenError::ReadLocked { holder }
+                } else {
+                    OpenError::Locked { holder }
+                });
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+impl Disk for FileDisk {
+    fn check(&self, length: u64) -> Result<(), FileChanged> {
+        let named = match std::fs::metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            named => Some(named?).filter(|named| identity(named) == self.identity),
+        };
+        let found = match &named {
+            Some(named) => named.len(),
+            None => self.bets.metadata()?.len(),
+        };
+        if found != length {
+            return Err(FileChanged::Length { found, expected: length });
+        }
+        named.map(drop).ok_or(FileChanged::Moved)
+    }
+
+    fn append(&mut self, rows: &[u8]) -> io::Result<()> {
+        error_point!("disk_append");
+        self.bets.write_all(rows)?;
+        kill_point!("bets_written");
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        error_point!("disk_sync");
+        self.bets.sync_data()?;
+        kill_point!("bets_synced");
+        Ok(())
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        error_point!("disk_cut");
+        if self.bets.metadata()?.len() < length {
+            return Err(io::Error::other("another program has cut the file"));
+        }
+        self.bets.set_len(length)
+    }
+
+    fn bets(&self) -> io::Result<impl Read> {
+        (&self.bets).rewind()?;
+        Ok(&self.bets)
+    }
+
+    fn read_state(&self) -> io::Result<Option<Vec<u8>>> {
+        read_state_file(&self.state_path)
+    }
+
+    fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()> {
+        error_point!("disk_write_state");
+        remove_if_exists(&self.next_state_path)?;
+        // Made anew: a link that somebody puts there at this moment is not followed, but an error.
+        let mut file = File::create_new(&self.next_state_path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        kill_point!("state_written");
+        Ok(())
+    }
+
+    fn rename_next_state(&mut self) -> io::Result<()> {
+        error_point!("disk_rename_state");
+        #[expect(clippy::disallowed_methods, reason = "this is the place that syncs the folder")]
+        std::fs::rename(&self.next_state_path, &self.state_path)?;
+        kill_point!("state_renamed");
+        Ok(())
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        error_point!("disk_sync_folder");
+        nix::unistd::fsync(self.folder.as_fd())?;
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! Where the files of a contest are. The state file stands beside the file that the path of the bets leads to, whatever
+//! links are on the way.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+
+/// Follows links. The file need not exist, but its folder has to.
+pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match (path.read_link(), path.file_name()) {
+            (Ok(target), _) => resolve(&folder_of(path).join(target)),
+            (Err(_), Some(name)) => Ok(folder_of(path).canonicalize()?.join(name)),
+            (Err(_), None) => Err(error),
+        },
+        resolved => resolved,
+    }
+}
+
+/// The path of the state file of a bets file, whose links have been resolved.
+pub(crate) fn state_path(bets: &Path) -> PathBuf {
+    beside(bets, ".state")
+}
+
+/// The path of the next state file, until it replaces the present one.
+pub(super) fn next_state_path(bets: &Path) -> PathBuf {
+    beside(bets, ".state.next")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Reads a state file, if it exists.
+pub(crate) fn read_state_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    // Opening a FIFO would block otherwise.
+    let mut file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("the state file must be a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
