@@ -107,16 +107,6 @@ pub fn push_record(bet: &Bet<'_>, out: &mut Vec<u8>) {
     push_decimal(bet.number, out);
 }
 
-/// Appends the record of a bet's fields.
-pub fn push_fields(fields: [&str; FIELDS], out: &mut Vec<u8>) {
-    for (index, field) in fields.into_iter().enumerate() {
-        if index > 0 {
-            out.push(FIELD_SEPARATOR);
-        }
-        out.extend_from_slice(field.as_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
