@@ -149,6 +149,10 @@ impl FrameBuffer {
         if is_full || (self.was_filled && self.bytes.len() < READ_AHEAD) {
             let longest = (self.max_payload as usize).saturating_add(HEADER_LEN).max(READ_AHEAD);
             let wanted = (self.bytes.len() * 2).clamp(FIRST_CAPACITY, longest.max(FIRST_CAPACITY));
+            if wanted > FIRST_CAPACITY {
+                // Only what is used of it takes memory. Growing by steps would leave holes in the heap.
+                self.bytes.reserve_exact(longest.saturating_sub(self.bytes.len()));
+            }
             // The owner takes a whole frame before it asks for more room, so `longest` bytes are enough.
             self.bytes.resize(wanted.max(self.end + 1), 0);
         }

@@ -13,6 +13,10 @@ pub const RECORD_SEPARATOR: u8 = 0x1E;
 /// Stands between two fields of a record.
 pub const FIELD_SEPARATOR: u8 = 0x1F;
 
+/// The rows of records are shorter than the records times this. They are longest where the texts are nothing but quotes: a
+/// text of `n` quotes has `2 * n + 2` bytes in a row, but its record has at least 17 other bytes.
+pub(crate) const LONGEST_ROWS: usize = 2;
+
 /// Why a payload's records were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RecordError {
@@ -72,7 +76,7 @@ pub fn push_rows(
 ) -> Result<usize, RecordError> {
     // Most messages hold no text that needs quotes. One check of all records is faster than one of each text.
     let may_quote = needs_quotes(payload);
-    rows.reserve(payload.len() + payload.len() / 16);
+    rows.reserve(if may_quote { LONGEST_ROWS * payload.len() } else { payload.len() + payload.len() / 16 });
     for_each_bet(payload, |bet| {
         see(bet);
         encode_row_with(bet, |text| may_quote && needs_quotes(text), rows);

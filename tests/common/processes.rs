@@ -132,6 +132,23 @@ impl Usage {
     }
 }
 
+/// The memory that only this process uses, in KiB.
+pub fn private_kib(pid: i32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    kib(&rollup, "Private_Clean:") + kib(&rollup, "Private_Dirty:")
+}
+
+/// The most memory that this process has used so far, shared pages included, in KiB.
+pub fn peak_kib(pid: i32) -> u64 {
+    kib(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap(), "VmHWM:")
+}
+
+/// The number behind `key` in a file of `/proc`.
+fn kib(text: &str, key: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    value.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 /// The CPU time of a process. None if it has ended.
 fn cpu_time(pid: i32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -13,4 +13,5 @@ mod classic_draw;
 mod draw;
 mod hostile;
 mod limits;
+mod memory;
 mod results;

@@ -214,3 +214,20 @@ fn sessions_of_one_agency_that_open_within_one_group_are_all_answered() {
     assert!(ended >= 4, "{ended}");
     until("four are left", || server.handlers().len() == 4);
 }
+
+/// If the server closed the connection with unread frames, the kernel would reset it, and the message could be lost.
+#[test]
+fn a_replaced_session_with_unread_frames_is_told_and_closed_in_order() {
+    let server = server_of(2);
+    for _ in 0..5 {
+        let (mut session, _) = server.session(1);
+        session.send(
+            &[frame(kind::AWAIT_RESULT, b""), frame(kind::RESULT_REQUEST, b"").repeat(60_000)].concat(),
+        );
+        std::thread::sleep(Duration::from_millis(20));
+        let others = four_sessions(&server);
+        std::thread::sleep(Duration::from_millis(20));
+        expect_replaced(&mut session);
+        drop(others);
+    }
+}

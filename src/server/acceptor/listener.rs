@@ -19,6 +19,10 @@ use crate::system::socket::accept;
 /// How long a client may be silent before the kernel checks that its machine still knows the connection.
 const KEEP_ALIVE_SECONDS: u32 = 30;
 
+/// The size of a client's buffer in the kernel for each direction, in bytes. By default the kernel lets both grow to several
+/// megabytes for a client that knows how to make it.
+const SOCKET_BUFFER: usize = 128 * 1024;
+
 /// How long to wait for a port in use: a handler that was forked just before its server was killed holds the socket until
 /// it closes it.
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
@@ -92,6 +96,8 @@ fn bind_at(address: SocketAddr) -> io::Result<TcpListener> {
 /// session may be idle for as long as it likes, unless its machine or the network is gone.
 fn set_client_options(listener: &OwnedFd) -> nix::Result<()> {
     setsockopt(listener, sockopt::TcpNoDelay, &true)?;
+    setsockopt(listener, sockopt::RcvBuf, &SOCKET_BUFFER)?;
+    setsockopt(listener, sockopt::SndBuf, &SOCKET_BUFFER)?;
     setsockopt(listener, sockopt::KeepAlive, &true)?;
     setsockopt(listener, sockopt::TcpKeepIdle, &KEEP_ALIVE_SECONDS)?;
     setsockopt(listener, sockopt::TcpKeepInterval, &(KEEP_ALIVE_SECONDS / 3))?;

@@ -234,14 +234,17 @@ impl<'a> Handler<'a> {
 
     /// Waits for a signal, for storage, and for what is `wanted` of the socket. Returns what has happened to each.
     fn poll(&self, wanted: PollFlags, until: Option<Instant>) -> io::Result<[PollFlags; 3]> {
+        // Takes the place of what has ended. The kernel would report its end again and again.
+        let nothing = || PollFd::new(self.signals.as_fd(), PollFlags::empty());
+        let Self { connection, conversation, .. } = self;
+        let pipe = PollFd::new(conversation.storage.pipe(), PollFlags::POLLIN);
+        let socket = PollFd::new(connection.as_fd(), wanted);
         let mut fds = [
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.conversation.storage.pipe(), PollFlags::POLLIN),
-            PollFd::new(self.connection.as_fd(), wanted),
+            if conversation.is_replaced { nothing() } else { pipe },
+            if connection.broken.is_some() { nothing() } else { socket },
         ];
-        // Of a broken connection, the kernel would report the error again and again.
-        let count = if self.connection.broken.is_some() { 2 } else { 3 };
-        match poll(fds.get_mut(..count).unwrap_or_default(), poll_timeout(until, Instant::now())) {
+        match poll(&mut fds, poll_timeout(until, Instant::now())) {
             Ok(_) | Err(Errno::EINTR) => Ok(fds.map(|fd| fd.revents().unwrap_or(CLOSED))),
             Err(error) => Err(error.into()),
         }

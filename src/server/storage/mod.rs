@@ -60,6 +60,7 @@ use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::messages::{ClientSerial, ClientToken, PartHead, ReplyHead};
 use crate::ipc::storage_end::RequestReceiver;
 use crate::logging::{Field, Level, Outcome, event, info};
+use crate::protocol::record::LONGEST_ROWS;
 use crate::system::confinement::Confinement;
 use crate::system::fd_passing::{Received, Sent};
 use crate::system::mqueue::QueueReceiver;
@@ -95,8 +96,7 @@ pub(crate) fn run(
         event(Level::Critical, "storage", Outcome::Fail, &[("error", &error)]);
         return GAVE_UP;
     }
-    // A row is at most three times as long as its record: a text of one quote becomes four.
-    let longest_request = (config.max_payload as usize).saturating_mul(3);
+    let longest_request = (config.max_payload as usize).saturating_mul(LONGEST_ROWS);
     let service = Service {
         ledger,
         clients: Clients::new(longest_request),
