@@ -4,7 +4,7 @@
 //! | layer | takes away | from | see |
 //! |---|---|---|---|
 //! | identity | root, its capabilities, and signals to other processes: each handler gets a user number of its own | all handlers of a server that is root | `setresuid(2)` |
-//! | limits | new descriptors of any kind, new processes, core dumps | all handlers | `getrlimit(2)` |
+//! | limits | new descriptors of any kind, new processes, much memory, core dumps | all handlers | `getrlimit(2)` |
 //! | no new privileges | what set-user-ID programs would give | all handlers | `PR_SET_NO_NEW_PRIVS(2const)` |
 //! | Landlock | files, TCP, signals to other processes and their traces | all handlers | `landlock(7)` |
 //! | seccomp | all system calls that a server does not need ([`seccomp::SERVER`]) | all processes; handlers inherit it | `seccomp(2)` |
@@ -123,6 +123,9 @@ const NOBODY: u32 = 65_534;
 /// The limit of descriptors: new ones get numbers below it, and `poll(2)` takes no more than so many. A handler has three
 /// there, so it can make another one only if it closes one of them.
 const HANDLER_DESCRIPTORS: u64 = 3;
+/// Much more than the longest message needs, in bytes. A handler that was taken over must not have the kernel kill others for
+/// lack of memory.
+const HANDLER_MEMORY: u64 = 64 << 20;
 /// The newest version of Landlock that is used: the first with scopes for signals.
 const LANDLOCK: ABI = ABI::V6;
 
@@ -264,6 +267,7 @@ fn set_limits() -> Coverage {
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_NPROC, 0),
         (Resource::RLIMIT_NOFILE, HANDLER_DESCRIPTORS),
+        (Resource::RLIMIT_DATA, HANDLER_MEMORY),
     ];
     let set =
         all.into_iter().filter(|(resource, limit)| setrlimit(*resource, *limit, *limit).is_ok()).count();

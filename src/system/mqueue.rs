@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::mqueue::{MQ_OFlag, MqAttr, MqdT, mq_getattr, mq_open, mq_receive, mq_unlink};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::sys::stat::{Mode, fstat};
 use thiserror::Error;
 
 use super::process::descriptor_limit;
@@ -113,8 +113,6 @@ fn try_create(name: &str) -> Result<QueuePair, QueueError> {
     if fstat(&receiver.descriptor)?.st_ino != fstat(&sender.descriptor)?.st_ino {
         return Err(Errno::EEXIST.into());
     }
-    // A process that has one end could open it for the other through `/proc/self/fd`.
-    fchmod(&sender.descriptor, Mode::empty())?;
     Ok(QueuePair { receiver: QueueReceiver(receiver), sender: QueueSender(sender), capacity, limited_by })
 }
 

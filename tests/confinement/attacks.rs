@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use common::hijack::{Hijacked, argument};
-use common::processes::descriptors;
+use common::processes::{descriptors, send};
 use common::{Setup, bets, kind, until};
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::signal::Signal;
 
 use super::attacker::{Attacker, assert_unharmed, run};
 
@@ -33,6 +34,7 @@ attacks![
     no_signal_can_be_sent,
     no_neighbour_can_be_traced_or_looked_into,
     the_log_cannot_be_changed,
+    the_log_cannot_be_changed_by_another_descriptor,
     no_file_can_be_opened_or_changed,
     no_new_descriptor_can_be_had,
     no_new_process_can_be_made,
@@ -213,6 +215,36 @@ fn the_log_cannot_be_changed(attacker: &mut Attacker) {
     tries!(attacker.tries_on_any_log, SYS_dup, 2);
 }
 
+/// A handler can close descriptors, and has places for new ones then. A socket gives it one that it has.
+fn the_log_cannot_be_changed_by_another_descriptor(attacker: &mut Attacker) {
+    for fd in [0, 1] {
+        tries!(attacker.makes, SYS_close, fd);
+    }
+    let numbers = |numbers: &[u64]| -> Vec<u8> { numbers.iter().flat_map(|n| n.to_le_bytes()).collect() };
+    let pair = attacker.process.put(&[0; 8]);
+    let socketpair = [argument(libc::AF_UNIX), argument(libc::SOCK_DGRAM), 0, pair];
+    // A session can make no sockets.
+    if attacker.process.call(libc::SYS_socketpair, &socketpair).is_err() {
+        return;
+    }
+    // The layouts of cmsghdr with a descriptor (level and type are two halves of a number), iovec, and msghdr.
+    let rights = (argument(libc::SCM_RIGHTS) << 32) + argument(libc::SOL_SOCKET);
+    let rights = attacker.process.put(&numbers(&[20, rights, 2]));
+    let bytes = attacker.process.put(&numbers(&[pair, 1]));
+    let message = attacker.process.put(&numbers(&[0, 0, bytes, 1, rights, 24, 0]));
+    tries!(attacker.makes, SYS_sendmsg, 0, message, 0);
+    tries!(attacker.makes, SYS_close, 0);
+    tries!(attacker.makes, SYS_recvmsg, 1, message, 0);
+    let own = attacker.process.pid();
+    assert_eq!(descriptors(own)[&0], descriptors(own)[&2]);
+    tries!(attacker.tries, SYS_lseek, 0, 0, libc::SEEK_SET);
+    tries!(attacker.tries, SYS_ftruncate, 0, 0);
+    tries!(attacker.tries, SYS_fcntl, 0, libc::F_SETFL, 0);
+    tries!(attacker.tries_on_any_log, SYS_shutdown, 0, libc::SHUT_RDWR);
+    // It lacks what it has closed.
+    send(own, Signal::SIGKILL);
+}
+
 fn no_file_can_be_opened_or_changed(attacker: &mut Attacker) {
     let path = attacker.path();
     let other = attacker.put_path(&attacker.file.with_extension("other"));
@@ -264,7 +296,7 @@ fn no_new_descriptor_can_be_had(attacker: &mut Attacker) {
     tries!(attacker.tries_privileged, SYS_userfaultfd, 0);
 }
 
-/// Landlock does not protect what has no path. Whoever could read the queue would get the tokens of other clients.
+/// Whoever could read the queue would get the tokens of other clients. It has no path any more but that of the descriptor.
 fn the_queue_cannot_be_opened_again(attacker: &mut Attacker) {
     // That makes room for another one.
     tries!(attacker.makes, SYS_close, 0);
@@ -304,6 +336,8 @@ fn no_privilege_can_be_had(attacker: &mut Attacker) {
     let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     tries!(attacker.tries, SYS_mmap, 0, 4096, executable, anonymous, -1, 0);
     tries!(attacker.tries, SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+    // The kernel would kill others for lack of memory.
+    tries!(attacker.tries, SYS_mmap, 0, 256 << 20, libc::PROT_READ | libc::PROT_WRITE, anonymous, -1, 0);
     // It would outlive the acceptor.
     tries!(attacker.tries, SYS_prctl, libc::PR_SET_PDEATHSIG, 0, 0, 0, 0);
     tries!(attacker.tries_privileged, SYS_setuid, 0);
