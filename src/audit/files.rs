@@ -37,8 +37,7 @@ impl Files {
     /// Opens the bets file, and reads the state file beside it if there is one. The state comes first: bets are only
     /// appended, so the bets are at least as new as the state.
     pub(crate) fn open(path: &Path) -> Result<Self, AuditError> {
-        let resolved = resolve(path).map_err(|error| AuditError::Read { path: path.to_owned(), error })?;
-        let state_path = state_path(&resolved);
+        let state_path = state_path(&resolve(path));
         let state = read_state_file(&state_path)
             .map_err(|error| AuditError::Read { path: state_path.clone(), error })?
             .map(|bytes| State::decode(&bytes))

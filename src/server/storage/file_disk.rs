@@ -75,7 +75,7 @@ impl FileDisk {
             let path = path.to_owned();
             move |error| OpenError::Io { path, error }
         };
-        let resolved = resolve(path).map_err(failed(path))?;
+        let resolved = resolve(path);
         let folder_path = folder_of(&resolved);
         let folder = File::open(folder_path).map_err(failed(folder_path))?;
         let (state_path, next_state_path) = (state_path(&resolved), next_state_path(&resolved));

@@ -163,8 +163,7 @@ fn open_ledger(disk: FileDisk, config: &StorageConfig) -> Option<Ledger<FileDisk
 
 fn log_refusal(config: &StorageConfig, error: &RecoveryError) {
     let path = config.path.display();
-    let resolved = resolve(&config.path).unwrap_or_else(|_| config.path.clone());
-    let state_path = state_path(&resolved);
+    let state_path = state_path(&resolve(&config.path));
     let state_path = state_path.display();
     let in_state = matches!(error, RecoveryError::State(_) | RecoveryError::Contradiction(_));
     let file: &dyn Display = if in_state { &state_path } else { &path };

@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
-/// Follows links. The file need not exist, but its folder has to.
-pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
-    match path.canonicalize() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match (path.read_link(), path.file_name()) {
-            (Ok(target), _) => resolve(&folder_of(path).join(target)),
-            (Err(_), Some(name)) => Ok(folder_of(path).canonicalize()?.join(name)),
-            (Err(_), None) => Err(error),
-        },
-        resolved => resolved,
+/// As many links as the kernel follows.
+const MOST_LINKS: usize = 40;
+
+/// Follows the links from a path to the file itself, which need not exist.
+pub(crate) fn resolve(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = path.read_link() else { break };
+        path = folder_of(&path).join(target);
     }
+    path
 }
 
 /// The path of the state file of a bets file, whose links have been resolved.
