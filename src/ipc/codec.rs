@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn a_claimed_length_without_its_bytes_is_an_error_and_not_an_allocation() {
         let at = "2026-03-01T20:15:00-03:00".to_owned();
-        let draw = Some(Draw { at: at.clone(), agencies: 2, winning_number: 7574 });
+        let draw = Some(Draw { at: at.clone(), agencies: 2, winning_number: 7574, seal: None });
         let reply = Reply::StatusPage { agencies: 2, ended: 2, bets: 7, draw };
         let mut bytes = [0; 256];
         let length = encode(&ReplyHead { id: 1, reply }, &mut bytes).unwrap();

@@ -140,14 +140,17 @@ pub enum Refusal {
     /// The server ends. What comes next may be another server, with the file in its place again.
     #[error("could not be stored: another program has moved or changed the file of bets")]
     FileChanged,
+    /// Its winning documents would not fit into a RESULT.
+    #[error("agency {agency} has as many winning bets as a result can list")]
+    ResultFull { agency: AgencyId },
     /// A correct handler never makes such a request.
     #[error("malformed request")]
     Malformed,
 }
 
 /// The names of the refusals in STATUS.
-pub const REASONS: [&str; 7] =
-    ["no_such_agency", "agency_ended", "drawn", "gap", "other_agency", "disk", "malformed"];
+pub const REASONS: [&str; 8] =
+    ["no_such_agency", "agency_ended", "drawn", "gap", "other_agency", "disk", "malformed", "result_full"];
 
 impl Refusal {
     /// The index of its name in [`REASONS`].
@@ -160,6 +163,7 @@ impl Refusal {
             Self::OtherAgency => 4,
             Self::Disk { .. } | Self::FileChanged => 5,
             Self::Malformed => 6,
+            Self::ResultFull { .. } => 7,
         }
     }
 }
@@ -209,6 +213,8 @@ impl Statistics {
 mod tests {
     use super::*;
     use crate::ipc::codec::{MAX_HEAD, encode};
+    use crate::lottery::Seal;
+    use crate::lottery::seal::Hasher;
 
     /// The length of a head as it is encoded.
     fn len(head: &impl Serialize) -> usize {
@@ -234,5 +240,12 @@ mod tests {
         ] {
             assert!(len(&ReplyHead { id, reply }) + 2 <= MAX_HEAD);
         }
+        let mut hasher = Hasher::default();
+        hasher.add(b"x");
+        let seal = Some(Seal { bytes: u64::MAX, ..hasher.seal(u64::MAX) });
+        let at = "2026-03-01T20:15:00-03:00".into();
+        let draw = Some(Draw { at, agencies: u16::MAX, winning_number: u32::MAX, seal });
+        let reply = Reply::StatusPage { agencies: u16::MAX, ended: u16::MAX, bets: u64::MAX, draw };
+        assert!(len(&ReplyHead { id, reply }) + 2 <= 2 * MAX_HEAD);
     }
 }

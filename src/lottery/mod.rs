@@ -22,4 +22,7 @@ pub struct Draw {
     pub agencies: u16,
     /// The number that won.
     pub winning_number: u32,
+    /// What the bets were. A draw from before there were seals has none.
+    #[serde(default)]
+    pub seal: Option<Seal>,
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::bets::{WINNING, of_agency, parse_rows};
+use super::bets::{WINNING, digest_of, of_agency, parse_rows};
 use super::load::{AGENCIES, CLASSIC, Load, Outcome, Request, SESSIONS, stream};
 use super::{Bet, Log, RunningServer, Setup};
 
@@ -103,7 +103,12 @@ fn check_classic(stored: &[Bet], requests: &[Request], unanswered: Unanswered) -
 
 /// Checks that the draw was made once and that all results agree with the bets file.
 fn check_draw(setup: &Setup, stored: &[Bet], load: &Load) {
-    assert_eq!(setup.state()["ended"], serde_json::json!((1..=AGENCIES).collect::<Vec<_>>()));
+    let ended = (1..=AGENCIES).map(|agency| {
+        let rows = of_agency(stored, agency);
+        serde_json::json!({"agency": agency, "bets": rows.len(), "digest": format!("{:016x}", digest_of(&rows))})
+    });
+    assert_eq!(setup.state()["ended"], ended.collect::<serde_json::Value>());
+    assert_eq!(setup.state()["draw"]["seal"]["bets"], stored.len());
     assert_eq!(setup.state()["draw"]["agencies"], AGENCIES);
     let draws = logs(setup).iter().map(Log::draws).sum::<usize>();
     assert!(draws <= 1, "{draws} draws were made");

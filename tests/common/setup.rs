@@ -179,6 +179,13 @@ impl Setup {
         serde_json::from_slice(&fs::read(self.path("bets.csv.state")).unwrap()).unwrap()
     }
 
+    /// The agencies that have ended, as the state file says.
+    pub fn ended(&self) -> Vec<u64> {
+        let state = self.state();
+        let ended = state["ended"].as_array().unwrap().iter();
+        ended.map(|ended| ended["agency"].as_u64().unwrap()).collect()
+    }
+
     /// Writes a file into the folder.
     pub fn write(self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
         fs::write(self.path(name), bytes).unwrap();

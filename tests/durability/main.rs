@@ -12,3 +12,4 @@ mod crashes;
 mod faults;
 mod identity;
 mod recovery;
+mod seal;

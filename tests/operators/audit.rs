@@ -159,7 +159,7 @@ fn a_state_file_that_contradicts_the_bets_is_an_error_of_both_commands() {
         (format!("{{\"version\":1,\"ended\":[1,2],{draw},\"writing\":null}}"), "it is damaged"),
         ("{".to_owned(), "it is damaged"),
         (r#"{"version":1,"ended":[1,9],"draw":null}"#.to_owned(), "ENDs of agencies that do not take part"),
-        (DRAWN.replace("\"version\":1", "\"version\":2"), "it has version 2"),
+        (DRAWN.replace("\"version\":1", "\"version\":3"), "it has version 3"),
     ] {
         let setup = folder(&contest(), &state);
         for command in ["winners", "check"] {

@@ -3,6 +3,7 @@
 //! The bets of a group are added first. Then they are [committed](Contest::commit) once they are on disk, or
 //! [rolled back](Contest::rollback).
 
+use super::state_file::{Ended, Stored};
 use crate::ipc::messages::{AgencyCount, Refusal};
 use crate::lottery::row::{Row, for_each_row};
 use crate::lottery::{AgencyId, Digest, Draw};
@@ -21,7 +22,12 @@ pub struct Contest {
     committed: u64,
     /// What undoes the bets that are not committed, from the last to the first.
     changes: Vec<Change>,
+    /// The most bytes of an agency's winning documents.
+    longest_result: usize,
 }
+
+/// The length of a RESULT is a `u32`.
+const LONGEST_RESULT: usize = u32::MAX as usize;
 
 #[derive(Debug, Clone, Default)]
 struct Agency {
@@ -62,7 +68,16 @@ impl Contest {
     /// A contest of agencies 1 to `agencies`, without bets.
     pub(super) fn new(agencies: u16, winning_number: u32) -> Self {
         let agencies = vec![Agency::default(); agencies.into()];
-        Self { agencies, winning_number, draw: None, ended: 0, bets: 0, committed: 0, changes: Vec::new() }
+        Self {
+            agencies,
+            winning_number,
+            draw: None,
+            ended: 0,
+            bets: 0,
+            committed: 0,
+            changes: Vec::new(),
+            longest_result: LONGEST_RESULT,
+        }
     }
 
     pub(super) fn agencies(&self) -> u16 {
@@ -117,6 +132,20 @@ impl Contest {
         Ok(self.get(agency)?.digest)
     }
 
+    /// What an agency has stored; nothing if it does not take part.
+    pub(super) fn bets_of(&self, agency: AgencyId) -> Stored {
+        let agency = self.get(agency);
+        agency.map_or_else(
+            |_| Stored::default(),
+            |agency| Stored { bets: agency.stored, digest: agency.digest },
+        )
+    }
+
+    /// The ENDs, as the state file has them.
+    pub(super) fn ends(&self) -> impl Iterator<Item = Ended> {
+        self.ended_agencies().map(|agency| Ended { agency, stored: Some(self.bets_of(agency)) })
+    }
+
     pub(super) fn state_of(&self, agency: AgencyId) -> Result<AgencyState, Refusal> {
         Ok(match (&self.draw, self.get(agency)?.ended) {
             (Some(_), _) => AgencyState::Drawn,
@@ -167,8 +196,7 @@ impl Contest {
             if last_agency.replace(row.agency) != Some(row.agency) {
                 self.begin_run(row.agency)?;
             }
-            self.add_row(&row);
-            Ok(())
+            self.add_row(&row)
         });
         result.inspect_err(|_| self.roll_back_to(mark))?;
         Ok(checked)
@@ -182,22 +210,26 @@ impl Contest {
         Ok(())
     }
 
-    fn add_row(&mut self, row: &Row<'_>) {
-        let Some(agency) = self.agencies.get_mut(row.agency.index()) else { return };
+    fn add_row(&mut self, row: &Row<'_>) -> Result<(), Refusal> {
+        let Some(agency) = self.agencies.get_mut(row.agency.index()) else { return Ok(()) };
         self.bets += 1;
         agency.stored += 1;
         agency.digest = agency.digest.with_row(row.bytes);
         if row.number == self.winning_number {
             agency.add_winner(row.document.as_bytes());
+            if agency.winners.len() > self.longest_result {
+                return Err(Refusal::ResultFull { agency: row.agency });
+            }
         }
+        Ok(())
     }
 
     /// Adds a row of the file. Its agency may be beyond the last one until [`Self::settle_agencies`] is called.
-    pub(super) fn recover_row(&mut self, row: &Row<'_>) {
+    pub(super) fn recover_row(&mut self, row: &Row<'_>) -> Result<(), Refusal> {
         if row.agency.index() >= self.agencies.len() {
             self.agencies.resize_with(row.agency.index() + 1, Agency::default);
         }
-        self.add_row(row);
+        self.add_row(row)
     }
 
     /// Ends the recovery of rows with `agencies` agencies. Fails with the first agency beyond them that has bets.
@@ -314,7 +346,7 @@ mod tests {
             (contest.digest(agency(1)), contest.digest(agency(2))),
             (Ok(digest(&[ROW1])), Ok(digest(&[])))
         );
-        contest.set_draw(Some(Draw { at: "now".into(), agencies: 2, winning_number: 7574 }));
+        contest.set_draw(Some(Draw { at: "now".into(), agencies: 2, winning_number: 7574, seal: None }));
         assert_eq!(contest.winners(agency(1)), Ok(Some(&b"11"[..])));
     }
 
@@ -348,9 +380,22 @@ mod tests {
     }
 
     #[test]
+    fn a_bet_that_would_make_a_result_too_long_is_refused_and_losing_bets_are_not() {
+        let mut contest = Contest { longest_result: 5, ..Contest::new(2, 7574) };
+        contest.add(&[ROW1, ROW1].concat(), None, 0).unwrap();
+        let full = Err(Refusal::ResultFull { agency: agency(1) });
+        assert_eq!(contest.add(&[LOSER, ROW2, ROW1].concat(), None, 0), full);
+        assert_eq!((contest.bets(), contest.bets_of(agency(2))), (2, Stored::default()));
+        contest.add(&[LOSER, ROW2].concat(), None, 0).unwrap();
+        contest.set_draw(Some(Draw { at: "now".into(), agencies: 2, winning_number: 7574, seal: None }));
+        assert_eq!(contest.winners(agency(1)), Ok(Some(&b"11\x1e11"[..])));
+        assert_eq!(contest.recover_row(&parse_row(ROW1).unwrap()), full.map(drop));
+    }
+
+    #[test]
     fn an_agency_with_bets_cannot_be_left_out() {
         let mut contest = Contest::new(1, 7574);
-        contest.recover_row(&parse_row(b"3,a,b,x,2000-01-01,7574\r\n").unwrap());
+        contest.recover_row(&parse_row(b"3,a,b,x,2000-01-01,7574\r\n").unwrap()).unwrap();
         assert_eq!(contest.clone().settle_agencies(2), Err(agency(3)));
         assert_eq!(contest.settle_agencies(5), Ok(()));
         assert_eq!((contest.agencies(), contest.stored(agency(3))), (5, Ok(1)));

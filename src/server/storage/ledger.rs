@@ -20,14 +20,16 @@ use super::group::{Group, Role, Taken, WriteAlone};
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
 use super::state_file::State;
 use crate::ipc::messages::{ClientToken, Refusal, Reply, Request, Statistics};
+use crate::lottery::seal::Hasher;
 use crate::lottery::{AgencyId, Draw};
 
 /// The contest, its files, and the group that is not committed yet.
-#[derive(Debug)]
 pub struct Ledger<D> {
     disk: D,
     /// The length of the bets file, in bytes.
     length: u64,
+    /// Of what is stored.
+    hasher: Hasher,
     contest: Contest,
     /// The roles of all clients but new ones.
     roles: HashMap<ClientToken, Role>,
@@ -82,10 +84,11 @@ impl<D: Disk> Ledger<D> {
     /// # Errors
     /// The files are damaged or do not belong to this contest: then they are unchanged.
     pub fn open(mut disk: D, rules: Rules) -> Result<(Self, u64), RecoveryError> {
-        let Recovered { contest, length, cut } = recover(&mut disk, rules)?;
+        let Recovered { contest, hasher, length, cut } = recover(&mut disk, rules)?;
         let ledger = Self {
             disk,
             length,
+            hasher,
             contest,
             roles: HashMap::new(),
             group: Group::default(),
@@ -262,6 +265,7 @@ impl<D: Disk> Ledger<D> {
         };
         self.check_stored()?;
         self.length = self.end();
+        self.hasher.add(&self.group.rows);
         let bets = self.contest.commit();
         if bets > 0 {
             self.statistics.count_group(bets, sync);
@@ -344,7 +348,7 @@ impl<D: Disk> Ledger<D> {
             self.disk.check(self.length)?;
         }
         let draw = if due { Some(self.new_draw()) } else { self.contest.draw().cloned() };
-        let state = State { ended: self.contest.ended_agencies().collect(), draw };
+        let state = State { ended: self.contest.ends().collect(), draw };
         let bytes = state.encode().map_err(LedgerError::Unknown)?;
         match self.disk.store_state(&bytes) {
             Ok(()) => {
@@ -380,6 +384,7 @@ impl<D: Disk> Ledger<D> {
             at: Local::now().to_rfc3339_opts(SecondsFormat::Secs, false),
             agencies: self.contest.agencies(),
             winning_number: self.contest.winning_number(),
+            seal: Some(self.hasher.seal(self.contest.bets())),
         }
     }
 

@@ -394,8 +394,20 @@ fn log_commit(committed: &Committed, contest: &contest::Contest) {
         };
         event(Level::Error, action, Outcome::Fail, &[("error", refusal), ("requests", requests)]);
     }
-    if committed.drawn {
-        let (number, bets, winners) = (contest.winning_number(), contest.bets(), contest.winner_count());
-        info("sorteo", Outcome::Success, &[("numero", &number), ("bets", &bets), ("winners", &winners)]);
+    if committed.drawn
+        && let Some(seal) = contest.draw().and_then(|draw| draw.seal)
+    {
+        let (number, winners) = (contest.winning_number(), contest.winner_count());
+        info(
+            "sorteo",
+            Outcome::Success,
+            &[
+                ("numero", &number),
+                ("bets", &seal.bets),
+                ("winners", &winners),
+                ("bytes", &seal.bytes),
+                ("sha256", &seal.sha256),
+            ],
+        );
     }
 }

@@ -11,9 +11,11 @@ use thiserror::Error;
 use super::contest::Contest;
 use super::disk::Disk;
 use super::row_reader::{Line, RowReader};
-use super::state_file::{State, StateError};
-use crate::lottery::AgencyId;
+use super::state_file::{Ended, State, StateError};
+use crate::ipc::messages::Refusal;
 use crate::lottery::row::RowError;
+use crate::lottery::seal::Hasher;
+use crate::lottery::{AgencyId, Draw, Seal};
 
 /// What the configuration says about the contest. After the draw, the state file overrides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +26,9 @@ pub struct Rules {
     pub winner_number: u32,
 }
 
-#[derive(Debug)]
 pub(super) struct Recovered {
     pub(super) contest: Contest,
+    pub(super) hasher: Hasher,
     /// The length of the bets file, in bytes.
     pub(super) length: u64,
     /// How many bytes of a torn row were cut off.
@@ -44,6 +46,12 @@ pub enum RecoveryError {
         "the row is not whole, but the draw has been made, so it was stored: restore it, nothing was changed"
     )]
     TornAfterDraw { line: u64 },
+    #[error("{0}: the file can't be used with this LOTTERY_WINNER_NUMBER; nothing was changed")]
+    Refused(Refusal),
+    #[error(
+        "this is not the file of the draw: it has {found}, but the draw was made of {sealed}; restore it, nothing was changed"
+    )]
+    Sealed { sealed: Seal, found: Seal },
     #[error("the state file can't be used: {0}")]
     State(#[from] StateError),
     #[error("the state file can't be used: {0}; restore both files from one backup, nothing was changed")]
@@ -69,7 +77,9 @@ pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, R
     let agencies = drawn.map_or(rules.clients_amount, |draw| draw.agencies);
     let winner_number = drawn.map_or(rules.winner_number, |draw| draw.winning_number);
     let mut contest = Contest::new(agencies, winner_number);
-    let (length, torn) = read_rows(disk, &mut contest, drawn.is_some())?;
+    let mut hasher = Hasher::default();
+    let (length, torn) = read_rows(disk, &mut contest, &mut hasher, drawn.is_some())?;
+    check_seal(hasher.seal(contest.bets()), drawn)?;
     check_agencies(&mut contest, &state, agencies)?;
     contest.set_draw(state.draw);
     if torn > 0 {
@@ -82,21 +92,37 @@ pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, R
         // From now on a bets file that is missing has been lost.
         disk.store_state(&State::default().encode()?).map_err(io::Error::other)?;
     }
-    Ok(Recovered { contest, length, cut: torn })
+    Ok(Recovered { contest, hasher, length, cut: torn })
 }
 
 /// Reads all rows; returns how many bytes are whole rows, and how many bytes of a torn row follow.
-fn read_rows(disk: &impl Disk, contest: &mut Contest, is_drawn: bool) -> Result<(u64, u64), RecoveryError> {
+fn read_rows(
+    disk: &impl Disk,
+    contest: &mut Contest,
+    hasher: &mut Hasher,
+    is_drawn: bool,
+) -> Result<(u64, u64), RecoveryError> {
     let mut reader = RowReader::new(disk.bets()?);
     loop {
         match reader.next_line()? {
-            Line::Row(row) => contest.recover_row(&row),
+            Line::Row(row) => {
+                hasher.add(row.bytes);
+                contest.recover_row(&row).map_err(RecoveryError::Refused)?;
+            }
             Line::Damaged(error) => return Err(RecoveryError::Row { line: reader.line(), error }),
             Line::End { torn: 1.. } if is_drawn => {
                 return Err(RecoveryError::TornAfterDraw { line: reader.line() + 1 });
             }
             Line::End { torn } => return Ok((reader.offset(), torn)),
         }
+    }
+}
+
+/// After the draw, the file has to hold what it held then.
+fn check_seal(found: Seal, drawn: Option<&Draw>) -> Result<(), RecoveryError> {
+    match drawn.and_then(|draw| draw.seal) {
+        Some(sealed) if sealed != found => Err(RecoveryError::Sealed { sealed, found }),
+        _ => Ok(()),
     }
 }
 
@@ -107,9 +133,10 @@ fn check_agencies(contest: &mut Contest, state: &State, agencies: u16) -> Result
         None => RecoveryError::LeftOut { clients_amount: agencies, agency, what },
     };
     contest.settle_agencies(agencies).map_err(|agency| takes_no_part(agency, "bets"))?;
-    for &agency in &state.ended {
+    for &Ended { agency, .. } in &state.ended {
         contest.end(agency).map_err(|_| takes_no_part(agency, "sent END"))?;
     }
-    let contradiction = state.contradictions(agencies).into_iter().next();
+    let disagreements = state.disagreements(|agency| contest.bets_of(agency));
+    let contradiction = state.contradictions(agencies).into_iter().chain(disagreements).next();
     contradiction.map_or(Ok(()), |contradiction| Err(RecoveryError::Contradiction(contradiction)))
 }

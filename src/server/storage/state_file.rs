@@ -1,15 +1,16 @@
 //! The state file, `<bets.csv>.state`: what the bets alone do not tell, as JSON that a person can read.
 //!
 //! ```json
-//! {"version":1,"ended":[1,2,5],"draw":null}
-//! {"version":1,"ended":[1,2],"draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7574}}
+//! {"version":2,"ended":[{"agency":1,"bets":2,"digest":"c1c3a7c5ab2f3c6f"}],"draw":null}
 //! ```
 //!
 //! | key | holds |
 //! |---|---|
-//! | `version` | 1 |
-//! | `ended` | the agencies whose END is stored, each once |
-//! | `draw` | `null`, or a [`Draw`]: when (RFC 3339), of how many agencies, which number |
+//! | `version` | 2 |
+//! | `ended` | the agencies whose END is stored, each once, with the number of its bets and their [`Digest`] |
+//! | `draw` | `null`, or a [`Draw`]: when (RFC 3339), of how many agencies, which number, and the seal of the bets |
+//!
+//! A file of version 1 is read too: its `ended` has agencies alone, and its draw has no seal.
 //!
 //! It is always replaced as a whole: see [`Disk::store_state`](super::disk::Disk::store_state).
 
@@ -21,26 +22,54 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::lottery::agency_id::list;
-use crate::lottery::{AgencyId, Draw};
+use crate::lottery::{AgencyId, Digest, Draw};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Longer than any time that the server writes, in bytes.
 const MAX_TIME: usize = 40;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
-    pub(crate) ended: Vec<AgencyId>,
+    pub(crate) ended: Vec<Ended>,
     pub(crate) draw: Option<Draw>,
+}
+
+/// An END that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) agency: AgencyId,
+    /// What the agency had stored. Version 1 did not say so.
+    pub(crate) stored: Option<Stored>,
+}
+
+/// The bets of an agency: how many, and which.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) bets: u64,
+    pub(crate) digest: Digest,
 }
 
 /// Every key is required and no other is allowed: a damaged file must not be taken for a contest without a draw.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Format {
+struct Format<E> {
     version: u32,
-    ended: Vec<AgencyId>,
+    ended: Vec<E>,
     #[serde(deserialize_with = "Option::deserialize")]
     draw: Option<Draw>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndedFormat {
+    agency: AgencyId,
+    bets: u64,
+    digest: Digest,
+}
+
+#[derive(Deserialize)]
+struct AnyFormat {
+    version: u32,
 }
 
 /// Why a state file can't be used.
@@ -48,34 +77,64 @@ struct Format {
 pub enum StateError {
     #[error("it is damaged: {0}")]
     Damaged(#[from] serde_json::Error),
-    #[error("its draw must have a time as RFC 3339 has it, and agencies")]
+    #[error("its draw must have a time as RFC 3339 has it, agencies, and from version 2 on a seal")]
     Draw,
-    #[error("it has version {0}, but this server reads version {VERSION}")]
+    #[error("it has version {0}, but this server reads versions 1 to {VERSION}")]
     Version(u32),
+}
+
+fn decode_as<E: for<'de> Deserialize<'de>>(
+    bytes: &[u8],
+    ended: impl FnMut(E) -> Ended,
+) -> Result<(Vec<Ended>, Option<Draw>), StateError> {
+    let Format { ended: encoded, draw, .. } = serde_json::from_slice(bytes)?;
+    Ok((encoded.into_iter().map(ended).collect(), draw))
 }
 
 impl State {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StateError> {
-        let Format { version, ended, draw } = serde_json::from_slice(bytes)?;
-        if version != VERSION {
-            return Err(StateError::Version(version));
-        }
+        let AnyFormat { version } = serde_json::from_slice(bytes)?;
+        let (ended, draw) = match version {
+            1 => decode_as(bytes, |agency| Ended { agency, stored: None })?,
+            VERSION => decode_as(bytes, |EndedFormat { agency, bets, digest }| Ended {
+                agency,
+                stored: Some(Stored { bets, digest }),
+            })?,
+            _ => return Err(StateError::Version(version)),
+        };
         let is_possible = |draw: &Draw| {
-            draw.agencies > 0 && draw.at.len() <= MAX_TIME && DateTime::parse_from_rfc3339(&draw.at).is_ok()
+            let has_seal = (version == VERSION) == draw.seal.is_some();
+            let is_time = draw.at.len() <= MAX_TIME && DateTime::parse_from_rfc3339(&draw.at).is_ok();
+            draw.agencies > 0 && is_time && has_seal
         };
         if draw.as_ref().is_none_or(is_possible) { Ok(Self { ended, draw }) } else { Err(StateError::Draw) }
     }
 
+    /// Writes version 2. An END of version 1 must have been given what the agency has stored.
     pub(super) fn encode(&self) -> io::Result<Vec<u8>> {
-        let Self { ended, draw } = self.clone();
-        let mut bytes = serde_json::to_vec(&Format { version: VERSION, ended, draw })?;
+        let ended = self.ended.iter().map(|&Ended { agency, stored }| {
+            let Stored { bets, digest } = stored.unwrap_or_default();
+            EndedFormat { agency, bets, digest }
+        });
+        let format = Format { version: VERSION, ended: ended.collect(), draw: self.draw.clone() };
+        let mut bytes = serde_json::to_vec(&format)?;
         bytes.push(b'\n');
         Ok(bytes)
     }
 
+    /// Each agency that has ended with other bets than those that are `found`.
+    pub(crate) fn disagreements(&self, found: impl Fn(AgencyId) -> Stored) -> impl Iterator<Item = String> {
+        self.ended.iter().filter_map(move |&Ended { agency, stored }| {
+            let (ended, found) = (stored?, found(agency));
+            let text = |Stored { bets, digest }| format!("{bets} bets (digest {digest})");
+            (ended != found)
+                .then(|| format!("agency {agency} ended with {}, but has {}", text(ended), text(found)))
+        })
+    }
+
     /// Everything in it that can't be true in a contest of agencies 1 to `agencies`.
     pub(crate) fn contradictions(&self, agencies: u16) -> Vec<String> {
-        let outside = list(self.ended.iter().copied().filter(|agency| agency.get() > agencies));
+        let outside = list(self.agencies().filter(|agency| agency.get() > agencies));
         let outside = outside.map(|list| {
             format!("it has ENDs of agencies that do not take part (1 to {agencies} do): {list}")
         });
@@ -86,11 +145,15 @@ impl State {
 
     /// Whether exactly the agencies 1 to `agencies` have ended.
     pub(crate) fn all_ended(&self, agencies: u16) -> bool {
-        self.ended.iter().all(|agency| agency.get() <= agencies) && self.not_ended(agencies).next().is_none()
+        self.agencies().all(|agency| agency.get() <= agencies) && self.not_ended(agencies).next().is_none()
+    }
+
+    fn agencies(&self) -> impl Iterator<Item = AgencyId> {
+        self.ended.iter().map(|ended| ended.agency)
     }
 
     fn repeated(&self) -> Option<String> {
-        let mut ended = self.ended.clone();
+        let mut ended: Vec<AgencyId> = self.agencies().collect();
         ended.sort_unstable();
         let repeated = ended.chunk_by(|one, next| one == next).filter(|same| same.len() > 1);
         list(repeated.filter_map(|same| same.first().copied()))
@@ -98,7 +161,7 @@ impl State {
     }
 
     fn not_ended(&self, agencies: u16) -> impl Iterator<Item = AgencyId> {
-        let ended: HashSet<_> = self.ended.iter().copied().collect();
+        let ended: HashSet<_> = self.agencies().collect();
         (1..=agencies).filter_map(AgencyId::new).filter(move |agency| !ended.contains(agency))
     }
 }
@@ -107,26 +170,61 @@ impl State {
 mod tests {
     use super::*;
 
+    const SEAL: &str = r#","seal":{"bets":3,"bytes":99,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}"#;
+    const ENDED: &str = r#"{"agency":65535,"bets":3,"digest":"000000000000001f"}"#;
+
     #[test]
     fn what_is_damaged_or_of_another_version_is_refused() {
-        let good = r#"{"version":1,"ended":[1,65535],"draw":{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7}}"#;
-        assert_eq!(State::decode(good.as_bytes()).unwrap().ended.len(), 2);
-        let newer = State::decode(br#"{"version":2,"ended":[],"draw":null}"#);
-        assert!(matches!(newer, Err(StateError::Version(2))));
+        let draw = r#"{"at":"2026-03-01T20:15:00-03:00","agencies":2,"winning_number":7}"#;
+        let old = format!(r#"{{"version":1,"ended":[1,65535],"draw":{draw}}}"#);
+        let sealed = draw.replace('}', SEAL) + "}";
+        let good = format!(r#"{{"version":2,"ended":[{ENDED}],"draw":{sealed}}}"#);
+        let state = State::decode(good.as_bytes()).unwrap();
+        let stored = Some(Stored { bets: 3, digest: Digest(0x1f) });
+        assert_eq!(state.ended, [Ended { agency: AgencyId::new(65_535).unwrap(), stored }]);
+        assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
+        let old_state = State::decode(old.as_bytes()).unwrap();
+        assert_eq!((old_state.ended.len(), old_state.ended[1].stored), (2, None));
+        let newer = State::decode(br#"{"version":3,"ended":[],"draw":null}"#);
+        assert!(matches!(newer, Err(StateError::Version(3))));
         let no_draw = r#"{"version":1,"ended":[1]}"#;
         let no_agency = r#"{"version":1,"ended":[0],"draw":null}"#;
-        for bad in [no_draw, no_agency, &good.replace("draw", "eraw"), &good[..50]] {
+        let no_digest = r#"{"version":2,"ended":[1],"draw":null}"#;
+        let bad_hash = good.replace("e3b0", "E3b0");
+        let broken = [&good.replace("draw", "eraw"), &good[..150], &old[..50]];
+        for bad in [no_draw, no_agency, no_digest, &bad_hash].into_iter().chain(broken.map(|bad| bad as &str))
+        {
             assert!(matches!(State::decode(bad.as_bytes()), Err(StateError::Damaged(_))), "{bad}");
         }
-        let no_time = good.replace("2026-03-01T", "2026-03-01");
-        assert!(matches!(State::decode(no_time.as_bytes()), Err(StateError::Draw)));
+        let no_time = old.replace("2026-03-01T", "2026-03-01");
+        for bad in [no_time, good.replace(SEAL, ""), old.replace(draw, &sealed)] {
+            assert!(matches!(State::decode(bad.as_bytes()), Err(StateError::Draw)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_agency_that_has_other_bets_than_it_ended_with_is_named() {
+        let text = format!(r#"{{"version":2,"ended":[{ENDED}],"draw":null}}"#);
+        let state = State::decode(text.as_bytes()).unwrap();
+        let named = |bets, digest| {
+            let stored = Stored { bets, digest: Digest(digest) };
+            state.disagreements(|_| stored).collect::<Vec<_>>()
+        };
+        assert!(named(3, 0x1f).is_empty());
+        let text = "agency 65535 ended with 3 bets (digest 000000000000001f), but has 2 bets (digest 0000000000000001)";
+        assert_eq!(named(2, 1), [text]);
+        assert_eq!(named(3, 1).len(), 1);
+    }
+
+    fn ended_before(agency: AgencyId) -> Ended {
+        Ended { agency, stored: None }
     }
 
     #[test]
     fn each_contradiction_is_named() {
         let state = |ended: &[u16], drawn: Option<u16>| State {
-            ended: ended.iter().filter_map(|number| AgencyId::new(*number)).collect(),
-            draw: drawn.map(|agencies| Draw { at: String::new(), agencies, winning_number: 7 }),
+            ended: ended.iter().filter_map(|number| AgencyId::new(*number)).map(ended_before).collect(),
+            draw: drawn.map(|agencies| Draw { at: String::new(), agencies, winning_number: 7, seal: None }),
         };
         let text = state(&[1, 3], Some(2)).contradictions(2).join("; ");
         assert!(text.contains("(1 to 2 do): 3") && text.contains("no END of these agencies: 2"), "{text}");

@@ -100,7 +100,12 @@ mod tests {
     #[test]
     fn ends_and_the_draw_are_reported_once() {
         let before = samples::status(&[(7, false), (3, true)]);
-        let draw = Some(Draw { at: "2026-01-01T00:00:00-03:00".into(), agencies: 2, winning_number: 7574 });
+        let draw = Some(Draw {
+            at: "2026-01-01T00:00:00-03:00".into(),
+            agencies: 2,
+            winning_number: 7574,
+            seal: None,
+        });
         let after = Status { drawn: true, draw, ..samples::status(&[(7, true), (3, true)]) };
         let expected = ["agency 1 has ended", "the draw was made: winning number 7574"];
         assert_eq!(texts(&before, &after), expected);

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::super::contest::Contest;
 use super::image::Image;
+use crate::lottery::seal::Hasher;
 use crate::lottery::{AgencyId, Digest};
 
 pub const AGENCIES: u16 = 3;
@@ -165,10 +166,21 @@ impl View {
         let count = |agency| rows.iter().filter(|row| row.1 == agency).count() as u64;
         let state = image.state.cached().map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
         let ended = state["ended"].as_array().into_iter().flatten();
+        for ended in ended.clone() {
+            let agency = ended["agency"].as_u64().unwrap().try_into().unwrap();
+            let digest = truth.digest(agency, count(agency)).to_string();
+            assert_eq!((&ended["bets"], &ended["digest"]), (&count(agency).into(), &digest.into()));
+        }
+        if state["draw"].is_object() {
+            let mut hasher = Hasher::default();
+            hasher.add(&bets);
+            let seal = hasher.seal(rows.len() as u64);
+            assert_eq!(state["draw"]["seal"], serde_json::to_value(seal).unwrap());
+        }
         Self {
             length: bets.len(),
             counts: (1..=AGENCIES).map(|agency| (agency, count(agency))).collect(),
-            ended: ended.map(|agency| agency.as_u64().unwrap()).collect(),
+            ended: ended.map(|ended| ended["agency"].as_u64().unwrap()).collect(),
             draw: Some(state["draw"].clone()).filter(|draw| !draw.is_null()),
         }
     }
