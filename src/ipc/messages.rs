@@ -71,7 +71,7 @@ pub enum Request {
     Result { agency: AgencyId, offset: u64 },
     /// Send the first page of the winning documents once the draw has been made. Reply: `ResultPage`.
     AwaitResult { agency: AgencyId },
-    /// Report the state of the contest, and on their own the agencies from this index on. Reply: `StatusPage`.
+    /// Report the state of the contest, and the counts of each agency from this index on. Reply: `StatusPage`.
     Status { counts_from: u16 },
     /// Report what storage counts. Reply: `Statistics`.
     Statistics,
@@ -99,7 +99,7 @@ pub enum Reply {
     Ended,
     /// The draw has not been made.
     NotDrawn,
-    /// A page of the documents follows. All pages have `total` bytes.
+    /// A page of the documents follows. All pages together have `total` bytes.
     ResultPage { total: u64 },
     /// An [`AgencyCount`] follows for each agency that fits into the page. The numbers are of all agencies.
     StatusPage { agencies: u16, ended: u16, bets: u64, draw: Option<Draw> },
@@ -137,7 +137,7 @@ pub enum Refusal {
     /// Clients know by the first words that they may send the same again.
     #[error("could not be stored: {}", Errno::from_raw(*.errno).desc())]
     Disk { errno: i32 },
-    /// The server ends. What comes next may be another server, with the file in its place again.
+    /// The server ends. The reason is temporary, because the next server may find the file in its place again.
     #[error("could not be stored: another program has moved or changed the file of bets")]
     FileChanged,
     /// Its winning documents would not fit into a RESULT.
@@ -175,7 +175,7 @@ impl From<RowError> for Refusal {
     }
 }
 
-/// What storage counts for operators. Each storage process begins anew. It must fit into one page of a reply pipe.
+/// What storage counts for operators. Each storage process counts from zero. It must fit into one page of a reply pipe.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
     /// Messages of bets that were acknowledged.

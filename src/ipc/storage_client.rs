@@ -1,6 +1,6 @@
 //! A handler's end of the request queue and of its reply pipe. Long requests go into the queue in parts; replies come in the
-//! order of the requests. Requests wait for room in the queue until the moment that [`StorageClient::resume`] got last. The
-//! handler itself waits for [`StorageClient::pipe`].
+//! order of the requests. Sending waits for room in the queue, until the moment that was last given to
+//! [`StorageClient::resume`]. The handler itself waits for [`StorageClient::pipe`].
 
 use std::io;
 use std::ops::Range;
@@ -110,8 +110,8 @@ impl<'a> StorageClient<'a> {
         self.send()
     }
 
-    /// Goes on sending, if a part of a request waits for room in the queue. This call and all that follow it wait no longer
-    /// than `until`.
+    /// Goes on sending, if a part of a request waits for room in the queue. This and all later calls that send wait until
+    /// `until` at most.
     pub fn resume(&mut self, until: SystemTime) -> io::Result<()> {
         self.wait_until = until;
         if self.is_sending { self.send() } else { Ok(()) }

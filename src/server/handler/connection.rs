@@ -1,4 +1,4 @@
-//! A client's socket: bytes in, bytes out, and since when the client makes the handler wait. Nothing here waits.
+//! A client's socket: it reads and writes bytes, and remembers from when on the time limits count. Nothing here waits.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -105,7 +105,7 @@ impl<'a> Connection<'a> {
         self.broken.is_none() && self.unsent() > 0
     }
 
-    /// Whether so many bytes wait that the client has to take some first.
+    /// Whether so many bytes wait that no further frame is taken.
     pub(super) fn is_backed_up(&self) -> bool {
         self.unsent() >= MAX_UNSENT
     }
@@ -122,7 +122,7 @@ impl<'a> Connection<'a> {
 
     /// Reads and discards some of what the client still sends. True once nothing more will come.
     ///
-    /// Not inlined: the buffer would be in its caller's frame, whose pages are touched even if this is never called.
+    /// Not inlined: the buffer would enlarge the caller's stack frame, and so the memory of every handler.
     #[inline(never)]
     pub(super) fn discard_input(&self) -> bool {
         let mut discarded = [0; 16 * 1024];

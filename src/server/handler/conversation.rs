@@ -1,5 +1,5 @@
-//! The conversation with one client: its messages become requests to storage, and storage's replies become messages and log
-//! lines, in the order of the client's messages. Nothing here waits.
+//! The conversation with one client: turns its messages into requests to storage, and storage's replies into messages and
+//! log lines, in the order of the client's messages. Nothing here waits.
 //!
 //! A result can be longer than a pipe holds, so it comes in pages. The next page is asked for once the client has taken
 //! what came before: a slow reader costs no memory.
@@ -29,12 +29,12 @@ enum Pending {
     Opening,
     /// Storage has been asked to write bets or an END.
     Write(Subject),
-    /// Storage is asked once nothing before it is pending.
+    /// Storage will be asked when all earlier replies have been sent.
     Deferred(Query),
     Asked(Query),
 }
 
-/// A question with a long reply: there is no room in the pipe for another reply beside it.
+/// A question with a long reply. The pipe has no room for another reply beside it.
 #[derive(Debug)]
 enum Query {
     Result(AgencyId, ResultStage),
@@ -44,8 +44,8 @@ enum Query {
 /// How far a result is.
 #[derive(Debug, Clone, Copy)]
 enum ResultStage {
-    /// Storage answers at once. If the draw has not been made, the client either `wait`s for it or is told so. Asking this
-    /// first lets a client that half-closes behind an `AWAIT_RESULT` get the result if the draw has been made.
+    /// Storage answers at once, also before the draw. Then the client is told so, or, if `wait` is set, storage is asked
+    /// again with `AwaitDraw`. So after the draw even a client that half-closes behind an `AWAIT_RESULT` gets its result.
     First { wait: bool },
     /// Storage answers once the draw has been made.
     AwaitDraw,
@@ -289,7 +289,7 @@ impl<'a> Conversation<'a> {
                     Pending::Asked(Query::Result(agency, _)) => Subject::Result(agency.get()),
                     _ => Subject::Opening,
                 };
-                // Any other reply answers another question.
+                // A reply of another kind: storage has answered another question.
                 let refusal = if let Reply::Refused(refusal) = reply { refusal } else { Refusal::Malformed };
                 if let Some(reply) = self.refuse(Rejection::new(subject, refusal.to_string())) {
                     self.pending.push_front(reply);

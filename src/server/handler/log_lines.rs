@@ -27,25 +27,25 @@ pub(super) enum Subject {
 }
 
 impl Subject {
-    /// Logs what became of a message from `ip`, or why it was refused. `repeatable` is the level of lines that an honest
-    /// session may have many of.
-    pub(super) fn log(&self, ip: IpAddr, repeatable: Level, outcome: Result<Outcome, &str>) {
+    /// Logs what became of a message from `ip`, or why it was refused. `frequent` is the level of the lines that an honest
+    /// session has many of.
+    pub(super) fn log(&self, ip: IpAddr, frequent: Level, outcome: Result<Outcome, &str>) {
         match self {
             Self::Protocol | Self::Opening => log(Level::Info, "protocol", &[("ip", &ip)], outcome),
             Self::Bet(None) => log(Level::Info, "apuesta_almacenada", &[], outcome),
             Self::Bet(Some((document, number))) => {
                 log(Level::Info, "apuesta_almacenada", &[("dni", document), ("numero", number)], outcome);
             }
-            Self::Bets(count) => log(repeatable, "apuesta_recibida", &[("cantidad", count)], outcome),
+            Self::Bets(count) => log(frequent, "apuesta_recibida", &[("cantidad", count)], outcome),
             Self::End(agency) => log(Level::Info, "end_message", &[("agency_id", agency)], outcome),
             Self::Result(agency) => {
-                let level = if outcome == Ok(Outcome::InProgress) { repeatable } else { Level::Info };
+                let level = if outcome == Ok(Outcome::InProgress) { frequent } else { Level::Info };
                 log(level, "result_request", &[("agency_id", agency)], outcome);
             }
         }
     }
 
-    /// What counts a refusal by a handler.
+    /// The counter of the refusals of such messages by handlers.
     pub(super) fn counter(&self) -> Counter {
         match self {
             Self::Protocol => Counter::Protocol,
@@ -71,7 +71,7 @@ pub(super) fn log_client(level: Level, ip: IpAddr, error: &dyn Display) {
     event(level, "client", Outcome::Fail, &[("ip", &ip), ("error", error)]);
 }
 
-/// How often a session may have a line about what it repeats: progress, refusals, requests.
+/// The shortest time between two reports of a session, and between two lines about refusals.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A session, and what has been logged about it.
@@ -83,7 +83,7 @@ pub(super) struct Session {
     counts: Counts,
     reported: Counts,
     report_at: Instant,
-    /// The outcomes of END and `RESULT_REQUEST` that have had a line.
+    // Whether these outcomes have had their line: an END, a result request before the draw, a result.
     has_ended: bool,
     has_asked: bool,
     has_result: bool,
@@ -96,7 +96,7 @@ struct Counts {
     stored: u64,
     /// How many of its messages were refused.
     refused: u64,
-    /// How many of its messages asked for what it had been told already: a second END, or the same result again.
+    /// How many of its ENDs and result requests had the same outcome as an earlier one.
     repeated: u64,
 }
 
@@ -129,8 +129,8 @@ impl Session {
         (self.version > 1).then_some(digest)
     }
 
-    /// Counts a message, and says whether it gets a line of its own. A client can send refused and repeated messages
-    /// without end, so only the first ones have lines. The others are in the reports.
+    /// Counts a message. Returns whether it gets a line of its own: a client can send refused and repeated messages without
+    /// end, so most of them are only counted, and the reports have the numbers.
     pub(super) fn count(&mut self, subject: &Subject, outcome: Result<Outcome, &str>) -> bool {
         let seen = match (subject, outcome) {
             (_, Err(_)) => return self.count_refusal(Instant::now()),

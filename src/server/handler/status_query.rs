@@ -1,4 +1,4 @@
-//! The state of the contest: asked of storage page by page, and completed with what acceptor and handlers count.
+//! Puts a STATUS together: asks storage for the contest, page by page, and adds what acceptor and handlers count.
 
 use std::io;
 use std::mem::take;

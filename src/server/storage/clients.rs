@@ -1,4 +1,4 @@
-//! The clients of the storage service, from the acceptor's message that one came to its message that it is gone.
+//! The clients of the storage service. The acceptor announces each of them when it comes and when it is gone.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -11,8 +11,8 @@ use crate::lottery::AgencyId;
 /// How many sessions an agency may have at a time.
 const MAX_SESSIONS: usize = 4;
 
-/// All clients. A client that does not take its replies gets no more of them. A client that sends what no honest handler
-/// sends is dropped: its handler then sees end-of-file on its pipe.
+/// All clients. A client that does not read its replies gets no more of them. A client that sends what no honest handler
+/// sends is forgotten: its handler then sees end-of-file on its pipe.
 #[derive(Debug)]
 pub(super) struct Clients {
     known: HashMap<ClientToken, Client>,
@@ -45,7 +45,7 @@ struct Partial {
 }
 
 impl Clients {
-    /// A request's rows may have `longest_request` bytes.
+    /// The rows of a request may have up to `longest_request` bytes.
     pub(super) fn new(longest_request: usize) -> Self {
         Self { known: HashMap::new(), sessions: HashMap::new(), parts: 0, longest_request }
     }
@@ -78,7 +78,7 @@ impl Clients {
         self.known.contains_key(&token)
     }
 
-    /// Takes one part of a request. With its last part, hands on the request's number, the request and its rows.
+    /// Takes one part of a request. After the last part, calls `hand_on` with the request's number, the request and its rows.
     pub(super) fn take_part(
         &mut self,
         head: PartHead,
@@ -111,7 +111,8 @@ impl Clients {
 
     /// Adds a client to the sessions of an agency. If the agency has four already, the one whose last request is the oldest
     /// is replaced: its handler tells its client, and storage takes nothing more from it. A session that is sending a request
-    /// is spared, unless all are. Call this when no other request is without its reply.
+    /// is spared, unless all are. Call this after the replies of a group: then nothing that a session has sent whole is
+    /// left without a reply.
     pub(super) fn open_session(&mut self, token: ClientToken, agency: AgencyId) {
         let Some(client) = self.known.get_mut(&token) else { return };
         client.session = Some(agency);
@@ -127,7 +128,7 @@ impl Clients {
         }
     }
 
-    /// Keeps an answer until the draw. A client that waits twice is dropped.
+    /// Keeps an answer until the draw. A client that waits twice is forgotten.
     pub(super) fn await_draw(&mut self, answer: Answer) {
         match self.known.get_mut(&answer.client) {
             Some(client) if client.awaiting.is_none() => client.awaiting = Some(answer),
@@ -180,7 +181,7 @@ mod tests {
         PartHead { client, id, request: first.then_some(Request::StoreBets { first: None }), last }
     }
 
-    /// The rows of the requests that became whole.
+    /// Takes parts of requests. Returns the rows of each request that is complete.
     fn taken(clients: &mut Clients, parts: &[(PartHead, &[u8])]) -> Vec<Vec<u8>> {
         let mut whole = Vec::new();
         for (head, bytes) in parts {
@@ -217,7 +218,7 @@ mod tests {
         }
     }
 
-    /// The numbers of the sessions that are known, of six that are opened one after the other. Before each, `act`.
+    /// Opens six sessions, one after the other, and calls `act` before each. Returns the indices of those that are left.
     fn sessions_left(mut act: impl FnMut(&mut Clients, &[ClientToken])) -> Vec<usize> {
         let agency = AgencyId::new(7).unwrap();
         let mut clients = Clients::new(10);

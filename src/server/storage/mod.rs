@@ -18,8 +18,8 @@
 //! bounds, rows are checked again, and a token says for which client a request speaks. It is less confined than handlers
 //! are: it opens the bets by their path, renames the state file, and receives descriptors.
 //!
-//! It never waits for a handler or a client. What does not fit into a pipe ends that client's replies, and the shared mutex
-//! is only tried. Signals are left to the acceptor, which says when to stop.
+//! It never waits for a handler or a client. If a reply does not fit into a client's pipe, that client gets no more replies.
+//! If the shared mutex is locked, it is tried again later. Signals are left to the acceptor, which says when to stop.
 
 mod answer;
 mod clients;
@@ -134,7 +134,7 @@ fn open_disk(config: &StorageConfig) -> Option<FileDisk> {
                 }
                 return Some(disk);
             }
-            // Whoever only reads will have read it. The server runs, so it is worth the wait.
+            // A program that only reads unlocks the file when it is done. A server that has started waits for that.
             Err(error @ OpenError::ReadLocked { .. }) if config.known_file.is_some() => {
                 if !std::mem::replace(&mut warned, true) {
                     event(Level::Warning, "lock", Outcome::InProgress, &[("file", &path), ("error", &error)]);
@@ -249,7 +249,7 @@ impl Service<'_> {
             self.reap_clients()?;
             self.commit()?;
         }
-        // The acceptor asks for the stop when no handler is left, or none that it would wait for.
+        // The acceptor stops storage when no handler is left, or when it waits for none of them any longer.
         while self.requests.waiting()? > 0 {
             self.take_group()?;
             self.commit()?;
@@ -310,7 +310,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Removes the clients whose handlers have ended, after taking what they had sent: it is in the queue by now.
+    /// Forgets the clients whose handlers have ended. First takes what they had sent, which is in the queue by now.
     fn reap_clients(&mut self) -> io::Result<()> {
         while !self.gone.is_empty() {
             // Taking messages may add more clients to `gone`; they get a round of their own.
@@ -332,7 +332,7 @@ impl Service<'_> {
             take_part(&mut self.clients, &mut self.ledger, head, bytes);
             return Ok(true);
         }
-        // Queue and socket have no common order: the message that this client came may still be in the socket.
+        // Queue and socket have no common order: the acceptor's announcement of this client may still be in the socket.
         let bytes = bytes.to_vec();
         self.listen_to_acceptor()?;
         take_part(&mut self.clients, &mut self.ledger, head, &bytes);
