@@ -80,9 +80,9 @@ pub(super) struct BetsFile {
     is_pending: bool,
     /// How many rows were read as bets.
     taken: u64,
-    /// The digest of the first `taken` bets is the last. Those before it are of fewer bets, each of one bet less.
+    /// The last is the digest of the first `taken` bets, the one before it that of one bet less, and so on.
     digests: VecDeque<Digest>,
-    /// The row of a bet, as the server stores it. Kept to reuse its memory.
+    /// The bet that was read last, as a row of the server's file. Kept to reuse its memory.
     stored_row: Vec<u8>,
 }
 
@@ -139,8 +139,8 @@ impl BetsFile {
         self.digests.back().copied().unwrap_or_default()
     }
 
-    /// Returns the digest of the first `count` bets, and forgets those of fewer. Reads bets without giving them out if fewer
-    /// were read. `None` if the file has fewer, or if the digest was forgotten.
+    /// Returns the digest of the first `count` bets, and forgets the digests of fewer. If fewer bets were read, it reads on:
+    /// those bets will not be in a batch. `None` if the file has fewer bets, or if that digest was forgotten.
     pub(super) fn digest_of(&mut self, count: u64) -> Result<Option<Digest>, AgencyError> {
         let mut record = Vec::new();
         while self.taken < count {

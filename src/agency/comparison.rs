@@ -9,9 +9,9 @@ use crate::protocol::message::SESSION_VERSION;
 pub(super) struct Comparison {
     /// The version of the session messages. Version 1 has no digests.
     pub(super) version: u8,
-    /// So many bets of the file are stored: their digest was the server's.
+    /// How many bets of the file are stored: the server had their digest.
     equal: u64,
-    /// So many bets of the file were sent, or were stored before.
+    /// How many bets of the file were sent, or were stored before.
     sent: u64,
 }
 
@@ -20,7 +20,7 @@ impl Comparison {
         Self { version: SESSION_VERSION, equal: 0, sent: 0 }
     }
 
-    /// Notes that the bets of the file before this index are being sent.
+    /// The bets before this index are being sent.
     pub(super) fn sends(&mut self, end: u64) {
         self.sent = self.sent.max(end);
     }

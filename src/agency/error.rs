@@ -66,9 +66,9 @@ pub(crate) struct Mismatch {
     pub(super) stored: u64,
     /// How many rows the file has, if it has fewer than are stored.
     pub(super) rows: Option<u64>,
-    /// So many bets of the file are stored.
+    /// How many bets of the file are stored.
     pub(super) equal: u64,
-    /// So many were sent, or were stored before.
+    /// How many were sent, or were stored before.
     pub(super) sent: u64,
 }
 

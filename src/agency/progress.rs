@@ -51,7 +51,7 @@ impl Progress {
         self.bar.set_length(stored);
     }
 
-    /// Shows that so many bets are compared.
+    /// Shows how many bets are compared.
     pub(super) fn compared(&self, count: u64) {
         self.bar.set_position(count);
     }

@@ -8,19 +8,17 @@ use serde::{Deserialize, Serialize};
 /// The highest number an agency can have, and so the largest `CLIENTS_AMOUNT`.
 pub const MAX_AGENCIES: u16 = u16::MAX;
 
-/// An agency's number: 1 to 65,535. Whether it takes part in the contest (1..`CLIENTS_AMOUNT`) is for the
-/// storage service to say.
+/// An agency's number: 1 to 65,535. It need not take part in the contest: those that do are 1 to `CLIENTS_AMOUNT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AgencyId(NonZeroU16);
 
 impl AgencyId {
-    /// The agency of that number; none for 0 and for what is above 65,535.
+    /// `None` for 0 and for numbers above 65,535.
     pub fn new(number: impl TryInto<u16>) -> Option<Self> {
         number.try_into().ok().and_then(NonZeroU16::new).map(Self)
     }
 
-    /// The number, 1 to 65,535.
     #[must_use]
     pub fn get(self) -> u16 {
         self.0.get()
@@ -39,7 +37,7 @@ impl fmt::Display for AgencyId {
     }
 }
 
-/// How many agencies a list names.
+/// How many agencies [`list`] names.
 const NAMED: usize = 5;
 
 /// A list of agencies for people, such as `1, 2, 3, 4, 5 and 7 more`. None if there are none.

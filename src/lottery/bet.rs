@@ -10,49 +10,33 @@ pub const FIELDS: usize = 6;
 /// The longest text field, in bytes.
 pub const MAX_TEXT: usize = 255;
 
-/// A bet whose fields have been validated. The texts are borrowed from the message they came in.
+/// A bet whose fields are valid. Its texts are borrowed, from a message or a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bet<'a> {
-    /// The agency that took the bet.
     pub agency: AgencyId,
-    /// First name: see [`check_text`].
+    /// This text and the next two are as [`check_text`] wants them.
     pub first_name: &'a str,
-    /// Last name: see [`check_text`].
     pub last_name: &'a str,
-    /// Document number: see [`check_text`].
     pub document: &'a str,
     /// A real date, exactly `YYYY-MM-DD`.
     pub birthdate: &'a str,
-    /// The number that was bet on.
     pub number: u32,
 }
 
-/// Why a bet was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BetError {
-    /// A record has fewer or more than six fields.
     #[error("a bet has 6 fields: agency, first name, last name, document, birthdate and number")]
     FieldCount,
-    /// The agency is not a number from 1 to 65,535.
     #[error("the agency must be a decimal number from 1 to 65535")]
     Agency,
-    /// A text is not allowed.
     #[error("the {field} {error}")]
-    Text {
-        /// The field's name.
-        field: &'static str,
-        /// What is wrong with it.
-        error: TextError,
-    },
-    /// The birthdate is not a date.
+    Text { field: &'static str, error: TextError },
     #[error("the birthdate must be a real date, written YYYY-MM-DD")]
     Birthdate,
-    /// The number is not an unsigned number of 32 bits.
     #[error("the number must be a decimal number from 0 to 4294967295")]
     Number,
 }
 
-/// Why a text field was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TextError {
     /// A limit on texts bounds the length of a row.
@@ -64,11 +48,7 @@ pub enum TextError {
 }
 
 impl<'a> Bet<'a> {
-    /// Validates the six fields, in the order of a record: agency, first name, last name, document, birthdate,
-    /// number.
-    ///
-    /// # Errors
-    /// The first field that is wrong.
+    /// Validates the six fields, in the order of a record. An error is about the first that is wrong.
     pub fn from_fields(fields: [&'a str; FIELDS]) -> Result<Self, BetError> {
         let [agency, first_name, last_name, document, birthdate, number] = fields;
         let agency = parse_decimal(agency.as_bytes()).and_then(AgencyId::new).ok_or(BetError::Agency)?;
@@ -83,11 +63,7 @@ impl<'a> Bet<'a> {
     }
 }
 
-/// Checks a first name, last name or document. Everything that takes bets calls this: the server's handlers, its storage
-/// service, its recovery, and the agency.
-///
-/// # Errors
-/// The text is too long, or holds a control character.
+/// Checks a first name, last name or document. All that take bets call this: handlers, storage, recovery and the agency.
 pub fn check_text(text: &str) -> Result<(), TextError> {
     if text.len() > MAX_TEXT {
         return Err(TextError::TooLong);

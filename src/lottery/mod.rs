@@ -1,4 +1,10 @@
-//! The domain, pure: what a bet is, how it stands in the file, which numbers win.
+//! The domain, pure: what a bet is, how it is written in the file, what identifies a list of bets and a file of them.
+
+#![allow(
+    missing_docs,
+    clippy::missing_errors_doc,
+    reason = "some of it is public, but for tests, benchmarks and fuzz targets alone"
+)]
 
 pub mod agency_id;
 pub mod bet;
@@ -13,14 +19,13 @@ pub use bet::{Bet, BetError, TextError};
 pub use digest::Digest;
 pub use seal::Seal;
 
-/// A draw that has been made. It never changes: what the configuration says later does not matter to it.
+/// A draw that has been made. It never changes, whatever the configuration says later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draw {
     /// When it was made: RFC 3339, local time with its offset.
     pub at: String,
     /// How many agencies took part: 1 to this.
     pub agencies: u16,
-    /// The number that won.
     pub winning_number: u32,
     /// What the bets were. A draw from before there were seals has none.
     #[serde(default)]

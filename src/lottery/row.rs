@@ -28,39 +28,32 @@ pub const MAX_ROW: usize = 5 + 3 * (2 + 2 * MAX_TEXT) + 10 + 10 + 5 + 2;
 pub struct Row<'a> {
     /// The whole line, CRLF included.
     pub bytes: &'a [u8],
-    /// The bet's agency.
     pub agency: AgencyId,
-    /// The number that was bet on.
     pub number: u32,
     /// The document, without quotes around it.
     pub document: Cow<'a, str>,
 }
 
-/// Why a line is not a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RowError {
-    /// It ends with LF alone, or not at all.
+    /// It ends with LF alone, or has no end.
     #[error("the line does not end with CRLF")]
     LineEnd,
-    /// No row is that long.
     #[error("the line is longer than {MAX_ROW} bytes, the longest row")]
     TooLong,
-    /// The line is not UTF-8.
     #[error("the line is not UTF-8 text")]
     Utf8,
-    /// It does not have the fields of a bet.
     #[error("the line does not have the 6 fields of a bet, separated by commas")]
     FieldCount,
-    /// A quoted field goes on in the next line, or a quote is there by mistake.
+    /// A quoted field goes on in the next line, or a quote was written by mistake.
     #[error("a quote is not closed in its line; a row must be one line, without line breaks in its texts")]
     OpenQuote,
-    /// Quotes that `csv.writer` would not write, or would.
+    /// Quotes where `csv.writer` writes none, or none where it writes them.
     #[error("a quote is out of place: only a field that holds a comma or a quote is in quotes, as a whole")]
     Quotes,
-    /// The same bet would be another row.
+    /// Without this check, two different rows could be the same bet.
     #[error("the agency or the number has leading zeros")]
     LeadingZeros,
-    /// A field is not allowed.
     #[error("{0}")]
     Bet(#[from] BetError),
 }
@@ -70,8 +63,8 @@ pub fn encode_row(bet: &Bet<'_>, out: &mut Vec<u8>) {
     encode_row_with(bet, needs_quotes, out);
 }
 
-/// Appends the row of a bet. `needs_quotes` tells whether a text does: a caller that has checked many bets at once need not
-/// check each text again.
+/// Appends the row of a bet. `needs_quotes` tells whether a text has to be in quotes. A caller that has checked many bets at
+/// once need not check each text again.
 #[inline]
 pub(crate) fn encode_row_with(bet: &Bet<'_>, needs_quotes: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
     push_decimal(bet.agency.get().into(), out);
@@ -123,19 +116,14 @@ fn push_quoted(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Parses one line, its CRLF included.
-///
-/// # Errors
-/// The first thing that is wrong with it.
 pub fn parse_row(line: &[u8]) -> Result<Row<'_>, RowError> {
     let mut rows = Rows::new(line)?;
     let row = rows.next_row()?;
     if rows.at == line.len() { Ok(row) } else { Err(RowError::LineEnd) }
 }
 
-/// Parses bytes that have to be whole rows and nothing else, and hands each on.
-///
-/// # Errors
-/// What is wrong with the first row that is not one; those before it may have been handed on.
+/// Parses bytes that have to be whole rows and nothing else, and calls `take` for each. After an error, `take` may have been
+/// called for the rows before it.
 pub fn for_each_row<'a, E: From<RowError>>(
     rows: &'a [u8],
     mut take: impl FnMut(Row<'a>) -> Result<(), E>,

@@ -48,7 +48,6 @@ pub enum FrameType {
 }
 
 impl FrameType {
-    /// The type with that number, if there is one.
     #[must_use]
     pub fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
@@ -72,29 +71,20 @@ impl FrameType {
     }
 }
 
-/// One message, as it came.
+/// One message, not decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// The type.
     pub kind: FrameType,
-    /// The bytes behind the header.
     pub payload: &'a [u8],
 }
 
 /// An invalid header. The rest of the stream cannot be split into frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FrameError {
-    /// No message has this type.
     #[error("unknown message type 0x{0:02x}")]
     UnknownType(u8),
-    /// The payload is longer than the reader accepts.
     #[error("a payload of {len} bytes is longer than the limit of {max}")]
-    TooLong {
-        /// The payload length in the header, in bytes.
-        len: u32,
-        /// The longest payload that is accepted, in bytes.
-        max: u32,
-    },
+    TooLong { len: u32, max: u32 },
 }
 
 /// Encodes the header of a frame whose payload has `len` bytes.
@@ -131,7 +121,6 @@ const FIRST_CAPACITY: usize = 8 * 1024;
 const READ_AHEAD: usize = 64 * 1024;
 
 impl FrameBuffer {
-    /// Makes an empty buffer that accepts payloads of up to `max_payload` bytes.
     #[must_use]
     pub fn new(max_payload: u32) -> Self {
         Self { bytes: Vec::new(), start: 0, end: 0, was_filled: false, max_payload }
@@ -171,7 +160,7 @@ impl FrameBuffer {
         self.start == self.end
     }
 
-    /// The first byte: the type of the next frame.
+    /// The type of the next frame, which may be unknown.
     #[must_use]
     pub fn first(&self) -> Option<u8> {
         self.bytes.get(self.start..self.end)?.first().copied()
@@ -183,10 +172,7 @@ impl FrameBuffer {
         !matches!(self.peek(), Ok(None))
     }
 
-    /// Takes the next frame, if it has come whole.
-    ///
-    /// # Errors
-    /// The header is invalid. This is known before the payload has come.
+    /// Takes the next frame, if it has come whole. An error means an invalid header; the payload need not have come.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         let Some((kind, len)) = self.peek()? else { return Ok(None) };
         let from = self.start + HEADER_LEN;

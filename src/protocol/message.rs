@@ -22,17 +22,11 @@ pub enum ClientMessage<'a> {
     /// `0x06`: asks for the winning documents. A session may leave the agency out.
     ResultRequest(Option<u8>),
     /// `0x09`: opens a session of that agency.
-    OpenSession {
-        /// The version of the session messages that the client speaks.
-        version: u8,
-        /// The agency of the session.
-        agency: u32,
-    },
+    OpenSession { version: u8, agency: u32 },
     /// `0x0B`: bet records of the session's agency.
     SessionBets {
         /// The index of the first record among the agency's bets, from 0.
         first: u64,
-        /// The records.
         records: &'a [u8],
     },
     /// `0x0D`: asks for the winning documents once the draw has been made.
@@ -41,27 +35,15 @@ pub enum ClientMessage<'a> {
     StatusRequest,
 }
 
-/// A frame that is not a valid message of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum MessageError {
-    /// Only a server sends this type.
     #[error("unknown message type 0x{:02x} from a client", *.0 as u8)]
     NotFromClient(FrameType),
-    /// The payload does not have the form of its type.
     #[error("message 0x{:02x}: the payload must be {expected}", *.kind as u8)]
-    Payload {
-        /// The frame's type.
-        kind: FrameType,
-        /// The form of the type's payload.
-        expected: &'static str,
-    },
+    Payload { kind: FrameType, expected: &'static str },
 }
 
 impl<'a> ClientMessage<'a> {
-    /// Decodes a frame from a client.
-    ///
-    /// # Errors
-    /// The type is a server's, or the payload is malformed.
     pub fn decode(frame: Frame<'a>) -> Result<Self, MessageError> {
         let Frame { kind, payload } = frame;
         let bad = |expected| MessageError::Payload { kind, expected };
@@ -113,15 +95,12 @@ impl<'a> ClientMessage<'a> {
     }
 }
 
-/// What an agency may still do, as `SESSION_OPENED` reports it.
+/// What an agency may still do, as `SESSION_OPENED` tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum AgencyState {
-    /// It may send bets.
     Open = 0,
-    /// It has sent END.
     Ended = 1,
-    /// The draw has been made.
     Drawn = 2,
 }
 
@@ -136,33 +115,27 @@ pub enum ServerMessage<'a> {
     Result(&'a [u8]),
     /// `0x08`: the draw has not been made yet.
     InProgress,
-    /// `0x0A`: the session is open.
+    /// `0x0A`: the session is open. `stored` bets of the agency are on disk.
     SessionOpened {
-        /// The session's agency.
         agency: AgencyId,
-        /// How many bets of that agency are on disk.
         stored: u64,
-        /// What that agency may still do.
         state: AgencyState,
-        /// The longest payload that the server accepts, in bytes.
         max_payload: u32,
-        /// The digest of the stored bets, from version 2 on.
+        /// Of the stored bets, from version 2 on.
         digest: Option<Digest>,
     },
-    /// `0x0C`: the bets of a `SESSION_BETS` are on disk.
+    /// `0x0C`: the bets of a `SESSION_BETS` are on disk, and `stored` of the agency.
     SessionStored {
-        /// How many bets of the agency are on disk.
         stored: u64,
-        /// Their digest, from version 2 on.
+        /// Of the stored bets, from version 2 on.
         digest: Option<Digest>,
     },
     /// `0x0F`: one JSON object.
     Status(&'a [u8]),
 }
 
-/// A frame that is not a valid message of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the server answered with a frame of type 0x{:02x} that makes no sense here", *.0 as u8)]
+#[error("the server answered with a frame of type 0x{:02x} that does not belong here", *.0 as u8)]
 pub struct NotAnAnswer(pub FrameType);
 
 impl<'a> ServerMessage<'a> {
@@ -196,10 +169,6 @@ impl<'a> ServerMessage<'a> {
         }
     }
 
-    /// Decodes a frame from a server.
-    ///
-    /// # Errors
-    /// A server does not send such a frame.
     pub fn decode(frame: Frame<'a>) -> Result<Self, NotAnAnswer> {
         let Frame { kind, payload } = frame;
         let message = match kind {

@@ -1,4 +1,4 @@
-//! Bet records: how bets are written inside of a payload.
+//! Bet records: how bets are written in a payload.
 //!
 //! Records are separated by `0x1E`, the six fields of a record by `0x1F`; text is UTF-8.
 
@@ -17,21 +17,16 @@ pub const FIELD_SEPARATOR: u8 = 0x1F;
 /// text of `n` quotes has `2 * n + 2` bytes in a row, but its record has at least 17 other bytes.
 pub(crate) const LONGEST_ROWS: usize = 2;
 
-/// Why a payload's records were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RecordError {
-    /// There is nothing where at least one bet has to be.
     #[error("there is no bet in the message")]
     Empty,
-    /// The text is not UTF-8.
     #[error("the bets are not UTF-8 text")]
     Utf8,
-    /// One of the records is no bet.
     #[error("bet {}: {error}", .index + 1)]
     Bet {
-        /// Which one, from 0.
+        /// From 0.
         index: usize,
-        /// What is wrong with it.
         error: BetError,
     },
 }
@@ -47,10 +42,8 @@ pub(crate) fn count_byte(byte: u8, bytes: &[u8]) -> usize {
     bytes.iter().map(|found| usize::from(*found == byte)).sum()
 }
 
-/// Validates every record of a payload and hands the bets on, in their order. Returns how many there were.
-///
-/// # Errors
-/// The first thing that is wrong; the bets before it were handed on.
+/// Validates every record of a payload and calls `take` for each bet. Returns how many there were. After an error, `take` was
+/// called for the bets before it.
 pub fn for_each_bet<'a>(payload: &'a [u8], mut take: impl FnMut(&Bet<'a>)) -> Result<usize, RecordError> {
     if payload.is_empty() {
         return Err(RecordError::Empty);
@@ -65,10 +58,8 @@ pub fn for_each_bet<'a>(payload: &'a [u8], mut take: impl FnMut(&Bet<'a>)) -> Re
     Ok(index)
 }
 
-/// Validates every record of a payload and appends their rows to `rows`. `see` gets each bet. Returns how many there were.
-///
-/// # Errors
-/// The first thing that is wrong; the rows before it were appended.
+/// Validates every record of a payload and appends their rows to `rows`. Calls `see` for each bet. Returns how many there
+/// were. After an error, the rows before it were appended.
 pub fn push_rows(
     payload: &[u8],
     rows: &mut Vec<u8>,
@@ -83,7 +74,7 @@ pub fn push_rows(
     })
 }
 
-/// Parses the record at `start`, which then is the start of the next one: behind the text's end if there is none.
+/// Parses the record at `start`, and moves `start` to the next one. If there is none, it is behind the text's end.
 fn next_bet<'a>(text: &'a str, start: &mut usize) -> Result<Bet<'a>, BetError> {
     let mut fields = [""; FIELDS];
     for (index, field) in fields.iter_mut().enumerate() {

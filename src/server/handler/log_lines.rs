@@ -123,7 +123,7 @@ impl Session {
         self.stored(stored, digest)
     }
 
-    /// So many bets of the agency are on disk. Returns their digest if the client knows digests.
+    /// Takes how many bets of the agency are on disk. Returns their digest if the client knows digests.
     pub(super) fn stored(&mut self, stored: u64, digest: Digest) -> Option<Digest> {
         self.counts.stored = stored;
         (self.version > 1).then_some(digest)
