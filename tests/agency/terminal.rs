@@ -100,3 +100,13 @@ fn on_a_terminal_a_signal_or_an_error_leaves_nothing_but_the_log() {
     let (code, lines) = end(agency);
     assert_eq!((code, lines.len()), (Some(1), 2), "{lines:#?}");
 }
+
+#[test]
+fn on_a_terminal_a_bar_shows_the_comparison_of_many_stored_bets() {
+    let stage = Stage::new(&rows(300_000));
+    let agency = stage.agency_on_terminal(&[]);
+    let mut peer = stage.accept_session(300_000, 1, 1 << 20);
+    await_bar(&agency, "0,000 of 300,000 stored bets compared with the file");
+    peer.give_result(b"");
+    assert_eq!(end(agency).0, Some(0));
+}
