@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::logging::one_line;
 use crate::lottery::Draw;
+use crate::lottery::seal::{Hasher, HashingReader};
 use crate::server::storage::paths::{read_state_file, resolve, state_path};
 use crate::server::storage::row_reader::RowReader;
 use crate::server::storage::state_file::{State, StateError};
@@ -65,8 +66,8 @@ impl Files {
     }
 
     /// Can be called once: the file is read through to its end.
-    pub(super) fn rows(&self) -> RowReader<&File> {
-        RowReader::new(&self.bets)
+    pub(super) fn rows(&self) -> RowReader<HashingReader<&File>> {
+        RowReader::new(HashingReader { inner: &self.bets, hasher: Hasher::default() })
     }
 
     /// The length of the bets file, in bytes.

@@ -7,8 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::files::{AuditError, Files};
 use super::tally::Tally;
-use crate::lottery::AgencyId;
 use crate::lottery::row::Row;
+use crate::lottery::{AgencyId, Seal};
 use crate::server::storage::Rules;
 use crate::server::storage::row_reader::Line;
 use crate::server::storage::state_file::State;
@@ -26,6 +26,8 @@ pub(crate) struct Report<'a> {
     /// The number that wins: as asked, as drawn, or as configured.
     number: u32,
     pub(crate) tally: Tally,
+    /// The draw's seal, if the file agrees with it.
+    seal: Option<Seal>,
     errors: Findings,
     /// What is allowed, but unusual.
     notices: Findings,
@@ -74,6 +76,7 @@ impl<'a> Report<'a> {
             agencies: drawn.map_or(configured.clients_amount, |draw| draw.agencies),
             number: number.or(drawn.map(|draw| draw.winning_number)).unwrap_or(configured.winner_number),
             tally: Tally::default(),
+            seal: None,
             errors: Findings::new("error"),
             notices: Findings::new("notice"),
         };
@@ -97,12 +100,13 @@ impl<'a> Report<'a> {
                         see(&row)?;
                     }
                     let agency = row.agency;
-                    self.tally.add(agency, wins);
+                    self.tally.add(&row, wins);
                     self.check_agency(agency, rows.line());
                 }
                 Line::Damaged(error) => self.error_in(rows.line(), error),
                 Line::End { torn } => {
                     self.check_end(torn);
+                    self.check_seal(rows.source().hasher.seal(self.tally.all().bets));
                     return Ok(());
                 }
             }
@@ -139,6 +143,23 @@ impl<'a> Report<'a> {
         findings.add(self.files.name(), finding);
     }
 
+    /// After the draw, the file must hold what it held then.
+    fn check_seal(&mut self, found: Seal) {
+        match self.files.draw().map(|draw| draw.seal) {
+            Some(Some(sealed)) if sealed != found => {
+                let error = format_args!(
+                    "this is not the file of the draw: it has {found}, but the draw was made of {sealed}"
+                );
+                self.errors.add(self.files.name(), error);
+            }
+            Some(None) => {
+                let notice = "the draw has no seal: it cannot be told whether bets are missing";
+                self.notices.add(self.files.state_name(), notice);
+            }
+            sealed => self.seal = sealed.flatten(),
+        }
+    }
+
     fn check_state(&mut self, configured: Rules) {
         let path = self.files.state_name();
         let state = match &self.files.state {
@@ -148,6 +169,9 @@ impl<'a> Report<'a> {
         };
         for contradiction in state.contradictions(self.agencies) {
             self.errors.add(&path, contradiction);
+        }
+        for disagreement in state.disagreements(|agency| self.tally.of(agency).stored()) {
+            self.errors.add(self.files.name(), disagreement);
         }
         let Rules { clients_amount, winner_number } = configured;
         let Some(draw) = &state.draw else {
@@ -182,6 +206,9 @@ impl<'a> Report<'a> {
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         self.errors.write(out)?;
         self.notices.write(out)?;
+        if let Some(seal) = self.seal {
+            writeln!(out, "{}: the file of the draw: {seal}", self.files.name())?;
+        }
         let (bets, agencies) = (self.tally.all().bets, self.tally.agencies_with_bets());
         writeln!(
             out,

@@ -102,8 +102,8 @@ fn write_counts(
         report.tally.write_table(drawn.unwrap_or(0), out)?;
         return writeln!(out);
     };
-    let Count { bets, winners } = report.tally.of(agency);
-    writeln!(out, "bets of agency {agency}: {bets}, winners: {winners}")?;
+    let Count { bets, winners, digest } = report.tally.of(agency);
+    writeln!(out, "bets of agency {agency}: {bets}, winners: {winners}, digest: {digest}")?;
     match drawn.filter(|agencies| agency.get() > *agencies) {
         Some(agencies) => writeln!(out, "agency {agency} had no part in the draw: 1 to {agencies} had"),
         None => Ok(()),

@@ -22,7 +22,8 @@ pub struct Seal {
 
 impl fmt::Display for Seal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bets, {} bytes, SHA-256 {}", self.bets, self.bytes, self.sha256)
+        let noun = if self.bets == 1 { "bet" } else { "bets" };
+        write!(f, "{} {noun}, {} bytes, SHA-256 {}", self.bets, self.bytes, self.sha256)
     }
 }
 
@@ -132,7 +133,7 @@ mod tests {
         }
         let seal = hasher.seal(1);
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(seal.to_string(), format!("1 bets, 3 bytes, SHA-256 {abc}"));
+        assert_eq!(seal.to_string(), format!("1 bet, 3 bytes, SHA-256 {abc}"));
         let json = format!(r#"{{"bets":1,"bytes":3,"sha256":"{abc}"}}"#);
         assert_eq!(serde_json::to_string(&seal).unwrap(), json);
         assert_eq!(serde_json::from_str::<Seal>(&json).unwrap(), seal);

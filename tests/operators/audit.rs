@@ -10,15 +10,15 @@ use common::{Bet, Running, Setup, bets, kind, loteria, output, rows, server_of, 
 
 /// The exit code and the outputs of an audit.
 #[derive(Debug)]
-struct Audit {
-    code: Option<i32>,
-    out: String,
-    error: String,
+pub struct Audit {
+    pub code: Option<i32>,
+    pub out: String,
+    pub error: String,
 }
 
 impl Audit {
     #[track_caller]
-    fn good(self) -> String {
+    pub fn good(self) -> String {
         assert_eq!((self.code, &*self.error), (Some(0), ""), "{}", self.out);
         self.out
     }
@@ -39,7 +39,7 @@ fn command(setup: &Setup, arguments: &[&str]) -> Command {
     command
 }
 
-fn audit(setup: &Setup, arguments: &[&str]) -> Audit {
+pub fn audit(setup: &Setup, arguments: &[&str]) -> Audit {
     let output = output(&mut command(setup, arguments));
     Audit { code: output.status.code(), out: text(&output.stdout), error: text(&output.stderr) }
 }
@@ -103,7 +103,7 @@ fn the_winners_of_an_agency_are_named_in_their_order() {
     let out = audit(&setup, &["winners", "--agency", "2"]).good();
     let documents: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("  ")).collect();
     assert_eq!(documents, ["20", "3"]);
-    assert!(out.contains("bets of agency 2: 7, winners: 2\n"), "{out}");
+    assert!(out.contains("bets of agency 2: 7, winners: 2, digest: "), "{out}");
 }
 
 #[test]

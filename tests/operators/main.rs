@@ -14,5 +14,6 @@ mod config;
 mod layers;
 mod logs;
 mod metrics;
+mod seal;
 mod status;
 mod watch;

@@ -44,6 +44,11 @@ impl<R: Read> RowReader<R> {
         self.lines
     }
 
+    /// What the lines are read from.
+    pub(crate) fn source(&self) -> &R {
+        self.file.get_ref()
+    }
+
     pub(crate) fn next_line(&mut self) -> io::Result<Line<'_>> {
         self.line.clear();
         let length = self.file.by_ref().take(MAX_ROW as u64).read_until(b'\n', &mut self.line)?;
