@@ -13,7 +13,7 @@ use super::error::DemoError;
 use super::process::Process;
 use crate::audit::{Count, Tally};
 use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, Settings};
-use crate::lottery::AgencyId;
+use crate::lottery::{AgencyId, Digest, Seal};
 use crate::protocol::status::Status;
 use crate::status;
 use crate::system::signal::{Signals, is_termination};
@@ -38,9 +38,10 @@ const SPARE_CLIENTS: u16 = 64;
 
 /// What server and agencies report at the end.
 pub(crate) struct Reported {
-    /// The bets of each agency by the server's status, and its winners by the agency's log.
+    /// The bets, winners and digests by the agencies' logs.
     pub(crate) tally: Tally,
     pub(crate) winning_number: u32,
+    pub(crate) seal: Option<Seal>,
     /// From the start of the agencies to the end of the last.
     pub(crate) duration: Duration,
 }
@@ -95,7 +96,7 @@ impl<'a> Contest<'a> {
         let duration = begun.elapsed();
         let status = self.last_status()?;
         let winning_number = status.draw.as_ref().map_or(0, |draw| draw.winning_number);
-        Ok(Reported { tally: self.tally(&status)?, winning_number, duration })
+        Ok(Reported { tally: self.tally()?, winning_number, seal: status.seal(), duration })
     }
 
     /// End all processes.
@@ -199,13 +200,16 @@ impl<'a> Contest<'a> {
         }
     }
 
-    fn tally(&self, status: &Status) -> Result<Tally, DemoError> {
+    fn tally(&self) -> Result<Tally, DemoError> {
         let mut tally = Tally::default();
         for (agency, process) in &self.agencies {
-            let logged = process.logged("consulta_ganadores", "cant_ganadores")?;
-            let winners = logged.and_then(|text| text.parse().ok()).ok_or(DemoError::NoWinners(*agency))?;
-            let counted = status.per_agency.iter().find(|row| row.agency == *agency);
-            tally.set(*agency, Count { bets: counted.map_or(0, |row| row.bets), winners });
+            let number = |action: &str, key: &str, radix: u32| {
+                let text = process.logged(action, key)?.unwrap_or_default();
+                u64::from_str_radix(&text, radix).map_err(|_| DemoError::NoResult(*agency))
+            };
+            let (bets, digest) = (number("end_message", "bets", 10)?, number("end_message", "digest", 16)?);
+            let winners = number("consulta_ganadores", "cant_ganadores", 10)?;
+            tally.set(*agency, Count { bets, winners, digest: Digest(digest) });
         }
         Ok(tally)
     }

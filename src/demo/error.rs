@@ -33,10 +33,10 @@ pub(crate) enum DemoError {
     Status(#[from] StatusError),
     #[error("agency {agency} ended ({status}): {last_line}")]
     AgencyEnded { agency: AgencyId, status: ExitStatus, last_line: String },
-    #[error("the log of agency {0} does not say how many of its bets won")]
-    NoWinners(AgencyId),
+    #[error("the log of agency {0} does not say which bets are stored, or how many won")]
+    NoResult(AgencyId),
     #[error(
-        "agency {agency} has a file of {bets} bets; bets.csv has {counted}, server and agency report {reported}"
+        "agency {agency} has a file of {bets} bets; bets.csv has {counted}; the agency reports {reported}"
     )]
     Disagreement { agency: AgencyId, bets: u64, counted: Count, reported: Count },
     #[error(transparent)]

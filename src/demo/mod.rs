@@ -58,7 +58,8 @@ fn print(reported: &Reported, agencies: u16, bets_file: &Path) -> io::Result<()>
     writeln!(out)?;
     reported.tally.write_table(agencies, &mut out)?;
     writeln!(out, "\ntime: {:.2} s", reported.duration.as_secs_f64())?;
-    writeln!(out, "bets: {}", bets_file.display())
+    writeln!(out, "bets: {}", bets_file.display())?;
+    reported.seal.map_or(Ok(()), |seal| writeln!(out, "seal: {seal}"))
 }
 
 /// Compare what the processes reported with the file of bets, which must have each bet of the agencies' files once.

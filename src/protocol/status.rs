@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lottery::{AgencyId, Draw};
+use crate::lottery::{AgencyId, Draw, Seal};
 use crate::system::confinement::ConfinementReport;
 
 /// The state of a contest and of the server that runs it.
@@ -47,6 +47,13 @@ pub struct Status {
     pub sync_seconds: Summary,
     /// All agencies, in the order of their numbers.
     pub per_agency: Vec<AgencyStatus>,
+}
+
+impl Status {
+    /// The seal of the draw, once it has been made.
+    pub(crate) fn seal(&self) -> Option<Seal> {
+        self.draw.as_ref()?.seal
+    }
 }
 
 /// How often one kind of process refused a request for one reason.

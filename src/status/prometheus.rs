@@ -2,6 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
+use crate::lottery::Seal;
 use crate::protocol::status::{Refusals, Status, Summary};
 
 /// The metrics. Without a status there is only `loteria_up`, which is 0.
@@ -26,6 +27,10 @@ fn push_status(text: &mut String, status: &Status) {
     push_one(text, "agencies", "Agencies that take part.", agencies);
     push_one(text, "agencies_ended", "Agencies that have sent END.", ended);
     push_one(text, "draw_made", "Whether the draw has been made: 1 or 0.", u8::from(status.drawn));
+    if let Some(Seal { bets, bytes, sha256 }) = status.seal() {
+        let labels = format!("{{bets=\"{bets}\",bytes=\"{bytes}\",sha256=\"{sha256}\"}}");
+        push(text, "seal_info", "gauge", "What the file of bets was at the draw.", [(labels, 1)]);
+    }
     let restarts = status.storage_restarts;
     push_one(text, "storage_restarts_total", "Storage services that died and were replaced.", restarts);
     push_one(text, "uptime_seconds", "Time since the server started.", status.uptime_seconds);

@@ -17,6 +17,9 @@ pub(crate) fn table(status: &Status) -> String {
     line("agencies ended", format!("{} of {}", status.ended, status.agencies));
     line("bets stored", status.bets.to_string());
     line("draw", draw_of(status));
+    if let Some(seal) = status.seal() {
+        line("seal", seal.to_string());
+    }
     line("connections", format!("{} of {}", status.handlers, status.max_clients));
     line("uptime", format!("{:.1} s", status.uptime_seconds));
     line("storage restarts", status.storage_restarts.to_string());

@@ -15,5 +15,3 @@ mod attacks;
 #[cfg(target_arch = "x86_64")]
 mod descriptors;
 mod identity;
-#[cfg(target_arch = "x86_64")]
-mod memory;

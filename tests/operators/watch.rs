@@ -8,7 +8,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::terminal::{Left, OnTerminal};
-use common::{Running, RunningServer, Setup, bets, frame, kind, loteria, processes, server_of, until};
+use common::{
+    Running, RunningServer, Setup, bets, frame, kind, loteria, processes, server_of, status, until,
+};
 use nix::sys::signal::Signal;
 use nix::sys::termios::LocalFlags;
 
@@ -117,6 +119,8 @@ fn watch_shows_the_contest_and_its_events() {
     watched.wait_for("agency 1 has ended");
     server.session(2).0.end_agency();
     watched.wait_for("the draw was made: winning number 7574");
+    let hash = status(server.port())["draw"]["seal"]["sha256"].clone();
+    watched.wait_for(hash.as_str().unwrap());
     watched.leave();
 }
 
@@ -210,7 +214,7 @@ fn without_a_terminal_watch_prints_lines() {
         " handlers, 0 groups/s, draw: not made\n",
         " 7 bets, ",
         "agency 1 has ended\n",
-        "the draw was made: winning number 7574\n",
+        "the draw was made: winning number 7574, 7 bets, ",
         ", draw: winning number 7574, ",
     ] {
         assert!(text.contains(part), "{part}\n{text}");

@@ -10,6 +10,5 @@
 
 mod acceptor_limits;
 mod killed;
-mod places;
 mod processes;
 mod stopped;

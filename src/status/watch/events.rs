@@ -38,7 +38,8 @@ pub(crate) fn between(before: &Status, after: &Status) -> Vec<Event> {
         events.push(Event::good(ended_text(&ended)));
     }
     if let (None, Some(draw)) = (&before.draw, &after.draw) {
-        events.push(Event::good(format!("the draw was made: winning number {}", draw.winning_number)));
+        let seal = draw.seal.map_or_else(String::new, |seal| format!(", {seal}"));
+        events.push(Event::good(format!("the draw was made: winning number {}{seal}", draw.winning_number)));
     }
     match (is_full(before), is_full(after)) {
         (false, true) => {

@@ -10,12 +10,11 @@ use super::agencies::{self, rows_needed};
 use super::drawing::{BAD, BUSY, DONE, EMPTY, FAINT, IDLE, STRONG, bar_of, draw_lines};
 use super::events::is_full;
 use super::history::History;
+use crate::lottery::Seal;
 use crate::protocol::status::Status;
 use crate::status::table::draw_of;
 use crate::status::text::{counted, grouped, long_time, rate, short_time};
 
-/// The number of lines of the summary.
-const SUMMARY: u16 = 5;
 /// The lines that are kept free for events, including their title.
 const EVENTS: u16 = 5;
 /// The width of the bar of the agencies that have ended.
@@ -27,24 +26,16 @@ pub(crate) fn draw(frame: &mut Frame<'_>, history: &History, now: DateTime<Local
     let area = frame.area();
     // A low terminal has no room for blank lines.
     let gap = u16::from(area.height >= 20);
-    let room = area.height.saturating_sub(1 + SUMMARY + EVENTS + 3 * gap);
-    let (summary, agencies) = history
-        .latest()
-        .map_or((0, 0), |status| (SUMMARY, rows_needed(status.per_agency.len(), area.width).min(room)));
+    let lines = history.latest().map_or_else(Vec::new, |status| summary_lines(status, history));
+    let summary = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+    let room = area.height.saturating_sub(1 + summary + EVENTS + 3 * gap);
+    let agencies =
+        history.latest().map_or(0, |status| rows_needed(status.per_agency.len(), area.width).min(room));
     let lengths = [1, gap, summary, gap, agencies, gap].map(Constraint::Length);
     let [head, _, summary, _, agencies, _, events] =
         Layout::vertical(lengths.into_iter().chain([Constraint::Min(0)])).areas(area);
     draw_head(frame, head, history, now);
-    if let Some(status) = history.latest() {
-        let lines = [
-            bets_line(status, history),
-            agencies_line(status),
-            draw_line(status),
-            connections_line(status),
-            storage_line(status, history),
-        ];
-        draw_lines(frame, summary, &lines);
-    }
+    draw_lines(frame, summary, &lines);
     agencies::draw(frame, agencies, &history.agencies());
     draw_events(frame, events, history);
 }
@@ -64,6 +55,13 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History, now: DateTime
         frame.render_widget(clock.right_aligned(), area);
     }
     frame.render_widget(head, area);
+}
+
+fn summary_lines(status: &Status, history: &History) -> Vec<Line<'static>> {
+    let mut lines = vec![bets_line(status, history), agencies_line(status), draw_line(status)];
+    lines.extend(status.seal().map(seal_line));
+    lines.extend([connections_line(status), storage_line(status, history)]);
+    lines
 }
 
 fn labelled(label: &str, spans: impl IntoIterator<Item = Span<'static>>) -> Line<'static> {
@@ -100,6 +98,13 @@ fn agencies_line(status: &Status) -> Line<'static> {
 fn draw_line(status: &Status) -> Line<'static> {
     let style = if status.drawn { DONE.add_modifier(Modifier::BOLD) } else { Style::new() };
     labelled("draw", [Span::styled(draw_of(status), style)])
+}
+
+/// The hash fits on a terminal of 80 columns.
+fn seal_line(seal: Seal) -> Line<'static> {
+    let bets = next(&counted(seal.bets, "bet", "bets"), FAINT);
+    let bytes = next(&counted(seal.bytes, "byte", "bytes"), FAINT);
+    labelled("sha256", [Span::raw(seal.sha256.to_string()), bets, bytes])
 }
 
 fn connections_line(status: &Status) -> Line<'static> {
