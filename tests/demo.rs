@@ -105,7 +105,10 @@ fn processes_in(folder: &Path) -> Vec<(i32, String)> {
 fn the_table_agrees_with_the_file_and_no_process_is_left() {
     let mut demo = Demo::start(3, 1000);
     let out = demo.succeed(3, 1000);
-    assert!(out.contains("server: pid ") && out.contains("time: "), "{out}");
+    assert!(
+        out.contains("server: pid ") && out.contains("time: ") && out.contains("seal: 3000 bets, "),
+        "{out}"
+    );
     assert!(out.contains(&format!("bets: {}", demo.bets_file().display())), "{out}");
     assert!(!out.contains('\u{1b}'), "{out}");
 }
@@ -185,6 +188,7 @@ fn the_five_lines_of_the_readme_run_a_contest() {
         "agencies ended    2 of 2\nbets stored       2000\ndraw              winning number 7574, ",
         "winning number: 7574 (as drawn, says ./bets.csv.state)\n",
         "     all         2000            6\n\n",
+        "./bets.csv: the file of the draw: 2000 bets, ",
         "./bets.csv: 2000 bets of 2 agencies; draw of 2 agencies: winning number 7574, ",
         "; errors: 0, notices: 0\n",
     ] {
