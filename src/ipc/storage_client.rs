@@ -250,6 +250,9 @@ mod tests {
         let (pipe, _writer) = pipe_with_token();
         StorageClient::new(&sender, pipe.as_fd()).unwrap().ask(Request::Statistics).unwrap();
         let mut receiver = RequestReceiver::new(&receiver);
+        for _ in 0..2 {
+            assert!(receiver.receive().unwrap().is_none());
+        }
         let (head, _) = receiver.receive().unwrap().unwrap();
         assert_eq!(head.request, Some(Request::Statistics));
         assert!(receiver.receive().unwrap().is_none());

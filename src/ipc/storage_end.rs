@@ -40,17 +40,12 @@ impl<'a> RequestReceiver<'a> {
         Self { queue, message: vec![0; queue.message_len()] }
     }
 
-    /// Takes the next part of a request and its bulk bytes; `None` if the queue is empty. Drops malformed messages: no
-    /// correct handler sends them.
+    /// Takes the next part of a request and its bulk bytes; `None` if the queue is empty, or its first message was malformed
+    /// and has been dropped. No correct handler sends such a message.
     pub fn receive(&mut self) -> io::Result<Option<(PartHead, &[u8])>> {
-        loop {
-            let Some(length) = self.queue.receive(&mut self.message)? else { return Ok(None) };
-            let message = self.message.get(..length).unwrap_or_default();
-            if let Ok((head, bulk)) = decode(message) {
-                let bulk = length - bulk.len()..length;
-                return Ok(Some((head, self.message.get(bulk).unwrap_or_default())));
-            }
-        }
+        let Some(length) = self.queue.receive(&mut self.message)? else { return Ok(None) };
+        let message = self.message.get(..length).unwrap_or_default();
+        Ok(decode(message).ok())
     }
 
     /// How many messages the queue holds now.

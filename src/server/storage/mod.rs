@@ -223,6 +223,8 @@ struct Service<'a> {
 
 /// How soon the service says again that it is ready, if the socket had no room for it.
 const RETRY_READY: Duration = Duration::from_millis(5);
+/// The most messages for one group. A usual group has fewer.
+const GROUP_MESSAGES: usize = 20_000;
 /// The time until the shared mutex is tried again, in milliseconds.
 const RETRY_MUTEX: u16 = 5;
 /// How long handlers have to pass on the last replies.
@@ -304,9 +306,14 @@ impl Service<'_> {
         }
     }
 
-    /// Takes requests until the queue is empty or the group has enough.
+    /// Takes requests until the queue is empty or the group has enough. A handler that was taken over may send without end
+    /// what belongs to no request.
     fn take_group(&mut self) -> io::Result<()> {
-        while !self.ledger.is_full() && self.take_message()? {}
+        for _ in 0..GROUP_MESSAGES {
+            if self.ledger.is_full() || !self.take_message()? {
+                break;
+            }
+        }
         Ok(())
     }
 
