@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for Sha256 {
 
 /// Counts and hashes the bytes of a file, which come in order and in pieces of any size.
 #[derive(Clone)]
-pub struct Hasher {
+pub(crate) struct Hasher {
     context: Context,
     bytes: u64,
 }
@@ -88,15 +88,13 @@ impl Default for Hasher {
 }
 
 impl Hasher {
-    /// Adds the next bytes.
-    pub fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.context.update(bytes);
         self.bytes += bytes.len() as u64;
     }
 
     /// The seal of a file with these bytes, which hold so many bets.
-    #[must_use]
-    pub fn seal(&self, bets: u64) -> Seal {
+    pub(crate) fn seal(&self, bets: u64) -> Seal {
         let mut sha256 = [0; SHA256_OUTPUT_LEN];
         sha256.copy_from_slice(self.context.clone().finish().as_ref());
         Seal { bets, bytes: self.bytes, sha256: Sha256(sha256) }
@@ -104,11 +102,9 @@ impl Hasher {
 }
 
 /// Hashes what is read through it.
-pub struct HashingReader<R> {
-    /// What is read.
-    pub inner: R,
-    /// What was read.
-    pub hasher: Hasher,
+pub(crate) struct HashingReader<R> {
+    pub(crate) inner: R,
+    pub(crate) hasher: Hasher,
 }
 
 impl<R: Read> Read for HashingReader<R> {
