@@ -7,7 +7,7 @@
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 static FAILPOINTS: LazyLock<Vec<(String, Vec<Step>)>> = LazyLock::new(|| {
     let text = std::env::var("FAILPOINTS").unwrap_or_default();
@@ -51,12 +51,6 @@ pub(crate) fn pass(name: &str) -> Option<&'static str> {
         ("return", _) => Some(argument),
         ("sleep", Ok(millis)) => {
             std::thread::sleep(Duration::from_millis(millis));
-            None
-        }
-        // A session may not sleep.
-        ("delay", Ok(millis)) => {
-            let end = Instant::now() + Duration::from_millis(millis);
-            while Instant::now() < end {}
             None
         }
         _ => panic!("{action}: {argument}"),

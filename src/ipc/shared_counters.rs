@@ -1,6 +1,7 @@
-//! What acceptor and handlers count for STATUS, in memory that they share.
+//! What handlers refuse, counted for STATUS in memory that they share.
 //!
-//! A handler that was taken over can write any number here, so nothing depends on these counters.
+//! A handler that was taken over can write any number here, so nothing depends on these counters. It is the only memory
+//! that handlers share and can write.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,17 +10,11 @@ use crate::system::memory::SharedWords;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counter {
-    /// Connections accepted since the server started. Only the acceptor writes it.
-    Connections,
-    /// Living handlers. Only the acceptor writes it.
-    Handlers,
-    /// Clients that the acceptor rejected because the system had no descriptor, memory or process for them.
-    Busy,
-    /// Messages that break the protocol, refused by a handler.
+    /// Messages that break the protocol.
     Protocol,
-    /// Bets that are malformed or of a wrong agency, refused by a handler.
+    /// Bets that are malformed or of a wrong agency.
     Bets,
-    /// Messages of an agency that does not take part, or is not the session's, refused by a handler.
+    /// Messages of an agency that does not take part, or is not the session's.
     Agency,
 }
 
@@ -39,10 +34,6 @@ impl SharedCounters {
 
     pub fn add(&self, counter: Counter) {
         self.word(counter).map(|word| word.fetch_add(1, Ordering::Relaxed));
-    }
-
-    pub fn set(&self, counter: Counter, value: u64) {
-        self.word(counter).inspect(|word| word.store(value, Ordering::Relaxed));
     }
 
     pub fn get(&self, counter: Counter) -> u64 {

@@ -5,7 +5,7 @@
 //! |---|---|---|---|
 //! | identity | root, its capabilities, and signals to other processes: each handler gets a user number of its own | all handlers of a server that is root | `setresuid(2)` |
 //! | limits | new descriptors of any kind, new processes, much memory, core dumps | all handlers | `getrlimit(2)` |
-//! | no new privileges | what set-user-ID programs would give | all handlers | `PR_SET_NO_NEW_PRIVS(2const)` |
+//! | no new privileges | what set-user-ID programs would give | all processes | `PR_SET_NO_NEW_PRIVS(2const)` |
 //! | Landlock | files, TCP, signals to other processes and their traces | all handlers | `landlock(7)` |
 //! | seccomp | all system calls that a server does not need ([`seccomp::SERVER`]) | all processes; handlers inherit it | `seccomp(2)` |
 //! | | all that a session does not need | sessions; a filter of its own costs more than a classic message is worth | |
@@ -168,9 +168,10 @@ impl Confinement {
         self.ruleset.as_ref().map(AsFd::as_fd)
     }
 
-    /// Leaves this process, the acceptor, and all its children only the system calls that the server needs. It must have
-    /// started up: it can open no socket and no queue afterwards.
+    /// Leaves this process, the acceptor, and all its children only the system calls that the server needs, and no way to new
+    /// privileges. It must have started up: it can open no socket and no queue afterwards.
     pub fn enter_server(&self) -> io::Result<()> {
+        set_no_new_privs()?;
         self.apply_filter(|filters| &filters.server)
     }
 
@@ -227,7 +228,6 @@ fn apply(parent: Pid, landlock: impl FnOnce() -> Coverage) -> io::Result<Confine
     let identity = drop_privileges();
     // The change of user has undone what `fork_child` did.
     die_with(parent)?;
-    set_no_new_privs()?;
     let landlock = landlock();
     // The limits come last: the probe of Landlock needs a descriptor for a moment.
     let limits = set_limits();

@@ -1,17 +1,21 @@
-//! Memory mapped apart from other memory, because of what forked children see in it: see `mmap(2)`.
+//! Memory mapped apart from other memory, because of what forked children see in it and may do with it: see `mmap(2)`.
 
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc::c_void;
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use nix::unistd::ftruncate;
 
-/// A mapping that begins at the start of a page, zeroed, readable and writable.
+/// A mapping that begins at the start of a page, zeroed and readable.
 #[derive(Debug)]
 pub struct Mapping {
     start: NonNull<c_void>,
@@ -20,7 +24,7 @@ pub struct Mapping {
 
 impl Mapping {
     /// `flags` say whether forked children share the mapping (`MAP_SHARED`) or get a copy of it (`MAP_PRIVATE`).
-    pub fn new(length: usize, flags: MapFlags) -> io::Result<Self> {
+    fn new(length: usize, flags: MapFlags) -> io::Result<Self> {
         let length = NonZeroUsize::new(length).ok_or(Errno::EINVAL)?;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
         let start =
@@ -28,7 +32,21 @@ impl Mapping {
         Ok(Self { start, length })
     }
 
-    pub fn start<T>(&self) -> NonNull<T> {
+    /// Maps a file that is at least so long and never becomes shorter. Forked children share the mapping.
+    fn of_file(file: &OwnedFd, length: usize, protection: ProtFlags) -> io::Result<Self> {
+        let length = NonZeroUsize::new(length).ok_or(Errno::EINVAL)?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, file, 0) }?;
+        Ok(Self { start, length })
+    }
+
+    /// Says what forked children get of the mapping.
+    fn advise(&self, advice: MmapAdvise) -> io::Result<()> {
+        // SAFETY: the mapping is ours, and the advice that this file gives changes only what a child sees.
+        Ok(unsafe { madvise(self.start, self.length.get(), advice) }?)
+    }
+
+    fn start<T>(&self) -> NonNull<T> {
         self.start.cast()
     }
 }
@@ -50,8 +68,7 @@ const PAGE: usize = 4096;
 impl WipeOnForkPage {
     pub fn new() -> io::Result<Self> {
         let page = Mapping::new(PAGE, MapFlags::MAP_PRIVATE)?;
-        // SAFETY: the mapping is ours, private and anonymous, as this advice demands; it changes only what a child sees.
-        unsafe { madvise(page.start, PAGE, MmapAdvise::MADV_WIPEONFORK) }?;
+        page.advise(MmapAdvise::MADV_WIPEONFORK)?;
         Ok(Self(page))
     }
 }
@@ -69,6 +86,53 @@ impl DerefMut for WipeOnForkPage {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; and `self` is borrowed mutably, so there is no other borrow.
         unsafe { slice::from_raw_parts_mut(self.0.start().as_ptr(), PAGE) }
+    }
+}
+
+/// Memory of `length` bytes, zeroed, that forked children can only read, whatever they try (`F_SEAL_FUTURE_WRITE` in
+/// `F_ADD_SEALS(2const)`, since Linux 5.1). This process and the children that it chooses can write it.
+///
+/// It is mapped twice. The writable mapping was made before the seal, and children do not inherit it. After the seal no
+/// process can make another one, however it gets at the file, and the mapping for readers can't become writable.
+#[derive(Debug)]
+pub struct SealedMemory {
+    writable: Mapping,
+    readable: Mapping,
+}
+
+impl SealedMemory {
+    pub fn new(length: usize) -> io::Result<Self> {
+        let file = memfd_create(c"loteria", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        ftruncate(&file, length.try_into().map_err(io::Error::other)?)?;
+        let writable = Mapping::of_file(&file, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        let seals = [
+            SealFlag::F_SEAL_FUTURE_WRITE,
+            SealFlag::F_SEAL_GROW,
+            SealFlag::F_SEAL_SHRINK,
+            SealFlag::F_SEAL_SEAL,
+        ];
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals.into_iter().collect()))?;
+        writable.advise(MmapAdvise::MADV_DONTFORK)?;
+        Ok(Self { readable: Mapping::of_file(&file, length, ProtFlags::PROT_READ)?, writable })
+    }
+
+    /// The bytes for writers. Only this process, and children made in [`Self::share_with_child`], may use the address.
+    pub fn writable<T>(&self) -> NonNull<T> {
+        self.writable.start()
+    }
+
+    /// The same bytes for readers. A write to them ends the process.
+    pub fn readable<T>(&self) -> NonNull<T> {
+        self.readable.start()
+    }
+
+    /// Runs `fork`. The child that it makes inherits the writable mapping; no other child does. If this fails after the
+    /// fork, there must not be another fork.
+    pub fn share_with_child<T>(&self, fork: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.writable.advise(MmapAdvise::MADV_DOFORK)?;
+        let forked = fork();
+        self.writable.advise(MmapAdvise::MADV_DONTFORK)?;
+        forked
     }
 }
 

@@ -1,39 +1,51 @@
-//! Bytes that related processes share, and a robust process-shared mutex: see `pthread_mutexattr_setpshared(3)`,
-//! `pthread_mutexattr_setrobust(3)`.
+//! Bytes that some processes write and others can only read, and a robust process-shared mutex for the writers: see
+//! `pthread_mutexattr_setpshared(3)`, `pthread_mutexattr_setrobust(3)`.
 //!
 //! If a process dies with the mutex locked, the next one that locks it repairs it. The bytes are then as the dead process
 //! left them, so users must cope with any of its stores missing.
 //!
-//! glibc trusts the memory of a mutex. The mutex is sound as long as no process that shares it writes there by other means
-//! than these functions. The bytes need no such trust: they are atomic, so each process may write any of them at any time.
+//! glibc trusts the memory of a mutex: it takes the mutex's kind from there, and follows list pointers. So no process that
+//! could be hostile may be able to write it. It is in [`SealedMemory`], which handlers can only read.
 
 use std::cell::UnsafeCell;
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::atomic::AtomicU8;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU8, Ordering, fence};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::mman::MapFlags;
 
-use super::memory::Mapping;
+use super::memory::SealedMemory;
 
-/// What the mapping contains.
+/// What the memory contains.
 #[repr(C)]
 struct Shared<const N: usize> {
     mutex: UnsafeCell<libc::pthread_mutex_t>,
     bytes: [AtomicU8; N],
 }
 
-/// `N` bytes and their mutex. Forked children share both.
+/// `N` bytes and their mutex, for the processes that may write both.
 #[derive(Debug)]
-pub struct SharedMutex<const N: usize>(Mapping);
+pub struct SharedMutex<const N: usize>(SealedMemory);
+
+/// The bytes of a [`SharedMutex`], for processes that can only read them.
+#[derive(Debug, Clone, Copy)]
+pub struct BytesView<'a>(&'a [AtomicU8]);
+
+impl BytesView<'_> {
+    /// Reads a byte. What is read after it is at least as new. A byte that does not exist is 0.
+    pub fn load(&self, index: usize) -> u8 {
+        // Of all atomic accesses, only a relaxed load is allowed in read-only memory.
+        let value = self.0.get(index).map_or(0, |byte| byte.load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        value
+    }
+}
 
 impl<const N: usize> SharedMutex<N> {
     /// Maps bytes that are all 0, unlocked.
     pub fn new() -> io::Result<Self> {
-        let this = Self(Mapping::new(size_of::<Shared<N>>(), MapFlags::MAP_SHARED)?);
+        let this = Self(SealedMemory::new(size_of::<Shared<N>>())?);
         let mut attributes = MaybeUninit::uninit();
         let attributes = attributes.as_mut_ptr();
         // SAFETY: `attributes` points to writable memory of the right type.
@@ -42,7 +54,7 @@ impl<const N: usize> SharedMutex<N> {
         check(unsafe { libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED) })?;
         // SAFETY: as above.
         check(unsafe { libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST) })?;
-        // SAFETY: the mutex is zeroed memory that no other process has seen yet, and it never moves: it is in the mapping.
+        // SAFETY: the mutex is zeroed memory that no other process has seen yet, and it never moves.
         check(unsafe { libc::pthread_mutex_init(this.mutex(), attributes) })?;
         // SAFETY: `attributes` has been initialised and is not used again.
         check(unsafe { libc::pthread_mutexattr_destroy(attributes) })?;
@@ -50,9 +62,22 @@ impl<const N: usize> SharedMutex<N> {
     }
 
     fn shared(&self) -> &Shared<N> {
-        // SAFETY: the mapping has this size, is page-aligned and lives as long as `self`. All bytes are valid atomics. The
-        // mutex is behind UnsafeCell, so this borrow claims nothing about what it contains.
-        unsafe { self.0.start().as_ref() }
+        // SAFETY: the memory has this size, is page-aligned and lives as long as `self`. All bytes are valid atomics. The
+        // mutex is behind UnsafeCell, so this borrow claims nothing about what it contains. Children that lack the mapping
+        // have no `SharedMutex`: they get a `BytesView`.
+        unsafe { self.0.writable().as_ref() }
+    }
+
+    /// What children that can't write get.
+    pub fn view(&self) -> BytesView<'_> {
+        // SAFETY: as above, and every child has this mapping. A view does nothing but read the bytes.
+        let shared: &Shared<N> = unsafe { self.0.readable().as_ref() };
+        BytesView(&shared.bytes)
+    }
+
+    /// Runs `fork`, whose child may use the mutex: see [`SealedMemory::share_with_child`].
+    pub fn share_with_child<T>(&self, fork: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.0.share_with_child(fork)
     }
 
     fn mutex(&self) -> *mut libc::pthread_mutex_t {
@@ -67,24 +92,9 @@ impl<const N: usize> SharedMutex<N> {
     /// Locks the mutex; none if it is locked already.
     pub fn try_lock(&self) -> io::Result<Option<Guard<'_, N>>> {
         // SAFETY: the mutex was initialised in `new` and lives as long as `self`.
-        self.locked(unsafe { libc::pthread_mutex_trylock(self.mutex()) })
-    }
-
-    /// Locks the mutex, and waits for it for `limit` by the wall clock; none if it is still locked then.
-    pub fn lock_within(&self, limit: Duration) -> io::Result<Option<Guard<'_, N>>> {
-        let until = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + limit;
-        let until = libc::timespec {
-            tv_sec: until.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-            tv_nsec: until.subsec_nanos().into(),
-        };
-        // SAFETY: the mutex was initialised in `new` and lives as long as `self`; `until` outlives the call.
-        self.locked(unsafe { libc::pthread_mutex_timedlock(self.mutex(), &raw const until) })
-    }
-
-    /// Makes a guard after an attempt to lock that returned `code`.
-    fn locked(&self, code: libc::c_int) -> io::Result<Option<Guard<'_, N>>> {
+        let code = unsafe { libc::pthread_mutex_trylock(self.mutex()) };
         match Errno::from_raw(code) {
-            Errno::EBUSY | Errno::ETIMEDOUT => return Ok(None),
+            Errno::EBUSY => return Ok(None),
             // SAFETY: this process has just locked the mutex, and its state is "inconsistent", as this call demands.
             Errno::EOWNERDEAD => check(unsafe { libc::pthread_mutex_consistent(self.mutex()) })?,
             _ => check(code)?,
@@ -111,40 +121,59 @@ impl<const N: usize> Drop for Guard<'_, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::signal::Signal;
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::ForkResult;
-    use std::sync::atomic::Ordering;
+    use std::ptr::NonNull;
 
-    /// Has a child lock the mutex, store a 7 and die with it locked.
-    fn lock_in_a_child_that_dies(shared: &SharedMutex<1>) {
+    /// Runs `body` in a forked child. Returns how it ended.
+    fn in_child(body: impl FnOnce()) -> WaitStatus {
         // SAFETY: the child does nothing that takes a lock of this process or memory from its allocator.
         #[expect(clippy::disallowed_methods, reason = "the tests have threads, which `fork_child` refuses")]
         match unsafe { nix::unistd::fork() }.unwrap() {
-            ForkResult::Parent { child } => {
-                assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
-            }
+            ForkResult::Parent { child } => waitpid(child, None).unwrap(),
             ForkResult::Child => {
-                let locked = shared.try_lock();
-                shared.bytes()[0].store(7, Ordering::SeqCst);
-                let failed = !matches!(locked, Ok(Some(_)));
+                body();
                 // SAFETY: ends the process at once, with the lock held.
-                unsafe { libc::_exit(i32::from(failed)) }
+                unsafe { libc::_exit(0) }
             }
         }
     }
 
     #[test]
     fn a_mutex_whose_owner_died_is_repaired_for_the_next_and_stays_good() {
-        let shared = SharedMutex::new().unwrap();
-        for waits in [false, true] {
-            lock_in_a_child_that_dies(&shared);
-            let locked = if waits { shared.lock_within(Duration::from_secs(5)) } else { shared.try_lock() };
-            let guard = locked.unwrap().unwrap();
-            assert_eq!(shared.bytes()[0].swap(0, Ordering::SeqCst), 7);
-            assert!(shared.try_lock().unwrap().is_none());
-            assert!(shared.lock_within(Duration::from_millis(10)).unwrap().is_none());
-            drop(guard);
-            assert!(shared.try_lock().unwrap().is_some());
+        let shared = SharedMutex::<1>::new().unwrap();
+        let ended = shared.share_with_child(|| {
+            Ok(in_child(|| {
+                if let Ok(Some(guard)) = shared.try_lock() {
+                    shared.bytes()[0].store(7, Ordering::SeqCst);
+                    std::mem::forget(guard);
+                }
+            }))
+        });
+        assert!(matches!(ended, Ok(WaitStatus::Exited(_, 0))), "{ended:?}");
+        let guard = shared.try_lock().unwrap().unwrap();
+        assert_eq!(shared.view().load(0), 7);
+        assert!(shared.try_lock().unwrap().is_none());
+        drop(guard);
+        assert!(shared.try_lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_child_that_was_not_chosen_reads_the_bytes_and_lacks_the_writable_mapping() {
+        let shared = SharedMutex::<1>::new().unwrap();
+        shared.bytes()[0].store(7, Ordering::SeqCst);
+        for _ in 0..2 {
+            let ended = in_child(|| {
+                assert_eq!(shared.view().load(0), 7);
+                let writable = NonNull::from(&shared.bytes()[0]).cast::<u8>();
+                // SAFETY: if the mapping is not there, this ends the process.
+                unsafe { writable.write_volatile(8) };
+            });
+            assert!(matches!(ended, WaitStatus::Signaled(_, Signal::SIGSEGV, _)), "{ended:?}");
+            // A child that was chosen does not change this for the next one.
+            assert!(shared.share_with_child(|| Ok(())).is_ok());
         }
+        assert_eq!(shared.view().load(0), 7);
     }
 }

@@ -119,9 +119,11 @@ impl Hijacked {
 
 impl Drop for Hijacked {
     fn drop(&mut self) {
-        // Both fail if the process was killed.
         ptrace::setregs(self.pid, self.saved).ok();
-        ptrace::detach(self.pid, None).ok();
+        if ptrace::detach(self.pid, None).is_err() {
+            // It was killed. Its parent can only reap it after its tracer.
+            waitpid(self.pid, Some(WaitPidFlag::__WALL)).ok();
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::client::{Client, Opened, kind};
+use super::client::{Client, Opened};
 use super::program::{PROGRAM, Running};
 use super::{Log, Setup, processes, until};
 
@@ -91,16 +91,6 @@ impl RunningServer {
         let mut client = self.connect();
         let opened = client.open_session(agency);
         (client, opened)
-    }
-
-    /// Opens a session of agency 1 and asks twice for the result, so that the handler locks the shared array twice. The
-    /// failpoint `handler_has_mutex=1*off->...` acts at the second time.
-    pub fn session_at_its_second_look(&self) -> Client {
-        let (mut client, _) = self.session(1);
-        client.send_frame(kind::RESULT_REQUEST, b"");
-        client.expect(kind::IN_PROGRESS, b"");
-        client.send_frame(kind::RESULT_REQUEST, b"");
-        client
     }
 
     /// Its living processes.

@@ -15,3 +15,5 @@ mod attacks;
 #[cfg(target_arch = "x86_64")]
 mod descriptors;
 mod identity;
+#[cfg(target_arch = "x86_64")]
+mod memory;

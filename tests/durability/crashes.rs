@@ -184,29 +184,6 @@ stages! {
 }
 
 #[test]
-fn a_handler_that_is_killed_with_the_mutex_held_blocks_nobody() {
-    if !cfg!(debug_assertions) {
-        return;
-    }
-    let setup = setup().with("CLIENTS_AMOUNT", 2).with("FAILPOINTS", "handler_has_mutex=1*off->1*return");
-    let server = setup.start();
-    let mut client = server.session_at_its_second_look();
-    client.expect_closed();
-    until("the death is in the log", || oracle::deaths(&setup) == (1, 0));
-    // Handlers and, at each END, storage can lock it again.
-    server.connect().classic(kind::RESULT_REQUEST, &[1], kind::IN_PROGRESS, b"");
-    server.session(1).0.store(0, &[winner(1, "11")]);
-    server.connect().classic_end(1);
-    server.session(2).0.end_agency();
-    for (agency, documents) in [(1, &b"11"[..]), (2, b"")] {
-        let (mut client, _) = server.session(agency);
-        client.send_frame(kind::AWAIT_RESULT, b"");
-        client.expect(kind::RESULT, documents);
-    }
-    assert_eq!(oracle::deaths(&setup), (1, 0));
-}
-
-#[test]
 fn a_next_state_file_that_was_not_renamed_is_removed() {
     if !cfg!(debug_assertions) {
         return;

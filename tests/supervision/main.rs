@@ -10,5 +10,6 @@
 
 mod acceptor_limits;
 mod killed;
+mod places;
 mod processes;
 mod stopped;

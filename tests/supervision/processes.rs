@@ -65,10 +65,11 @@ fn storage_only_reads_the_request_queue_and_handlers_only_write_to_it() {
 #[cfg(debug_assertions)]
 #[test]
 fn a_panic_ends_only_its_handler() {
-    let server = Setup::of(2).with("FAILPOINTS", "handler_has_mutex=panic(on purpose)").start();
+    let server = Setup::of(2).with("FAILPOINTS", "request_part_sent=panic(on purpose)").start();
     let (mut victim, _) = server.session(1);
     let (mut other, _) = server.session(2);
-    victim.send_frame(kind::RESULT_REQUEST, b"");
+    // More than one message of the queue holds.
+    victim.send_bets(0, &bets(1, 0..400));
     victim.expect_closed();
     server.wait_for_handlers(1);
     other.store(0, &bets(2, 0..3));

@@ -8,24 +8,6 @@ use common::processes::are_idle;
 use common::{Bet, Setup, assert_at_once, bets, frame, kind, processes, status, until, upload, winner};
 use nix::sys::signal::Signal;
 
-#[cfg(debug_assertions)]
-#[test]
-fn a_handler_that_stops_with_the_mutex_held_blocks_nobody() {
-    // A handler keeps the mutex at its second look at the array for longer than this test.
-    let setup = Setup::of(2).with("FAILPOINTS", "handler_has_mutex=1*off->delay(60000)");
-    let server = setup.start();
-    let mut holder = server.session_at_its_second_look();
-    holder.expect_silence();
-    let (mut other, _) = server.session(2);
-    other.store(0, &[winner(2, "22")]);
-    other.end_agency();
-    other.send_frame(kind::AWAIT_RESULT, b"");
-    server.connect().classic(kind::RESULT_REQUEST, &[2], kind::IN_PROGRESS, b"");
-    server.connect().classic_end(1);
-    other.expect(kind::RESULT, b"22");
-    server.connect().classic(kind::RESULT_REQUEST, &[2], kind::RESULT, b"22");
-}
-
 #[test]
 fn requests_that_came_while_storage_was_stopped_are_stored_with_one_sync() {
     let server = Setup::new().start();

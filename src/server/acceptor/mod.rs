@@ -51,7 +51,6 @@ use super::storage::{self, StorageConfig};
 use crate::config::ServerConfig;
 use crate::failpoint::kill_point;
 use crate::ipc::control::control_pair;
-use crate::ipc::shared_counters::Counter;
 use crate::logging::{Level, Outcome, event, info, local_offset};
 use crate::system::poll_timeout;
 use crate::system::process::Exit;
@@ -77,10 +76,13 @@ pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerE
             resources,
             listener: Some(listener),
             waiting: VecDeque::new(),
+            is_crowded: false,
             client_pause: Pause::default(),
             storage: StorageLink::new().map_err(ServerError::of("can't get secret memory"))?,
             launch_pause: Pause::default(),
             children: Children::default(),
+            connections: 0,
+            busy: 0,
             stop: None,
             failure: None,
         };
@@ -100,12 +102,18 @@ struct Acceptor<'a> {
     listener: Option<Listener>,
     /// Clients that were accepted, and have no reply pipe yet.
     waiting: VecDeque<(TcpStream, IpAddr)>,
+    /// Whether all places are taken and a client waits. Handlers without a message then make room.
+    is_crowded: bool,
     /// The pause before a client is accepted or prepared, after the system had nothing for the one before.
     client_pause: Pause,
     storage: StorageLink,
     /// The pause before storage is launched again, after it could not be launched.
     launch_pause: Pause,
     children: Children,
+    /// Connections accepted since the server started.
+    connections: u64,
+    /// Clients that were rejected because the system had nothing for them.
+    busy: u64,
     stop: Option<Stop>,
     /// Why the server ends by itself, if it does.
     failure: Option<ServerError>,
@@ -130,6 +138,7 @@ impl Acceptor<'_> {
             self.receive_from_storage()?;
         }
         if connection {
+            self.is_crowded = !self.has_place();
             self.accept_clients();
         }
         self.restart_storage();
@@ -138,6 +147,8 @@ impl Acceptor<'_> {
         while let Some(client) = self.storage.send()? {
             self.fork_handler(&client);
         }
+        self.is_crowded &= !self.has_place();
+        self.resources.state.set_crowded(self.is_crowded);
         Ok(())
     }
 
@@ -150,7 +161,7 @@ impl Acceptor<'_> {
         let mut fds = [
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             self.storage.interest(now).map_or_else(nothing, |(fd, flags)| PollFd::new(fd, flags)),
-            self.ready_listener(now)
+            self.watched_listener(now)
                 .map_or_else(nothing, |listener| PollFd::new(listener.socket.as_fd(), PollFlags::POLLIN)),
         ];
         match poll(&mut fds, self.timeout(now)) {
@@ -172,21 +183,27 @@ impl Acceptor<'_> {
         poll_timeout(due.into_iter().flatten().min(), now)
     }
 
-    /// The listener, if a client may be accepted now.
-    fn ready_listener(&self, now: Instant) -> Option<&Listener> {
+    /// Whether fewer than `max_clients` clients have been accepted.
+    fn has_place(&self) -> bool {
         let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
-        let has_place = self.children.handlers().saturating_add(waiting) < self.max_clients;
-        let may_accept = has_place && self.client_pause.end(now).is_none();
-        self.listener.as_ref().filter(|listener| may_accept && listener.is_listening)
+        self.children.handlers().saturating_add(waiting) < self.max_clients
+    }
+
+    /// The listener, if an event of it matters: a client may be accepted, or it is not known yet that one waits for a place.
+    fn watched_listener(&self, now: Instant) -> Option<&Listener> {
+        let matters = if self.has_place() { self.client_pause.end(now).is_none() } else { !self.is_crowded };
+        self.listener.as_ref().filter(|listener| matters && listener.is_listening)
     }
 
     /// Accepts all connections that wait. An accept is far quicker than a fork, and a client that finds the backlog full
     /// tries again only after a second.
     fn accept_clients(&mut self) {
-        while let Some(listener) = self.ready_listener(Instant::now()) {
+        while self.has_place()
+            && let Some(listener) = self.watched_listener(Instant::now())
+        {
             match listener.accept() {
                 Ok(Some((socket, ip))) => {
-                    self.resources.counters.add(Counter::Connections);
+                    self.connections += 1;
                     self.waiting.push_back((socket, ip));
                 }
                 Ok(None) => return,
@@ -223,7 +240,6 @@ impl Acceptor<'_> {
                 }
             }
             Err(error) => {
-                self.count_handlers(0);
                 self.storage.retire(client.serial);
                 self.reject(&client.socket, "fork", &error);
             }
@@ -232,18 +248,19 @@ impl Acceptor<'_> {
 
     fn launch_handler(&mut self, client: &AcceptedClient) -> io::Result<()> {
         kill_point!("handler_fork");
-        // Before the fork: the handler may be asked for the number at once.
-        self.count_handlers(1);
         let context = HandlerContext {
             acceptor: getpid(),
             queue: &self.resources.sender,
             confinement: &self.resources.confinement,
             offset: local_offset(),
             agencies: self.storage.agencies,
-            finished: &self.resources.finished,
+            shared: self.resources.state.view(),
             max_payload: self.config.max_payload,
             client_timeout: self.config.client_timeout,
-            counters: &self.resources.counters,
+            refusals: &self.resources.refusals,
+            connections: self.connections,
+            handlers: self.children.handlers() + 1,
+            busy: self.busy,
             max_clients: self.max_clients,
             started: self.started,
             storage_restarts: self.storage.deaths.total,
@@ -253,14 +270,9 @@ impl Acceptor<'_> {
         self.children.launch(Child::Handler(client.serial), &keep, || handler::run(client, &context))
     }
 
-    /// Publishes the number of handlers, and of those that are about to be forked.
-    fn count_handlers(&self, about_to_be: u32) {
-        self.resources.counters.set(Counter::Handlers, (self.children.handlers() + about_to_be).into());
-    }
-
     /// Sends a client away because the system has refused what its handler needs.
     fn reject(&mut self, socket: &TcpStream, action: &str, error: &io::Error) {
-        self.resources.counters.add(Counter::Busy);
+        self.busy += 1;
         send_busy(socket);
         self.pause_clients(action, error);
     }
@@ -279,12 +291,12 @@ impl Acceptor<'_> {
         let path = self.config.storage_filepath.clone();
         let rules = Rules { clients_amount, winner_number };
         let config = StorageConfig { path, known_file: self.storage.bets_file, rules, max_payload };
-        let SharedResources { receiver: queue, finished, confinement, .. } = &self.resources;
+        let SharedResources { receiver: queue, state, confinement, .. } = &self.resources;
         // Standard input and output stay, so that no file that storage opens gets their numbers.
         let (input, output) = (io::stdin(), io::stdout());
         let keep = [input.as_fd(), output.as_fd(), queue.as_fd(), theirs.as_fd()];
-        self.children
-            .launch(Child::Storage, &keep, || storage::run(&config, confinement, queue, &theirs, finished))?;
+        let body = || storage::run(&config, confinement, queue, &theirs, state);
+        state.share_with_child(|| self.children.launch(Child::Storage, &keep, body))?;
         self.storage.on_launched(ours);
         self.launch_pause.succeed();
         Ok(())
@@ -338,7 +350,6 @@ impl Acceptor<'_> {
                 }
             }
         }
-        self.count_handlers(0);
         Ok(())
     }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use nix::unistd::geteuid;
 
-use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::shared_counters::SharedCounters;
+use crate::ipc::shared_state::SharedState;
 use crate::logging::{Field, Level, Outcome, event, info};
 use crate::server::error::ServerError;
 use crate::system::confinement::{Confinement, ConfinementReport};
@@ -18,8 +18,8 @@ pub(super) struct SharedResources {
     pub(super) receiver: QueueReceiver,
     /// The handlers' end of the request queue.
     pub(super) sender: QueueSender,
-    pub(super) finished: FinishedAgencies,
-    pub(super) counters: SharedCounters,
+    pub(super) state: SharedState,
+    pub(super) refusals: SharedCounters,
     pub(super) confinement: Confinement,
 }
 
@@ -35,8 +35,8 @@ impl SharedResources {
         let resources = Self {
             receiver,
             sender,
-            finished: FinishedAgencies::new().map_err(ServerError::of("can't share memory"))?,
-            counters: SharedCounters::new().map_err(ServerError::of("can't share memory"))?,
+            state: SharedState::new(),
+            refusals: SharedCounters::new().map_err(ServerError::of("can't share memory"))?,
             confinement: confinement().map_err(ServerError::of("can't find out how to confine handlers"))?,
         };
         // All that a filter of system calls would refuse has been made.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use chrono::FixedOffset;
 use nix::unistd::Pid;
 
-use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::shared_counters::SharedCounters;
+use crate::ipc::shared_state::SharedStateView;
 use crate::system::confinement::Confinement;
 use crate::system::mqueue::QueueSender;
 use crate::system::process::schedule_as_batch;
@@ -20,14 +20,20 @@ pub struct HandlerContext<'a> {
     pub confinement: &'a Confinement,
     /// The agencies that take part are 1 to this.
     pub agencies: u16,
-    pub finished: &'a FinishedAgencies,
+    pub shared: SharedStateView<'a>,
     /// In bytes.
     pub max_payload: u32,
     /// How long a client may stall.
     pub client_timeout: Duration,
     /// The offset of local time, for the log.
     pub offset: FixedOffset,
-    pub counters: &'a SharedCounters,
+    pub refusals: &'a SharedCounters,
+    /// Connections accepted since the server started.
+    pub connections: u64,
+    /// Living handlers, with this one.
+    pub handlers: u32,
+    /// Clients that the acceptor rejected because the system had nothing for them.
+    pub busy: u64,
     pub max_clients: u32,
     /// When the server started.
     pub started: Instant,

@@ -177,7 +177,7 @@ impl<'a> Conversation<'a> {
 
     /// Refuses a message, or bytes that are no frame.
     pub(super) fn reject(&mut self, rejection: Rejection) {
-        self.context.counters.add(rejection.subject.counter());
+        self.context.refusals.add(rejection.subject.counter());
         let reply = self.refuse(rejection);
         self.pending.extend(reply);
     }
@@ -228,7 +228,7 @@ impl<'a> Conversation<'a> {
     fn begin(&mut self, query: Query, connection: &mut Connection<'_>) -> io::Result<()> {
         match query {
             Query::Result(agency, ResultStage::First { wait })
-                if self.context.finished.some_unfinished(self.context.agencies) =>
+                if self.context.shared.some_unfinished(self.context.agencies) =>
             {
                 self.await_draw(agency, wait, connection)
             }

@@ -18,11 +18,16 @@ use super::policy::{Mode, Rejection};
 use crate::ipc::storage_client::PipeState;
 use crate::logging::{Level, Outcome};
 use crate::protocol::frame::FrameType;
+use crate::protocol::message::ServerMessage;
 use crate::system::poll_timeout;
 use crate::system::signal::{Signals, is_termination};
 
 /// How long a client may take to send its first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(5);
+/// How often a handler without a first frame looks whether others wait for its place.
+const LOOK: Duration = Duration::from_secs(1);
+/// What a client is told that has to make room. It may come again.
+const BUSY: &str = "busy: others wait for a place, and no message came within a second";
 /// How long a handler may wait for room in the queue before it looks at its descriptors again. POSIX queues wake one
 /// sender for each free place. If the handlers polled the queue instead, each place would wake one of them, mostly in vain.
 const QUEUE_WAIT: Duration = Duration::from_millis(100);
@@ -48,6 +53,8 @@ enum Failure {
     ClosedWhileAwaiting,
     #[error("{0}")]
     TimedOut(&'static str),
+    #[error("it did not send a message within a second, and others wait for its place")]
+    MadeRoom,
     #[error("{0}")]
     Broken(String),
     #[error("the storage service ended")]
@@ -219,6 +226,7 @@ impl<'a> Handler<'a> {
         // Asked again: the client may have moved just now.
         match self.time_limit() {
             Some((at, reason)) if now >= at => Err(Failure::TimedOut(reason)),
+            _ if self.has_to_make_room(now) => Err(Failure::MadeRoom),
             _ => Ok(()),
         }
     }
@@ -229,7 +237,19 @@ impl<'a> Handler<'a> {
         let report = self.conversation.mode.session().and_then(|session| session.next_report());
         let stop = self.stopping_since.map(|since| since + STOP_WRITING);
         let queue = self.conversation.storage.is_sending().then_some(now + QUEUE_PAUSE);
-        [time_limit, report, stop, queue].into_iter().flatten().min()
+        let look = self.lacks_first_frame().then(|| now + LOOK);
+        [time_limit, report, stop, queue, look].into_iter().flatten().min()
+    }
+
+    /// Whether the client has not sent a whole message yet.
+    fn lacks_first_frame(&self) -> bool {
+        matches!(self.conversation.mode, Mode::New) && !self.connection.input.has_frame()
+    }
+
+    /// Whether other clients wait for a place and this one has not used its own.
+    fn has_to_make_room(&self, now: Instant) -> bool {
+        let is_silent = self.lacks_first_frame() && now >= self.started + LOOK;
+        is_silent && self.conversation.context.shared.is_crowded()
     }
 
     /// Waits for a signal, for storage, and for what is `wanted` of the socket. Returns what has happened to each.
@@ -278,16 +298,20 @@ impl<'a> Handler<'a> {
         if !self.may_take_frames() || connection.is_half_closed || connection.input.has_frame() {
             return None;
         }
-        if !connection.input.is_empty() {
-            return Some((connection.reading_since + timeout, "it did not finish its message in time"));
+        if matches!(self.conversation.mode, Mode::New) {
+            return Some((self.started + timeout.min(FIRST_FRAME), "it did not send a message in time"));
         }
-        matches!(self.conversation.mode, Mode::New)
-            .then(|| (self.started + timeout.min(FIRST_FRAME), "it did not send a message in time"))
+        (!connection.input.is_empty())
+            .then(|| (connection.reading_since + timeout, "it did not finish its message in time"))
     }
 
     /// Logs how the conversation ended. Makes sure that the client gets the last reply.
     fn close(&mut self, ended: &Result<String, Failure>) {
         self.announce(None);
+        if let Err(Failure::MadeRoom) = ended {
+            self.connection.send(&ServerMessage::Error(BUSY));
+            self.connection.flush();
+        }
         match (&self.conversation.mode, ended) {
             (Mode::Session(session), Ok(reason)) => session.log_closed(Outcome::Success, reason),
             (Mode::Session(session), Err(failure)) => session.log_closed(Outcome::Fail, failure),

@@ -6,7 +6,7 @@ use std::mem::take;
 use super::context::HandlerContext;
 use crate::ipc::codec::decode;
 use crate::ipc::messages::{AgencyCount, REASONS, Reply, Request, Statistics};
-use crate::ipc::shared_counters::{Counter, SharedCounters};
+use crate::ipc::shared_counters::Counter;
 use crate::lottery::AgencyId;
 use crate::protocol::status::{AgencyStatus, Refusals, Status};
 
@@ -50,14 +50,14 @@ impl StatusQuery {
                     bets,
                     drawn: draw.is_some(),
                     draw,
-                    handlers: u32::try_from(context.counters.get(Counter::Handlers)).unwrap_or(u32::MAX),
+                    handlers: context.handlers,
                     max_clients: context.max_clients,
                     uptime_seconds: context.started.elapsed().as_secs_f64(),
                     storage_restarts: context.storage_restarts,
                     confinement: context.confinement.report(),
-                    connections: context.counters.get(Counter::Connections),
+                    connections: context.connections,
                     batches: statistics.batches,
-                    refusals: refusals(context.counters, &statistics),
+                    refusals: refusals(context, &statistics),
                     group_bets: statistics.group_bets,
                     sync_seconds: statistics.sync_seconds,
                     per_agency: take(&mut self.per_agency),
@@ -82,14 +82,14 @@ impl StatusQuery {
     }
 }
 
-fn refusals(counters: &SharedCounters, statistics: &Statistics) -> Vec<Refusals> {
+fn refusals(context: &HandlerContext<'_>, statistics: &Statistics) -> Vec<Refusals> {
+    let by_handlers = |counter| context.refusals.get(counter);
     let counted = [
-        ("acceptor", "busy", Counter::Busy),
-        ("handler", "protocol", Counter::Protocol),
-        ("handler", "bets", Counter::Bets),
-        ("handler", "agency", Counter::Agency),
+        ("acceptor", "busy", context.busy),
+        ("handler", "protocol", by_handlers(Counter::Protocol)),
+        ("handler", "bets", by_handlers(Counter::Bets)),
+        ("handler", "agency", by_handlers(Counter::Agency)),
     ];
-    let counted = counted.map(|(by, reason, counter)| (by, reason, counters.get(counter)));
     let by_storage =
         REASONS.iter().zip(statistics.refused).map(|(reason, count)| ("storage", *reason, count));
     let all = counted.into_iter().chain(by_storage);

@@ -56,8 +56,8 @@ use self::ledger::{Committed, Failure, LedgerError, Written};
 use self::paths::{resolve, state_path};
 use self::recovery::RecoveryError;
 use crate::ipc::control::{FileIdentity, FromStorage, StorageEnd, ToStorage};
-use crate::ipc::finished_agencies::FinishedAgencies;
 use crate::ipc::messages::{ClientSerial, ClientToken, PartHead, ReplyHead};
+use crate::ipc::shared_state::SharedState;
 use crate::ipc::storage_end::RequestReceiver;
 use crate::logging::{Field, Level, Outcome, event, info};
 use crate::protocol::record::LONGEST_ROWS;
@@ -87,7 +87,7 @@ pub(crate) fn run(
     confinement: &Confinement,
     queue: &QueueReceiver,
     control: &StorageEnd,
-    finished: &FinishedAgencies,
+    shared: &SharedState,
 ) -> i32 {
     let Some(disk) = open_disk(config) else { return GAVE_UP };
     let bets_file = disk.identity;
@@ -102,7 +102,7 @@ pub(crate) fn run(
         clients: Clients::new(longest_request),
         requests: RequestReceiver::new(queue),
         control,
-        finished,
+        shared,
         bets_file,
         stale: true,
         stopping: false,
@@ -209,7 +209,7 @@ struct Service<'a> {
     clients: Clients,
     requests: RequestReceiver<'a>,
     control: &'a StorageEnd,
-    finished: &'a FinishedAgencies,
+    shared: &'a SharedState,
     bets_file: FileIdentity,
     /// Whether the shared array lacks an END that is on disk.
     stale: bool,
@@ -351,7 +351,7 @@ impl Service<'_> {
         let mut committed = self.ledger.commit().map_err(io::Error::other)?;
         log_commit(&committed, self.ledger.contest());
         if committed.ended || self.stale {
-            self.stale = !self.finished.publish(self.ledger.contest().ended_agencies());
+            self.stale = !self.shared.publish(self.ledger.contest().ended_agencies());
         }
         let mut answers = std::mem::take(&mut committed.answers);
         if self.ledger.contest().draw().is_some() {
