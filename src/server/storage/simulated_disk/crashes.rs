@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::super::recovery::RecoveryError;
 use super::image::Image;
 use super::service::{Service, words};
 use super::workload::{Ask, Truth, View, groups};
@@ -120,4 +121,31 @@ fn what_was_answered_outlasts_a_crash_at_every_step() {
         worlds += recover_from_all(left, &bounds.unwrap(), &truth);
     }
     assert!(worlds > 2 * truth.file.len(), "only {worlds} worlds were tried");
+}
+
+#[test]
+fn after_the_draw_each_bit_of_the_bets_is_under_the_seal() {
+    let truth = Truth::new();
+    let disk = SimulatedDisk::new(Image::default());
+    let mut service = Service::start(disk.clone(), &truth).unwrap();
+    for group in asks() {
+        service.serve(&group).unwrap();
+    }
+    let drawn = disk.image();
+    for bit in 0..8 * truth.file.len() {
+        let mut image = drawn.clone();
+        image.bets.flip(bit);
+        let disk = SimulatedDisk::new(image);
+        let refused = Service::start(disk.clone(), &truth).err();
+        let expected = matches!(
+            refused,
+            Some(
+                RecoveryError::Row { .. }
+                    | RecoveryError::Sealed { .. }
+                    | RecoveryError::TornAfterDraw { .. }
+            )
+        );
+        assert!(expected, "bit {bit}: {refused:?}");
+        assert!(disk.calls().is_empty(), "bit {bit}: something was changed");
+    }
 }

@@ -68,6 +68,11 @@ impl BetsFile {
         self.doubtful &= length > self.platter.len();
     }
 
+    /// Another program changes a bit of what was made to last.
+    pub fn flip(&mut self, bit: usize) {
+        self.platter[bit / 8] ^= 1 << (bit % 8);
+    }
+
     pub fn sync(&mut self) {
         if !self.doubtful {
             self.platter = self.cached();
