@@ -5,7 +5,7 @@ use std::path::Path;
 
 use common::agencies::Agency;
 use common::stage::{Stage, digest, rows};
-use common::{Bet, Client, RunningServer, await_some, bets, kind, rows as stored_rows, server_of, text};
+use common::{Bet, Client, RunningServer, bets, kind, rows as stored_rows, server_of, text, until};
 
 /// The agency's file with these bets.
 fn write_file(folder: &Path, bets: &[Bet]) {
@@ -46,12 +46,15 @@ fn a_stranger_who_stays_ahead_is_noticed_at_the_first_acknowledgement() {
     let mut stranger = Client::connect(server.port());
     stranger.open_session(1);
     let mut agency = agency_with(&all, folder.path(), &server);
-    let stored = || server.connect().open_session(1).stored;
-    let begun = await_some("the agency has begun", || Some(stored()).filter(|stored| *stored > 0));
-    // More bets than the agency has in flight.
-    stranger.send_bets(begun, &bets(1, 100_000..100_800));
-    let (got, _) = stranger.read_frame();
-    assert_eq!(got, kind::SESSION_STORED);
+    until("the agency has begun", || !server.bets_file().is_empty());
+    // More bets than the agency has in flight, again and again until it notices them.
+    let mut stored = 0;
+    while agency.try_end().is_none() {
+        stranger.send_bets(stored, &bets(1, 100_000..100_800));
+        let (got, payload) = stranger.read_frame();
+        assert_eq!(got, kind::SESSION_STORED);
+        stored = u64::from_be_bytes(payload.try_into().unwrap());
+    }
     let reason = refusal(&mut agency);
     let numbers: Vec<usize> =
         reason.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
