@@ -30,8 +30,8 @@
 //! | `server::handler`, `lottery::row` | decide what the message means, and encode the bets as CSV rows of a request |
 //! | `ipc`, `system::mqueue` | send the request through the queue, in parts |
 //! | `server::storage` | in the storage process: joins the parts to a request again |
-//! | `server::storage::ledger` | decides the request, checks its rows and adds them to the group; then commits the group |
-//! | `server::storage::disk` | writes and syncs the group |
+//! | `server::storage::ledger`, `server::storage::contest` | decide the request, check its rows and add them to the group; then the ledger commits the group |
+//! | `server::storage::file_disk` | writes and syncs the group |
 //! | `ipc` | carries the reply back to the handler, through the client's pipe |
 //! | `server::handler` | logs it and sends the answer to the client, in the order of the requests |
 //!
@@ -40,13 +40,14 @@
 //! | you look for | look in |
 //! |---|---|
 //! | the check of a bet from the wire | `from_fields()` in `lottery::bet`, called by `protocol::record` |
-//! | the check of a row before it is written | `parse_row()` in `lottery::row`, called by the ledger for each row of a request |
-//! | the check of a row at a start | the same, called by `server::storage::recovery` for each line of the file |
+//! | the check of a row before it is written | `for_each_row()` in `lottery::row`, called by `server::storage::contest` for the rows of a request |
+//! | the check of a row at a start | `parse_row()` in `lottery::row`, called by `server::storage::row_reader` for each line that `server::storage::recovery` reads |
 //! | the rules of the contest: who may send bets, when the draw is made | `server::storage::contest` |
 //! | the fork | `fork_handler()` and `launch_storage()` in `server::acceptor`; both lead to `fork_child()` in `system::process` |
 //! | what happens when a write or the sync fails | `store_bets()` in `server::storage::ledger` cuts the file back and decides the group again, or ends storage if the outcome is unknown |
 //! | what every start does with the files | `server::storage::recovery` |
 //! | the messages between the processes | `ipc` |
+//! | what confines which process | the tables of `system::confinement` and `system::seccomp` |
 //! | every unsafe block | `system` |
 //! | the wire format | `protocol` |
 //! | how to add a setting | add a row to a table of `config`, use its field, and document it in `README.md` and `config.ini`; a test compares the three |
