@@ -8,9 +8,17 @@ pub(crate) const DEFAULT_DATA: &str = "./tests/data";
 /// The beginning of the file: what all services share, and the server.
 const HEAD: &str = include_str!("compose_head.yaml");
 
-/// Makes the compose file for that many agencies, with their files in the folder `data`. With `container_names`, each
-/// container has the name of its service.
-pub(crate) fn compose_file(agencies: u16, data: &str, container_names: bool) -> String {
+/// Makes the compose file for that many agencies, with their files in the folder `data`, and their certificates in the folder
+/// `certs` if there is one. With `container_names`, each container has the name of its service.
+pub(crate) fn compose_file(agencies: u16, data: &str, certs: Option<&str>, container_names: bool) -> String {
+    // A folder, not its files: a mounted file stays the old one when it is replaced.
+    let mount = |service: &str| {
+        let source = certs.map(|certs| bind_source(certs, service));
+        source.map_or(String::new(), |source| {
+            format!("      - {{ <<: *file, source: {source}, target: /certs }}\n")
+        })
+    };
+    let setting = |line: &str| if certs.is_some() { line.to_owned() } else { String::new() };
     let name = |service: &str| {
         if container_names { format!("    container_name: {service}\n") } else { String::new() }
     };
@@ -19,13 +27,26 @@ pub(crate) fn compose_file(agencies: u16, data: &str, container_names: bool) -> 
     let head = HEAD
         .replace("    # CONTAINER_NAME\n", &name("server"))
         .replace("      # CLIENTS_AMOUNT\n", &amount)
+        .replace("      # TLS_DIR\n", &setting("      TLS_DIR: /certs\n"))
+        .replace("      # SERVER_CERTIFICATE\n", &mount("server"))
+        .replace("  # AGENCY_CERTIFICATE\n", &setting("  CLI_TLS_DIR: /certs\n"))
+        .replace(
+            "    # OPERATOR_CERTIFICATE\n",
+            &match certs {
+                Some(_) => {
+                    format!("    environment: {{ CLI_TLS_DIR: /certs }}\n    volumes:\n{}", mount("operator"))
+                }
+                None => String::new(),
+            },
+        )
         .replace("AGENCIES", &agencies.to_string());
     let clients = (1..=agencies).map(|id| {
         let name = name(&format!("client{id}"));
         let file = bind_source(data, &format!("agency-{id}.csv"));
+        let certificate = mount(&format!("agency-{id}"));
         format!(
             "\n  client{id}:\n    <<: *client\n{name}    environment: {{ <<: *agency, CLI_ID: {id} }}\n    volumes:\n      \
-             - *config\n      - {{ <<: *file, source: {file}, target: /agency-{id}.csv }}\n"
+             - *config\n      - {{ <<: *file, source: {file}, target: /agency-{id}.csv }}\n{certificate}"
         )
     });
     [head].into_iter().chain(clients).collect()

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read as _};
 use std::iter::zip;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{PathBuf, absolute};
+use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 use std::{env, fs};
 
 use crate::logging::{self, Field, Format, LOG_FORMAT, Level, Outcome, one_line};
-use crate::lottery::AgencyId;
 use crate::lottery::bet::parse_decimal;
+use crate::lottery::{AgencyId, AgencyList};
 
 const CONFIG_FILE: &str = "config.ini";
 /// The longest file that is read, in bytes: a device in its place might never end.
@@ -90,6 +90,10 @@ macro_rules! number {
 }
 
 const LEVEL: Kind<Level> = Kind("DEBUG, INFO, WARNING (or WARN, NOTICE), ERROR, CRITICAL", Level::from_name);
+const TLS_FOLDER: Kind<Option<PathBuf>> = Kind("a path; empty for plain TCP", |text| match text {
+    "" => Some(None),
+    text => path(text).map(Some),
+});
 const FORM: Kind<Format> = Kind("text or json", Format::from_name);
 
 settings! {
@@ -113,6 +117,11 @@ settings! {
     client_timeout: Duration = CLIENT_TIMEOUT, "30",
         Kind("seconds above 0, up to 86400, decimals allowed", seconds), "how long a client may stall";
     max_payload: u32 = MAX_PAYLOAD, "65536", number!("bytes", 1..=1_048_576), "the longest message that is accepted";
+    tls_dir: Option<PathBuf> = TLS_DIR, "", TLS_FOLDER,
+        "a folder with tls.crt, tls.key, ca.crt and perhaps ca.crl: agencies must have a certificate";
+    plain_agencies: AgencyList = PLAIN_AGENCIES, "", Kind("a list of agencies such as 2,5-7, or all", |text| {
+        text.parse().ok()
+    }), "with TLS_DIR, the agencies that may still come without a certificate";
 }
 
 settings! {
@@ -122,6 +131,8 @@ settings! {
         parse_decimal(text.as_bytes()).and_then(AgencyId::new)
     }), "the agency's number; must be given";
     server_address: String = SERVER_ADDRESS, "server:12345", Kind("HOST:PORT", host_and_port), "where the server is";
+    tls_dir: Option<PathBuf> = TLS_DIR, "", TLS_FOLDER,
+        "a folder with tls.crt, tls.key and ca.crt: the connection is TLS; {id} stands for the agency's number";
     loop_period: Duration = LOOP_PERIOD, "5s",
         Kind("a duration above 0 such as 5s, 200ms or 1m30s", go_duration), "how often classic mode asks for the result";
     log_level: Level = LOG_LEVEL, "INFO", LEVEL, "the lowest level that is logged";
@@ -171,8 +182,8 @@ impl ServerConfig {
 impl AgencyConfig {
     pub(crate) fn load() -> Result<Self, Faults> {
         let mut config = Self::read(Sources::load(&AGENCY_SETTINGS))?;
-        let file = config.bets_file.to_string_lossy().replace("{id}", &config.id.to_string());
-        config.bets_file = file.into();
+        config.bets_file = with_id(&config.bets_file, config.id);
+        config.tls_dir = config.tls_dir.map(|folder| with_id(&folder, config.id));
         Ok(config)
     }
 }
@@ -373,6 +384,11 @@ fn nearest(typo: &str, names: impl Iterator<Item = &'static str>) -> &'static st
         200 * (before + after) / (typo.len() + name.len())
     };
     names.max_by_key(likeness).unwrap_or_default()
+}
+
+/// Replaces `{id}` in a path by the agency's number.
+pub(crate) fn with_id(path: &Path, id: AgencyId) -> PathBuf {
+    path.to_string_lossy().replace("{id}", &id.to_string()).into()
 }
 
 fn path(text: &str) -> Option<PathBuf> {

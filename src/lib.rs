@@ -45,6 +45,8 @@
 //! | the rules of the contest: who may send bets, when the draw is made | `server::storage::contest` |
 //! | the fork | `fork_handler()` and `launch_storage()` in `server::acceptor`; both lead to `fork_child()` in `system::process` |
 //! | what happens when a write or the sync fails | `store_bets()` in `server::storage::ledger` cuts the file back and decides the group again, or ends storage if the outcome is unknown |
+//! | who may act for whom | `server::access`, used by handlers and by `server::storage::clients` |
+//! | TLS: the client's side, the server's side, the private key | `tls`, `server::handler::tls`, `server::keeper` |
 //! | what every start does with the files | `server::storage::recovery` |
 //! | the messages between the processes | `ipc` |
 //! | what confines which process | the tables of `system::confinement` and `system::seccomp` |
@@ -56,6 +58,7 @@
 
 mod agency;
 mod audit;
+mod certs;
 pub mod cli;
 mod compose;
 pub mod config;
@@ -69,3 +72,4 @@ pub mod sample;
 pub mod server;
 mod status;
 pub mod system;
+mod tls;

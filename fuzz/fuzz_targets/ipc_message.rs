@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use libfuzzer_sys::fuzz_target;
 use loteria::ipc::codec::{decode, encode};
 use loteria::ipc::control::{FromStorage, ToStorage};
+use loteria::ipc::keeper::{Answer, Question, Ready, ToKeeper, decode_message, encode_message};
 use loteria::ipc::messages::{AgencyCount, PartHead, ReplyHead};
 
 fn check<T: serde::de::DeserializeOwned + serde::Serialize + PartialEq + Debug>(bytes: &[u8]) {
@@ -22,4 +23,10 @@ fuzz_target!(|bytes: &[u8]| {
     check::<ToStorage>(bytes);
     check::<FromStorage>(bytes);
     check::<AgencyCount>(bytes);
+    check::<ToKeeper>(bytes);
+    check::<Ready>(bytes);
+    check::<Answer>(bytes);
+    if let Ok((question, fields)) = decode_message::<Question>(bytes) {
+        assert_eq!(encode_message(&question, &fields).expect("it was decoded"), bytes);
+    }
 });

@@ -15,6 +15,7 @@ use crate::lottery::Bet;
 use crate::protocol::frame::HEADER_LEN;
 use crate::protocol::message::ClientMessage;
 use crate::protocol::record::push_record;
+use crate::tls::client::Target;
 
 /// The longest packet, in bytes: what the original allows.
 const MAX_PACKET: usize = 8192;
@@ -26,10 +27,11 @@ const FIRST_POLL_PAUSE: Duration = Duration::from_millis(250);
 const POLLS_PER_END: usize = 10;
 
 /// Sends all bets and polls for the result; returns the number of winners.
-pub(super) fn run(config: &AgencyConfig, progress: &Progress) -> Result<u64, AgencyError> {
+pub(super) fn run(config: &AgencyConfig, server: &Target, progress: &Progress) -> Result<u64, AgencyError> {
     let id = config.id.get();
     let agency = u8::try_from(id).map_err(|_| AgencyError::NoClassicAgency(id))?;
-    let mut client = ClassicClient { config, agency, progress, backoff: Backoff::new(Some(progress)) };
+    let mut client =
+        ClassicClient { config, server, agency, progress, backoff: Backoff::new(Some(progress)) };
     let sent = client.send_bets()?;
     client.send_end(Level::Info)?;
     progress.waits(sent);
@@ -38,6 +40,7 @@ pub(super) fn run(config: &AgencyConfig, progress: &Progress) -> Result<u64, Age
 
 struct ClassicClient<'a> {
     config: &'a AgencyConfig,
+    server: &'a Target,
     agency: u8,
     progress: &'a Progress,
     backoff: Backoff<'a>,
@@ -46,7 +49,7 @@ struct ClassicClient<'a> {
 impl ClassicClient<'_> {
     /// Sends all bets; returns how many there were.
     fn send_bets(&mut self) -> Result<u64, AgencyError> {
-        let Self { config, progress, .. } = *self;
+        let Self { config, server, progress, .. } = *self;
         let limits = Limits { bets: config.batch_max_amount, bytes: MAX_PACKET - HEADER_LEN };
         let mut file = BetsFile::open(&config.bets_file, config.id)?;
         let mut records = Vec::with_capacity(MAX_PACKET);
@@ -58,7 +61,7 @@ impl ClassicClient<'_> {
             progress.uploaded(sent, file.expected_rows(), false);
             let message = ClientMessage::MultipleBets(&records);
             let name = file.name(batch);
-            self.backoff.retry(|_| deliver(&config.server_address, &message, &name))?;
+            self.backoff.retry(|_| deliver(server, &message, &name))?;
             logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
             sent = batch.end();
         }
@@ -66,19 +69,19 @@ impl ClassicClient<'_> {
     }
 
     fn send_end(&mut self, level: Level) -> Result<(), AgencyError> {
-        let Self { config, agency, .. } = *self;
-        self.backoff.retry(|_| try_end(&config.server_address, agency))?;
+        let Self { config, server, agency, .. } = *self;
+        self.backoff.retry(|_| try_end(server, agency))?;
         logging::event(level, "end_message", Outcome::Success, &[("agency_id", &config.id)]);
         Ok(())
     }
 
     /// Asks until the draw has been made; returns how many winners there are.
     fn poll(&mut self) -> Result<u64, AgencyError> {
-        let Self { config, agency, .. } = *self;
+        let Self { config, server, agency, .. } = *self;
         let mut pause = FIRST_POLL_PAUSE.min(config.loop_period);
         loop {
             for _ in 0..POLLS_PER_END {
-                let winners = self.backoff.retry(|_| ask_for_winners(&config.server_address, agency))?;
+                let winners = self.backoff.retry(|_| ask_for_winners(server, agency))?;
                 if let Some(winners) = winners {
                     return Ok(winners);
                 }
@@ -94,8 +97,8 @@ impl ClassicClient<'_> {
 /// Sends bets and waits until they are stored. `name` names them for people.
 ///
 /// If they were sent whole and there is no reply, they must not be sent again: they may be stored.
-fn deliver(address: &str, bets: &ClientMessage<'_>, name: &dyn Display) -> Result<(), AttemptError> {
-    let mut connection = ServerConnection::open(address)?;
+fn deliver(server: &Target, bets: &ClientMessage<'_>, name: &dyn Display) -> Result<(), AttemptError> {
+    let mut connection = ServerConnection::open(server)?;
     connection.send_message(bets)?;
     connection.receive_ack(name).map_err(|error| match error {
         AttemptError::Lost(lost) => AgencyError::UnknownOutcome { bets: name.to_string(), lost }.into(),
@@ -104,8 +107,8 @@ fn deliver(address: &str, bets: &ClientMessage<'_>, name: &dyn Display) -> Resul
 }
 
 /// Sends END. It has no reply: our server closes the connection, the original's leaves it open.
-fn try_end(address: &str, agency: u8) -> Result<(), AttemptError> {
-    let mut connection = ServerConnection::open(address)?;
+fn try_end(server: &Target, agency: u8) -> Result<(), AttemptError> {
+    let mut connection = ServerConnection::open(server)?;
     connection.send_message(&ClientMessage::End(Some(agency)))?;
     connection.finish_sending()?;
     if connection.replies_within(END_SILENCE)? {
@@ -115,18 +118,18 @@ fn try_end(address: &str, agency: u8) -> Result<(), AttemptError> {
     }
 }
 
-fn ask_for_winners(address: &str, agency: u8) -> Result<Option<u64>, AttemptError> {
-    let mut connection = ServerConnection::open(address)?;
+fn ask_for_winners(server: &Target, agency: u8) -> Result<Option<u64>, AttemptError> {
+    let mut connection = ServerConnection::open(server)?;
     connection.send_message(&ClientMessage::ResultRequest(Some(agency)))?;
     connection.receive_winners(Some(ANSWER_TIMEOUT))
 }
 
-/// Sends one bet to the server at `HOST:PORT` and logs the outcome.
-pub(crate) fn send_bet(bet: &Bet<'_>, address: &str) -> Result<(), AgencyError> {
+/// Sends one bet to the server and logs the outcome.
+pub(crate) fn send_bet(bet: &Bet<'_>, server: &Target) -> Result<(), AgencyError> {
     let mut record = Vec::new();
     push_record(bet, &mut record);
     let message = ClientMessage::Bet(&record);
-    let result = Backoff::new(None).retry(|_| deliver(address, &message, &"the bet"));
+    let result = Backoff::new(None).retry(|_| deliver(server, &message, &"the bet"));
     let (document, number) = (&bet.document, &bet.number);
     let log = |level, outcome, fields: &[logging::Field<'_>]| {
         logging::event(level, "apuesta_enviada", outcome, fields);

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -12,6 +12,7 @@ use crate::logging::{self, Outcome};
 use crate::protocol::frame::{Frame, FrameBuffer, FrameType, HEADER_LEN};
 use crate::protocol::message::{ClientMessage, NotAnAnswer, ServerMessage};
 use crate::protocol::record::{RECORD_SEPARATOR, count_byte};
+use crate::tls::client::{Stream, Target, TlsError};
 
 /// The limit for each address of the server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,21 +36,27 @@ const RESULT_CHUNK: usize = 16 * 1024;
 const TEMPORARY: [&str; 2] = ["busy", "could not be stored"];
 
 pub(super) struct ServerConnection {
-    stream: TcpStream,
+    stream: Stream,
     incoming: FrameBuffer,
     /// Whether the reply is later than [`QUIET`]. The read timeout is then the rest of [`ANSWER_TIMEOUT`].
     is_late: bool,
 }
 
 impl ServerConnection {
-    /// Connects to the first address of `HOST:PORT` that accepts.
-    pub(super) fn open(address: &str) -> Result<Self, ConnectionLost> {
-        let stream = connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(QUIET))?;
-        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        enable_keepalive(&stream).map_err(io::Error::from)?;
-        Ok(Self { stream, incoming: FrameBuffer::new(MAX_REPLY), is_late: false })
+    /// Connects to the first address of the server that accepts. Over TLS, makes the handshake too.
+    pub(super) fn open(server: &Target) -> Result<Self, ConnectionLost> {
+        let socket = connect(&server.address)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(QUIET))?;
+        socket.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+        enable_keepalive(&socket).map_err(io::Error::from)?;
+        let stream = Stream::new(socket, server.tls.as_ref())?;
+        let mut this = Self { stream, incoming: FrameBuffer::new(MAX_REPLY), is_late: false };
+        while this.stream.is_handshaking() {
+            let received = this.stream.receive().map(|()| 1);
+            this.received(received)?;
+        }
+        Ok(this)
     }
 
     /// Sends whole frames. After an error the server can't have the last frame whole.
@@ -64,8 +71,8 @@ impl ServerConnection {
     }
 
     /// Tells the server that nothing more will be sent.
-    pub(super) fn finish_sending(&self) -> Result<(), ConnectionLost> {
-        Ok(self.stream.shutdown(Shutdown::Write)?)
+    pub(super) fn finish_sending(&mut self) -> Result<(), ConnectionLost> {
+        Ok(self.stream.finish_sending()?)
     }
 
     /// Whether a whole reply can be received without waiting.
@@ -74,10 +81,10 @@ impl ServerConnection {
     }
 
     /// Waits for the first byte of a reply. Returns false if the server closes the connection or sends nothing.
-    pub(super) fn replies_within(&self, limit: Duration) -> Result<bool, ConnectionLost> {
-        self.stream.set_read_timeout(Some(limit))?;
-        match self.stream.peek(&mut [0]) {
-            Ok(count) => Ok(count > 0),
+    pub(super) fn replies_within(&mut self, limit: Duration) -> Result<bool, ConnectionLost> {
+        self.stream.socket().set_read_timeout(Some(limit))?;
+        match self.stream.wait_readable() {
+            Ok(replies) => Ok(replies),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -86,9 +93,10 @@ impl ServerConnection {
     /// Waits for the first byte of a reply, for [`QUIET`]. Returns false if the connection broke or the reply is late. A
     /// late reply can still be received.
     pub(super) fn replies_soon(&mut self) -> Result<bool, ConnectionLost> {
-        match self.stream.peek(&mut [0]) {
+        match self.stream.wait_readable() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.expect_late_reply().map(|()| false),
-            result => Ok(result.is_ok_and(|count| count > 0)),
+            Err(error) if TlsError::of(&error).is_some() => Err(error.into()),
+            result => Ok(result.is_ok_and(|replies| replies)),
         }
     }
 
@@ -110,27 +118,33 @@ impl ServerConnection {
     }
 
     fn receive_more(&mut self) -> Result<(), ConnectionLost> {
-        match self.stream.read(self.incoming.space()) {
+        let received = self.stream.read(self.incoming.space());
+        self.received(received).map(|count| self.incoming.received(count))
+    }
+
+    /// Takes the result of a wait for bytes. Returns how many have come: none after the first wait for a late reply.
+    fn received(&mut self, received: io::Result<usize>) -> Result<usize, ConnectionLost> {
+        let count = match received {
             Ok(0) => return Err(ConnectionLost::Closed),
-            Ok(count) => self.incoming.received(count),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => 0,
             Err(error) if error.kind() == ErrorKind::WouldBlock && !self.is_late => {
-                return self.expect_late_reply();
+                return self.expect_late_reply().map(|()| 0);
             }
             Err(error) => return Err(error.into()),
-        }
+        };
         if self.is_late {
             self.is_late = false;
-            self.stream.set_read_timeout(Some(QUIET))?;
+            self.stream.socket().set_read_timeout(Some(QUIET))?;
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Logs that the agency waits. A server whose places are all taken accepts connections but does not answer.
     fn expect_late_reply(&mut self) -> Result<(), ConnectionLost> {
         logging::info("connect", Outcome::InProgress, &[("waited_s", &QUIET.as_secs())]);
         self.is_late = true;
-        Ok(self.stream.set_read_timeout(Some(ANSWER_TIMEOUT.saturating_sub(QUIET)))?)
+        Ok(self.stream.socket().set_read_timeout(Some(ANSWER_TIMEOUT.saturating_sub(QUIET)))?)
     }
 
     /// Waits for a RESULT and counts its winners; returns `None` for `IN_PROGRESS`. The reply must begin within `limit`.
@@ -152,9 +166,9 @@ impl ServerConnection {
 
     fn receive_header(&mut self, limit: Option<Duration>) -> Result<[u8; HEADER_LEN], ConnectionLost> {
         let mut header = [0; HEADER_LEN];
-        self.stream.set_read_timeout(limit)?;
+        self.stream.socket().set_read_timeout(limit)?;
         self.stream.read_exact(&mut header)?;
-        self.stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        self.stream.socket().set_read_timeout(Some(ANSWER_TIMEOUT))?;
         Ok(header)
     }
 
@@ -213,6 +227,9 @@ fn enable_keepalive(stream: &TcpStream) -> nix::Result<()> {
 
 impl From<io::Error> for ConnectionLost {
     fn from(error: io::Error) -> Self {
+        if let Some(error) = TlsError::of(&error) {
+            return Self::Tls(error.clone());
+        }
         match error.kind() {
             ErrorKind::UnexpectedEof => Self::Closed,
             // Only reads and writes that have a time limit give this.

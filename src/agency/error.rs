@@ -10,6 +10,8 @@ use crate::logging::{self, Level, Outcome};
 use crate::lottery::BetError;
 use crate::protocol::frame::FrameError;
 use crate::protocol::message::NotAnAnswer;
+use crate::tls::client::TlsError;
+use crate::tls::folder::FolderError;
 
 #[derive(Debug, Error)]
 pub(crate) enum AgencyError {
@@ -40,6 +42,10 @@ pub(crate) enum AgencyError {
     NotAReply(#[from] NotAnAnswer),
     #[error("the server sent a reply of the wrong type")]
     WrongReply,
+    #[error("{0}")]
+    Tls(TlsError),
+    #[error("{0}")]
+    TlsFolder(#[from] FolderError),
     #[error("can't wait for signals: {0}")]
     Signals(io::Error),
 }
@@ -120,15 +126,29 @@ pub(crate) enum ConnectionLost {
     Closed,
     #[error("the server did not answer for {0} s")]
     Silent(u64),
+    #[error("{0}")]
+    Tls(TlsError),
 }
 
 #[derive(Debug, Error)]
 pub(crate) enum AttemptError {
     #[error(transparent)]
-    Lost(#[from] ConnectionLost),
+    Lost(ConnectionLost),
     /// The server gave a temporary reason. Nothing of what it refused is stored.
     #[error("the server says: {0}")]
     RefusedForNow(String),
     #[error(transparent)]
     Fatal(#[from] AgencyError),
+}
+
+impl From<ConnectionLost> for AttemptError {
+    fn from(lost: ConnectionLost) -> Self {
+        match lost {
+            ConnectionLost::Tls(error) if error.is_final() => Self::Fatal(AgencyError::Tls(error)),
+            ConnectionLost::Tls(TlsError::Busy(reason)) => Self::RefusedForNow(reason),
+            // The handshake was not completed, so nothing of this connection is stored.
+            ConnectionLost::Tls(error @ TlsError::Refused(_)) => Self::RefusedForNow(error.to_string()),
+            lost => Self::Lost(lost),
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod progress;
 mod session;
 mod upload;
 
+use std::path::Path;
 use std::{io, process, thread};
 
 pub(crate) use classic::send_bet;
@@ -23,15 +24,17 @@ use progress::Progress;
 use crate::config::{AgencyConfig, Protocol};
 use crate::logging::{self, Outcome};
 use crate::system::signal;
+use crate::tls::client::Target;
 
 /// Runs the agency until it knows how many of its bets won.
 pub(crate) fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
     let progress = Progress::start();
     end_at_a_signal(progress.end()).map_err(AgencyError::Signals)?;
     log_config(config);
+    let server = Target::new(config.server_address.clone(), config.tls_dir.as_deref())?;
     let winners = match config.protocol {
-        Protocol::Session => session::run(config, &progress)?,
-        Protocol::Classic => classic::run(config, &progress)?,
+        Protocol::Session => session::run(config, &server, &progress)?,
+        Protocol::Classic => classic::run(config, &server, &progress)?,
     };
     drop(progress);
     logging::info("consulta_ganadores", Outcome::Success, &[("cant_ganadores", &winners)]);
@@ -39,6 +42,7 @@ pub(crate) fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
 }
 
 fn log_config(config: &AgencyConfig) {
+    let tls_dir = config.tls_dir.as_deref().unwrap_or(Path::new("none"));
     let loop_period = format!("{:?}", config.loop_period);
     logging::info(
         "config",
@@ -49,6 +53,7 @@ fn log_config(config: &AgencyConfig) {
             ("protocol", &config.protocol.name()),
             ("batch_max_amount", &config.batch_max_amount),
             ("bets_file", &config.bets_file.display()),
+            ("tls_dir", &tls_dir.display()),
             ("loop_period", &loop_period),
             ("log_level", &config.log_level.name()),
             ("config_file", &config.config_file),

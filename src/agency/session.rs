@@ -13,6 +13,7 @@ use crate::config::AgencyConfig;
 use crate::logging::{self, Level, Outcome};
 use crate::lottery::Digest;
 use crate::protocol::message::{AgencyState, ClientMessage, ServerMessage};
+use crate::tls::client::Target;
 
 /// A version that no server speaks. Every server with sessions refuses it at once, without asking its storage.
 const NO_VERSION: u8 = 0;
@@ -24,15 +25,17 @@ const END_ACKNOWLEDGED: u64 = u64::MAX;
 const COMPARED_AT_ONCE: u64 = 10_000;
 
 /// Sends all bets and waits for the result; returns the number of winners.
-pub(super) fn run(config: &AgencyConfig, progress: &Progress) -> Result<u64, AgencyError> {
+pub(super) fn run(config: &AgencyConfig, server: &Target, progress: &Progress) -> Result<u64, AgencyError> {
     // A missing file is reported at once, even if the server can't be reached.
     BetsFile::open(&config.bets_file, config.id)?;
-    let mut client = SessionClient { config, progress, comparison: Comparison::new(), was_open: false };
+    let mut client =
+        SessionClient { config, server, progress, comparison: Comparison::new(), was_open: false };
     Backoff::new(Some(progress)).retry(|backoff| client.attempt(backoff))
 }
 
 struct SessionClient<'a> {
     config: &'a AgencyConfig,
+    server: &'a Target,
     progress: &'a Progress,
     comparison: Comparison,
     /// Whether the server has opened a session before.
@@ -72,7 +75,7 @@ impl SessionClient<'_> {
 
     /// Opens a session over a new connection.
     fn open(&mut self, backoff: &mut Backoff<'_>) -> Result<(ServerConnection, Opened), AttemptError> {
-        let mut connection = ServerConnection::open(&self.config.server_address)?;
+        let mut connection = ServerConnection::open(self.server)?;
         match self.open_over(&mut connection, backoff) {
             // The server may know only version 1. Any other reason makes it refuse that too.
             Err(AttemptError::Fatal(AgencyError::Refused { .. })) if self.comparison.version > 1 => {
@@ -151,11 +154,10 @@ impl SessionClient<'_> {
     /// A server accepts connections in order. Once the second is answered, even a slow or full server has accepted the
     /// first, and answers it if it speaks sessions.
     fn answers_only_classic(&self) -> Result<bool, ConnectionLost> {
-        let address = &self.config.server_address;
         let agency = self.config.id.get();
-        let mut session = ServerConnection::open(address)?;
+        let mut session = ServerConnection::open(self.server)?;
         session.send_message(&ClientMessage::OpenSession { version: NO_VERSION, agency: agency.into() })?;
-        let mut classic = ServerConnection::open(address)?;
+        let mut classic = ServerConnection::open(self.server)?;
         // Any answer will do, even one about another agency.
         classic.send_message(&ClientMessage::ResultRequest(Some(u8::try_from(agency).unwrap_or(1))))?;
         Ok(classic.replies_within(QUIET)? && !session.replies_within(OVERTAKING).unwrap_or(false))

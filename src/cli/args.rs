@@ -1,5 +1,6 @@
 //! The commands, their flags and their help.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -8,7 +9,7 @@ use clap_complete::Shell;
 use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, host_and_port};
 use crate::lottery::bet::{check_text, is_real_date, parse_decimal};
 use crate::lottery::{AgencyId, BetError, TextError};
-use crate::{compose, demo, sample};
+use crate::{certs, compose, demo, sample};
 
 /// The central server of a national lottery, and its agencies.
 #[derive(Debug, Parser)]
@@ -62,9 +63,8 @@ pub(super) enum Command {
     /// Asks a running server for its status: the health check, exit code 0 if server and storage answer within 2 seconds
     #[command(after_help = STATUS_HELP)]
     Status {
-        /// Where the server is [default: `SERVER_IP` and `SERVER_PORT` of the configuration]
-        #[arg(long, value_name = "HOST:PORT", value_parser = address)]
-        address: Option<String>,
+        #[command(flatten)]
+        server: ServerArgs,
         /// Prints the JSON object that the server sent
         #[arg(long, group = "format")]
         json: bool,
@@ -81,9 +81,8 @@ pub(super) enum Command {
         /// The address at which Prometheus scrapes: HOST:PORT; port 0 takes a free one
         #[arg(long, value_name = "HOST:PORT", value_parser = listen_address)]
         listen: String,
-        /// Where the server is [default: `SERVER_IP` and `SERVER_PORT` of the configuration]
-        #[arg(long, value_name = "HOST:PORT", value_parser = address)]
-        address: Option<String>,
+        #[command(flatten)]
+        server: ServerArgs,
     },
     /// Sends one bet to the server and reports whether it is stored
     #[command(after_help = BET_HELP)]
@@ -111,6 +110,25 @@ pub(super) enum Command {
         #[arg(long)]
         file: Option<PathBuf>,
     },
+    /// Makes the certificates of a contest: an authority, the server's, one for each agency, an operator's
+    #[command(after_help = CERTS_HELP)]
+    Certs {
+        /// How many agencies take part
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+        agencies: u16,
+        /// The names and addresses by which clients reach the server, separated by commas
+        #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = certs::DEFAULT_NAMES)]
+        server: Vec<String>,
+        /// For how many days the certificates are valid
+        #[arg(long, default_value_t = certs::DEFAULT_DAYS, value_parser = clap::value_parser!(u16).range(1..=3650))]
+        days: u16,
+        /// Revokes the certificate of this agency, and makes another one
+        #[arg(long, value_name = "NUMBER", value_parser = agency)]
+        revoke: Option<AgencyId>,
+        /// The folder, made if it is missing
+        #[arg(long, default_value = "certs")]
+        dir: PathBuf,
+    },
     /// Prints a script with which a shell completes commands and flags
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
@@ -133,13 +151,16 @@ pub(super) enum Command {
         /// The folder of the agencies' files, as seen from the compose file
         #[arg(long, default_value = compose::DEFAULT_DATA)]
         data: String,
+        /// The folder of `loteria certs`, as seen from the compose file: all connections are TLS
+        #[arg(long, value_name = "DIR")]
+        certs: Option<String>,
         /// Names the containers `server`, `client1` and so on, as the original did: one contest per machine
         #[arg(long)]
         container_names: bool,
     },
 }
 
-const SERVER_CODES: &str = "\n\nExit code 0: SIGTERM, SIGINT, SIGHUP or SIGQUIT ended the server, or --check found no \
+const SERVER_CODES: &str = "\n\nWith TLS_DIR, SIGHUP makes the server read the certificates again.\n\nExit code 0: SIGTERM, SIGINT, SIGHUP or SIGQUIT ended the server, or --check found no \
 fault. 1: it could not start or could not continue; the last lines of the log say why. 2: the configuration or the command \
 line has a fault.";
 
@@ -168,6 +189,17 @@ If it is not in the agency's file at that place, `loteria agency` refuses to go 
 variable. config.ini is not read. The bet is sent again while the server does not listen, is busy or cannot store it.\n\nExit code 0: the bet is on the server's disk. 1: it was refused, or the \
 connection broke before the answer, so the outcome is unknown. 2: a value is missing or not allowed.";
 
+/// Which server to ask, and how.
+#[derive(Debug, Args)]
+pub(super) struct ServerArgs {
+    /// Where the server is [default: `SERVER_IP` and `SERVER_PORT` of the configuration]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    pub(super) address: Option<String>,
+    /// A folder with tls.crt, tls.key and ca.crt: the connection is TLS
+    #[arg(long, value_name = "DIR", env = "CLI_TLS_DIR")]
+    pub(super) tls_dir: Option<OsString>,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct BetArgs {
     /// The agency that takes the bet, 1 to 65535
@@ -192,6 +224,9 @@ pub(super) struct BetArgs {
     #[arg(long, value_name = "HOST:PORT", env = "CLI_SERVER_ADDRESS", value_parser = address)]
     #[arg(default_value = "127.0.0.1:12345")]
     pub(super) address: String,
+    /// A folder with tls.crt, tls.key and ca.crt: the connection is TLS; {id} stands for the agency's number
+    #[arg(long, value_name = "DIR", env = "CLI_TLS_DIR")]
+    pub(super) tls_dir: Option<OsString>,
 }
 
 /// The help of `check` follows it.
@@ -207,6 +242,11 @@ are counted from 1. Up to 100 errors and 100 notices are listed; all are counted
 running.\n\nExit code 0: there are no errors. 1: there are errors, or a file can't be read. 2: the command line or the \
 configuration has a fault. 141: the reader closed the output.";
 
+const CERTS_HELP: &str = "What exists stays, so the same command makes what is missing: remove a folder, and its certificate is \
+made anew. Each of server, agency-1 to agency-N and operator is a TLS_DIR, with tls.crt, tls.key and ca.crt. Nobody but you needs \
+ca.key: with it anyone can be any agency.\n\n--revoke puts the certificate on the list server/ca.crl. The server obeys it after \
+SIGHUP or a restart.\n\nExit code 0: all certificates exist. 1: a file can't be read or written.";
+
 const COMPLETIONS_HELP: &str = "For bash, in ~/.bashrc:\n  source <(loteria completions bash)\n\nFor zsh, in a folder of \
 $fpath:\n  loteria completions zsh > _loteria\n\nFor fish:\n  loteria completions fish > \
 ~/.config/fish/completions/loteria.fish";
@@ -215,7 +255,7 @@ const MAN_HELP: &str = "To read one:\n  loteria man > loteria.1; man ./loteria.1
 loteria man server > /usr/local/share/man/man1/loteria-server.1";
 
 /// All commands. A test compares them with the command line, which cannot be asked while it is being defined.
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "server",
     "agency",
     "demo",
@@ -225,6 +265,7 @@ const COMMANDS: [&str; 12] = [
     "bet",
     "winners",
     "check",
+    "certs",
     "completions",
     "man",
     "compose",

@@ -7,6 +7,7 @@ mod args;
 mod exit;
 mod generated;
 
+use std::ffi::OsString;
 use std::io::{self, BufWriter};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -14,15 +15,17 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use self::args::{BetArgs, Cli, Command};
+use self::args::{BetArgs, Cli, Command, ServerArgs};
 use self::exit::{CommandResult, end_output, explain, fail, log_faults, misuse, print, report};
 use crate::audit::{AuditError, Files, Question, check, winners};
-use crate::config::{AgencyConfig, Faults, ServerConfig, check_log_format, in_force};
+use crate::config::{AgencyConfig, Faults, ServerConfig, check_log_format, in_force, with_id};
 use crate::logging::{self, Format, Level, Outcome};
-use crate::lottery::Bet;
+use crate::lottery::{AgencyId, Bet};
 use crate::server::storage::Rules;
 use crate::system::signal;
-use crate::{agency, compose, demo, sample, server, status};
+use crate::tls::client::Target;
+use crate::tls::folder::FolderError;
+use crate::{agency, certs, compose, demo, sample, server, status};
 
 /// Runs the command of the command line. `main` must call this first: it blocks the signals.
 #[must_use]
@@ -42,11 +45,11 @@ fn execute(command: Command) -> CommandResult {
         Command::Agency => run_agency(),
         Command::Demo { agencies, bets, dir } => report(demo::run(agencies, bets, dir)),
         Command::Sample { agencies, bets, seed, dir } => run_sample(agencies, &bets, seed, &dir),
-        Command::Status { address, watch: true, .. } => run_watch(address),
-        Command::Status { address, json: true, .. } => run_status(address, status::Format::Json),
-        Command::Status { address, prometheus: true, .. } => run_status(address, status::Format::Prometheus),
-        Command::Status { address, .. } => run_status(address, status::Format::Table),
-        Command::Metrics { listen, address } => run_metrics(&listen, address),
+        Command::Status { server, watch: true, .. } => run_watch(server),
+        Command::Status { server, json: true, .. } => run_status(server, status::Format::Json),
+        Command::Status { server, prometheus: true, .. } => run_status(server, status::Format::Prometheus),
+        Command::Status { server, .. } => run_status(server, status::Format::Table),
+        Command::Metrics { listen, server } => run_metrics(&listen, server),
         Command::Bet(args) => run_bet(&args),
         Command::Winners { file, agency, number, csv } => audit(file, |files, configured| {
             let question = Question { agency, number, csv, configured };
@@ -55,10 +58,15 @@ fn execute(command: Command) -> CommandResult {
         Command::Check { file } => {
             audit(file, |files, configured| check(files, configured, &mut BufWriter::new(io::stdout())))
         }
+        Command::Certs { agencies, server, days, revoke, dir } => {
+            let revoke = revoke.map(AgencyId::get);
+            let made = report(certs::make(&certs::Order { agencies, server, days, revoke, folder: dir }))?;
+            print(made.iter().map(ToString::to_string).collect::<String>().as_bytes())
+        }
         Command::Completions { shell } => print(&generated::completions(shell)),
         Command::Man { command } => print(&report(generated::man(command.as_deref()))?),
-        Command::Compose { agencies, data, container_names } => {
-            print(compose::compose_file(agencies, &data, container_names).as_bytes())
+        Command::Compose { agencies, data, certs, container_names } => {
+            print(compose::compose_file(agencies, &data, certs.as_deref(), container_names).as_bytes())
         }
     }
 }
@@ -102,11 +110,14 @@ fn run_server() -> CommandResult {
 
 /// Prints the settings in force. Faults are logged, as the server would log them.
 fn check_configuration() -> CommandResult {
-    let table = in_force().map_err(|faults| {
+    let faulty = |faults: Faults| {
         logging::start();
         log_faults(&faults)
-    })?;
-    print(table.as_bytes())
+    };
+    let table = in_force().map_err(faulty)?;
+    let config = ServerConfig::load().map_err(faulty)?;
+    print(table.as_bytes())?;
+    server::check_certificates(&config).map_err(|error| fail(&error))
 }
 
 fn run_agency() -> CommandResult {
@@ -129,7 +140,10 @@ fn run_bet(args: &BetArgs) -> CommandResult {
         birthdate: &args.birthdate,
         number: args.number,
     };
-    agency::send_bet(&bet, &args.address).map_err(|_logged| ExitCode::FAILURE)
+    let folder = args.tls_dir.as_deref().map(|folder| with_id(Path::new(folder), args.agency).into());
+    let server = target_at(args.address.clone(), folder)
+        .map_err(|error| log_failure("apuesta_enviada", &[("error", &error)]))?;
+    agency::send_bet(&bet, &server).map_err(|_logged| ExitCode::FAILURE)
 }
 
 fn run_sample(agencies: u16, bets: &[u64], seed: u64, folder: &Path) -> CommandResult {
@@ -139,23 +153,33 @@ fn run_sample(agencies: u16, bets: &[u64], seed: u64, folder: &Path) -> CommandR
     })
 }
 
-fn run_status(address: Option<String>, format: status::Format) -> CommandResult {
-    let address = server_address(address)?;
-    let text =
-        status::text_of(&address, format).map_err(|error| fail(&format_args!("{address}: {error}")))?;
+fn run_status(server: ServerArgs, format: status::Format) -> CommandResult {
+    let server = target(server)?;
+    let text = status::text_of(&server, format).map_err(|error| fail(&format_args!("{server}: {error}")))?;
     print(text.as_bytes())
 }
 
-fn run_watch(address: Option<String>) -> CommandResult {
-    let address = report(signal::exit_on_termination(|| server_address(address)))??;
-    report(status::watch::run(&address))
+fn run_watch(server: ServerArgs) -> CommandResult {
+    let server = report(signal::exit_on_termination(|| target(server)))??;
+    report(status::watch::run(&server))
 }
 
-fn run_metrics(listen: &str, address: Option<String>) -> CommandResult {
+fn run_metrics(listen: &str, server: ServerArgs) -> CommandResult {
     logging::start();
-    let server = report(signal::exit_on_termination(|| server_address(address)))??;
+    let server = report(signal::exit_on_termination(|| target(server)))??;
     status::metrics::run(listen, server)
         .map_err(|error| log_failure("metrics", &[("listen", &listen), ("error", &error)]))
+}
+
+/// Returns the server to ask.
+fn target(ServerArgs { address, tls_dir }: ServerArgs) -> Result<Target, ExitCode> {
+    report(target_at(server_address(address)?, tls_dir))
+}
+
+/// An empty folder, as of an environment variable, stands for none.
+fn target_at(address: String, tls_dir: Option<OsString>) -> Result<Target, FolderError> {
+    let folder = tls_dir.filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    Target::new(address, folder.as_deref())
 }
 
 /// Returns the address of the server to ask: the given one, else that of the configuration.

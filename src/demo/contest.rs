@@ -17,6 +17,7 @@ use crate::lottery::{AgencyId, Digest, Seal};
 use crate::protocol::status::Status;
 use crate::status;
 use crate::system::signal::{Signals, is_termination};
+use crate::tls::client::Target;
 
 /// The server's file of bets, in the demo's folder.
 pub(crate) const BETS_FILE: &str = "bets.csv";
@@ -122,7 +123,7 @@ impl<'a> Contest<'a> {
     }
 
     fn status(&self, limit: Duration) -> Result<Status, status::StatusError> {
-        status::ask(&self.address().to_string(), limit)
+        status::ask(&Target::plain(&self.address()), limit)
     }
 
     /// Print a line above the bar.

@@ -15,8 +15,10 @@ use crate::system::fd_passing::{PacketSocket, Received, Sent, packet_socket_pair
 /// What the acceptor sends to storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToStorage {
-    /// A new client. Its token follows, and the write end of its reply pipe is attached.
-    ClientCame(ClientSerial),
+    /// The key of all vouchers follows. Only with TLS, and before the first client.
+    VoucherKey,
+    /// A new client, which may come from this machine. Its token follows, and the write end of its reply pipe is attached.
+    ClientCame { client: ClientSerial, is_local: bool },
     /// The client's handler has ended.
     ClientGone(ClientSerial),
     /// Store and answer what the queue holds, then end.
@@ -37,6 +39,9 @@ pub struct FileIdentity {
     pub(crate) inode: u64,
 }
 
+/// The bytes of a token or a key.
+pub type Secret = [u8; ClientToken::LEN];
+
 /// One end: it sends `S` and receives `R`.
 #[derive(Debug)]
 pub struct ControlSocket<S, R>(PacketSocket, PhantomData<(S, R)>);
@@ -51,20 +56,20 @@ pub(crate) fn control_pair() -> io::Result<(AcceptorEnd, StorageEnd)> {
 }
 
 impl<S: Serialize, R: DeserializeOwned> ControlSocket<S, R> {
-    /// Sends a message without waiting. A token is sent from where it is, not copied: see [`ClientToken`].
-    pub(crate) fn send(&self, message: S, token: &[u8], pipe: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
+    /// Sends a message without waiting. A secret is sent from where it is, not copied: see [`ClientToken`].
+    pub(crate) fn send(&self, message: S, secret: &[u8], pipe: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
         let mut head = [0; MAX_HEAD];
         let length = encode(&message, &mut head)?;
-        self.0.send([head.get(..length).unwrap_or_default(), token], pipe)
+        self.0.send([head.get(..length).unwrap_or_default(), secret], pipe)
     }
 
-    /// Receives the next message without waiting, and the token behind it, if there is one.
-    pub(crate) fn receive(&self) -> io::Result<Received<(R, Option<ClientToken>)>> {
+    /// Receives the next message without waiting, and the secret behind it, if there is one.
+    pub(crate) fn receive(&self) -> io::Result<Received<(R, Option<Secret>)>> {
         let mut packet = [0; MAX_HEAD];
         Ok(match self.0.receive(&mut packet)? {
             Received::Packet(length, pipe) => {
-                let (message, token) = decode(packet.get(..length).unwrap_or_default())?;
-                Received::Packet((message, token.try_into().ok().map(ClientToken::from_bytes)), pipe)
+                let (message, secret) = decode(packet.get(..length).unwrap_or_default())?;
+                Received::Packet((message, secret.try_into().ok()), pipe)
             }
             Received::Empty => Received::Empty,
             Received::PeerGone => Received::PeerGone,

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::voucher::{Peer, Voucher};
 use crate::lottery::row::RowError;
 use crate::lottery::{AgencyId, Digest, Draw};
 use crate::protocol::message::AgencyState;
@@ -60,6 +61,8 @@ pub struct PartHead {
 /// What a handler asks of storage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
+    /// Believe that the client is this peer. With TLS, this is a client's first request. Reply: `Proven`.
+    Prove { peer: Peer, voucher: Voucher },
     /// Bind the client to an agency. Reply: `Opened`.
     OpenSession { agency: AgencyId },
     /// Store the rows that follow. In a session, `first` is the index of the first row among the agency's bets. Reply:
@@ -88,6 +91,8 @@ pub struct ReplyHead {
 /// What storage answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
+    /// Storage believes it.
+    Proven,
     /// How many bets of the agency are on disk, their digest, and whether it may still send bets.
     Opened { stored: u64, digest: Digest, state: AgencyState },
     /// The bets of a client without a session are on disk.
@@ -213,6 +218,7 @@ impl Statistics {
 mod tests {
     use super::*;
     use crate::ipc::codec::{MAX_HEAD, encode};
+    use crate::ipc::voucher::VoucherKey;
     use crate::lottery::Seal;
     use crate::lottery::seal::Hasher;
 
@@ -225,7 +231,10 @@ mod tests {
     fn heads_are_short() {
         let (client, id) = (ClientToken(u128::MAX), u32::MAX);
         let agency = AgencyId::new(u16::MAX).unwrap();
+        let peer = Peer::Agency(agency);
+        let voucher = VoucherKey::new(&[0; VoucherKey::LEN]).sign(u64::MAX, peer);
         for request in [
+            Request::Prove { peer, voucher },
             Request::StoreBets { first: Some(u64::MAX) },
             Request::Result { agency, offset: u64::MAX },
             Request::Status { counts_from: u16::MAX },

@@ -16,9 +16,11 @@ pub enum Counter {
     Bets,
     /// Messages of an agency that does not take part, or is not the session's.
     Agency,
+    /// Messages that the client may not send without a certificate, or with its own, refused by a handler.
+    NotProven,
 }
 
-const COUNTERS: usize = Counter::Agency as usize + 1;
+const COUNTERS: usize = Counter::NotProven as usize + 1;
 
 #[derive(Debug)]
 pub struct SharedCounters(SharedWords<COUNTERS>);

@@ -7,6 +7,7 @@
 )]
 
 pub mod agency_id;
+pub mod agency_list;
 pub mod bet;
 pub mod digest;
 pub mod row;
@@ -15,6 +16,7 @@ pub mod seal;
 use serde::{Deserialize, Serialize};
 
 pub use agency_id::AgencyId;
+pub use agency_list::AgencyList;
 pub use bet::{Bet, BetError, TextError};
 pub use digest::Digest;
 pub use seal::Seal;

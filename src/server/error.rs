@@ -23,6 +23,9 @@ pub(crate) enum ServerError {
     /// Storage has ended by itself, and has logged why.
     #[error("the storage service gave up")]
     StorageGaveUp,
+    /// The keeper can't use its files, and has logged why.
+    #[error("the certificates can't be used")]
+    KeeperGaveUp,
     #[error("the storage service died {0} times, the last ones within 10 s")]
     StorageDies(u64),
     /// A child was killed but has not ended.
@@ -38,7 +41,7 @@ pub(crate) enum ServerError {
 impl ServerError {
     /// Whether the reason has been logged.
     pub(crate) fn is_logged(&self) -> bool {
-        matches!(self, Self::StorageGaveUp)
+        matches!(self, Self::StorageGaveUp | Self::KeeperGaveUp)
     }
 
     /// Makes the error of a call that the server can't do without: `what` failed.

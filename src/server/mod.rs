@@ -1,18 +1,21 @@
-//! The server: an acceptor, which forks one handler per connection, and one storage service.
+//! The server: an acceptor, which forks one handler per connection, one storage service, and with TLS one keeper.
 
 pub(crate) mod acceptor;
+mod access;
 pub(crate) mod error;
 pub(crate) mod handler;
+pub(crate) mod keeper;
 pub mod storage;
 
 use nix::errno::Errno;
-use std::path::absolute;
+use std::path::{Path, absolute};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use self::error::{MINIMUM_DESCRIPTORS, ServerError};
 use crate::config::ServerConfig;
 use crate::logging::{Level, Outcome, event, info};
+use crate::tls::folder::FolderError;
 
 /// Runs the server until a signal ends it. The handled signals must be blocked.
 pub(crate) fn run(config: &ServerConfig) -> Result<(), ServerError> {
@@ -20,6 +23,14 @@ pub(crate) fn run(config: &ServerConfig) -> Result<(), ServerError> {
     let max_clients = raise_descriptor_limit(config.max_clients)?;
     warn_of_too_few(max_clients, config.clients_amount);
     acceptor::run(config, max_clients)
+}
+
+/// Checks that a server could use its certificates, if TLS is configured.
+///
+/// # Errors
+/// The file that it could not use, and why.
+pub(crate) fn check_certificates(config: &ServerConfig) -> Result<(), FolderError> {
+    config.tls_dir.as_deref().map_or(Ok(()), keeper::check)
 }
 
 /// Such a contest may never end, and no other line would say why.
@@ -42,6 +53,7 @@ fn warn_of_too_few(max_clients: u32, agencies: u16) {
 fn log_config(config: &ServerConfig) {
     let path = &config.storage_filepath;
     let bets = absolute(path).unwrap_or_else(|_| path.clone());
+    let tls_dir = config.tls_dir.as_deref().unwrap_or(Path::new("none"));
     info(
         "config",
         Outcome::Success,
@@ -56,6 +68,8 @@ fn log_config(config: &ServerConfig) {
             ("max_clients", &config.max_clients),
             ("client_timeout", &config.client_timeout.as_secs_f64()),
             ("max_payload", &config.max_payload),
+            ("tls_dir", &tls_dir.display()),
+            ("plain_agencies", &config.plain_agencies),
             ("config_file", &config.config_file),
         ],
     );

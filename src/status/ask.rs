@@ -13,6 +13,7 @@ use crate::logging::one_line;
 use crate::protocol::frame::{FrameBuffer, FrameError};
 use crate::protocol::message::{ClientMessage, NotAnAnswer, ServerMessage};
 use crate::protocol::status::Status;
+use crate::tls::client::{Stream, Target, TlsError};
 
 /// How long server and storage may take together to answer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
@@ -32,6 +33,8 @@ pub(crate) enum StatusError {
     Closed,
     #[error("the server refused: {0}")]
     Refused(String),
+    #[error("{0}")]
+    Tls(TlsError),
     #[error("this is not a lottery server: {0}")]
     NoSuchFrame(#[from] FrameError),
     #[error("this is not a lottery server: {0}")]
@@ -40,20 +43,20 @@ pub(crate) enum StatusError {
     NoStatus(#[from] serde_json::Error),
 }
 
-/// Asks the server at `HOST:PORT`.
-pub(crate) fn ask(address: &str, limit: Duration) -> Result<Status, StatusError> {
-    parse(&ask_for_json(address, limit)?)
+/// Asks a server.
+pub(crate) fn ask(server: &Target, limit: Duration) -> Result<Status, StatusError> {
+    parse(&ask_for_json(server, limit)?)
 }
 
-/// Asks the server at `HOST:PORT`, and returns the JSON that it sent. A thread does it, because nothing limits the time in
+/// Asks a server, and returns the JSON that it sent. A thread does it, because nothing limits the time in
 /// which a name is looked up; after the limit the thread is left alone.
-pub(super) fn ask_for_json(address: &str, limit: Duration) -> Result<String, StatusError> {
+pub(super) fn ask_for_json(server: &Target, limit: Duration) -> Result<String, StatusError> {
     let deadline = Instant::now() + limit;
-    let address = address.to_owned();
+    let server = server.clone();
     let (sender, receiver) = channel();
     thread::Builder::new().spawn(move || {
         // Once the limit has passed, nobody receives.
-        sender.send(ask_any(&address, deadline)).ok();
+        sender.send(ask_any(&server, deadline)).ok();
     })?;
     receiver.recv_timeout(limit).unwrap_or_else(|error| match error {
         RecvTimeoutError::Timeout => Err(StatusError::Late),
@@ -85,26 +88,32 @@ pub(super) fn printable(json: &str) -> String {
 }
 
 /// Asks at each address of the name, until one answers.
-fn ask_any(address: &str, deadline: Instant) -> Result<String, StatusError> {
+fn ask_any(server: &Target, deadline: Instant) -> Result<String, StatusError> {
     let mut last = StatusError::NoAddress;
-    for candidate in address.to_socket_addrs()? {
-        match ask_at(candidate, deadline) {
-            Ok(answer) => return Ok(answer),
+    for candidate in server.address.to_socket_addrs()? {
+        match ask_at(candidate, server, deadline) {
+            Err(error @ StatusError::Tls(_)) => return Err(error),
             Err(error) => last = error,
+            answer => return answer,
         }
     }
     Err(last)
 }
 
-fn ask_at(address: SocketAddr, deadline: Instant) -> Result<String, StatusError> {
-    let mut stream = TcpStream::connect_timeout(&address, left(deadline)?).map_err(late)?;
+fn ask_at(address: SocketAddr, server: &Target, deadline: Instant) -> Result<String, StatusError> {
+    let socket = TcpStream::connect_timeout(&address, left(deadline)?).map_err(late)?;
+    socket.set_write_timeout(Some(left(deadline)?))?;
+    let mut stream = Stream::new(socket, server.tls.as_ref()).map_err(late)?;
+    while stream.is_handshaking() {
+        stream.socket().set_read_timeout(Some(left(deadline)?))?;
+        stream.receive().map_err(late)?;
+    }
     let mut question = Vec::new();
     ClientMessage::StatusRequest.encode(&mut question);
-    stream.set_write_timeout(Some(left(deadline)?))?;
     stream.write_all(&question).map_err(late)?;
     let mut incoming = FrameBuffer::new(MAX_ANSWER);
     while !incoming.has_frame() {
-        stream.set_read_timeout(Some(left(deadline)?))?;
+        stream.socket().set_read_timeout(Some(left(deadline)?))?;
         match stream.read(incoming.space()).map_err(late)? {
             0 => return Err(StatusError::Closed),
             count => incoming.received(count),
@@ -124,6 +133,9 @@ fn left(deadline: Instant) -> Result<Duration, StatusError> {
 }
 
 fn late(error: io::Error) -> StatusError {
+    if let Some(error) = TlsError::of(&error) {
+        return StatusError::Tls(error.clone());
+    }
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => StatusError::Late,
         _ => StatusError::Io(error),

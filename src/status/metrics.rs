@@ -15,6 +15,7 @@ use super::ask::{DEADLINE, ask};
 use super::prometheus::exposition;
 use crate::logging::{Level, Outcome, event, info};
 use crate::system::signal::{exit_on_termination, wait_for_termination};
+use crate::tls::client::Target;
 
 /// Connections that are served at once; others wait. Each takes two descriptors, and the usual limit is 1,024.
 const MAX_CONNECTIONS: usize = 128;
@@ -24,7 +25,7 @@ const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Serve the metrics of `server` at `listen` until SIGTERM or SIGINT. Both signals must be blocked.
-pub(crate) fn run(listen: &str, server: String) -> io::Result<()> {
+pub(crate) fn run(listen: &str, server: Target) -> io::Result<()> {
     // The library binds by itself, but neither looks up a name, which may take long, nor tells which port it got.
     let listener = exit_on_termination(|| TcpListener::bind(listen))?;
     let address = listener?.local_addr()?;
@@ -64,7 +65,7 @@ fn refusal(status: StatusCode, text: &'static str) -> Response<Body> {
 
 /// Where the metrics come from.
 struct Source {
-    server: String,
+    server: Target,
     latest: Mutex<Option<Scrape>>,
 }
 

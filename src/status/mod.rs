@@ -9,6 +9,8 @@ mod table;
 pub(crate) mod text;
 pub(crate) mod watch;
 
+use crate::tls::client::Target;
+
 pub(crate) use self::ask::{DEADLINE, StatusError, ask};
 
 /// The form in which a status is printed.
@@ -20,9 +22,9 @@ pub(crate) enum Format {
     Prometheus,
 }
 
-/// Ask the server at `HOST:PORT` for its status, in the form in which it is printed. Nothing in it controls a terminal.
-pub(crate) fn text_of(address: &str, format: Format) -> Result<String, StatusError> {
-    let json = ask::ask_for_json(address, DEADLINE)?;
+/// Ask a server for its status, in the form in which it is printed. Nothing in it controls a terminal.
+pub(crate) fn text_of(server: &Target, format: Format) -> Result<String, StatusError> {
+    let json = ask::ask_for_json(server, DEADLINE)?;
     let status = ask::parse(&json)?;
     Ok(match format {
         Format::Table => table::table(&status),

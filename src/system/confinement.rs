@@ -198,10 +198,28 @@ impl Confinement {
         require("identity", reached.identity >= self.report.identity)?;
         require("limits", reached.limits >= self.report.limits)?;
         require("Landlock", reached.landlock >= self.report.landlock)?;
+        self.refuse_strangers()
+    }
+
+    /// Does by a filter what Landlock does not.
+    fn refuse_strangers(&self) -> io::Result<()> {
         if self.report.landlock == Coverage::Full {
             return Ok(());
         }
         self.apply_filter(|filters| &filters.strangers)
+    }
+
+    /// Confines this process, the keeper and a child of `parent`, for good. It can still receive descriptors.
+    pub fn enter_keeper(&self, parent: Pid) -> io::Result<()> {
+        drop_privileges();
+        die_with(parent)?;
+        set_no_new_privs()?;
+        let landlock = self.apply_landlock();
+        for resource in [Resource::RLIMIT_CORE, Resource::RLIMIT_NPROC] {
+            setrlimit(resource, 0, 0)?;
+        }
+        require("Landlock", landlock >= self.report.landlock)?;
+        self.refuse_strangers()
     }
 
     /// Leaves this process, which is confined already, only the system calls that a session needs.

@@ -6,8 +6,8 @@ use std::slice;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
-    socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, recvmsg,
+    sendmsg, shutdown, socketpair,
 };
 
 /// One end of the pair. It never blocks. Each packet arrives whole or not at all, together with its descriptor.
@@ -85,6 +85,21 @@ impl PacketSocket {
             0 => Ok(Received::PeerGone),
             length => Ok(Received::Packet(length, descriptor)),
         }
+    }
+}
+
+impl PacketSocket {
+    /// Lets the peer see the end, even if other processes have this end too.
+    pub fn shutdown(&self) {
+        // Fails only if the peer is gone.
+        shutdown(self.0.as_raw_fd(), Shutdown::Both).unwrap_or_default();
+    }
+}
+
+impl From<OwnedFd> for PacketSocket {
+    /// Takes an end that was received. It must be one that [`packet_socket_pair`] has made.
+    fn from(end: OwnedFd) -> Self {
+        Self(end)
     }
 }
 

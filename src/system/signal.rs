@@ -50,6 +50,13 @@ pub fn block() -> io::Result<()> {
     Ok(blocked.thread_block()?)
 }
 
+/// Handles SIGHUP too, even if it was ignored at the start.
+pub fn handle_hangups() -> io::Result<()> {
+    // SAFETY: no signal handler is installed or replaced: the action was to ignore the signal or the default.
+    unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl) }?;
+    block()
+}
+
 /// Gives the signals their default effect back: a pending one ends the process here.
 pub fn unblock() -> io::Result<()> {
     Ok(handled().thread_unblock()?)

@@ -13,3 +13,4 @@ mod classic_mode;
 mod other_bets;
 mod session_mode;
 mod terminal;
+mod tls;

@@ -21,6 +21,7 @@ pub mod server;
 pub mod setup;
 pub mod stage;
 pub mod terminal;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 

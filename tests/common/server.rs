@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::client::{Client, Opened};
 use super::program::{PROGRAM, Running};
-use super::{Log, Setup, processes, until};
+use super::{Log, Setup, await_some, processes, until};
 
 /// How a server ended by itself.
 #[derive(Debug)]
@@ -112,8 +112,27 @@ impl RunningServer {
 
     /// The process IDs of the handlers.
     pub fn handlers(&self) -> Vec<i32> {
+        let others = [Some(self.storage()), self.setup.has("TLS_DIR").then(|| self.keeper())];
+        processes::children_of(self.pid()).into_iter().filter(|pid| !others.contains(&Some(*pid))).collect()
+    }
+
+    /// The process ID of the keeper: the child that has neither the bets file nor a reply pipe.
+    pub fn keeper(&self) -> i32 {
         let storage = self.storage();
-        processes::children_of(self.pid()).into_iter().filter(|pid| *pid != storage).collect()
+        await_some("a keeper lives", || {
+            let others = processes::children_of(self.pid()).into_iter().filter(|pid| *pid != storage);
+            let mut keepers = others.filter(|pid| {
+                let descriptors = processes::descriptors(*pid);
+                !descriptors.is_empty() && !descriptors.values().any(|target| target.starts_with("pipe:"))
+            });
+            keepers.next()
+        })
+    }
+
+    /// Waits until its log contains this text.
+    #[track_caller]
+    pub fn wait_for_text(&self, text: &str) {
+        until(text, || self.log().0.contains(text));
     }
 
     /// Waits until exactly this many handlers live.

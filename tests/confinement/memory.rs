@@ -151,7 +151,7 @@ fn rubbish_in_all_that_a_handler_can_write_for_ten_seconds_harms_nobody() {
             session.store(0, &[winner(agency.into(), &document)]);
             server.connect().classic(kind::RESULT_REQUEST, &[agency], kind::IN_PROGRESS, b"");
             session.end_agency();
-            let due = begin + Duration::from_secs(10) * agency.into() / AGENCIES.into();
+            let due = begin + Duration::from_secs(10) * u32::from(agency) / u32::from(AGENCIES);
             sleep(due.saturating_duration_since(Instant::now()));
         }
     });

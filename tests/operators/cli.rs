@@ -13,7 +13,7 @@ use common::{frame, output, text};
 
 const STATUS: &str = r#"{"agencies":2,"ended":1,"bets":30,"drawn":false,"draw":null,"handlers":1,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"full","seccomp":"full"},"per_agency":[{"agency":1,"bets":10,"ended":true},{"agency":2,"bets":20,"ended":false}]}"#;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "server",
     "agency",
     "demo",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 12] = [
     "bet",
     "winners",
     "check",
+    "certs",
     "completions",
     "man",
     "compose",

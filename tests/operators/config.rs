@@ -288,7 +288,7 @@ fn the_readme_and_the_shipped_file_have_each_setting_with_its_default_and_range(
                 assert_eq!(allowed, range, "{key}");
             }
             assert_eq!(
-                shipped.contains(&format!("\n{key} = {default}\n")),
+                shipped.contains(&format!("\n{}\n", format!("{key} = {default}").trim_end())),
                 key != "ID",
                 "{key} in config.ini"
             );

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, from the lowest to the highest. Modules of one layer do not use each other.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     // The domain, and the format of log lines.
     &["lottery", "logging"],
     // Safe wrappers of the operating system.
@@ -15,8 +15,10 @@ const LAYERS: [&[&str]; 10] = [
     &["protocol"],
     // Failpoints for tests.
     &["failpoint"],
-    // The channels between the server's processes, the settings, and files that the program generates.
-    &["ipc", "config", "sample", "compose"],
+    // The channels between the server's processes, the settings, TLS for clients, and files that the program generates.
+    &["ipc", "config", "tls", "sample", "compose"],
+    // Makes the files that TLS reads.
+    &["certs"],
     // Asking a server for its status and showing it.
     &["status"],
     // The two sides of a connection.
@@ -334,13 +336,14 @@ fn every_file_in_the_table_of_a_module_exists() {
     assert!(found > 20, "{found} files are named");
 }
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "CONTRIBUTING.md",
     "benches/README.md",
     "docs/design.md",
     "docs/operations.md",
     "docs/protocol.md",
+    "docs/tls.md",
 ];
 
 /// The targets of a page's links: the path, and the heading after `#`.

@@ -9,6 +9,7 @@
 )]
 
 mod audit;
+mod certs;
 mod cli;
 mod config;
 mod layers;

@@ -15,3 +15,4 @@ mod hostile;
 mod limits;
 mod memory;
 mod results;
+mod tls;

@@ -9,6 +9,7 @@
 )]
 
 mod acceptor_limits;
+mod keeper;
 mod killed;
 mod places;
 mod processes;

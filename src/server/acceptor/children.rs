@@ -8,6 +8,7 @@ use std::os::fd::BorrowedFd;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::keeper_link::Generation;
 use crate::ipc::messages::ClientSerial;
 use crate::system::process::{Exit, fork_child, reap, signal_child};
 
@@ -15,13 +16,21 @@ use crate::system::process::{Exit, fork_child, reap, signal_child};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Child {
     Storage,
+    Keeper(Generation),
     Handler(ClientSerial),
+}
+
+impl Child {
+    fn is_handler(self) -> bool {
+        matches!(self, Self::Handler(_))
+    }
 }
 
 impl fmt::Display for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Storage => "the storage service",
+            Self::Keeper(_) => "the keeper",
             Self::Handler(_) => "a handler",
         })
     }
@@ -43,7 +52,7 @@ impl Children {
         body: impl FnOnce() -> i32,
     ) -> io::Result<()> {
         let pid = fork_child(keep, body)?;
-        self.handlers += u32::from(child != Child::Storage);
+        self.handlers += u32::from(child.is_handler());
         self.living.insert(pid, child);
         Ok(())
     }
@@ -53,7 +62,7 @@ impl Children {
         while let Some((pid, exit)) = reap()? {
             // Process 1 of a container also gets children that it has not launched: the orphans of all others.
             if let Some(child) = self.living.remove(&pid) {
-                self.handlers -= u32::from(child != Child::Storage);
+                self.handlers -= u32::from(child.is_handler());
                 return Ok(Some((pid, child, exit)));
             }
         }

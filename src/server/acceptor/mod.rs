@@ -11,6 +11,7 @@
 //! | `shared_resources` | what all children inherit |
 //! | `listener` | the listening socket |
 //! | `storage_link` | what storage must still be told; the client that it is told of next; its deaths |
+//! | `keeper_link` | the keeper that serves, the one that reads its files; what TLS clients are shown |
 //! | `children` | the table of living children: launched and reaped there |
 //! | `stop` | the stages of a stop |
 //! | `pause` | the pauses after the system has refused something |
@@ -19,6 +20,7 @@
 //! `fork_handler`; and when its handler has ended `reap_children`, `storage_link` (storage is told).
 
 mod children;
+mod keeper_link;
 mod listener;
 mod pause;
 mod shared_resources;
@@ -29,6 +31,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,23 +41,25 @@ use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 
 use self::children::{Child, Children};
+use self::keeper_link::KeeperLink;
 use self::listener::{Listener, send_busy};
 use self::pause::Pause;
 use self::shared_resources::SharedResources;
 use self::stop::{Stage, Stop};
 use self::storage_link::StorageLink;
 use super::error::ServerError;
-use super::handler::HandlerContext;
-use super::handler::{self, AcceptedClient};
+use super::handler::{self, AcceptedClient, HandlerContext, TlsContext};
+use super::keeper;
 use super::storage::recovery::Rules;
 use super::storage::{self, StorageConfig};
 use crate::config::ServerConfig;
 use crate::failpoint::kill_point;
-use crate::ipc::control::control_pair;
+use crate::ipc::control::{ToStorage, control_pair};
 use crate::logging::{Level, Outcome, event, info, local_offset};
+use crate::system::fd_passing::Sent;
 use crate::system::poll_timeout;
 use crate::system::process::Exit;
-use crate::system::signal::{Signals, is_termination};
+use crate::system::signal::{Signals, handle_hangups, is_termination};
 
 /// If so many clients wait for a handler, the acceptor yields the processor after each fork.
 const CROWD: usize = 16;
@@ -63,6 +68,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs the server with at most `max_clients` handlers until a signal ends it.
 pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
+    if config.tls_dir.is_some() {
+        handle_hangups().map_err(ServerError::of("can't receive signals"))?;
+    }
     let signals = Signals::open().map_err(ServerError::of("can't receive signals"))?;
     let address = config.listen_address();
     let bound = Listener::bind(address, &signals).map_err(|error| ServerError::Listen { address, error })?;
@@ -80,6 +88,12 @@ pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerE
             client_pause: Pause::default(),
             storage: StorageLink::new().map_err(ServerError::of("can't get secret memory"))?,
             launch_pause: Pause::default(),
+            keeper: config
+                .tls_dir
+                .as_deref()
+                .map(KeeperLink::new)
+                .transpose()
+                .map_err(ServerError::of("can't get secret memory"))?,
             children: Children::default(),
             connections: 0,
             busy: 0,
@@ -109,6 +123,8 @@ struct Acceptor<'a> {
     storage: StorageLink,
     /// The pause before storage is launched again, after it could not be launched.
     launch_pause: Pause,
+    /// None if TLS is not configured.
+    keeper: Option<KeeperLink>,
     children: Children,
     /// Connections accepted since the server started.
     connections: u64,
@@ -130,18 +146,22 @@ impl Acceptor<'_> {
 
     /// Waits until something happens, and does what follows from it.
     fn step(&mut self) -> io::Result<()> {
-        let [signal, message, connection] = self.wait()?;
+        let [signal, message, keeper, connection] = self.wait()?;
         if signal {
             self.take_signals()?;
         }
         if message {
             self.receive_from_storage()?;
         }
+        if keeper {
+            self.receive_from_keeper()?;
+        }
         if connection {
             self.is_crowded = !self.has_place();
             self.accept_clients();
         }
         self.restart_storage();
+        self.restart_keeper();
         self.prepare_next();
         self.advance_stop();
         while let Some(client) = self.storage.send()? {
@@ -152,8 +172,8 @@ impl Acceptor<'_> {
         Ok(())
     }
 
-    /// Waits for a signal, for storage and for a connection. Returns which of them has come.
-    fn wait(&self) -> io::Result<[bool; 3]> {
+    /// Waits for a signal, for storage, for the keeper and for a connection. Returns which of them has come.
+    fn wait(&self) -> io::Result<[bool; 4]> {
         // One moment for all: a pause that ended in between would end unnoticed.
         let now = Instant::now();
         // Takes the place of what is not waited for.
@@ -161,6 +181,10 @@ impl Acceptor<'_> {
         let mut fds = [
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             self.storage.interest(now).map_or_else(nothing, |(fd, flags)| PollFd::new(fd, flags)),
+            self.keeper
+                .as_ref()
+                .and_then(KeeperLink::interest)
+                .map_or_else(nothing, |socket| PollFd::new(socket, PollFlags::POLLIN)),
             self.watched_listener(now)
                 .map_or_else(nothing, |listener| PollFd::new(listener.socket.as_fd(), PollFlags::POLLIN)),
         ];
@@ -178,6 +202,7 @@ impl Acceptor<'_> {
             self.client_pause.end(now),
             self.launch_pause.end(now),
             self.storage.pause.end(now),
+            self.keeper.as_ref().and_then(|keeper| keeper.due(now)),
             self.stop.as_ref().map(|stop| stop.due),
         ];
         poll_timeout(due.into_iter().flatten().min(), now)
@@ -248,6 +273,11 @@ impl Acceptor<'_> {
 
     fn launch_handler(&mut self, client: &AcceptedClient) -> io::Result<()> {
         kill_point!("handler_fork");
+        let tls = self.keeper.as_ref().map(|keeper| TlsContext {
+            identity: keeper.identity.as_ref(),
+            plain: &self.config.plain_agencies,
+        });
+        let socket = self.keeper.as_ref().and_then(|keeper| keeper.connect(client.serial)).map(Arc::new);
         let context = HandlerContext {
             acceptor: getpid(),
             queue: &self.resources.sender,
@@ -264,10 +294,13 @@ impl Acceptor<'_> {
             max_clients: self.max_clients,
             started: self.started,
             storage_restarts: self.storage.deaths.total,
+            tls,
         };
         let keep = [client.socket.as_fd(), client.replies.as_fd(), context.queue.as_fd()];
-        let keep: Vec<_> = keep.into_iter().chain(context.confinement.descriptor()).collect();
-        self.children.launch(Child::Handler(client.serial), &keep, || handler::run(client, &context))
+        let keep = keep.into_iter().chain(context.confinement.descriptor());
+        let keep: Vec<_> = keep.chain(socket.as_ref().map(|socket| socket.as_fd())).collect();
+        self.children
+            .launch(Child::Handler(client.serial), &keep, || handler::run(client, socket.as_ref(), &context))
     }
 
     /// Sends a client away because the system has refused what its handler needs.
@@ -289,9 +322,16 @@ impl Acceptor<'_> {
         let (ours, theirs) = control_pair()?;
         let ServerConfig { clients_amount, winner_number, max_payload, .. } = *self.config;
         let path = self.config.storage_filepath.clone();
-        let rules = Rules { clients_amount, winner_number };
-        let config = StorageConfig { path, known_file: self.storage.bets_file, rules, max_payload };
         let SharedResources { receiver: queue, state, confinement, .. } = &self.resources;
+        let rules = Rules { clients_amount, winner_number };
+        let plain_agencies = self.keeper.as_ref().map(|_| self.config.plain_agencies.clone());
+        let known_file = self.storage.bets_file;
+        let config = StorageConfig { path, known_file, rules, max_payload, plain_agencies };
+        if let Some(keeper) = &self.keeper
+            && ours.send(ToStorage::VoucherKey, keeper.key(), None)? != Sent::Done
+        {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         // Standard input and output stay, so that no file that storage opens gets their numbers.
         let (input, output) = (io::stdin(), io::stdout());
         let keep = [input.as_fd(), output.as_fd(), queue.as_fd(), theirs.as_fd()];
@@ -313,20 +353,67 @@ impl Acceptor<'_> {
         }
     }
 
-    /// The first time that storage is ready, the server begins to listen.
+    fn launch_keeper(&mut self) -> io::Result<()> {
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        let (ours, theirs) = KeeperLink::sockets()?;
+        let generation = keeper.next_generation();
+        let level = if keeper.identity.is_some() { Level::Error } else { Level::Critical };
+        let folder = keeper.folder().to_owned();
+        let (acceptor, confinement) = (getpid(), &self.resources.confinement);
+        // Standard input and output stay, so that no file that the keeper opens gets their numbers.
+        let (input, output) = (io::stdin(), io::stdout());
+        let keep = [input.as_fd(), output.as_fd(), theirs.as_fd()];
+        let keep: Vec<_> = keep.into_iter().chain(confinement.descriptor()).collect();
+        self.children.launch(Child::Keeper(generation), &keep, || {
+            keeper::run(&folder, &theirs, || confinement.enter_keeper(acceptor), level)
+        })?;
+        keeper.on_launched(ours);
+        Ok(())
+    }
+
+    fn restart_keeper(&mut self) {
+        let must_launch = self.keeper.as_ref().is_some_and(|keeper| keeper.must_launch(Instant::now()));
+        if self.stop.is_none()
+            && must_launch
+            && let Err(error) = self.launch_keeper()
+            && self.keeper.as_mut().is_some_and(KeeperLink::on_failed_launch)
+        {
+            event(Level::Error, "fork", Outcome::Fail, &[("error", &error)]);
+        }
+    }
+
+    fn receive_from_keeper(&mut self) -> io::Result<()> {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.receive_ready(&self.config.plain_agencies)?;
+        }
+        self.listen();
+        Ok(())
+    }
+
     fn receive_from_storage(&mut self) -> io::Result<()> {
-        if self.storage.receive_ready()?
+        self.storage.receive_ready()?;
+        self.listen();
+        Ok(())
+    }
+
+    /// Once storage is ready for the first time, and the keeper too, the server begins to listen.
+    fn listen(&mut self) {
+        let has_identity = self.keeper.as_ref().is_none_or(|keeper| keeper.identity.is_some());
+        if self.storage.agencies > 0
+            && has_identity
             && let Some(listener) = &mut self.listener
             && let Err(error) = listener.listen(self.config.listen_backlog)
         {
             let address = self.config.listen_address();
             self.fail(ServerError::Listen { address, error });
         }
-        Ok(())
     }
 
     fn take_signals(&mut self) -> io::Result<()> {
-        if self.signals.take()?.is_some_and(is_termination) {
+        let signal = self.signals.take()?;
+        if let (Some(Signal::SIGHUP), Some(keeper)) = (signal, &mut self.keeper) {
+            keeper.reload();
+        } else if signal.is_some_and(is_termination) {
             // Storage that has just become ready must not be killed as one that recovers.
             self.receive_from_storage()?;
             self.begin_stop();
@@ -340,6 +427,15 @@ impl Acceptor<'_> {
                 Child::Storage => {
                     if let Err(failure) = self.storage.on_exit(exit, self.stop.is_some()) {
                         self.fail(failure);
+                    }
+                }
+                Child::Keeper(generation) => {
+                    let is_final = self
+                        .keeper
+                        .as_mut()
+                        .is_some_and(|keeper| keeper.on_exit(generation, exit, self.stop.is_some()));
+                    if is_final {
+                        self.fail(ServerError::KeeperGaveUp);
                     }
                 }
                 Child::Handler(client) => {
@@ -367,7 +463,10 @@ impl Acceptor<'_> {
         self.listener = None;
         self.waiting.clear();
         self.storage.drop_pending();
-        self.children.signal(Signal::SIGTERM, |child| child != Child::Storage);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.stop();
+        }
+        self.children.signal(Signal::SIGTERM, |child| matches!(child, Child::Handler(_)));
     }
 
     fn advance_stop(&mut self) {

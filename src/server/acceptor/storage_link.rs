@@ -12,6 +12,7 @@ use crate::ipc::control::{AcceptorEnd, FileIdentity, FromStorage, ToStorage};
 use crate::ipc::messages::{ClientSerial, ClientToken};
 use crate::ipc::storage_end::reply_pipe;
 use crate::logging::{Level, Outcome, event};
+use crate::server::access::is_local;
 use crate::server::error::ServerError;
 use crate::server::handler::AcceptedClient;
 use crate::server::storage;
@@ -156,7 +157,7 @@ impl StorageLink {
             && let Some(message) = self.next_message()
         {
             let sent = match (message, &self.pending) {
-                (ToStorage::ClientCame(_), Some((_, pipe))) => {
+                (ToStorage::ClientCame { .. }, Some((_, pipe))) => {
                     let token = self.token.get(..ClientToken::LEN).unwrap_or_default();
                     control.send(message, token, Some(pipe.as_fd()))?
                 }
@@ -164,10 +165,11 @@ impl StorageLink {
             };
             match (sent, message) {
                 // From here on only storage has the write end of the pipe.
-                (Sent::Done, ToStorage::ClientCame(_)) => {
+                (Sent::Done, ToStorage::ClientCame { .. }) => {
                     return Ok(self.pending.take().map(|(client, _)| client));
                 }
                 (Sent::Done, ToStorage::ClientGone(_)) => drop(self.gone.pop()),
+                (Sent::Done, ToStorage::VoucherKey) => {}
                 (Sent::Done, ToStorage::Stop) => self.must_stop = false,
                 (Sent::Scarce, _) => drop(self.pause.begin(RETRY)),
                 // What a dead process was not told, the next one is.
@@ -179,7 +181,10 @@ impl StorageLink {
 
     fn next_message(&self) -> Option<ToStorage> {
         let gone = self.gone.last().map(|client| ToStorage::ClientGone(*client));
-        let came = self.pending.as_ref().map(|(client, _)| ToStorage::ClientCame(client.serial));
+        let came = self.pending.as_ref().map(|(client, _)| ToStorage::ClientCame {
+            client: client.serial,
+            is_local: is_local(client.ip),
+        });
         gone.or(came).or(self.must_stop.then_some(ToStorage::Stop))
     }
 

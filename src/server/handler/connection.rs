@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
+use super::tls::{TlsSession, Verdict};
 use crate::protocol::frame::{Frame, FrameBuffer, FrameError};
 use crate::protocol::message::ServerMessage;
 
@@ -14,6 +15,8 @@ const MAX_UNSENT: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Connection<'a> {
     socket: &'a TcpStream,
+    /// TLS, if the client speaks it.
+    tls: Option<Box<TlsSession>>,
     pub(super) input: FrameBuffer,
     output: Vec<u8>,
     /// How much of `output` has been written.
@@ -34,6 +37,7 @@ impl<'a> Connection<'a> {
         let now = Instant::now();
         Self {
             socket,
+            tls: None,
             input: FrameBuffer::new(max_payload),
             output: Vec::new(),
             written: 0,
@@ -44,19 +48,39 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// The first byte that the client has sent, if it has not been read.
+    pub(super) fn first_unread(&self) -> Option<u8> {
+        let mut first = [0];
+        matches!(self.socket.peek(&mut first), Ok(1..)).then_some(first).map(|[first]| first)
+    }
+
+    /// Speaks TLS from here on.
+    pub(super) fn start_tls(&mut self, tls: TlsSession) {
+        self.tls = Some(Box::new(tls));
+    }
+
+    /// How the TLS handshake has ended, once it has.
+    pub(super) fn take_verdict(&mut self) -> Option<Verdict> {
+        self.tls.as_mut()?.take_verdict()
+    }
+
     /// Reads once.
     pub(super) fn fill(&mut self) {
         let was_empty = self.input.is_empty();
-        match self.socket.read(self.input.space()) {
-            Ok(0) => self.is_half_closed = true,
-            Ok(count) => {
+        let read = match &mut self.tls {
+            Some(tls) => tls.read(self.socket, &mut self.input),
+            None => self.socket.read(self.input.space()).map(|count| {
                 self.input.received(count);
-                if was_empty {
-                    self.reading_since = Instant::now();
-                }
-            }
+                count > 0
+            }),
+        };
+        match read {
+            Ok(is_open) => self.is_half_closed |= !is_open,
             Err(error) if is_temporary(&error) => {}
             Err(error) => self.broken = Some(error.to_string()),
+        }
+        if was_empty && !self.input.is_empty() {
+            self.reading_since = Instant::now();
         }
     }
 
@@ -85,12 +109,9 @@ impl<'a> Connection<'a> {
 
     /// Writes as much as the socket takes.
     pub(super) fn flush(&mut self) {
-        while let Some(rest) = self.output.get(self.written..).filter(|rest| !rest.is_empty()) {
-            match self.socket.write(rest) {
-                Ok(count) => {
-                    self.written += count;
-                    self.writing_since = Instant::now();
-                }
+        while self.unsent() > 0 {
+            match self.write() {
+                Ok(()) => self.writing_since = Instant::now(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return self.broken = Some(error.to_string()),
@@ -98,6 +119,16 @@ impl<'a> Connection<'a> {
         }
         self.output.clear();
         self.written = 0;
+    }
+
+    /// Writes once.
+    fn write(&mut self) -> io::Result<()> {
+        let rest = self.output.get(self.written..).unwrap_or_default();
+        self.written += match &mut self.tls {
+            Some(tls) => tls.write(rest, self.socket)?,
+            None => self.socket.write(rest)?,
+        };
+        Ok(())
     }
 
     /// Whether bytes wait that can still be written.
@@ -111,7 +142,15 @@ impl<'a> Connection<'a> {
     }
 
     fn unsent(&self) -> usize {
-        self.output.len() - self.written
+        let encrypted = self.tls.as_ref().is_some_and(|tls| tls.wants_write());
+        self.output.len() - self.written + usize::from(encrypted)
+    }
+
+    /// Ends TLS, if the client speaks it: sends what is left to send, an alert that says why if TLS has failed.
+    pub(super) fn finish_tls(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.finish(self.socket);
+        }
     }
 
     /// Tells the client that nothing more will be written.

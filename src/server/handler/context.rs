@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use chrono::FixedOffset;
 use nix::unistd::Pid;
 
+use super::tls::ServerIdentity;
 use crate::ipc::shared_counters::SharedCounters;
 use crate::ipc::shared_state::SharedStateView;
+use crate::lottery::AgencyList;
 use crate::system::confinement::Confinement;
 use crate::system::mqueue::QueueSender;
 use crate::system::process::schedule_as_batch;
@@ -38,6 +40,17 @@ pub struct HandlerContext<'a> {
     /// When the server started.
     pub started: Instant,
     pub storage_restarts: u64,
+    /// None if TLS is not configured.
+    pub tls: Option<TlsContext<'a>>,
+}
+
+/// What a handler needs for a client over TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct TlsContext<'a> {
+    /// None while no keeper has read its files.
+    pub identity: Option<&'a ServerIdentity>,
+    /// The agencies that may come without a certificate.
+    pub plain: &'a AgencyList,
 }
 
 impl HandlerContext<'_> {

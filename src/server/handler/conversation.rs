@@ -16,15 +16,19 @@ use super::status_query::StatusQuery;
 use crate::ipc::messages::{Refusal, Reply, Request};
 use crate::ipc::storage_client::StorageClient;
 use crate::ipc::storage_end::MAX_OUTSTANDING;
+use crate::ipc::voucher::{Peer, Voucher};
 use crate::logging::{Level, Outcome, event};
 use crate::lottery::{AgencyId, Digest};
 use crate::protocol::frame::{Frame, FrameType, header};
 use crate::protocol::message::{AgencyState, ClientMessage, ServerMessage};
+use crate::server::access::{Access, is_local};
 
 /// A reply that has not been sent.
 #[derive(Debug)]
 enum Pending {
     Refusal(String),
+    /// Storage has been shown who the client is. The client gets no reply.
+    Proof,
     /// Storage has been asked to open a session.
     Opening,
     /// Storage has been asked to write bets or an END.
@@ -69,6 +73,8 @@ pub(super) struct Conversation<'a> {
     pub(super) storage: StorageClient<'a>,
     pub(super) context: &'a HandlerContext<'a>,
     pub(super) ip: IpAddr,
+    /// What the client may do.
+    access: Access<'a>,
     pub(super) mode: Mode,
     /// In the order of the client's messages.
     pending: VecDeque<Pending>,
@@ -85,7 +91,14 @@ const REPLACED: &str =
 impl<'a> Conversation<'a> {
     pub(super) fn new(storage: StorageClient<'a>, context: &'a HandlerContext<'a>, ip: IpAddr) -> Self {
         let (mode, pending) = (Mode::New, VecDeque::new());
-        Self { storage, context, ip, mode, pending, closing: None, is_replaced: false }
+        let access = Access { plain: context.tls.map(|tls| tls.plain), is_local: is_local(ip), proven: None };
+        Self { storage, context, ip, access, mode, pending, closing: None, is_replaced: false }
+    }
+
+    /// Takes who the client has proven to be, and shows storage the keeper's voucher.
+    pub(super) fn prove(&mut self, peer: Peer, voucher: Voucher) -> io::Result<()> {
+        self.access.proven = Some(peer);
+        self.ask(Request::Prove { peer, voucher }, Pending::Proof)
     }
 
     pub(super) fn may_take_frames(&self) -> bool {
@@ -135,7 +148,7 @@ impl<'a> Conversation<'a> {
     /// Takes the client's next frame.
     pub(super) fn take(&mut self, frame: Frame<'_>) -> io::Result<()> {
         let message = ClientMessage::decode(frame);
-        let decision = self.mode.decide(message, self.context.agencies, self.storage.body());
+        let decision = self.mode.decide(message, self.context.agencies, self.access, self.storage.body());
         if matches!(self.mode, Mode::New) && !matches!(decision, Ok(Action::OpenSession(..))) {
             self.mode = Mode::Classic;
             self.close("answered");
@@ -177,13 +190,13 @@ impl<'a> Conversation<'a> {
 
     /// Refuses a message, or bytes that are no frame.
     pub(super) fn reject(&mut self, rejection: Rejection) {
-        self.context.refusals.add(rejection.subject.counter());
+        self.context.refusals.add(rejection.counter);
         let reply = self.refuse(rejection);
         self.pending.extend(reply);
     }
 
     /// Does what follows from a refusal. Returns the reply, if there is one.
-    fn refuse(&mut self, Rejection { subject, reason, closes }: Rejection) -> Option<Pending> {
+    fn refuse(&mut self, Rejection { subject, reason, closes, .. }: Rejection) -> Option<Pending> {
         self.log(&subject, Err(&reason));
         if closes {
             self.close(reason.clone());
@@ -211,7 +224,7 @@ impl<'a> Conversation<'a> {
                     break;
                 }
                 Pending::Deferred(query) => self.begin(query, connection)?,
-                Pending::Opening | Pending::Write(_) | Pending::Asked(_) => {
+                Pending::Proof | Pending::Opening | Pending::Write(_) | Pending::Asked(_) => {
                     let Some((reply, bulk)) = self.storage.next_reply()? else {
                         self.pending.push_front(next);
                         break;
@@ -260,6 +273,7 @@ impl<'a> Conversation<'a> {
         connection: &mut Connection<'_>,
     ) -> io::Result<()> {
         match (asked, reply) {
+            (Pending::Proof, Reply::Proven) => {}
             (Pending::Opening, Reply::Opened { stored, digest, state }) => {
                 self.session_opened(stored, digest, state, connection);
             }

@@ -4,17 +4,22 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::Signal;
 use thiserror::Error;
 
 use super::connection::Connection;
 use super::conversation::Conversation;
-use super::log_lines::{log_accepted, log_client};
+use super::log_lines::{log_accepted, log_authenticated, log_client, log_not_authenticated};
 use super::policy::{Mode, Rejection};
+use super::tls::{Proof, TlsSession, Verdict};
+use crate::ipc::keeper::KeeperClient;
+use crate::ipc::shared_counters::Counter;
 use crate::ipc::storage_client::PipeState;
 use crate::logging::{Level, Outcome};
 use crate::protocol::frame::FrameType;
@@ -22,7 +27,9 @@ use crate::protocol::message::ServerMessage;
 use crate::system::poll_timeout;
 use crate::system::signal::{Signals, is_termination};
 
-/// How long a client may take to send its first frame.
+/// The first byte of a TLS connection. No message has this type.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// How long a client may take to send its first frame, the TLS handshake included.
 const FIRST_FRAME: Duration = Duration::from_secs(5);
 /// How often a handler without a first frame looks whether others wait for its place.
 const LOOK: Duration = Duration::from_secs(1);
@@ -57,6 +64,9 @@ enum Failure {
     MadeRoom,
     #[error("{0}")]
     Broken(String),
+    /// The client could not prove over TLS who it is.
+    #[error("{0}")]
+    NotProven(String),
     #[error("the storage service ended")]
     StorageEnded,
     #[error("{0}")]
@@ -75,10 +85,20 @@ pub(super) struct Handler<'a> {
     is_announced: bool,
     /// When the handler was told to stop.
     stopping_since: Option<Instant>,
+    /// Whether the client's first byte has yet to tell if it speaks TLS, which is configured.
+    may_start_tls: bool,
+    /// The socket to the keeper, if there is one.
+    keeper: Option<Arc<KeeperClient>>,
 }
 
 impl<'a> Handler<'a> {
-    pub(super) fn new(connection: Connection<'a>, conversation: Conversation<'a>, signals: Signals) -> Self {
+    pub(super) fn new(
+        connection: Connection<'a>,
+        conversation: Conversation<'a>,
+        signals: Signals,
+        keeper: Option<Arc<KeeperClient>>,
+    ) -> Self {
+        let may_start_tls = conversation.context.tls.is_some();
         Self {
             connection,
             conversation,
@@ -87,6 +107,8 @@ impl<'a> Handler<'a> {
             was_reading: false,
             is_announced: false,
             stopping_since: None,
+            may_start_tls,
+            keeper,
         }
     }
 
@@ -207,7 +229,7 @@ impl<'a> Handler<'a> {
         wanted.set(CLOSED, self.conversation.is_awaiting_draw());
         let until = self.next_due(now);
         let [signal, pipe, socket] = self.poll(wanted, until)?;
-        if !signal.is_empty() && self.signals.take()?.is_some_and(is_termination) {
+        if !signal.is_empty() && self.signals.take()?.is_some_and(|signal| self.ends_at(signal)) {
             self.stopping_since.get_or_insert_with(Instant::now);
         }
         if !pipe.is_empty() {
@@ -217,7 +239,7 @@ impl<'a> Handler<'a> {
                 PipeState::Replaced => self.conversation.give_way(&mut self.connection),
             }
         }
-        self.handle_socket(socket);
+        self.handle_socket(socket)?;
         self.conversation.storage.resume(SystemTime::now() + QUEUE_WAIT)?;
         let now = Instant::now();
         if let Some(session) = self.conversation.mode.session() {
@@ -229,6 +251,11 @@ impl<'a> Handler<'a> {
             _ if self.has_to_make_room(now) => Err(Failure::MadeRoom),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a signal ends this process. With TLS, SIGHUP is for the acceptor.
+    fn ends_at(&self, signal: Signal) -> bool {
+        is_termination(signal) && (signal != Signal::SIGHUP || self.conversation.context.tls.is_none())
     }
 
     /// When there is something to do even if nothing happens.
@@ -270,9 +297,49 @@ impl<'a> Handler<'a> {
         }
     }
 
-    fn handle_socket(&mut self, events: PollFlags) {
+    /// Reads once from the client.
+    fn receive(&mut self) -> Result<(), Failure> {
+        if self.may_start_tls
+            && let Some(first) = self.connection.first_unread()
+        {
+            self.may_start_tls = false;
+            match (first, self.keeper.take()) {
+                (TLS_HANDSHAKE, keeper) => self.start_tls(keeper)?,
+                (_, Some(keeper)) => keeper.release(),
+                (_, None) => {}
+            }
+        }
+        self.connection.fill();
+        match self.connection.take_verdict() {
+            None => Ok(()),
+            Some(Verdict::Proven(Proof { peer, voucher, number })) => {
+                log_authenticated(self.conversation.ip, peer, &number);
+                Ok(self.conversation.prove(peer, voucher)?)
+            }
+            Some(Verdict::Rejected(rejection)) => Err(Failure::NotProven(rejection.to_string())),
+            Some(Verdict::NoKeeper(error)) => {
+                Err(Failure::NotProven(format!("the keeper did not answer: {error}")))
+            }
+            Some(Verdict::Failed(error)) => Err(Failure::NotProven(error)),
+        }
+    }
+
+    /// Speaks TLS with the client, from which nothing must have been read.
+    fn start_tls(&mut self, keeper: Option<Arc<KeeperClient>>) -> Result<(), Failure> {
+        let identity = self.conversation.context.tls.and_then(|tls| tls.identity);
+        let (Some(identity), Some(keeper)) = (identity, keeper) else {
+            let busy = "busy: the server can't check certificates, try again later";
+            self.connection.send(&ServerMessage::Error(busy));
+            self.connection.flush();
+            return Err(Failure::NotProven("there is no keeper".to_owned()));
+        };
+        self.connection.start_tls(TlsSession::new(identity, keeper)?);
+        Ok(())
+    }
+
+    fn handle_socket(&mut self, events: PollFlags) -> Result<(), Failure> {
         if events.contains(PollFlags::POLLIN) && self.may_take_frames() {
-            self.connection.fill();
+            self.receive()?;
         }
         if events.contains(CLOSED) && self.conversation.is_awaiting_draw() {
             self.connection.is_half_closed = true;
@@ -283,6 +350,7 @@ impl<'a> Handler<'a> {
         if is_lost && is_read && self.connection.broken.is_none() {
             self.connection.broken = Some("connection reset".to_owned());
         }
+        Ok(())
     }
 
     /// When the client has to have moved, and the reason for closing if it has not.
@@ -315,6 +383,10 @@ impl<'a> Handler<'a> {
         match (&self.conversation.mode, ended) {
             (Mode::Session(session), Ok(reason)) => session.log_closed(Outcome::Success, reason),
             (Mode::Session(session), Err(failure)) => session.log_closed(Outcome::Fail, failure),
+            (_, Err(Failure::NotProven(reason))) => {
+                self.conversation.context.refusals.add(Counter::NotProven);
+                log_not_authenticated(self.conversation.ip, reason);
+            }
             (Mode::New | Mode::Classic, Ok(_)) => {}
             (Mode::New | Mode::Classic, Err(failure)) => {
                 // What became of its message has a line already, unless the reply is pending.
@@ -323,16 +395,23 @@ impl<'a> Handler<'a> {
                 log_client(level, self.conversation.ip, failure);
             }
         }
-        if ended.is_ok() {
-            self.linger();
+        self.connection.finish_tls();
+        let is_refused = matches!(ended, Err(Failure::NotProven(_)));
+        if is_refused {
+            // Only TLS is broken.
+            self.connection.broken = None;
+        }
+        if ended.is_ok() || is_refused {
+            self.linger(is_refused);
         }
     }
 
     /// Discards for a moment what the client still sends. If a socket is closed with unread bytes, the kernel resets the
-    /// connection, and the client may lose the last reply.
-    fn linger(&self) {
+    /// connection, and the client may lose the last reply. A client that was `refused` within TLS may be about to send.
+    fn linger(&self, refused: bool) {
         let connection = &self.connection;
-        if connection.broken.is_some() || connection.is_half_closed || !connection.has_unread() {
+        let is_over = connection.broken.is_some() || connection.is_half_closed;
+        if is_over || !(refused || connection.has_unread()) {
             return;
         }
         connection.finish_writing();

@@ -1,11 +1,12 @@
 //! What a handler logs about its client.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::mem;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::ipc::shared_counters::Counter;
+use crate::ipc::voucher::Peer;
 use crate::logging::{Field, Level, Outcome, event, info};
 use crate::lottery::{AgencyId, Digest};
 
@@ -69,6 +70,32 @@ pub(super) fn log_accepted(level: Level, ip: IpAddr) {
 /// Logs why a client without a session could not be served.
 pub(super) fn log_client(level: Level, ip: IpAddr, error: &dyn Display) {
     event(level, "client", Outcome::Fail, &[("ip", &ip), ("error", error)]);
+}
+
+/// Logs who a client over TLS has proven to be, and the serial number of its certificate.
+pub(super) fn log_authenticated(ip: IpAddr, peer: Peer, number: &[u8]) {
+    let serial = Hex(number);
+    // The operator asks for the status, again and again.
+    let (level, agency): (_, &dyn Display) = match &peer {
+        Peer::Agency(agency) => (Level::Info, agency),
+        Peer::Operator => (Level::Debug, &"operator"),
+    };
+    let fields: [Field<'_>; 3] = [("ip", &ip), ("agency_id", agency), ("serial", &serial)];
+    event(level, "authenticate", Outcome::Success, &fields);
+}
+
+/// Bytes in hexadecimal.
+struct Hex<'a>(&'a [u8]);
+
+impl Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Logs why a client could not prove over TLS who it is.
+pub(super) fn log_not_authenticated(ip: IpAddr, reason: &str) {
+    info("authenticate", Outcome::Fail, &[("ip", &ip), ("reason", &reason)]);
 }
 
 /// The shortest time between two reports of a session, and between two lines about refusals.

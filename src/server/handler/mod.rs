@@ -9,6 +9,7 @@
 //! | `policy` | what a message means: in a new connection, a classic one, a session |
 //! | `status_query` | puts a STATUS together |
 //! | `log_lines` | what is logged about a client, and about the progress of a session |
+//! | `tls` | the server's side of TLS |
 //! | `context` | what the handler knows of the server; its confinement |
 
 mod connection;
@@ -18,18 +19,22 @@ mod event_loop;
 mod log_lines;
 mod policy;
 mod status_query;
+mod tls;
 
 use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::unistd::dup;
 
 use self::connection::Connection;
-pub(crate) use self::context::HandlerContext;
+pub(crate) use self::context::{HandlerContext, TlsContext};
 use self::conversation::Conversation;
 use self::event_loop::Handler;
 use self::log_lines::{log_accepted, log_client};
+pub(crate) use self::tls::ServerIdentity;
+use crate::ipc::keeper::KeeperClient;
 use crate::ipc::messages::ClientSerial;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Level};
@@ -48,9 +53,9 @@ pub struct AcceptedClient {
 
 /// Serves the client until the connection is closed. Returns the exit status of the process.
 #[must_use]
-pub fn run(client: &AcceptedClient, context: &HandlerContext<'_>) -> i32 {
+pub fn run(client: &AcceptedClient, keeper: Option<&Arc<KeeperClient>>, context: &HandlerContext<'_>) -> i32 {
     logging::freeze_offset(context.offset);
-    match confined(client, context) {
+    match confined(client, keeper, context) {
         Ok(handler) => handler.serve(),
         Err(error) => {
             log_accepted(Level::Info, client.ip);
@@ -61,7 +66,11 @@ pub fn run(client: &AcceptedClient, context: &HandlerContext<'_>) -> i32 {
 }
 
 /// Opens all descriptors, then confines the process.
-fn confined<'a>(client: &'a AcceptedClient, context: &'a HandlerContext<'a>) -> io::Result<Handler<'a>> {
+fn confined<'a>(
+    client: &'a AcceptedClient,
+    keeper: Option<&Arc<KeeperClient>>,
+    context: &'a HandlerContext<'a>,
+) -> io::Result<Handler<'a>> {
     // Every child closes standard input and output. These two take their numbers: see `HANDLER_DESCRIPTORS`.
     let signals = Signals::open()?;
     std::mem::forget(dup(&client.replies)?);
@@ -69,5 +78,5 @@ fn confined<'a>(client: &'a AcceptedClient, context: &'a HandlerContext<'a>) -> 
     let connection = Connection::new(&client.socket, context.max_payload);
     let conversation = Conversation::new(storage, context, client.ip);
     context.confine()?;
-    Ok(Handler::new(connection, conversation, signals))
+    Ok(Handler::new(connection, conversation, signals, keeper.cloned()))
 }

@@ -89,6 +89,7 @@ fn refusals(context: &HandlerContext<'_>, statistics: &Statistics) -> Vec<Refusa
         ("handler", "protocol", by_handlers(Counter::Protocol)),
         ("handler", "bets", by_handlers(Counter::Bets)),
         ("handler", "agency", by_handlers(Counter::Agency)),
+        ("handler", "not_proven", by_handlers(Counter::NotProven)),
     ];
     let by_storage =
         REASONS.iter().zip(statistics.refused).map(|(reason, count)| ("storage", *reason, count));

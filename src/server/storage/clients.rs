@@ -1,12 +1,16 @@
 //! The clients of the storage service. The acceptor announces each of them when it comes and when it is gone.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use super::answer::Answer;
-use crate::ipc::messages::{ClientToken, PartHead, Reply, ReplyHead, Request};
+use crate::ipc::messages::{ClientSerial, ClientToken, PartHead, Refusal, Reply, ReplyHead, Request};
 use crate::ipc::storage_end::{ReplyWriter, Unwritable};
-use crate::lottery::AgencyId;
+use crate::ipc::voucher::{Peer, Voucher, VoucherKey};
+use crate::lottery::row::for_each_row;
+use crate::lottery::{AgencyId, AgencyList};
+use crate::server::access::Access;
 
 /// How many sessions an agency may have at a time.
 const MAX_SESSIONS: usize = 4;
@@ -21,10 +25,18 @@ pub(super) struct Clients {
     /// How many parts of requests have come, from all clients.
     parts: u64,
     longest_request: usize,
+    /// The agencies that may come without a certificate. None without TLS.
+    plain: Option<AgencyList>,
+    /// With it the keeper vouches for clients.
+    vouchers: Option<VoucherKey>,
 }
 
 #[derive(Debug)]
 struct Client {
+    serial: ClientSerial,
+    is_local: bool,
+    /// Who it has proven to be.
+    proven: Option<Peer>,
     /// None once nobody reads the replies.
     replies: Option<ReplyWriter>,
     /// The agency of its session, if it has one.
@@ -45,14 +57,28 @@ struct Partial {
 }
 
 impl Clients {
-    /// The rows of a request may have up to `longest_request` bytes.
-    pub(super) fn new(longest_request: usize) -> Self {
-        Self { known: HashMap::new(), sessions: HashMap::new(), parts: 0, longest_request }
+    /// A request's rows may have `longest_request` bytes. With TLS, these agencies may come without a certificate.
+    pub(super) fn new(longest_request: usize, plain: Option<AgencyList>) -> Self {
+        let (known, sessions) = (HashMap::new(), HashMap::new());
+        Self { known, sessions, parts: 0, longest_request, plain, vouchers: None }
     }
 
-    pub(super) fn add(&mut self, token: ClientToken, pipe: OwnedFd) {
+    pub(super) fn set_voucher_key(&mut self, key: Option<VoucherKey>) {
+        self.vouchers = key;
+    }
+
+    pub(super) fn add(&mut self, token: ClientToken, serial: ClientSerial, is_local: bool, pipe: OwnedFd) {
         let replies = Some(ReplyWriter::new(pipe));
-        let client = Client { replies, session: None, last_request: 0, partial: None, awaiting: None };
+        let client = Client {
+            serial,
+            is_local,
+            proven: None,
+            replies,
+            session: None,
+            last_request: 0,
+            partial: None,
+            awaiting: None,
+        };
         self.known.insert(token, client);
     }
 
@@ -89,22 +115,30 @@ impl Clients {
         let Some(client) = self.known.get_mut(&token) else { return };
         self.parts += 1;
         client.last_request = self.parts;
-        match (client.partial.take(), request) {
+        let (request, rows) = match (client.partial.take(), request) {
             // A request of one part is not copied.
-            (None, Some(request)) if last => hand_on(id, &request, bytes),
+            (None, Some(request)) if last => (request, Cow::Borrowed(bytes)),
             (None, Some(request)) => {
                 client.partial = Some(Partial { id, request, rows: bytes.to_vec() });
+                return;
             }
             (Some(mut partial), None)
                 if partial.id == id && partial.rows.len() + bytes.len() <= self.longest_request =>
             {
                 partial.rows.extend_from_slice(bytes);
-                if last {
-                    hand_on(id, &partial.request, &partial.rows);
-                } else {
+                if !last {
                     client.partial = Some(partial);
+                    return;
                 }
+                (partial.request, Cow::Owned(partial.rows))
             }
+            _ => return self.remove(token),
+        };
+        let Client { is_local, proven, .. } = *client;
+        let access = Access { plain: self.plain.as_ref(), is_local, proven };
+        match request {
+            Request::Prove { peer, voucher } => self.prove(token, id, peer, voucher),
+            request if allows(access, &request, &rows) => hand_on(id, &request, &rows),
             _ => self.remove(token),
         }
     }
@@ -126,6 +160,19 @@ impl Clients {
             self.flush(quietest);
             self.remove(quietest);
         }
+    }
+
+    /// Believes that a client is a peer if the keeper vouches for it.
+    fn prove(&mut self, token: ClientToken, id: u32, peer: Peer, voucher: Voucher) {
+        let Some(client) = self.known.get_mut(&token) else { return };
+        let verified = self.vouchers.as_ref().is_some_and(|key| key.verify(client.serial, peer, voucher));
+        if !verified || client.proven.is_some() {
+            return self.remove(token);
+        }
+        client.proven = Some(peer);
+        // It is the client's first request, so there is no other reply to wait for.
+        self.reply(token, &ReplyHead { id, reply: Reply::Proven }, &[]);
+        self.flush(token);
     }
 
     /// Keeps an answer until the draw. A client that waits twice is forgotten.
@@ -159,6 +206,23 @@ impl Clients {
     }
 }
 
+/// Whether the client may ask this. Its handler has checked the same.
+fn allows(access: Access<'_>, request: &Request, rows: &[u8]) -> bool {
+    match *request {
+        Request::OpenSession { agency }
+        | Request::EndAgency { agency }
+        | Request::Result { agency, .. }
+        | Request::AwaitResult { agency } => access.check_agency(agency).is_ok(),
+        Request::StoreBets { first: None } if access.plain.is_some() => {
+            let check = |agency| access.check_agency(agency).map_err(|_| Refusal::Malformed);
+            for_each_row(rows, |row| check(row.agency)).is_ok()
+        }
+        // Only a session's rows have an index, and its opening was checked.
+        Request::StoreBets { .. } | Request::Prove { .. } => true,
+        Request::Status { .. } | Request::Statistics => access.check_status().is_ok(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,12 +231,12 @@ mod tests {
     fn add(clients: &mut Clients) -> (ClientToken, OwnedFd) {
         let token = ClientToken::random();
         let (reader, pipe) = reply_pipe().unwrap();
-        clients.add(token, pipe);
+        clients.add(token, 1, false, pipe);
         (token, reader)
     }
 
     fn one_client() -> (Clients, ClientToken, OwnedFd) {
-        let mut clients = Clients::new(10);
+        let mut clients = Clients::new(10, None);
         let (token, reader) = add(&mut clients);
         (clients, token, reader)
     }
@@ -221,7 +285,7 @@ mod tests {
     /// Opens six sessions, one after the other, and calls `act` before each. Returns the indices of those that are left.
     fn sessions_left(mut act: impl FnMut(&mut Clients, &[ClientToken])) -> Vec<usize> {
         let agency = AgencyId::new(7).unwrap();
-        let mut clients = Clients::new(10);
+        let mut clients = Clients::new(10, None);
         let mut tokens = Vec::new();
         for _ in 0..6 {
             act(&mut clients, &tokens);
@@ -281,5 +345,90 @@ mod tests {
         let mut told = [0; 64];
         assert!(nix::unistd::read(&reader, &mut told).unwrap() > 0, "a last reply");
         assert_eq!(nix::unistd::read(&reader, &mut told), Ok(0), "end-of-file");
+    }
+
+    /// Whether storage takes each of these requests of a client over TLS, whose first request is the proof.
+    fn takes(proof: Option<(Peer, Voucher)>, plain: &str, requests: &[(Request, &[u8])]) -> Vec<bool> {
+        requests
+            .iter()
+            .map(|(request, rows)| {
+                let mut clients = Clients::new(1000, Some(plain.parse().unwrap()));
+                clients.set_voucher_key(Some(VoucherKey::new(&KEY)));
+                let token = ClientToken::random();
+                let (_reader, pipe) = reply_pipe().unwrap();
+                clients.add(token, SERIAL, false, pipe);
+                let prove = proof.map(|(peer, voucher)| (Request::Prove { peer, voucher }, &b""[..]));
+                let mut count = 0;
+                for (request, rows) in prove.into_iter().chain([(request.clone(), *rows)]) {
+                    let head = PartHead { client: token, id: 1, request: Some(request), last: true };
+                    clients.take_part(head, rows, |_, _, _| count += 1);
+                }
+                // What is not taken costs the client its pipe.
+                assert_eq!(clients.knows(token), count == 1);
+                count == 1
+            })
+            .collect()
+    }
+
+    const KEY: [u8; VoucherKey::LEN] = [7; VoucherKey::LEN];
+    const SERIAL: ClientSerial = 3;
+    const ROW: &[u8] = b"2,Ana,P\xc3\xa9rez,1,1990-01-01,7\r\n";
+    const MIXED: &[u8] = b"2,Ana,X,1,1990-01-01,7\r\n3,Ana,X,1,1990-01-01,7\r\n";
+
+    #[test]
+    fn a_client_acts_only_for_the_agency_that_it_has_proven_to_be() {
+        let [two, three] = [2, 3].map(|number| AgencyId::new(number).unwrap());
+        let requests: Vec<(Request, &[u8])> = [two, three]
+            .into_iter()
+            .flat_map(|agency| {
+                [
+                    (Request::OpenSession { agency }, &b""[..]),
+                    (Request::EndAgency { agency }, b""),
+                    (Request::Result { agency, offset: 0 }, b""),
+                    (Request::AwaitResult { agency }, b""),
+                ]
+            })
+            .chain([
+                (Request::StoreBets { first: None }, ROW),
+                (Request::StoreBets { first: None }, MIXED),
+                (Request::Statistics, b""),
+                (Request::Status { counts_from: 0 }, b""),
+            ])
+            .collect();
+        let key = VoucherKey::new(&KEY);
+        let proof = |peer| Some((peer, key.sign(SERIAL, peer)));
+        let all = |taken: &str| taken.chars().map(|taken| taken == '+').collect::<Vec<_>>();
+        assert_eq!(takes(proof(Peer::Agency(two)), "", &requests), all("++++----+-++"));
+        assert_eq!(takes(proof(Peer::Agency(two)), "3", &requests), all("++++----+-++"));
+        assert_eq!(takes(proof(Peer::Operator), "all", &requests), all("----------++"));
+        assert_eq!(takes(None, "", &requests), all("------------"));
+        assert_eq!(takes(None, "2", &requests), all("++++----+---"));
+        assert_eq!(takes(None, "all", &requests), all("++++++++++--"));
+        // Vouchers of another agency, another client and another key.
+        let two = Peer::Agency(two);
+        for voucher in [
+            key.sign(SERIAL, Peer::Agency(three)),
+            key.sign(SERIAL + 1, two),
+            VoucherKey::new(&[0; 16]).sign(SERIAL, two),
+        ] {
+            assert_eq!(takes(Some((two, voucher)), "all", &requests), all("------------"));
+        }
+    }
+
+    #[test]
+    fn a_client_proves_itself_once() {
+        let mut clients = Clients::new(10, Some(AgencyList::default()));
+        clients.set_voucher_key(Some(VoucherKey::new(&KEY)));
+        let token = ClientToken::random();
+        let (_reader, pipe) = reply_pipe().unwrap();
+        clients.add(token, SERIAL, false, pipe);
+        for (id, number) in [(1, 2), (2, 3)] {
+            let peer = Peer::Agency(AgencyId::new(number).unwrap());
+            let voucher = VoucherKey::new(&KEY).sign(SERIAL, peer);
+            let head =
+                PartHead { client: token, id, request: Some(Request::Prove { peer, voucher }), last: true };
+            clients.take_part(head, b"", |_, _, _| unreachable!());
+            assert_eq!(clients.knows(token), id == 1);
+        }
     }
 }

@@ -162,6 +162,8 @@ impl<D: Disk> Ledger<D> {
             Request::AwaitResult { agency } => Ok(Subject::AwaitedWinners(agency)),
             Request::Status { counts_from } => Ok(Subject::Status(counts_from)),
             Request::Statistics => Ok(Subject::Statistics),
+            // A matter of the clients.
+            Request::Prove { .. } => Err(Refusal::Malformed),
         }
     }
 

@@ -59,7 +59,9 @@ use crate::ipc::control::{FileIdentity, FromStorage, StorageEnd, ToStorage};
 use crate::ipc::messages::{ClientSerial, ClientToken, PartHead, ReplyHead};
 use crate::ipc::shared_state::SharedState;
 use crate::ipc::storage_end::RequestReceiver;
+use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Field, Level, Outcome, event, info};
+use crate::lottery::AgencyList;
 use crate::protocol::record::LONGEST_ROWS;
 use crate::system::confinement::Confinement;
 use crate::system::fd_passing::{Received, Sent};
@@ -79,6 +81,8 @@ pub(crate) struct StorageConfig {
     pub(crate) rules: Rules,
     /// The longest payload that a client may send, in bytes.
     pub(crate) max_payload: u32,
+    /// The agencies that may come without a certificate. None without TLS.
+    pub(crate) plain_agencies: Option<AgencyList>,
 }
 
 /// The whole process. Returns its exit status.
@@ -99,7 +103,7 @@ pub(crate) fn run(
     let longest_request = (config.max_payload as usize).saturating_mul(LONGEST_ROWS);
     let service = Service {
         ledger,
-        clients: Clients::new(longest_request),
+        clients: Clients::new(longest_request, config.plain_agencies.clone()),
         requests: RequestReceiver::new(queue),
         control,
         shared,
@@ -283,11 +287,15 @@ impl Service<'_> {
     fn listen_to_acceptor(&mut self) -> io::Result<()> {
         loop {
             match self.control.receive()? {
-                Received::Packet((ToStorage::ClientCame(client), Some(token)), Some(pipe)) => {
-                    self.serials.insert(client, token);
-                    self.clients.add(token, pipe);
+                Received::Packet((ToStorage::VoucherKey, key), _) => {
+                    self.clients.set_voucher_key(key.as_ref().map(VoucherKey::new));
                 }
-                Received::Packet((ToStorage::ClientCame(_), _), _) => {
+                Received::Packet((ToStorage::ClientCame { client, is_local }, Some(token)), Some(pipe)) => {
+                    let token = ClientToken::from_bytes(token);
+                    self.serials.insert(client, token);
+                    self.clients.add(token, client, is_local, pipe);
+                }
+                Received::Packet((ToStorage::ClientCame { .. }, _), _) => {
                     let error = "out of descriptors: raise the limit (ulimit -n), or lower MAX_CLIENTS";
                     event(Level::Error, "client_came", Outcome::Fail, &[("error", &error)]);
                 }

@@ -31,6 +31,7 @@ use super::ask::{DEADLINE, ask};
 use crate::failpoint::error_point;
 use crate::protocol::status::Status;
 use crate::system::signal::{Signals, is_termination};
+use crate::tls::client::Target;
 
 /// The time between two requests. After a slow answer the pause is four times as long, to spare the server.
 const EVERY: Duration = Duration::from_millis(500);
@@ -42,11 +43,11 @@ const REDRAW: Duration = Duration::from_secs(1);
 /// The status, or why there is none.
 type Answer = Result<Status, String>;
 
-/// Watch the server at `HOST:PORT`. SIGTERM and SIGINT must be blocked.
-pub(crate) fn run(address: &str) -> io::Result<()> {
+/// Watches a server. SIGTERM and SIGINT must be blocked.
+pub(crate) fn run(server: &Target) -> io::Result<()> {
     let signals = Signals::open()?;
-    let answers = poll_server(address.to_owned())?;
-    let mut history = History::new(address);
+    let answers = poll_server(server.clone())?;
+    let mut history = History::new(&server.address);
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
         show(&mut history, &answers, &signals)
     } else {
@@ -58,12 +59,12 @@ pub(crate) fn run(address: &str) -> io::Result<()> {
     }
 }
 
-fn poll_server(address: String) -> io::Result<Receiver<Answer>> {
+fn poll_server(server: Target) -> io::Result<Receiver<Answer>> {
     let (sender, receiver) = channel();
     thread::Builder::new().spawn(move || {
         loop {
             let begun = Instant::now();
-            let answer = ask(&address, DEADLINE).map_err(|error| error.to_string());
+            let answer = ask(&server, DEADLINE).map_err(|error| error.to_string());
             if sender.send(answer).is_err() {
                 return;
             }

@@ -206,6 +206,7 @@ fn assert_counts(now: &View, mut bulk: &[u8]) {
 pub fn words(reply: &Reply) -> String {
     match reply {
         Reply::Opened { stored, .. } => format!("opened with {stored}"),
+        Reply::Proven => "proven".into(),
         Reply::Stored => "stored".into(),
         Reply::SessionStored { stored, .. } => format!("stored {stored}"),
         Reply::Ended => "ended".into(),

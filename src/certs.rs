@@ -1,0 +1,282 @@
+//! `loteria certs`: makes the certificates of a contest. What exists stays.
+//!
+//! | in the folder | who needs it |
+//! |---|---|
+//! | `ca.key`, `ca.crt`, `ca.crl` | only whoever makes certificates |
+//! | `server/` | the server, as its `TLS_DIR` |
+//! | `agency-1/` and so on | one agency each, as its `TLS_DIR` |
+//! | `operator/` | `loteria status` and `loteria metrics` |
+//!
+//! Only the owner can enter the folder. The folders in it can be mounted into containers, whose users can read the keys.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    RevokedCertParams, SerialNumber,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use thiserror::Error;
+use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer as _, X509Certificate};
+
+use crate::tls::folder::{AUTHORITIES, CERTIFICATE, KEY, REVOCATIONS};
+
+/// The names of the server for which its certificate is made by default: in the compose file, and on this machine.
+pub(crate) const DEFAULT_NAMES: &str = "server,localhost,127.0.0.1,::1";
+/// How long certificates are valid by default, in days.
+pub(crate) const DEFAULT_DAYS: u16 = 825;
+/// How long the authority and its revocation lists are valid, in days.
+const AUTHORITY_DAYS: u16 = 3650;
+const AUTHORITY_KEY: &str = "ca.key";
+
+/// What to make.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) agencies: u16,
+    /// The server's names and addresses.
+    pub(crate) server: Vec<String>,
+    /// How long new certificates are valid.
+    pub(crate) days: u16,
+    /// The agency whose certificate is revoked and made anew.
+    pub(crate) revoke: Option<u16>,
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Error)]
+pub(crate) enum CertsError {
+    #[error("{path}: {1}", path = .0.display())]
+    File(PathBuf, io::Error),
+    #[error("{}: it is missing, but {} exists; put it back, or begin with another folder", .missing.display(), .exists.display())]
+    Half { missing: PathBuf, exists: PathBuf },
+    #[error("{path}: it is no usable PEM file of this kind", path = .0.display())]
+    Malformed(PathBuf),
+    #[error("there is no certificate of agency {0} to revoke")]
+    NothingToRevoke(u16),
+    #[error("can't make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+}
+
+/// What became of one certificate.
+#[derive(Debug)]
+pub(crate) struct Line {
+    verb: &'static str,
+    what: PathBuf,
+    until: String,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<8} {}, valid until {}", self.verb, self.what.display(), self.until)
+    }
+}
+
+/// Makes what is missing. Returns what became of each certificate.
+pub(crate) fn make(order: &Order) -> Result<Vec<Line>, CertsError> {
+    make_folder(&order.folder, 0o700)?;
+    let (authority, mut lines) = Authority::open(&order.folder)?;
+    if let Some(agency) = order.revoke {
+        lines.push(authority.revoke(agency)?);
+    }
+    let server = order.server.clone();
+    lines.push(authority.make("server", server, ExtendedKeyUsagePurpose::ServerAuth, order.days)?);
+    let clients = (1..=order.agencies).map(|agency| format!("agency-{agency}"));
+    for name in clients.chain(["operator".to_owned()]) {
+        lines.push(authority.make(
+            &name,
+            vec![name.clone()],
+            ExtendedKeyUsagePurpose::ClientAuth,
+            order.days,
+        )?);
+    }
+    authority.copy_list()?;
+    Ok(lines)
+}
+
+/// The authority that signs all certificates.
+struct Authority<'a> {
+    folder: &'a Path,
+    issuer: Issuer<'static, KeyPair>,
+    certificate: String,
+}
+
+impl<'a> Authority<'a> {
+    fn open(folder: &'a Path) -> Result<(Self, Vec<Line>), CertsError> {
+        let (key_path, path) = (folder.join(AUTHORITY_KEY), folder.join(AUTHORITIES));
+        let verb = match (read(&key_path)?, read(&path)?) {
+            (Some(_), Some(_)) => "kept",
+            (None, None) => {
+                make_authority(&key_path, &path)?;
+                "made"
+            }
+            (Some(_), None) => return Err(CertsError::Half { missing: path, exists: key_path }),
+            (None, Some(_)) => return Err(CertsError::Half { missing: key_path, exists: path }),
+        };
+        let [key, certificate] = [&key_path, &path].map(|path| read(path).map(Option::unwrap_or_default));
+        let (key, certificate) = (key?, certificate?);
+        let key = KeyPair::from_pem(&key).map_err(|_| CertsError::Malformed(key_path))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&certificate, key).map_err(|_| CertsError::Malformed(path.clone()))?;
+        let line = Line { verb, until: validity_end(&path)?, what: path };
+        Ok((Self { folder, issuer, certificate }, vec![line]))
+    }
+
+    /// Makes a folder with a certificate, unless there is one.
+    fn make(
+        &self,
+        name: &str,
+        names: Vec<String>,
+        purpose: ExtendedKeyUsagePurpose,
+        days: u16,
+    ) -> Result<Line, CertsError> {
+        let folder = self.folder.join(name);
+        let path = folder.join(CERTIFICATE);
+        let verb = if path.exists() {
+            "kept"
+        } else {
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+            let mut params = params(name, names, days)?;
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            params.extended_key_usages = vec![purpose];
+            let certificate = params.signed_by(&key, &self.issuer)?;
+            make_folder(&folder, 0o755)?;
+            write(&folder.join(KEY), &key.serialize_pem(), 0o644)?;
+            write(&folder.join(AUTHORITIES), &self.certificate, 0o644)?;
+            // The last one: a folder that has it has everything.
+            write(&path, &certificate.pem(), 0o644)?;
+            "made"
+        };
+        Ok(Line { verb, until: validity_end(&path)?, what: path })
+    }
+
+    /// Puts an agency's certificate on the revocation list, and removes it.
+    fn revoke(&self, agency: u16) -> Result<Line, CertsError> {
+        let path = self.folder.join(format!("agency-{agency}")).join(CERTIFICATE);
+        let pem = read(&path)?.ok_or(CertsError::NothingToRevoke(agency))?;
+        let until = validity_end(&path)?;
+        let number = with_certificate(&pem, |certificate| certificate.raw_serial().to_vec());
+        let number = number.ok_or_else(|| CertsError::Malformed(path.clone()))?;
+        let list_path = self.folder.join(REVOCATIONS);
+        let mut revoked = match read(&list_path)? {
+            Some(list) => revoked_before(&list).ok_or_else(|| CertsError::Malformed(list_path.clone()))?,
+            None => Vec::new(),
+        };
+        revoked.push(RevokedCertParams {
+            serial_number: SerialNumber::from(number),
+            revocation_time: in_days(0).to_datetime(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: in_days(0).to_datetime(),
+            next_update: in_days(AUTHORITY_DAYS.into()).to_datetime(),
+            crl_number: SerialNumber::from(revoked.len() as u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        write(&list_path, &list.signed_by(&self.issuer)?.pem()?, 0o644)?;
+        fs::remove_file(&path).map_err(|error| CertsError::File(path.clone(), error))?;
+        Ok(Line { verb: "revoked", what: path, until })
+    }
+
+    /// Gives the server the revocation list, if there is one.
+    fn copy_list(&self) -> Result<(), CertsError> {
+        match read(&self.folder.join(REVOCATIONS))? {
+            Some(list) => write(&self.folder.join("server").join(REVOCATIONS), &list, 0o644),
+            None => Ok(()),
+        }
+    }
+}
+
+fn make_authority(key_path: &Path, path: &Path) -> Result<(), CertsError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = params("loteria CA", Vec::new(), AUTHORITY_DAYS)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let certificate = params.self_signed(&key)?;
+    write(key_path, &key.serialize_pem(), 0o600)?;
+    write(path, &certificate.pem(), 0o644)
+}
+
+/// What all certificates have in common. They are valid from yesterday on, as clocks may differ.
+fn params(name: &str, names: Vec<String>, days: u16) -> Result<CertificateParams, CertsError> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.use_authority_key_identifier_extension = true;
+    params.not_before = in_days(-1).to_datetime();
+    params.not_after = in_days(days.into()).to_datetime();
+    Ok(params)
+}
+
+/// The time in so many days from now.
+fn in_days(days: i64) -> ASN1Time {
+    let now = ASN1Time::now();
+    ASN1Time::from_timestamp(now.timestamp() + days * 86_400).unwrap_or(now)
+}
+
+/// The certificates of a list.
+fn revoked_before(pem: &str) -> Option<Vec<RevokedCertParams>> {
+    let list = CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, list) = CertificateRevocationList::from_der(&list).ok()?;
+    let revoked = list.iter_revoked_certificates().map(|revoked| RevokedCertParams {
+        serial_number: SerialNumber::from_slice(revoked.raw_serial()),
+        revocation_time: revoked.revocation_date.to_datetime(),
+        reason_code: None,
+        invalidity_date: None,
+    });
+    Some(revoked.collect())
+}
+
+fn with_certificate<T>(pem: &str, get: impl FnOnce(&X509Certificate<'_>) -> T) -> Option<T> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    Some(get(&certificate))
+}
+
+fn validity_end(path: &Path) -> Result<String, CertsError> {
+    let pem = read(path)?.unwrap_or_default();
+    let end = with_certificate(&pem, |certificate| {
+        certificate.validity().not_after.to_datetime().date().to_string()
+    });
+    end.ok_or_else(|| CertsError::Malformed(path.to_owned()))
+}
+
+/// The content of a file, if it exists.
+fn read(path: &Path) -> Result<Option<String>, CertsError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(CertsError::File(path.to_owned(), error)),
+    }
+}
+
+/// Makes a folder, if it is missing.
+fn make_folder(path: &Path, mode: u32) -> Result<(), CertsError> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        result => result.map_err(|error| CertsError::File(path.to_owned(), error)),
+    }
+}
+
+/// Writes a file, which takes the place of the one before.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertsError> {
+    let write = || {
+        // Never written in place: a server may be reading the one before.
+        if let Err(error) = fs::remove_file(path)
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let mut file = File::options().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|error| CertsError::File(path.to_owned(), error))
+}

@@ -1,0 +1,96 @@
+//! Who a client is, and the proof of it that storage accepts.
+
+use std::fmt;
+
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+
+use crate::lottery::AgencyId;
+
+/// Who a certificate can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Peer {
+    Agency(AgencyId),
+    /// May ask for the status only.
+    Operator,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agency(agency) => write!(f, "agency-{agency}"),
+            Self::Operator => f.write_str("operator"),
+        }
+    }
+}
+
+/// The keeper's word that a client has proven to be a peer: a keyed hash of both. The handler shows it to storage.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Voucher([u8; Self::LEN]);
+
+impl Voucher {
+    /// The length in bytes: half of a SHA-256.
+    const LEN: usize = 16;
+}
+
+impl fmt::Debug for Voucher {
+    /// Hides the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Voucher(..)")
+    }
+}
+
+/// The key of all vouchers. Only the keeper and storage have it; the acceptor draws it in memory that no child inherits.
+#[derive(Debug)]
+pub struct VoucherKey(hmac::Key);
+
+impl VoucherKey {
+    /// The length in bytes.
+    pub const LEN: usize = 16;
+
+    #[must_use]
+    pub fn new(bytes: &[u8; Self::LEN]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+    }
+
+    /// Vouches that this client is that peer.
+    #[must_use]
+    pub fn sign(&self, client: u64, peer: Peer) -> Voucher {
+        let tag = hmac::sign(&self.0, &subject(client, peer));
+        Voucher(tag.as_ref().first_chunk().copied().unwrap_or_default())
+    }
+
+    /// Whether the keeper has vouched that this client is that peer.
+    #[must_use]
+    pub fn verify(&self, client: u64, peer: Peer, voucher: Voucher) -> bool {
+        let Voucher(expected) = self.sign(client, peer);
+        // The time of the comparison does not depend on the bytes.
+        expected.iter().zip(voucher.0).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+    }
+}
+
+/// What a voucher is about. Agencies have no number 0.
+fn subject(client: u64, peer: Peer) -> [u8; 16] {
+    let number = if let Peer::Agency(agency) = peer { agency.get() } else { 0 };
+    (u128::from(number) << 64 | u128::from(client)).to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_voucher_holds_for_one_client_one_peer_and_one_key() {
+        let (key, other) = (VoucherKey::new(&[1; 16]), VoucherKey::new(&[2; 16]));
+        let [one, two] = [1, 2].map(|number| Peer::Agency(AgencyId::new(number).unwrap()));
+        let voucher = key.sign(7, one);
+        assert!(key.verify(7, one, voucher));
+        assert!(!key.verify(8, one, voucher));
+        assert!(!key.verify(7, two, voucher));
+        assert!(!key.verify(7, Peer::Operator, voucher));
+        assert!(!other.verify(7, one, voucher));
+        let mut forged = voucher;
+        forged.0[15] ^= 1;
+        assert!(!key.verify(7, one, forged));
+    }
+}

@@ -1,0 +1,209 @@
+//! The acceptor's link to the keeper: the one that serves, and the one that reads its files to take over.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::pause::Pause;
+use crate::ipc::keeper::{KeeperClient, MAX_MESSAGE, Ready, ToKeeper, decode_message, encode_message};
+use crate::ipc::messages::ClientSerial;
+use crate::ipc::voucher::VoucherKey;
+use crate::logging::{Field, Level, Outcome, event};
+use crate::lottery::AgencyList;
+use crate::server::handler::ServerIdentity;
+use crate::server::keeper;
+use crate::system::fd_passing::{PacketSocket, Received, Sent, packet_socket_pair};
+use crate::system::memory::WipeOnForkPage;
+use crate::system::process::Exit;
+use crate::system::random;
+
+/// The pause before a keeper is launched again.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The same, after one could not use its files.
+const LONG_PAUSE: Duration = Duration::from_secs(5);
+/// A certificate that ends so soon is warned of.
+const SOON: Duration = Duration::from_hours(30 * 24);
+
+/// Numbers the keepers that were launched.
+pub(super) type Generation = u32;
+
+#[derive(Debug)]
+struct Process {
+    generation: Generation,
+    socket: PacketSocket,
+}
+
+#[derive(Debug)]
+pub(super) struct KeeperLink {
+    folder: PathBuf,
+    /// The key of all vouchers. No child inherits it, and this process has no other copy.
+    key: WipeOnForkPage,
+    launched: Generation,
+    /// The keeper that gets the clients.
+    serving: Option<Process>,
+    /// The keeper that reads its files.
+    loading: Option<Process>,
+    /// What clients are shown.
+    pub(super) identity: Option<ServerIdentity>,
+    must_launch: bool,
+    pub(super) pause: Pause,
+}
+
+impl KeeperLink {
+    pub(super) fn new(folder: &Path) -> io::Result<Self> {
+        let mut key = WipeOnForkPage::new()?;
+        random::fill(key.get_mut(..VoucherKey::LEN).unwrap_or_default())?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            key,
+            launched: 0,
+            serving: None,
+            loading: None,
+            identity: None,
+            must_launch: true,
+            pause: Pause::default(),
+        })
+    }
+
+    /// The key of all vouchers, for storage.
+    pub(super) fn key(&self) -> &[u8] {
+        self.key.get(..VoucherKey::LEN).unwrap_or_default()
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// When a keeper must be launched.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        self.must_launch.then(|| self.pause.end(now).unwrap_or(now))
+    }
+
+    /// Closes the sockets of the keepers: each ends once it has no clients.
+    pub(super) fn stop(&mut self) {
+        self.serving = None;
+        self.loading = None;
+        self.must_launch = false;
+    }
+
+    /// Whether a keeper must be launched now.
+    pub(super) fn must_launch(&self, now: Instant) -> bool {
+        self.must_launch && self.pause.end(now).is_none()
+    }
+
+    /// Has the files read again, by a keeper that takes over once it has read them. One that is still reading is replaced.
+    pub(super) fn reload(&mut self) {
+        self.must_launch = true;
+        self.pause.succeed();
+    }
+
+    /// The sockets of the next keeper: the acceptor's and its own.
+    pub(super) fn sockets() -> io::Result<(PacketSocket, PacketSocket)> {
+        packet_socket_pair()
+    }
+
+    /// The number of the keeper to be launched.
+    pub(super) fn next_generation(&self) -> Generation {
+        self.launched + 1
+    }
+
+    /// A keeper has been launched, with the other end of `socket`.
+    pub(super) fn on_launched(&mut self, socket: PacketSocket) {
+        self.launched += 1;
+        self.must_launch = false;
+        self.loading = Some(Process { generation: self.launched, socket });
+    }
+
+    /// A keeper could not be launched. Returns whether there is something to log.
+    pub(super) fn on_failed_launch(&mut self) -> bool {
+        self.pause.begin(PAUSE)
+    }
+
+    /// A keeper has ended. Returns whether the server can't go on: the first one could not use its files.
+    pub(super) fn on_exit(&mut self, generation: Generation, exit: Exit, stopping: bool) -> bool {
+        let is = |process: &Option<Process>| process.as_ref().is_some_and(|it| it.generation == generation);
+        let (was_serving, was_loading) = (is(&self.serving), is(&self.loading));
+        if stopping || (!was_serving && !was_loading) {
+            // It was to end.
+            return false;
+        }
+        let gave_up = exit == Exit::Status(keeper::GAVE_UP);
+        if !gave_up {
+            event(Level::Error, "keeper", Outcome::Fail, &[("error", &exit)]);
+        }
+        if was_serving {
+            self.serving = None;
+            self.must_launch |= self.loading.is_none();
+        } else {
+            self.loading = None;
+            self.must_launch |= self.serving.is_none() || !gave_up;
+        }
+        self.pause.begin(if gave_up { LONG_PAUSE } else { PAUSE });
+        gave_up && self.identity.is_none()
+    }
+
+    /// What to wait for: a keeper that has read its files.
+    pub(super) fn interest(&self) -> Option<BorrowedFd<'_>> {
+        self.loading.as_ref().map(|process| process.socket.as_fd())
+    }
+
+    /// Lets the keeper that has read its files take over, if there is one.
+    pub(super) fn receive_ready(&mut self, plain: &AgencyList) -> io::Result<()> {
+        let Some(process) = &self.loading else { return Ok(()) };
+        let mut buffer = vec![0; MAX_MESSAGE];
+        // Where the peer is gone, SIGCHLD tells of it.
+        let Received::Packet(length, _) = process.socket.receive(&mut buffer)? else { return Ok(()) };
+        let (ready, chain) = decode_message::<Ready>(buffer.get(..length).unwrap_or_default())?;
+        let key = encode_message(&ToKeeper::Key, &[])?;
+        if process.socket.send([&key, self.key()], None)? != Sent::Done {
+            return Ok(());
+        }
+        log_ready(&ready, plain);
+        self.identity = Some(ServerIdentity::new(&ready, &chain));
+        self.serving = self.loading.take();
+        self.pause.succeed();
+        Ok(())
+    }
+
+    /// Gives a client its socket to the keeper; none if there is no keeper for it now.
+    pub(super) fn connect(&self, client: ClientSerial) -> Option<KeeperClient> {
+        let Process { socket, .. } = self.serving.as_ref()?;
+        let (ours, theirs) = packet_socket_pair().ok()?;
+        let message = encode_message(&ToKeeper::ClientCame(client), &[]).ok()?;
+        let sent = socket.send([&message, &[]], Some(theirs.as_fd())).ok()?;
+        (sent == Sent::Done).then(|| KeeperClient::new(ours))
+    }
+}
+
+fn log_ready(ready: &Ready, plain: &AgencyList) {
+    let now = Utc::now().timestamp();
+    let left = ready.certificate_until - now;
+    let until = DateTime::from_timestamp(ready.certificate_until, 0)
+        .map_or("never".to_owned(), |end| end.to_rfc3339_opts(SecondsFormat::Secs, true));
+    let mut reasons = Vec::new();
+    if left < 0 {
+        reasons.push("the server's certificate has expired: clients refuse it".to_owned());
+    } else if u64::try_from(left).is_ok_and(|left| left < SOON.as_secs()) {
+        reasons.push(format!("the server's certificate ends in {} days", left / 86_400));
+    }
+    if ready.list_expired {
+        reasons.push(
+            "a revocation list has expired: it still counts, but later revocations are missing".to_owned(),
+        );
+    }
+    if !plain.is_empty() {
+        reasons.push(format!("the agencies {plain} may come without a certificate (PLAIN_AGENCIES)"));
+    }
+    let reason = reasons.join("; ");
+    let mut fields: Vec<Field<'_>> = vec![("certificate_until", &until), ("revoked", &ready.revoked)];
+    let level = if reasons.is_empty() {
+        Level::Info
+    } else {
+        fields.push(("reason", &reason));
+        Level::Warning
+    };
+    event(level, "tls", Outcome::Success, &fields);
+}

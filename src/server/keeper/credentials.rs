@@ -1,0 +1,193 @@
+//! What the keeper has loaded: the server's key, the authorities and the revocations; and what it does with them.
+
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, Error, SignatureScheme};
+use webpki::EndEntityCert;
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+use crate::ipc::keeper::{Ready, Rejection};
+use crate::ipc::voucher::Peer;
+use crate::lottery::AgencyId;
+use crate::lottery::bet::parse_decimal;
+use crate::tls::folder::{AUTHORITIES, CERTIFICATE, FolderError, REVOCATIONS, TlsFolder};
+use crate::tls::provider;
+
+/// How a key can sign in TLS 1.3, the best first.
+const SCHEMES: [SignatureScheme; 6] = [
+    SignatureScheme::ED25519,
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA512,
+];
+/// The lengths of the hashes of TLS 1.3: SHA-256 and SHA-384.
+const HASH_LENGTHS: [usize; 2] = [32, 48];
+
+/// A side of a handshake, by the text that its signature begins with: RFC 8446, section 4.4.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Server,
+    Client,
+}
+
+impl Side {
+    /// What this side signs; none if that is no hash of a TLS 1.3 handshake.
+    fn signed_message(self, hash: &[u8]) -> Option<Vec<u8>> {
+        let context: &[u8] = match self {
+            Self::Server => b"TLS 1.3, server CertificateVerify\0",
+            Self::Client => b"TLS 1.3, client CertificateVerify\0",
+        };
+        HASH_LENGTHS.contains(&hash.len()).then(|| [&[b' '; 64], context, hash].concat())
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Credentials {
+    identity: CertifiedKey,
+    verifier: Arc<dyn ClientCertVerifier>,
+    pub(super) ready: Ready,
+}
+
+impl Credentials {
+    pub(super) fn load(folder: &TlsFolder) -> Result<Self, FolderError> {
+        let identity = folder.identity()?;
+        let lists = folder.revocations()?;
+        let now = UnixTime::now();
+        let (revoked, list_expired) = check_lists(folder, &lists, now)?;
+        let schemes = SCHEMES.into_iter().filter(|scheme| identity.key.choose_scheme(&[*scheme]).is_some());
+        let mut schemes = schemes.map(u16::from).chain([0; 3]);
+        let ready = Ready {
+            certificate_until: end_of(folder, &identity)?,
+            revoked,
+            list_expired,
+            schemes: [(); 3].map(|()| schemes.next().unwrap_or_default()),
+        };
+        // A list that has expired still counts, and an authority without a list has revoked nothing.
+        let verifier = WebPkiClientVerifier::builder_with_provider(folder.roots()?, provider())
+            .with_crls(lists)
+            .allow_unknown_revocation_status()
+            .build()
+            .map_err(|error| folder.problem(REVOCATIONS, &error))?;
+        Ok(Self { identity, verifier, ready })
+    }
+
+    /// The server's certificate and those of its issuers.
+    pub(super) fn chain(&self) -> Vec<&[u8]> {
+        self.identity.cert.iter().map(AsRef::as_ref).collect()
+    }
+
+    /// Signs the server's side of a handshake. The message is put together here, so that nothing else gets signed.
+    pub(super) fn sign(&self, scheme: u16, hash: &[u8]) -> Option<Vec<u8>> {
+        let message = Side::Server.signed_message(hash)?;
+        let signer = self.identity.key.choose_scheme(&[scheme.into()])?;
+        signer.sign(&message).ok()
+    }
+
+    /// Finds out who has signed the client's side of a handshake. Returns the serial number of the certificate too.
+    pub(super) fn identify(
+        &self,
+        scheme: u16,
+        hash: &[u8],
+        signature: &[u8],
+        chain: &[&[u8]],
+    ) -> Result<(Peer, Vec<u8>), Rejection> {
+        let chain: Vec<CertificateDer<'_>> = chain.iter().map(|bytes| CertificateDer::from(*bytes)).collect();
+        let (certificate, issuers) = chain.split_first().ok_or(Rejection::Malformed)?;
+        self.verifier
+            .verify_client_cert(certificate, issuers, UnixTime::now())
+            .map_err(|error| reason(&error))?;
+        let certificate = EndEntityCert::try_from(certificate).map_err(|_| Rejection::Malformed)?;
+        let message = Side::Client.signed_message(hash).ok_or(Rejection::BadSignature)?;
+        verify(&certificate, scheme.into(), &message, signature)?;
+        Ok((peer(&certificate)?, certificate.serial().to_vec()))
+    }
+}
+
+fn verify(
+    certificate: &EndEntityCert<'_>,
+    scheme: SignatureScheme,
+    message: &[u8],
+    signature: &[u8],
+) -> Result<(), Rejection> {
+    // The schemes of older versions of TLS are known too.
+    let known = provider().signature_verification_algorithms.mapping.iter();
+    let algorithm = known
+        .filter(|_| SCHEMES.contains(&scheme))
+        .find(|(known, _)| *known == scheme)
+        .and_then(|(_, algorithms)| algorithms.first())
+        .ok_or(Rejection::BadSignature)?;
+    certificate.verify_signature(*algorithm, message, signature).map_err(|_| Rejection::BadSignature)
+}
+
+/// Who the certificate names.
+fn peer(certificate: &EndEntityCert<'_>) -> Result<Peer, Rejection> {
+    let mut names = certificate.valid_dns_names();
+    let (Some(name), None) = (names.next(), names.next()) else { return Err(Rejection::WrongName) };
+    if name == "operator" {
+        return Ok(Peer::Operator);
+    }
+    let number = name.strip_prefix("agency-").and_then(|number| parse_decimal(number.as_bytes()));
+    // Leading zeros would give an agency a second name.
+    let agency = number.and_then(AgencyId::new).filter(|agency| name == format!("agency-{agency}"));
+    agency.map(Peer::Agency).ok_or(Rejection::WrongName)
+}
+
+fn reason(error: &Error) -> Rejection {
+    let Error::InvalidCertificate(error) = error else { return Rejection::Malformed };
+    match error {
+        CertificateError::BadEncoding => Rejection::Malformed,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Rejection::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Rejection::NotYetValid,
+        CertificateError::Revoked => Rejection::Revoked,
+        // Signed by another authority of the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => Rejection::UnknownIssuer,
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            Rejection::NotForClients
+        }
+        _ => Rejection::Other,
+    }
+}
+
+fn end_of(folder: &TlsFolder, identity: &CertifiedKey) -> Result<i64, FolderError> {
+    let malformed = || folder.problem(CERTIFICATE, "the first certificate is malformed");
+    let certificate = identity.end_entity_cert().map_err(|_| malformed())?;
+    let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| malformed())?;
+    Ok(certificate.validity().not_after.timestamp())
+}
+
+/// Checks that each list was signed by one of the authorities: a list that was not would lock everyone out. Returns how many
+/// certificates are revoked, and whether a list has expired.
+fn check_lists(
+    folder: &TlsFolder,
+    lists: &[CertificateRevocationListDer<'_>],
+    now: UnixTime,
+) -> Result<(u32, bool), FolderError> {
+    let authorities = folder.authorities()?;
+    let mut revoked = 0;
+    let mut expired = false;
+    for list in lists {
+        let (_, list) = CertificateRevocationList::from_der(list)
+            .map_err(|_| folder.problem(REVOCATIONS, "the revocation list is malformed"))?;
+        let is_issuer = |authority: &CertificateDer<'_>| {
+            X509Certificate::from_der(authority).is_ok_and(|(_, authority)| {
+                authority.subject() == list.issuer() && list.verify_signature(authority.public_key()).is_ok()
+            })
+        };
+        if !authorities.iter().any(is_issuer) {
+            let authorities = folder.path(AUTHORITIES);
+            let problem =
+                format!("no authority of {} has signed this revocation list", authorities.display());
+            return Err(folder.problem(REVOCATIONS, &problem));
+        }
+        revoked += u32::try_from(list.iter_revoked_certificates().count()).unwrap_or(u32::MAX);
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        expired |= list.next_update().is_some_and(|end| end.timestamp() < now);
+    }
+    Ok((revoked, expired))
+}

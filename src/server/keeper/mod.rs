@@ -1,0 +1,198 @@
+//! The keeper: the one process that has the server's private key. There is one if TLS is configured.
+//!
+//! A handler that was taken over can ask it for one signature of a TLS handshake and for one verdict on a certificate, and
+//! for nothing else: its memory holds no key that could be stolen. The verdict comes with a voucher, without which storage
+//! takes no request of that client.
+//!
+//! | file | contents |
+//! |---|---|
+//! | here | the process: its clients, and what each may still ask |
+//! | `credentials` | the key, the authorities and the revocations; signatures and verdicts |
+
+mod credentials;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use self::credentials::Credentials;
+use crate::ipc::codec::decode;
+use crate::ipc::keeper::{Answer, MAX_MESSAGE, Question, ToKeeper, decode_message, encode_message};
+use crate::ipc::messages::ClientSerial;
+use crate::ipc::voucher::VoucherKey;
+use crate::logging::{Level, Outcome, event};
+use crate::system::fd_passing::{PacketSocket, Received, Sent};
+use crate::tls::folder::{FolderError, TlsFolder};
+
+/// The key of epoll events of the acceptor's socket. Clients are numbered from 1.
+const ACCEPTOR: ClientSerial = 0;
+
+/// Exit status: it can't use its files, and has logged why.
+pub(crate) const GAVE_UP: i32 = 3;
+
+/// The whole process. `confine` takes from it what it does not need once it has its files. `level` is that of the line that
+/// says why it can't use them. Returns its exit status.
+pub(crate) fn run(
+    folder: &Path,
+    acceptor: &PacketSocket,
+    confine: impl FnOnce() -> io::Result<()>,
+    level: Level,
+) -> i32 {
+    let loaded = Keeper::load(&TlsFolder::new(folder), acceptor);
+    let keeper = match loaded.and_then(|keeper| Ok(confine().map(|()| keeper)?)) {
+        Ok(keeper) => keeper,
+        Err(error) => {
+            event(level, "tls", Outcome::Fail, &[("error", &error)]);
+            return GAVE_UP;
+        }
+    };
+    keeper.serve().map_or_else(
+        |error| {
+            event(Level::Error, "keeper", Outcome::Fail, &[("error", &error)]);
+            1
+        },
+        |()| 0,
+    )
+}
+
+/// Checks that a keeper could use the files of a folder.
+pub(crate) fn check(folder: &Path) -> Result<(), FolderError> {
+    Credentials::load(&TlsFolder::new(folder)).map(drop)
+}
+
+/// A keeper that has its files.
+#[derive(Debug)]
+pub(crate) struct Keeper<'a> {
+    credentials: Credentials,
+    acceptor: &'a PacketSocket,
+    epoll: Epoll,
+    vouchers: Option<VoucherKey>,
+    clients: HashMap<ClientSerial, Client>,
+    /// Whether there will be no more clients: another keeper has taken over, or the server stops.
+    is_replaced: bool,
+}
+
+/// A client that may still ask.
+#[derive(Debug)]
+struct Client {
+    socket: PacketSocket,
+    /// Whether it has its signature.
+    has_signature: bool,
+}
+
+impl<'a> Keeper<'a> {
+    /// Reads the files. Afterwards the keeper needs none.
+    pub(crate) fn load(folder: &TlsFolder, acceptor: &'a PacketSocket) -> Result<Self, KeeperError> {
+        let credentials = Credentials::load(folder)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from)?;
+        epoll.add(acceptor, EpollEvent::new(EpollFlags::EPOLLIN, ACCEPTOR)).map_err(io::Error::from)?;
+        Ok(Self { credentials, acceptor, epoll, vouchers: None, clients: HashMap::new(), is_replaced: false })
+    }
+
+    /// Serves clients until the acceptor closes its end, and then those that it has.
+    pub(crate) fn serve(mut self) -> io::Result<()> {
+        let ready = encode_message(&self.credentials.ready, &self.credentials.chain())?;
+        if self.acceptor.send([&ready, &[]], None)? != Sent::Done {
+            return Ok(());
+        }
+        let mut buffer = vec![0; MAX_MESSAGE];
+        while !self.is_replaced || !self.clients.is_empty() {
+            let mut events = [EpollEvent::empty(); 16];
+            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            for event in events.iter().take(count) {
+                match event.data() {
+                    ACCEPTOR => self.take_clients(&mut buffer)?,
+                    client => self.answer(client, &mut buffer),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the acceptor's messages.
+    fn take_clients(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        loop {
+            let (length, socket) = match self.acceptor.receive(buffer)? {
+                Received::Packet(length, socket) => (length, socket),
+                Received::Empty => return Ok(()),
+                Received::PeerGone => {
+                    self.is_replaced = true;
+                    return Ok(self.epoll.delete(self.acceptor)?);
+                }
+            };
+            let (message, rest) = decode(buffer.get(..length).unwrap_or_default())?;
+            match (message, rest, socket) {
+                (ToKeeper::Key, key, _) => self.vouchers = key.try_into().ok().map(VoucherKey::new),
+                (ToKeeper::ClientCame(client), _, Some(socket)) => self.add(client, socket),
+                // Without a descriptor to spare, the client gets no answer.
+                _ => {}
+            }
+        }
+    }
+
+    fn add(&mut self, client: ClientSerial, socket: OwnedFd) {
+        let socket = PacketSocket::from(socket);
+        if self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, client)).is_ok() {
+            self.clients.insert(client, Client { socket, has_signature: false });
+        }
+    }
+
+    /// Answers a client's next question. A client that has asked everything, or asks what it may not, loses its socket.
+    fn answer(&mut self, serial: ClientSerial, buffer: &mut [u8]) {
+        let Some(mut client) = self.clients.remove(&serial) else { return };
+        let length = match client.socket.receive(buffer) {
+            Ok(Received::Packet(length, _)) => length,
+            Ok(Received::Empty) => return drop(self.clients.insert(serial, client)),
+            Ok(Received::PeerGone) | Err(_) => return,
+        };
+        let Ok((question, fields)) = decode_message(buffer.get(..length).unwrap_or_default()) else { return };
+        let Some((answer, field)) = self.decide(serial, &client, question, &fields) else { return };
+        let Ok(message) = encode_message(&answer, &[&field]) else { return };
+        let is_sent = client.socket.send([&message, &[]], None).is_ok_and(|sent| sent == Sent::Done);
+        if is_sent && !client.has_signature {
+            client.has_signature = true;
+            self.clients.insert(serial, client);
+        }
+    }
+
+    fn decide(
+        &self,
+        serial: ClientSerial,
+        client: &Client,
+        question: Question,
+        fields: &[&[u8]],
+    ) -> Option<(Answer, Vec<u8>)> {
+        match (question, fields, client.has_signature) {
+            (Question::Sign { scheme }, [hash], false) => {
+                Some((Answer::Signed, self.credentials.sign(scheme, hash)?))
+            }
+            (Question::Prove { scheme }, [hash, signature, chain @ ..], true) => {
+                let vouchers = self.vouchers.as_ref()?;
+                Some(match self.credentials.identify(scheme, hash, signature, chain) {
+                    Ok((peer, number)) => {
+                        (Answer::Proven { peer, voucher: vouchers.sign(serial, peer) }, number)
+                    }
+                    Err(rejection) => (Answer::Rejected(rejection), Vec::new()),
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why there is no keeper.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeeperError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error("{0}")]
+    System(#[from] io::Error),
+}

@@ -1,0 +1,305 @@
+//! The client's side: a stream to the server, over TLS or plain.
+
+use std::fmt;
+use std::io::{self, BufRead as _, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, Error};
+use thiserror::Error;
+
+use super::folder::{FolderError, TlsFolder};
+use super::{VERSIONS, provider};
+use crate::protocol::frame::{FrameBuffer, FrameType};
+use crate::protocol::message::ServerMessage;
+
+/// The longest plain reply before TLS, in bytes.
+const MAX_PLAIN: u32 = 4096;
+/// The first byte of TLS: a handshake message or an alert.
+const TLS_BYTES: [u8; 2] = [0x16, 0x15];
+
+/// A server, and how to reach it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// None for plain TCP.
+    pub tls: Option<ClientTls>,
+}
+
+impl Target {
+    /// The server at `HOST:PORT`, over TLS if there is a folder with certificates.
+    pub fn new(address: String, folder: Option<&Path>) -> Result<Self, FolderError> {
+        let tls = folder.map(|folder| ClientTls::load(folder, &address)).transpose()?;
+        Ok(Self { address, tls })
+    }
+
+    /// The server at this address, over plain TCP.
+    pub fn plain(address: &impl ToString) -> Self {
+        Self { address: address.to_string(), tls: None }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)
+    }
+}
+
+/// How to reach one server over TLS.
+#[derive(Debug, Clone)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+    server: ServerName<'static>,
+}
+
+impl ClientTls {
+    /// Loads the certificates of a folder, for a server at `HOST:PORT`.
+    pub fn load(folder: &Path, address: &str) -> Result<Self, FolderError> {
+        let folder = TlsFolder::new(folder);
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)
+            .map_err(|error| folder.problem("", &error))?
+            .with_root_certificates(folder.roots()?)
+            .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(folder.identity()?)));
+        config.resumption = Resumption::disabled();
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
+        let problem = format!("no certificate can be for the server's name {host:?}");
+        let server = ServerName::try_from(host).map_err(|_| folder.problem("", &problem))?;
+        Ok(Self { config: Arc::new(config), server })
+    }
+}
+
+/// Why a TLS connection failed.
+#[derive(Debug, Clone, Error)]
+pub enum TlsError {
+    #[error("the server refused the connection: {}", meaning(*.0))]
+    Refused(AlertDescription),
+    #[error("the server's certificate is not accepted: {}", objection(.0))]
+    Certificate(CertificateError),
+    /// The server answered in plain text, before TLS.
+    #[error("the server does not speak TLS: it answered in plain text: {0}")]
+    NoTls(String),
+    /// The server answered in plain text, before TLS, that it can't serve now.
+    #[error("the server says: {0}")]
+    Busy(String),
+    #[error("TLS: {0}")]
+    Broken(Error),
+}
+
+impl TlsError {
+    /// Whether the same attempt would fail again, until someone changes something.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Refused(alert) => !matches!(
+                alert,
+                AlertDescription::InternalError
+                    | AlertDescription::UserCanceled
+                    | AlertDescription::HandshakeFailure
+            ),
+            Self::Certificate(_) | Self::NoTls(_) => true,
+            Self::Busy(_) | Self::Broken(_) => false,
+        }
+    }
+
+    /// The TLS error in an error of a stream, if there is one.
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+impl From<TlsError> for io::Error {
+    fn from(error: TlsError) -> Self {
+        Self::new(ErrorKind::InvalidData, error)
+    }
+}
+
+impl From<Error> for TlsError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::AlertReceived(alert) => Self::Refused(alert),
+            Error::InvalidCertificate(error) => Self::Certificate(error),
+            error => Self::Broken(error),
+        }
+    }
+}
+
+/// What is wrong with the server's certificate.
+fn objection(error: &CertificateError) -> String {
+    match error {
+        // A wrong signature is that of another authority of the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "it is not signed by an authority of ca.crt".to_owned()
+        }
+        error => error.to_string(),
+    }
+}
+
+/// What an alert means for the one who gets it.
+fn meaning(alert: AlertDescription) -> String {
+    let text = match alert {
+        AlertDescription::CertificateExpired => "this certificate has expired, or is not valid yet",
+        AlertDescription::CertificateRevoked => "this certificate has been revoked",
+        AlertDescription::UnknownCA => {
+            "this certificate is not signed by an authority that the server accepts"
+        }
+        AlertDescription::CertificateRequired => "it demands a certificate",
+        AlertDescription::AccessDenied => "this certificate names no agency and not the operator",
+        AlertDescription::UnsupportedCertificate => "this certificate is not for TLS clients",
+        AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => {
+            "this certificate is not acceptable"
+        }
+        AlertDescription::DecryptError => "a signature is wrong",
+        AlertDescription::HandshakeFailure => "it can't check certificates now",
+        other => return format!("TLS alert {other:?}"),
+    };
+    text.to_owned()
+}
+
+/// A connection to the server.
+#[derive(Debug)]
+pub struct Stream {
+    tcp: TcpStream,
+    tls: Option<Box<Tls>>,
+}
+
+#[derive(Debug)]
+struct Tls {
+    connection: ClientConnection,
+    /// Whether the server's first byte has come, and was one of TLS.
+    is_confirmed: bool,
+}
+
+impl Stream {
+    /// Begins a connection, plain without `tls`. A TLS handshake is made by the first [`Self::receive`]s.
+    pub fn new(tcp: TcpStream, tls: Option<&ClientTls>) -> io::Result<Self> {
+        let start = |tls: &ClientTls| ClientConnection::new(tls.config.clone(), tls.server.clone());
+        let connection = tls.map(start).transpose().map_err(TlsError::from)?;
+        let tls = connection.map(|connection| Box::new(Tls { connection, is_confirmed: false }));
+        let mut this = Self { tcp, tls };
+        this.flush()?;
+        Ok(this)
+    }
+
+    /// The socket, for its options.
+    pub fn socket(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Whether the TLS handshake is not complete.
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.connection.is_handshaking())
+    }
+
+    /// Reads once from the socket, over TLS. Does what follows from it for TLS.
+    pub fn receive(&mut self) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        if !tls.is_confirmed {
+            confirm_tls(&mut self.tcp)?;
+            tls.is_confirmed = true;
+        }
+        let count = tls.connection.read_tls(&mut self.tcp)?;
+        let processed = tls.connection.process_new_packets().map_err(TlsError::from);
+        // What is left to send here are the end of the handshake, and alerts.
+        let flushed = self.flush();
+        processed?;
+        if count == 0 && self.is_handshaking() {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        flushed
+    }
+
+    /// Waits until a byte can be read. False at the end of the stream.
+    pub fn wait_readable(&mut self) -> io::Result<bool> {
+        loop {
+            let Some(tls) = &mut self.tls else { return Ok(self.tcp.peek(&mut [0])? > 0) };
+            match tls.connection.reader().fill_buf() {
+                Ok(bytes) => return Ok(!bytes.is_empty()),
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.receive()?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Tells the server that nothing more will be sent.
+    pub fn finish_sending(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.connection.send_close_notify();
+            self.flush()?;
+        }
+        self.tcp.shutdown(Shutdown::Write)
+    }
+
+    /// The alert with which the server has closed a connection that can't be written to any more.
+    fn last_alert(&mut self) -> Option<io::Error> {
+        let Tls { connection, .. } = &mut **self.tls.as_mut()?;
+        while connection.read_tls(&mut self.tcp).is_ok_and(|count| count > 0) {
+            if let Err(error) = connection.process_new_packets() {
+                return Some(TlsError::from(error).into());
+            }
+        }
+        None
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.tls.is_none() {
+            return self.tcp.read(bytes);
+        }
+        // Without the alert that ends TLS the connection was cut. Each frame says its own length, so a cut shows.
+        if !self.wait_readable()? {
+            return Ok(0);
+        }
+        self.tls.as_mut().map_or(Ok(0), |tls| tls.connection.reader().read(bytes))
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return self.tcp.write(bytes) };
+        let count = tls.connection.writer().write(bytes)?;
+        self.flush()?;
+        Ok(count)
+    }
+
+    /// Sends what TLS has encrypted.
+    fn flush(&mut self) -> io::Result<()> {
+        while let Some(tls) = self.tls.as_mut().filter(|tls| tls.connection.wants_write()) {
+            if let Err(error) = tls.connection.write_tls(&mut self.tcp) {
+                let is_closed = matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+                return Err(if is_closed { self.last_alert().unwrap_or(error) } else { error });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the server's first byte. A server without TLS, or too busy for it, answers with a plain ERROR.
+fn confirm_tls(tcp: &mut TcpStream) -> io::Result<()> {
+    let mut first = [0];
+    if tcp.peek(&mut first)? == 0 || TLS_BYTES.contains(&first[0]) {
+        return Ok(());
+    }
+    let mut incoming = FrameBuffer::new(MAX_PLAIN);
+    while !incoming.has_frame() {
+        match tcp.read(incoming.space())? {
+            0 => break,
+            count => incoming.received(count),
+        }
+    }
+    let reason = match incoming.next_frame() {
+        Ok(Some(frame)) if frame.kind == FrameType::Error => match ServerMessage::decode(frame) {
+            Ok(ServerMessage::Error(reason)) => reason.to_owned(),
+            _ => "an error without a reason".to_owned(),
+        },
+        _ => format!("byte 0x{:02x}", first[0]),
+    };
+    let is_busy = reason.starts_with("busy");
+    Err(if is_busy { TlsError::Busy(reason) } else { TlsError::NoTls(reason) }.into())
+}

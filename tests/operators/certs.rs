@@ -1,0 +1,143 @@
+//! `loteria certs`, checked with openssl.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::tls::make_certificates;
+use common::{Setup, loteria, output, text};
+
+/// What openssl prints. It must succeed.
+#[track_caller]
+fn openssl(folder: &Path, arguments: &[&str]) -> String {
+    let printed = output(Command::new("openssl").args(arguments).current_dir(folder));
+    assert!(printed.status.success(), "{arguments:?}: {}{}", text(&printed.stdout), text(&printed.stderr));
+    text(&printed.stdout)
+}
+
+fn mode(path: PathBuf) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// All files below the folder.
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push((path.clone(), fs::read(path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn openssl_accepts_each_certificate_for_its_purpose_and_no_other() {
+    let setup = Setup::new();
+    make_certificates(&setup, 2, &["--server", "lottery.example,10.0.0.7", "--days", "90"]);
+    let folder = setup.path("certs");
+    let verify = |purpose, name: &str| {
+        let file = format!("{name}/tls.crt");
+        let command = ["verify", "-x509_strict", "-CAfile", "ca.crt", "-purpose", purpose, &file];
+        output(Command::new("openssl").args(command).current_dir(&folder)).status.success()
+    };
+    for (name, is_server) in [("server", true), ("agency-1", false), ("agency-2", false), ("operator", false)]
+    {
+        assert_eq!(verify("sslserver", name), is_server, "{name}");
+        assert_eq!(verify("sslclient", name), !is_server, "{name}");
+        assert_eq!(
+            fs::read(folder.join(name).join("ca.crt")).unwrap(),
+            fs::read(folder.join("ca.crt")).unwrap()
+        );
+        let public = |arguments: &[&str]| openssl(&folder.join(name), arguments);
+        assert_eq!(
+            public(&["x509", "-in", "tls.crt", "-noout", "-pubkey"]),
+            public(&["pkey", "-in", "tls.key", "-pubout"])
+        );
+        // Longer than 89 days and no longer than 90.
+        let lasts = |days: u32| {
+            let seconds = (days * 86_400).to_string();
+            let command = ["x509", "-in", "tls.crt", "-noout", "-checkend", &seconds];
+            output(Command::new("openssl").args(command).current_dir(folder.join(name))).status.success()
+        };
+        assert!(lasts(89) && !lasts(91), "{name}");
+    }
+    let names = |name: &str| {
+        let file = format!("{name}/tls.crt");
+        let printed = openssl(&folder, &["x509", "-in", &file, "-noout", "-ext", "subjectAltName"]);
+        printed.lines().last().unwrap().trim().to_owned()
+    };
+    assert_eq!(names("server"), "DNS:lottery.example, IP Address:10.0.0.7");
+    assert_eq!(names("agency-2"), "DNS:agency-2");
+    assert_eq!(names("operator"), "DNS:operator");
+}
+
+#[test]
+fn only_the_owner_reaches_the_keys_and_a_container_can_read_what_is_mounted() {
+    let setup = Setup::new();
+    make_certificates(&setup, 1, &[]);
+    let folder = setup.path("certs");
+    assert_eq!(mode(folder.clone()), 0o700);
+    assert_eq!(mode(folder.join("ca.key")), 0o600);
+    for name in ["server", "agency-1", "operator"] {
+        assert_eq!(mode(folder.join(name)), 0o755);
+        for file in ["tls.crt", "tls.key", "ca.crt"] {
+            assert_eq!(mode(folder.join(name).join(file)), 0o644);
+        }
+    }
+}
+
+#[test]
+fn what_exists_stays_and_what_is_missing_is_made() {
+    let setup = Setup::new();
+    make_certificates(&setup, 1, &[]);
+    let folder = setup.path("certs");
+    let before = files(&folder);
+    make_certificates(&setup, 2, &[]);
+    let after = files(&folder);
+    assert!(before.iter().all(|file| after.contains(file)));
+    assert_eq!(after.len(), before.len() + 3);
+    fs::remove_dir_all(folder.join("agency-1")).unwrap();
+    make_certificates(&setup, 2, &[]);
+    assert_ne!(fs::read(folder.join("agency-1/tls.key")).unwrap(), before_file(&before, "agency-1/tls.key"));
+    openssl(&folder, &["verify", "-CAfile", "ca.crt", "agency-1/tls.crt"]);
+    // Without its key the authority can't go on, and nothing is replaced.
+    fs::remove_file(folder.join("ca.key")).unwrap();
+    let failed = output(loteria(&["certs", "--agencies", "3"]).current_dir(setup.path("")));
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains("certs/ca.key: it is missing"), "{}", text(&failed.stderr));
+    assert!(!folder.join("agency-3").exists());
+}
+
+fn before_file(files: &[(PathBuf, Vec<u8>)], name: &str) -> Vec<u8> {
+    files.iter().find(|(path, _)| path.ends_with(name)).unwrap().1.clone()
+}
+
+#[test]
+fn a_revoked_certificate_is_on_the_list_and_is_made_anew() {
+    let setup = Setup::new();
+    make_certificates(&setup, 2, &[]);
+    let folder = setup.path("certs");
+    let serial = |name: &str| {
+        let file = format!("{name}/tls.crt");
+        let printed = openssl(&folder, &["x509", "-in", &file, "-noout", "-serial"]);
+        printed.trim().trim_start_matches("serial=").to_owned()
+    };
+    let [first, second] = ["agency-1", "agency-2"].map(serial);
+    make_certificates(&setup, 2, &["--revoke", "1"]);
+    make_certificates(&setup, 2, &["--revoke", "2"]);
+    let list = openssl(&folder, &["crl", "-in", "server/ca.crl", "-CAfile", "ca.crt", "-noout", "-text"]);
+    assert!(list.contains(&format!("Serial Number: {first}")), "{list}");
+    assert!(list.contains(&format!("Serial Number: {second}")), "{list}");
+    assert_ne!(serial("agency-1"), first);
+    openssl(
+        &folder,
+        &["verify", "-crl_check", "-CRLfile", "ca.crl", "-CAfile", "ca.crt", "agency-1/tls.crt"],
+    );
+    let failed = output(loteria(&["certs", "--agencies", "2", "--revoke", "9"]).current_dir(setup.path("")));
+    assert_eq!(text(&failed.stderr), "loteria: there is no certificate of agency 9 to revoke\n");
+}

@@ -1,0 +1,327 @@
+//! TLS: who may act for whom, and how a client that may not is told.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::Shutdown;
+use std::path::PathBuf;
+
+use common::client::open_frame;
+use common::program::loteria;
+use common::tls::{agency_folder, alert, exchange_without_certificate, make_certificates, relay, tls_setup};
+use common::{Client, RunningServer, bets, kind, output, records, rows, text};
+use rustls::AlertDescription;
+
+const NO_CERTIFICATE: &str = "this server accepts agencies over TLS with a certificate only";
+
+/// A client that has a folder of certificates; plain without one.
+struct Peer<'a> {
+    server: &'a RunningServer,
+    port: u16,
+}
+
+impl<'a> Peer<'a> {
+    fn agency(server: &'a RunningServer, agency: u32) -> Self {
+        Self { server, port: relay(server.port(), &agency_folder(&server.setup(), agency)) }
+    }
+
+    fn operator(server: &'a RunningServer) -> Self {
+        Self { server, port: relay(server.port(), &server.setup().path("certs/operator")) }
+    }
+
+    fn plain(server: &'a RunningServer) -> Self {
+        Self { server, port: server.port() }
+    }
+
+    fn connect(&self) -> Client {
+        Client::connect(self.port)
+    }
+
+    /// The reason for which it is refused all that concerns an agency.
+    #[track_caller]
+    fn is_refused(&self, agency: u8) -> String {
+        let before = self.server.bets_file();
+        let own = records(&bets(agency.into(), 0..3));
+        let record = bets(agency.into(), 0..1)[0].record();
+        let reason = self.connect().refused(kind::BET, &record);
+        for (kind, payload) in [(kind::MULTIPLE_BETS, &own[..]), (kind::RESULT_REQUEST, &[agency])] {
+            assert_eq!(self.connect().refused(kind, payload), reason);
+        }
+        let mut client = self.connect();
+        client.send(&open_frame(1, agency.into()));
+        assert_eq!(client.expect_error(), reason);
+        client.expect_eof();
+        // A classic END has no reply.
+        let mut client = self.connect();
+        client.send_frame(kind::END, &[agency]);
+        client.expect_eof();
+        assert!(self.server.bets_file() == before);
+        reason
+    }
+}
+
+#[test]
+fn an_agency_with_a_certificate_does_everything_in_sessions_and_classic_messages() {
+    let server = tls_setup(2).start();
+    let [one, two] = [1, 2].map(|agency| Peer::agency(&server, agency));
+    let mut session = one.connect();
+    assert_eq!(session.open_session(1).stored, 0);
+    session.store(0, &bets(1, 0..1000));
+    session.end_agency();
+    two.connect().classic(kind::BET, &bets(2, 0..1)[0].record(), kind::BET_ACK, b"OK");
+    two.connect().classic(kind::MULTIPLE_BETS, &records(&bets(2, 1..3)), kind::BET_ACK, b"OK");
+    two.connect().classic(kind::RESULT_REQUEST, &[2], kind::IN_PROGRESS, b"");
+    session.send_frame(kind::AWAIT_RESULT, b"");
+    let mut client = two.connect();
+    client.send_frame(kind::END, &[2]);
+    client.expect_eof();
+    let (got, winners) = session.read_frame();
+    assert_eq!(got, kind::RESULT);
+    session.half_close();
+    session.expect_eof();
+    let mut again = one.connect();
+    again.open_session(1);
+    again.send_frame(kind::RESULT_REQUEST, b"");
+    again.expect(kind::RESULT, &winners);
+    assert!(server.bets_file() == [rows(&bets(1, 0..1000)), rows(&bets(2, 0..3))].concat());
+    let log = server.log();
+    assert_eq!(
+        log.lines_with("action: authenticate | result: success | ip: 127.0.0.1 | agency_id: 1 | serial: ")
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn an_agency_acts_for_no_other() {
+    let server = tls_setup(3).start();
+    let two = Peer::agency(&server, 2);
+    let mixed = records(&[bets(2, 0..2), bets(3, 0..1), bets(2, 2..3)].concat());
+    let reason = two.connect().refused(kind::MULTIPLE_BETS, &mixed);
+    assert_eq!(reason, "this connection belongs to agency 2, not 3");
+    assert_eq!(two.is_refused(3), reason);
+    // In its own session too.
+    let mut session = two.connect();
+    session.open_session(2);
+    session.send_bets(0, &bets(3, 0..1));
+    session.expect_error();
+    session.send_frame(kind::END, &[3]);
+    session.expect_error();
+    assert_eq!(server.bets_file(), b"");
+    let status = common::status(server.port());
+    assert_eq!(status["ended"], 0);
+    let refusals = status["refusals"].as_array().unwrap();
+    let counted = refusals.iter().find(|refusal| refusal["reason"] == "not_proven").unwrap();
+    assert_eq!(counted["count"], 6);
+}
+
+#[test]
+fn the_operator_and_this_machine_have_the_status_and_nothing_else() {
+    let server = tls_setup(2).start();
+    let operator = Peer::operator(&server);
+    assert_eq!(
+        operator.is_refused(1),
+        "this connection belongs to the operator, who may ask for the status only"
+    );
+    assert_eq!(Peer::plain(&server).is_refused(1), NO_CERTIFICATE);
+    for peer in [operator, Peer::plain(&server), Peer::agency(&server, 1)] {
+        let mut client = peer.connect();
+        client.send_frame(kind::STATUS_REQUEST, b"");
+        assert_eq!(client.read_frame().0, kind::STATUS);
+        client.expect_eof();
+    }
+    server.wait_for_text(
+        "action: authenticate | result: success | ip: 127.0.0.1 | agency_id: operator | serial: ",
+    );
+}
+
+#[test]
+fn a_stranger_cannot_force_the_draw() {
+    let server = tls_setup(2).start();
+    for agency in [1, 2] {
+        let mut client = server.connect();
+        client.send_frame(kind::END, &[agency]);
+        client.expect_eof();
+    }
+    assert_eq!(common::status(server.port())["ended"], 0);
+    Peer::agency(&server, 1).connect().classic(kind::RESULT_REQUEST, &[1], kind::IN_PROGRESS, b"");
+}
+
+#[test]
+fn listed_agencies_may_come_without_a_certificate_and_no_others() {
+    let server = tls_setup(4).with("PLAIN_AGENCIES", "2,4-9").start();
+    let plain = Peer::plain(&server);
+    let mut session = plain.connect();
+    session.open_session(2);
+    session.store(0, &bets(2, 0..5));
+    plain.connect().classic(kind::BET, &bets(4, 0..1)[0].record(), kind::BET_ACK, b"OK");
+    assert_eq!(plain.is_refused(3), NO_CERTIFICATE);
+    let mixed = records(&[bets(2, 5..6), bets(3, 0..1)].concat());
+    assert_eq!(plain.connect().refused(kind::MULTIPLE_BETS, &mixed), NO_CERTIFICATE);
+    // With a certificate, the list means nothing.
+    assert_eq!(Peer::agency(&server, 1).is_refused(2), "this connection belongs to agency 1, not 2");
+    let line = server.log();
+    let line = line.lines_with("action: tls |")[0].to_owned();
+    assert!(line.contains("WARNING  action: tls"), "{line}");
+    assert!(line.contains("the agencies 2,4-9 may come without a certificate (PLAIN_AGENCIES)"), "{line}");
+}
+
+#[test]
+fn a_bad_certificate_gets_its_alert_and_the_log_says_why() {
+    let setup = tls_setup(1);
+    let other = tls_setup(1);
+    let server = setup.start();
+    let folder = |name: &str| -> PathBuf { setup.path(name) };
+    // The authority of the server, and a certificate of another one.
+    fs::create_dir(folder("foreign")).unwrap();
+    for (from, name) in [(&other, "tls.crt"), (&other, "tls.key"), (&setup, "ca.crt")] {
+        fs::copy(agency_folder(from, 1).join(name), folder("foreign").join(name)).unwrap();
+    }
+    for (name, expected, reason) in [
+        ("foreign", AlertDescription::UnknownCA, "the certificate is not signed by an authority of ca.crt"),
+        ("certs/server", AlertDescription::UnsupportedCertificate, "the certificate is not for TLS clients"),
+    ] {
+        assert_eq!(alert(server.port(), &folder(name)), expected);
+        server.wait_for_text(&format!(
+            "action: authenticate | result: fail | ip: 127.0.0.1 | reason: {reason}"
+        ));
+    }
+    match exchange_without_certificate(server.port(), &folder("certs/agency-1"), b"") {
+        Err(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => {}
+        other => panic!("{other:?}"),
+    }
+    server.wait_for_text("result: fail | ip: 127.0.0.1 | reason: peer sent no certificates");
+}
+
+#[test]
+fn openssl_is_a_client_like_any_other() {
+    let setup = tls_setup(1);
+    let server = setup.start();
+    let script = format!(
+        "printf '\\016\\0\\0\\0\\0' | openssl s_client -quiet -connect {} -servername localhost -verify_return_error \
+         -CAfile ca.crt -cert tls.crt -key tls.key -tls1_3",
+        server.address()
+    );
+    let mut command = std::process::Command::new("sh");
+    let answer = output(command.args(["-c", &script]).current_dir(agency_folder(&setup, 1)));
+    let json = answer.stdout.get(5..).unwrap_or_default();
+    assert_eq!(answer.stdout.first(), Some(&kind::STATUS), "{}", text(&answer.stderr));
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(json).unwrap()["agencies"], 1);
+    // Older versions of TLS are refused.
+    let script = script.replace("-tls1_3", "-tls1_2");
+    let refused =
+        output(std::process::Command::new("sh").args(["-c", &script]).current_dir(agency_folder(&setup, 1)));
+    assert_eq!(refused.stdout, b"");
+    assert!(text(&refused.stderr).contains("alert"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn a_server_that_cannot_use_its_certificates_does_not_start_and_says_why() {
+    let certificates = tls_setup(1);
+    let cases: [(&str, &[u8], &str); 6] = [
+        ("tls.crt", b"", "it has no certificate in PEM"),
+        ("tls.key", b"nonsense", "it has no private key in PEM"),
+        ("ca.crt", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "ca.crt"),
+        ("ca.crl", b"no list", "it has no revocation list in PEM"),
+        (
+            "tls.key",
+            &fs::read(agency_folder(&certificates, 1).join("tls.key")).unwrap(),
+            "it is not the key of",
+        ),
+        ("tls.crt", b"missing", "TLS_DIR must be a folder with tls.crt, tls.key and ca.crt"),
+    ];
+    for (name, content, reason) in cases {
+        let setup = tls_setup(1);
+        let path = setup.path("certs/server").join(name);
+        if content == b"missing" {
+            fs::remove_file(&path).unwrap();
+        } else {
+            fs::write(&path, content).unwrap();
+        }
+        let ended = setup.run();
+        assert_eq!(ended.code, Some(1));
+        let failure = ended.failure();
+        assert!(failure.contains("CRITICAL action: tls | result: fail | error: "), "{failure}");
+        assert!(failure.contains(reason) && failure.contains(name), "{failure}");
+    }
+}
+
+#[test]
+fn an_answer_comes_before_the_client_has_sent_everything_and_a_broken_handshake_ends_the_handler() {
+    let server = tls_setup(1).start();
+    // Bytes that only begin like TLS.
+    let mut client = server.connect();
+    client.send(b"\x16\x03\x01\x00\x05hello");
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut client.stream, &mut rest).unwrap();
+    assert_eq!(rest.first(), Some(&0x15), "an alert");
+    // A handshake that is broken off.
+    let mut client = server.connect();
+    client.send(b"\x16\x03\x01\x02\x00\x01");
+    client.stream.shutdown(Shutdown::Both).unwrap();
+    common::until("no handler is left", || server.handlers().is_empty());
+    Peer::agency(&server, 1).connect().classic(kind::RESULT_REQUEST, &[1], kind::IN_PROGRESS, b"");
+}
+
+#[test]
+fn a_contest_over_tls_stores_the_same_bytes() {
+    let setup = tls_setup(2);
+    let sample =
+        output(loteria(&["sample", "--agencies", "2", "--bets", "3000,2000"]).current_dir(setup.path("")));
+    assert!(sample.status.success());
+    let server = setup.start();
+    let folder = setup.path("certs/agency-{id}").display().to_string();
+    let address = format!("localhost:{}", server.port());
+    let mut agencies: Vec<_> = [(1, "session"), (2, "classic")]
+        .into_iter()
+        .map(|(number, protocol)| {
+            let variables =
+                [("CLI_TLS_DIR", folder.as_str()), ("CLI_PROTOCOL", protocol), ("CLI_LOOP_PERIOD", "50ms")];
+            common::agencies::Agency::start(&setup.path(""), number, &address, &variables)
+        })
+        .collect();
+    for agency in &mut agencies {
+        agency.succeed();
+    }
+    for number in [1, 2] {
+        let own = common::agencies::bets_of(&setup, number);
+        let stored = text(&server.bets_file());
+        let stored: String =
+            stored.split_inclusive("\r\n").filter(|row| row.starts_with(&format!("{number},"))).collect();
+        assert!(stored.as_bytes() == rows(&own));
+    }
+}
+
+#[test]
+fn a_reload_takes_new_files_and_keeps_the_old_ones_if_they_are_bad() {
+    let setup = tls_setup(2);
+    let server = setup.start();
+    let (one, two) = (Peer::agency(&server, 1), Peer::agency(&server, 2));
+    let mut session = one.connect();
+    session.open_session(1);
+    // The old certificate of agency 1, which is revoked now.
+    let old = setup.path("old");
+    fs::create_dir(&old).unwrap();
+    for name in ["tls.crt", "tls.key", "ca.crt"] {
+        fs::copy(agency_folder(&setup, 1).join(name), old.join(name)).unwrap();
+    }
+    make_certificates(&setup, 2, &["--revoke", "1"]);
+    let reload = || server.signal(nix::sys::signal::Signal::SIGHUP);
+    reload();
+    server.wait_for_text("INFO     action: tls | result: success | certificate_until: ");
+    common::until("a list", || !server.log().lines_with(" | revoked: 1").is_empty());
+    assert_eq!(alert(server.port(), &old), AlertDescription::CertificateRevoked);
+    session.store(0, &bets(1, 0..10));
+    two.connect().classic(kind::RESULT_REQUEST, &[2], kind::IN_PROGRESS, b"");
+    Peer::agency(&server, 1).connect().classic(kind::RESULT_REQUEST, &[1], kind::IN_PROGRESS, b"");
+    // A bad file.
+    fs::File::create(setup.path("certs/server/ca.crt")).unwrap().write_all(b"nonsense").unwrap();
+    reload();
+    common::until("an error", || {
+        !server.log().lines_with("ERROR    action: tls | result: fail | error: ").is_empty()
+    });
+    assert_eq!(alert(server.port(), &old), AlertDescription::CertificateRevoked);
+    session.store(10, &bets(1, 10..20));
+    two.connect().classic(kind::RESULT_REQUEST, &[2], kind::IN_PROGRESS, b"");
+    session.end_agency();
+    assert!(server.bets_file() == rows(&bets(1, 0..20)));
+}
