@@ -97,6 +97,22 @@ fn the_committed_compose_file_is_that_of_five_agencies() {
 }
 
 #[test]
+fn a_compose_file_with_certificates_mounts_each_folder_where_its_program_looks() {
+    let output = loteria(&["compose", "--agencies", "2", "--certs", "certs"]);
+    let file = text(&output.stdout);
+    for (folder, count) in [("server", 1), ("agency-1", 1), ("agency-2", 1), ("operator", 1)] {
+        let mount = format!("- {{ <<: *file, source: \"./certs/{folder}\", target: /certs }}\n");
+        assert_eq!(file.matches(&mount).count(), count, "{file}");
+    }
+    assert!(
+        file.contains("\n      TLS_DIR: /certs\n") && file.contains("\n  CLI_TLS_DIR: /certs\n"),
+        "{file}"
+    );
+    assert!(file.contains("    environment: { CLI_TLS_DIR: /certs }\n    volumes:\n"), "{file}");
+    assert!(!file.contains('#') || !file.contains("CERTIFICATE"), "{file}");
+}
+
+#[test]
 fn a_compose_file_may_have_no_agency_and_the_originals_container_names() {
     let compose = |arguments: &[&str]| {
         let output = loteria(&[&["compose", "--agencies"], arguments].concat());

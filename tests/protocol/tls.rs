@@ -1,13 +1,16 @@
 //! TLS: who may act for whom, and how a client that may not is told.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use common::client::open_frame;
+use common::client::{bets_frame, open_frame};
 use common::program::loteria;
-use common::tls::{agency_folder, alert, exchange_without_certificate, make_certificates, relay, tls_setup};
+use common::tls::{
+    agency_folder, alert, exchange, exchange_without_certificate, make_certificates, relay, tls_setup,
+};
 use common::{Client, RunningServer, bets, kind, output, records, rows, text};
 use rustls::AlertDescription;
 
@@ -324,4 +327,90 @@ fn a_reload_takes_new_files_and_keeps_the_old_ones_if_they_are_bad() {
     two.connect().classic(kind::RESULT_REQUEST, &[2], kind::IN_PROGRESS, b"");
     session.end_agency();
     assert!(server.bets_file() == rows(&bets(1, 0..20)));
+}
+
+/// The bytes with which a client begins a handshake.
+fn client_hello() -> Vec<u8> {
+    let config = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client = rustls::ClientConnection::new(config.into(), "localhost".try_into().unwrap()).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
+}
+
+/// The random number of the server's first message, which answers the client's first one.
+fn server_random(mut client: Client) -> [u8; 32] {
+    let mut hello = [0; 5 + 4 + 2 + 32];
+    client.stream.read_exact(&mut hello).unwrap();
+    assert_eq!((hello[0], hello[5]), (0x16, 0x02), "the server's first message");
+    *hello.last_chunk().unwrap()
+}
+
+#[test]
+fn each_handler_draws_its_own_random_numbers() {
+    let server = tls_setup(1).start();
+    let hello = client_hello();
+    let randoms: std::collections::HashSet<_> = (0..300)
+        .map(|_| {
+            let mut client = server.connect();
+            client.send(&hello);
+            server_random(client)
+        })
+        .collect();
+    assert_eq!(randoms.len(), 300);
+}
+
+#[test]
+fn a_handshake_may_come_byte_by_byte_but_has_five_seconds() {
+    let server = tls_setup(1).with("CLIENT_TIMEOUT", 1).start();
+    let hello = client_hello();
+    let mut slow = server.connect();
+    for byte in &hello {
+        slow.send(&[*byte]);
+    }
+    server_random(slow);
+    // Half of a handshake, and no more.
+    let begun = Instant::now();
+    let mut half = server.connect();
+    half.send(&hello[..hello.len() / 2]);
+    let mut rest = Vec::new();
+    half.stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, [0x15, 3, 3, 0, 2, 1, 0], "the alert that ends TLS");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    server.wait_for_text(
+        "action: client | result: fail | ip: 127.0.0.1 | error: it did not send a message in time",
+    );
+}
+
+#[test]
+fn a_client_that_has_sent_much_still_gets_the_alert() {
+    let setup = tls_setup(1);
+    let server = setup.start();
+    let bets = bets_frame(0, &bets(1, 0..1000));
+    let bytes = [open_frame(1, 1), bets.clone(), bets].concat();
+    for _ in 0..20 {
+        let refused = exchange(server.port(), &setup.path("certs/server"), &bytes[..60_000]);
+        let expected = rustls::Error::AlertReceived(AlertDescription::UnsupportedCertificate);
+        assert_eq!(refused, Err(expected));
+    }
+    assert_eq!(server.bets_file(), b"");
+}
+
+#[test]
+fn there_are_no_tickets() {
+    let setup = tls_setup(1);
+    let server = setup.start();
+    let script = format!(
+        "printf '\\016\\0\\0\\0\\0' | openssl s_client -ign_eof -connect {} -CAfile ca.crt -cert tls.crt -key tls.key",
+        server.address()
+    );
+    let mut command = std::process::Command::new("sh");
+    let printed = output(command.args(["-c", &script]).current_dir(agency_folder(&setup, 1))).stdout;
+    let printed = String::from_utf8_lossy(&printed);
+    assert!(printed.contains("TLSv1.3"), "{printed}");
+    assert!(!printed.contains("New Session Ticket"), "{printed}");
 }
