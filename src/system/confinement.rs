@@ -110,8 +110,8 @@ impl Filters {
     fn new() -> Option<Self> {
         Some(Self {
             server: seccomp::allow(seccomp::SERVER)?,
-            session: seccomp::allow(seccomp::SESSION)?,
-            strangers: seccomp::refuse(seccomp::STRANGERS)?,
+            session: seccomp::allow(&[seccomp::SESSION])?,
+            strangers: seccomp::refuse(&[seccomp::STRANGERS])?,
         })
     }
 }
@@ -187,7 +187,7 @@ impl Confinement {
             return Ok(());
         }
         let others = [seccomp::Check::IsNot(0, getpid().as_raw())];
-        let filter = seccomp::refuse(&[seccomp::NOT_FOR_STORAGE, &[(libc::SYS_kill, &others)]].concat());
+        let filter = seccomp::refuse(&[seccomp::NOT_FOR_STORAGE, &[(libc::SYS_kill, &others)]]);
         require("seccomp", filter.is_some_and(|filter| seccomp::apply(&filter)))
     }
 

@@ -1,8 +1,8 @@
 //! Filters of system calls (`seccomp(2)`), and which calls the server's processes may make.
 //!
 //! A filter sees numbers and arguments, but neither the process nor what a pointer points to. It is inherited by fork at no
-//! cost, and each further one in a child costs 40 to 110 µs. So there is one list for all processes of the server,
-//! [`SERVER`], and a process that can do without more of it adds a filter of its own.
+//! cost, and each further one in a child costs 40 to 110 µs. So all processes of the server have the same filter, of
+//! [`SERVER`], and a process that can do without a part of it adds a filter of its own.
 
 use std::collections::BTreeMap;
 
@@ -39,101 +39,21 @@ const SELF: &[Check] = &[Is(0, 0)];
 const FORK: libc::c_int = libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
 const ANY: &[Check] = &[];
 
-/// What acceptor, storage and handlers need once the server has started. A handler that was taken over can make all these
-/// calls, so none may change what other processes use: not the flags of a shared descriptor, not the log, not the limits
-/// and the scheduling of another process. What it could do with `kill` and with files is up to Landlock or [`STRANGERS`].
-pub(super) const SERVER: &[Rule<'_>] = &[
-    // Descriptors. O_NONBLOCK is set when one is made, and never changed: all its holders share the flag.
+/// What a session needs: its descriptors, memory, time, the end.
+pub(super) const SESSION: &[Rule<'_>] = &[
     (libc::SYS_read, ANY),
-    (libc::SYS_readv, ANY),
     (libc::SYS_write, ANY),
     (libc::SYS_writev, ANY),
+    (libc::SYS_recvfrom, ANY),
+    (libc::SYS_sendto, ANY),
+    (libc::SYS_shutdown, NOT_THE_LOG),
     (libc::SYS_close, ANY),
-    (libc::SYS_close_range, ANY),
-    (libc::SYS_dup, NOT_THE_LOG),
-    // Waiting.
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_poll, ANY),
     (libc::SYS_ppoll, ANY),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_epoll_wait, ANY),
-    (libc::SYS_epoll_pwait, ANY),
-    (libc::SYS_epoll_create1, ANY),
-    (libc::SYS_epoll_ctl, ANY),
-    (libc::SYS_signalfd4, ANY),
-    (libc::SYS_clock_nanosleep, ANY),
-    (libc::SYS_nanosleep, ANY),
-    (libc::SYS_sched_yield, ANY),
-    // Clients, the control socket, reply pipes, the queue. Standard error may be a socket too.
-    (libc::SYS_accept4, ANY),
-    (libc::SYS_listen, ANY),
-    (libc::SYS_getsockname, ANY),
-    (libc::SYS_getpeername, ANY),
-    (libc::SYS_getsockopt, ANY),
-    (libc::SYS_shutdown, NOT_THE_LOG),
-    (libc::SYS_recvfrom, ANY),
-    (libc::SYS_recvmsg, ANY),
-    (libc::SYS_sendto, ANY),
-    (libc::SYS_sendmsg, ANY),
-    (libc::SYS_socketpair, ANY),
-    (libc::SYS_pipe2, ANY),
     // With priority 0: no request overtakes those of others.
     (libc::SYS_mq_timedsend, &[Is(3, 0)]),
-    (libc::SYS_mq_timedreceive, ANY),
-    // Only asks.
-    (libc::SYS_mq_getsetattr, &[IsNull(1)]),
-    // Storage's files, and the time zone.
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_open, ANY),
-    (libc::SYS_openat, ANY),
-    (libc::SYS_fstat, ANY),
-    (libc::SYS_newfstatat, ANY),
-    (libc::SYS_statx, ANY),
-    (libc::SYS_getdents64, ANY),
-    (libc::SYS_getcwd, ANY),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_readlink, ANY),
-    (libc::SYS_readlinkat, ANY),
-    (libc::SYS_pread64, ANY),
-    (libc::SYS_lseek, NOT_THE_LOG),
-    (libc::SYS_ftruncate, NOT_THE_LOG),
-    (libc::SYS_fsync, ANY),
-    (libc::SYS_fdatasync, ANY),
-    (libc::SYS_fcntl, &[Is(1, libc::F_SETLK)]),
-    (libc::SYS_fcntl, &[Is(1, libc::F_GETLK)]),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_unlink, ANY),
-    (libc::SYS_unlinkat, ANY),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_rename, ANY),
-    #[cfg(target_arch = "aarch64")]
-    (libc::SYS_renameat, ANY),
-    (libc::SYS_renameat2, ANY),
-    // Processes: the acceptor's children, and how a handler confines itself.
-    (libc::SYS_clone, &[Is(0, FORK)]),
-    (libc::SYS_wait4, ANY),
-    (libc::SYS_kill, ANY),
-    (libc::SYS_exit, ANY),
-    (libc::SYS_exit_group, ANY),
-    (libc::SYS_getpid, ANY),
-    (libc::SYS_getppid, ANY),
-    (libc::SYS_gettid, ANY),
-    (libc::SYS_geteuid, ANY),
-    (libc::SYS_set_robust_list, ANY),
-    // No child can outlive the acceptor.
-    (libc::SYS_prctl, &[Is(0, libc::PR_SET_PDEATHSIG), Is(1, libc::SIGKILL)]),
-    (libc::SYS_prctl, &[Is(0, libc::PR_SET_NO_NEW_PRIVS)]),
-    (libc::SYS_seccomp, ANY),
-    (libc::SYS_landlock_create_ruleset, ANY),
-    (libc::SYS_landlock_add_rule, ANY),
-    (libc::SYS_landlock_restrict_self, ANY),
-    (libc::SYS_setgroups, ANY),
-    (libc::SYS_setresgid, ANY),
-    (libc::SYS_setresuid, ANY),
-    (libc::SYS_capget, ANY),
-    (libc::SYS_capset, ANY),
-    (libc::SYS_prlimit64, SELF),
-    (libc::SYS_sched_setscheduler, SELF),
+    (libc::SYS_futex, ANY),
     // Memory: none can be executed, and none is shared that was not before the fork.
     (libc::SYS_brk, ANY),
     (libc::SYS_mmap, &[Lacks(2, libc::PROT_EXEC), Lacks(3, libc::MAP_SHARED)]),
@@ -141,20 +61,19 @@ pub(super) const SERVER: &[Rule<'_>] = &[
     (libc::SYS_munmap, ANY),
     (libc::SYS_mremap, ANY),
     (libc::SYS_madvise, ANY),
-    (libc::SYS_futex, ANY),
-    // Signals, time and random numbers.
-    (libc::SYS_rt_sigaction, ANY),
-    (libc::SYS_rt_sigprocmask, ANY),
-    (libc::SYS_rt_sigreturn, ANY),
-    (libc::SYS_restart_syscall, ANY),
-    (libc::SYS_sigaltstack, ANY),
     (libc::SYS_clock_gettime, ANY),
     (libc::SYS_gettimeofday, ANY),
-    (libc::SYS_getrandom, ANY),
+    (libc::SYS_getpid, ANY),
+    (libc::SYS_gettid, ANY),
+    (libc::SYS_rt_sigprocmask, ANY),
+    (libc::SYS_rt_sigreturn, ANY),
+    (libc::SYS_sigaltstack, ANY),
+    (libc::SYS_restart_syscall, ANY),
+    (libc::SYS_exit, ANY),
+    (libc::SYS_exit_group, ANY),
 ];
 
-/// The calls of [`SERVER`] that reach processes and files of others. Handlers can do without them, where Landlock does not
-/// refuse them already.
+/// What reaches processes and files of others. Handlers can do without it, where Landlock does not refuse it already.
 pub(super) const STRANGERS: &[Rule<'_>] = &[
     (libc::SYS_kill, ANY),
     #[cfg(target_arch = "x86_64")]
@@ -170,9 +89,9 @@ pub(super) const STRANGERS: &[Rule<'_>] = &[
     (libc::SYS_renameat2, ANY),
 ];
 
-/// The calls of [`SERVER`] that storage can do without, and signals to others.
+/// What storage can do without: new clients, and processes of other users.
 pub(super) const NOT_FOR_STORAGE: &[Rule<'_>] = &[
-    (libc::SYS_clone, ANY),
+    (libc::SYS_clone, &[Is(0, FORK)]),
     (libc::SYS_socketpair, ANY),
     (libc::SYS_accept4, ANY),
     (libc::SYS_listen, ANY),
@@ -181,46 +100,82 @@ pub(super) const NOT_FOR_STORAGE: &[Rule<'_>] = &[
     (libc::SYS_setresuid, ANY),
 ];
 
-/// What a session needs: its descriptors, memory, time, the end.
-pub(super) const SESSION: &[Rule<'_>] = &[
-    (libc::SYS_read, ANY),
-    (libc::SYS_write, ANY),
-    (libc::SYS_writev, ANY),
-    (libc::SYS_recvfrom, ANY),
-    (libc::SYS_sendto, ANY),
-    (libc::SYS_shutdown, ANY),
-    (libc::SYS_close, ANY),
+/// What else acceptor, storage and handlers need once the server has started.
+const OTHER: &[Rule<'_>] = &[
+    // Descriptors. O_NONBLOCK is set when one is made, and never changed: all its holders share the flag.
+    (libc::SYS_readv, ANY),
+    (libc::SYS_close_range, ANY),
+    (libc::SYS_dup, NOT_THE_LOG),
+    // Waiting.
     #[cfg(target_arch = "x86_64")]
-    (libc::SYS_poll, ANY),
-    (libc::SYS_ppoll, ANY),
-    (libc::SYS_mq_timedsend, ANY),
-    (libc::SYS_futex, ANY),
-    (libc::SYS_brk, ANY),
-    (libc::SYS_mmap, &[Lacks(2, libc::PROT_EXEC)]),
-    (libc::SYS_mprotect, &[Lacks(2, libc::PROT_EXEC)]),
-    (libc::SYS_munmap, ANY),
-    (libc::SYS_mremap, ANY),
-    (libc::SYS_madvise, ANY),
-    (libc::SYS_clock_gettime, ANY),
-    (libc::SYS_gettimeofday, ANY),
-    (libc::SYS_getpid, ANY),
-    (libc::SYS_gettid, ANY),
-    (libc::SYS_rt_sigprocmask, ANY),
-    (libc::SYS_rt_sigreturn, ANY),
-    (libc::SYS_sigaltstack, ANY),
-    (libc::SYS_restart_syscall, ANY),
-    (libc::SYS_exit, ANY),
-    (libc::SYS_exit_group, ANY),
+    (libc::SYS_epoll_wait, ANY),
+    (libc::SYS_epoll_pwait, ANY),
+    (libc::SYS_epoll_create1, ANY),
+    (libc::SYS_epoll_ctl, ANY),
+    (libc::SYS_signalfd4, ANY),
+    (libc::SYS_clock_nanosleep, ANY),
+    (libc::SYS_nanosleep, ANY),
+    (libc::SYS_sched_yield, ANY),
+    // Clients, the control socket, reply pipes, the queue. Standard error may be a socket too.
+    (libc::SYS_getsockname, ANY),
+    (libc::SYS_getpeername, ANY),
+    (libc::SYS_getsockopt, ANY),
+    (libc::SYS_recvmsg, ANY),
+    (libc::SYS_sendmsg, ANY),
+    (libc::SYS_pipe2, ANY),
+    (libc::SYS_mq_timedreceive, ANY),
+    // Only asks.
+    (libc::SYS_mq_getsetattr, &[IsNull(1)]),
+    // Storage's files, and the time zone.
+    (libc::SYS_fstat, ANY),
+    (libc::SYS_newfstatat, ANY),
+    (libc::SYS_statx, ANY),
+    (libc::SYS_getdents64, ANY),
+    (libc::SYS_getcwd, ANY),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_readlink, ANY),
+    (libc::SYS_readlinkat, ANY),
+    (libc::SYS_pread64, ANY),
+    (libc::SYS_lseek, NOT_THE_LOG),
+    (libc::SYS_ftruncate, NOT_THE_LOG),
+    (libc::SYS_fsync, ANY),
+    (libc::SYS_fdatasync, ANY),
+    (libc::SYS_fcntl, &[Is(1, libc::F_SETLK)]),
+    (libc::SYS_fcntl, &[Is(1, libc::F_GETLK)]),
+    // Processes: the acceptor's children, and how a handler confines itself.
+    (libc::SYS_wait4, ANY),
+    (libc::SYS_getppid, ANY),
+    (libc::SYS_geteuid, ANY),
+    (libc::SYS_set_robust_list, ANY),
+    // No child can outlive the acceptor.
+    (libc::SYS_prctl, &[Is(0, libc::PR_SET_PDEATHSIG), Is(1, libc::SIGKILL)]),
+    (libc::SYS_prctl, &[Is(0, libc::PR_SET_NO_NEW_PRIVS)]),
+    (libc::SYS_seccomp, ANY),
+    (libc::SYS_landlock_create_ruleset, ANY),
+    (libc::SYS_landlock_add_rule, ANY),
+    (libc::SYS_landlock_restrict_self, ANY),
+    (libc::SYS_capget, ANY),
+    (libc::SYS_capset, ANY),
+    (libc::SYS_prlimit64, SELF),
+    (libc::SYS_sched_setscheduler, SELF),
+    // Signals and random numbers.
+    (libc::SYS_rt_sigaction, ANY),
+    (libc::SYS_getrandom, ANY),
 ];
+
+/// All that the server's processes need. A handler that was taken over can make all these calls, so none may change what
+/// other processes use: not the flags of a shared descriptor, not the log, not the limits and the scheduling of another
+/// process. What it could do with `kill` and with files is up to Landlock or [`STRANGERS`].
+pub(super) const SERVER: &[&[Rule<'_>]] = &[SESSION, STRANGERS, NOT_FOR_STORAGE, OTHER];
 
 /// Makes a filter that allows these calls and fails all others with EPERM. There is none for an architecture that the
 /// crate does not know.
-pub(super) fn allow(rules: &[Rule<'_>]) -> Option<BpfProgram> {
+pub(super) fn allow(rules: &[&[Rule<'_>]]) -> Option<BpfProgram> {
     filter(rules, refusal()?, SeccompAction::Allow)
 }
 
 /// Makes a filter that fails these calls with EPERM and leaves all others to the filters before it.
-pub(super) fn refuse(rules: &[Rule<'_>]) -> Option<BpfProgram> {
+pub(super) fn refuse(rules: &[&[Rule<'_>]]) -> Option<BpfProgram> {
     filter(rules, SeccompAction::Allow, refusal()?)
 }
 
@@ -233,9 +188,9 @@ fn refusal() -> Option<SeccompAction> {
     Some(SeccompAction::Errno(u32::try_from(Errno::EPERM as i32).ok()?))
 }
 
-fn filter(rules: &[Rule<'_>], otherwise: SeccompAction, matching: SeccompAction) -> Option<BpfProgram> {
+fn filter(rules: &[&[Rule<'_>]], otherwise: SeccompAction, matching: SeccompAction) -> Option<BpfProgram> {
     let mut calls: BTreeMap<libc::c_long, Vec<SeccompRule>> = BTreeMap::new();
-    for (call, checks) in rules {
+    for (call, checks) in rules.iter().copied().flatten() {
         let alternatives = calls.entry(*call).or_default();
         if !checks.is_empty() {
             let conditions = checks.iter().map(|check| check.condition()).collect::<Option<_>>()?;
@@ -267,16 +222,15 @@ mod tests {
 
     #[test]
     fn there_are_filters_for_this_architecture() {
-        assert!(allow(SERVER).is_some() && allow(SESSION).is_some());
-        assert!(refuse(STRANGERS).is_some() && refuse(NOT_FOR_STORAGE).is_some());
+        assert!(allow(SERVER).is_some() && allow(&[SESSION]).is_some());
+        assert!(refuse(&[STRANGERS]).is_some() && refuse(&[NOT_FOR_STORAGE]).is_some());
     }
 
     #[test]
     fn no_rule_stands_beside_one_that_allows_all_arguments() {
-        for rules in [SERVER, STRANGERS, NOT_FOR_STORAGE, SESSION] {
-            let mut all = rules.iter().filter(|(_, checks)| checks.is_empty());
-            let alone = |call| rules.iter().filter(|(other, _)| *other == call).count() == 1;
-            assert!(all.all(|(call, _)| alone(*call)));
-        }
+        let rules = SERVER.concat();
+        let mut all = rules.iter().filter(|(_, checks)| checks.is_empty());
+        let alone = |call| rules.iter().filter(|(other, _)| *other == call).count() == 1;
+        assert!(all.all(|(call, _)| alone(*call)));
     }
 }
