@@ -1,10 +1,11 @@
 //! The answers to the requests of a group: what each is about, and the reply that it becomes once the group is committed.
 
 use super::contest::Contest;
+use super::state_file::Stored;
 use crate::ipc::codec::encode;
 use crate::ipc::messages::{ClientToken, Refusal, Reply, Statistics};
 use crate::ipc::storage_end::PAGE;
-use crate::lottery::{AgencyId, Digest};
+use crate::lottery::AgencyId;
 
 /// An answer that a client gets once its group is committed.
 #[derive(Debug)]
@@ -20,11 +21,8 @@ pub struct Answer {
 pub(super) enum Subject {
     Opened(AgencyId),
     Stored,
-    /// The bets of the agency when the request was decided: how many, and their digest.
-    SessionStored {
-        stored: u64,
-        digest: Digest,
-    },
+    /// The bets of the agency when the request was decided.
+    SessionStored(Stored),
     Ended(AgencyId),
     /// The agency, and the offset of the page.
     Winners(AgencyId, u64),
@@ -45,11 +43,11 @@ impl Answer {
     ) -> Result<Option<Reply>, Refusal> {
         let reply = match self.subject {
             Subject::Opened(agency) => {
-                let (stored, digest) = (contest.stored(agency)?, contest.digest(agency)?);
-                Reply::Opened { stored, digest, state: contest.state_of(agency)? }
+                let Stored { bets, digest } = contest.stored(agency)?;
+                Reply::Opened { stored: bets, digest, state: contest.state_of(agency)? }
             }
             Subject::Stored => Reply::Stored,
-            Subject::SessionStored { stored, digest } => Reply::SessionStored { stored, digest },
+            Subject::SessionStored(Stored { bets, digest }) => Reply::SessionStored { stored: bets, digest },
             Subject::Ended(_) => Reply::Ended,
             Subject::Winners(agency, offset) => {
                 contest.winners(agency)?.map_or(Reply::NotDrawn, |winners| result_page(winners, offset, bulk))

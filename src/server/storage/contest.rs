@@ -6,7 +6,7 @@
 use super::state_file::{Ended, Stored};
 use crate::ipc::messages::{AgencyCount, Refusal};
 use crate::lottery::row::{Row, for_each_row};
-use crate::lottery::{AgencyId, Digest, Draw};
+use crate::lottery::{AgencyId, Draw};
 use crate::protocol::message::AgencyState;
 use crate::protocol::record::RECORD_SEPARATOR;
 
@@ -31,9 +31,7 @@ const LONGEST_RESULT: usize = u32::MAX as usize;
 
 #[derive(Debug, Clone, Default)]
 struct Agency {
-    stored: u64,
-    /// Of the stored bets.
-    digest: Digest,
+    stored: Stored,
     ended: bool,
     /// How many documents won; one may be empty.
     won: u64,
@@ -45,8 +43,7 @@ struct Agency {
 #[derive(Debug, Clone)]
 struct Change {
     agency: AgencyId,
-    stored: u64,
-    digest: Digest,
+    stored: Stored,
     won: u64,
     winners_len: usize,
 }
@@ -119,31 +116,13 @@ impl Contest {
         self.agencies.get(agency.index()).ok_or(Refusal::NoSuchAgency { agencies: self.agencies() })
     }
 
-    pub(super) fn check_takes_part(&self, agency: AgencyId) -> Result<(), Refusal> {
-        self.get(agency).map(drop)
-    }
-
-    pub(super) fn stored(&self, agency: AgencyId) -> Result<u64, Refusal> {
+    pub(super) fn stored(&self, agency: AgencyId) -> Result<Stored, Refusal> {
         Ok(self.get(agency)?.stored)
-    }
-
-    /// The digest of the stored bets.
-    pub(super) fn digest(&self, agency: AgencyId) -> Result<Digest, Refusal> {
-        Ok(self.get(agency)?.digest)
-    }
-
-    /// What an agency has stored; nothing if it does not take part.
-    pub(super) fn bets_of(&self, agency: AgencyId) -> Stored {
-        let agency = self.get(agency);
-        agency.map_or_else(
-            |_| Stored::default(),
-            |agency| Stored { bets: agency.stored, digest: agency.digest },
-        )
     }
 
     /// The ENDs, as the state file has them.
     pub(super) fn ends(&self) -> impl Iterator<Item = Ended> {
-        self.ended_agencies().map(|agency| Ended { agency, stored: Some(self.bets_of(agency)) })
+        self.ended_agencies().map(|agency| Ended { agency, stored: self.stored(agency).ok() })
     }
 
     pub(super) fn state_of(&self, agency: AgencyId) -> Result<AgencyState, Refusal> {
@@ -163,7 +142,7 @@ impl Contest {
     /// The counts of all agencies from an index on.
     pub(super) fn counts(&self, from: u16) -> impl Iterator<Item = AgencyCount> {
         let rest = self.agencies.get(from.into()..).unwrap_or_default();
-        rest.iter().map(|agency| AgencyCount { bets: agency.stored, ended: agency.ended })
+        rest.iter().map(|agency| AgencyCount { bets: agency.stored.bets, ended: agency.ended })
     }
 
     /// Whether an agency may bring new bets.
@@ -205,16 +184,15 @@ impl Contest {
     /// Begins a run of rows of one agency: remembers what it has, if it may bring new bets.
     fn begin_run(&mut self, id: AgencyId) -> Result<(), Refusal> {
         self.check_open(id)?;
-        let &Agency { stored, digest, won, ref winners, .. } = self.get(id)?;
-        self.changes.push(Change { agency: id, stored, digest, won, winners_len: winners.len() });
+        let &Agency { stored, won, ref winners, .. } = self.get(id)?;
+        self.changes.push(Change { agency: id, stored, won, winners_len: winners.len() });
         Ok(())
     }
 
     fn add_row(&mut self, row: &Row<'_>) -> Result<(), Refusal> {
         let Some(agency) = self.agencies.get_mut(row.agency.index()) else { return Ok(()) };
         self.bets += 1;
-        agency.stored += 1;
-        agency.digest = agency.digest.with_row(row.bytes);
+        agency.stored.add(row.bytes);
         if row.number == self.winning_number {
             agency.add_winner(row.document.as_bytes());
             if agency.winners.len() > self.longest_result {
@@ -235,7 +213,7 @@ impl Contest {
     /// Ends the recovery of rows with `agencies` agencies. Fails with the first agency beyond them that has bets.
     pub(super) fn settle_agencies(&mut self, agencies: u16) -> Result<(), AgencyId> {
         let beyond = (1..=self.agencies()).zip(&self.agencies).skip(agencies.into());
-        if let Some((number, _)) = beyond.into_iter().find(|(_, agency)| agency.stored > 0) {
+        if let Some((number, _)) = beyond.into_iter().find(|(_, agency)| agency.stored.bets > 0) {
             return AgencyId::new(number).map_or(Ok(()), Err);
         }
         self.agencies.resize_with(agencies.into(), Agency::default);
@@ -265,9 +243,8 @@ impl Contest {
     pub(super) fn roll_back_to(&mut self, mark: Mark) {
         for change in self.changes.drain(mark.0.min(self.changes.len())..).rev() {
             let Some(agency) = self.agencies.get_mut(change.agency.index()) else { continue };
-            self.bets -= agency.stored - change.stored;
+            self.bets -= agency.stored.bets - change.stored.bets;
             agency.stored = change.stored;
-            agency.digest = change.digest;
             agency.won = change.won;
             agency.winners.truncate(change.winners_len);
         }
@@ -320,8 +297,10 @@ mod tests {
         AgencyId::new(number).unwrap()
     }
 
-    fn digest(rows: &[&[u8]]) -> Digest {
-        rows.iter().fold(Digest::default(), |digest, row| digest.with_row(row))
+    fn stored(rows: &[&[u8]]) -> Stored {
+        let mut stored = Stored::default();
+        rows.iter().for_each(|row| stored.add(row));
+        stored
     }
 
     const ROW1: &[u8] = b"1,a,b,11,2000-01-01,7574\r\n";
@@ -336,15 +315,15 @@ mod tests {
         contest.add(&[ROW1, ROW2, LOSER].concat(), None, 0).unwrap();
         let mark = contest.mark();
         contest.add(ROW1, None, 0).unwrap();
-        assert_eq!(contest.digest(agency(1)), Ok(digest(&[ROW1, ROW1, LOSER, ROW1])));
+        assert_eq!(contest.stored(agency(1)), Ok(stored(&[ROW1, ROW1, LOSER, ROW1])));
         contest.roll_back_to(mark);
-        assert_eq!((contest.bets(), contest.digest(agency(1))), (4, Ok(digest(&[ROW1, ROW1, LOSER]))));
+        assert_eq!((contest.bets(), contest.stored(agency(1))), (4, Ok(stored(&[ROW1, ROW1, LOSER]))));
         contest.rollback();
         assert_eq!(contest.commit(), 0);
-        assert_eq!((contest.bets(), contest.stored(agency(1)), contest.stored(agency(2))), (1, Ok(1), Ok(0)));
+        assert_eq!(contest.bets(), 1);
         assert_eq!(
-            (contest.digest(agency(1)), contest.digest(agency(2))),
-            (Ok(digest(&[ROW1])), Ok(digest(&[])))
+            [1, 2].map(|number| contest.stored(agency(number))),
+            [Ok(stored(&[ROW1])), Ok(stored(&[]))]
         );
         contest.set_draw(Some(Draw { at: "now".into(), agencies: 2, winning_number: 7574, seal: None }));
         assert_eq!(contest.winners(agency(1)), Ok(Some(&b"11"[..])));
@@ -356,7 +335,7 @@ mod tests {
         let rows = [ROW1, LOSER, LOSER].concat();
         let checked = Checked { rows: 3, skipped: ROW1.len() + LOSER.len() };
         assert_eq!(contest.add(&rows, Some(agency(1)), 2), Ok(checked));
-        assert_eq!((contest.stored(agency(1)), contest.digest(agency(1))), (Ok(1), Ok(digest(&[LOSER]))));
+        assert_eq!(contest.stored(agency(1)), Ok(stored(&[LOSER])));
         assert_eq!(contest.add(ROW2, Some(agency(1)), 1), Err(Refusal::OtherAgency));
     }
 
@@ -367,7 +346,7 @@ mod tests {
         let long = [b'1'; 256];
         let mut refused = |rows: &[u8]| {
             let refusal = contest.add(rows, None, 0).unwrap_err();
-            assert_eq!((contest.bets(), contest.digest(agency(1))), (0, Ok(digest(&[]))));
+            assert_eq!((contest.bets(), contest.stored(agency(1))), (0, Ok(stored(&[]))));
             assert!(contest.changes.is_empty());
             refusal
         };
@@ -385,7 +364,7 @@ mod tests {
         contest.add(&[ROW1, ROW1].concat(), None, 0).unwrap();
         let full = Err(Refusal::ResultFull { agency: agency(1) });
         assert_eq!(contest.add(&[LOSER, ROW2, ROW1].concat(), None, 0), full);
-        assert_eq!((contest.bets(), contest.bets_of(agency(2))), (2, Stored::default()));
+        assert_eq!((contest.bets(), contest.stored(agency(2))), (2, Ok(stored(&[]))));
         contest.add(&[LOSER, ROW2].concat(), None, 0).unwrap();
         contest.set_draw(Some(Draw { at: "now".into(), agencies: 2, winning_number: 7574, seal: None }));
         assert_eq!(contest.winners(agency(1)), Ok(Some(&b"11\x1e11"[..])));
@@ -398,6 +377,6 @@ mod tests {
         contest.recover_row(&parse_row(b"3,a,b,x,2000-01-01,7574\r\n").unwrap()).unwrap();
         assert_eq!(contest.clone().settle_agencies(2), Err(agency(3)));
         assert_eq!(contest.settle_agencies(5), Ok(()));
-        assert_eq!((contest.agencies(), contest.stored(agency(3))), (5, Ok(1)));
+        assert_eq!((contest.agencies(), contest.stored(agency(3)).unwrap().bets), (5, 1));
     }
 }

@@ -62,6 +62,21 @@ pub(super) struct WriteAlone {
     pub(super) refusal: Refusal,
 }
 
+/// A failed write, and how many requests were refused for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failure {
+    pub(super) file: Written,
+    pub(super) refusal: Refusal,
+    pub(super) requests: usize,
+}
+
+/// What was to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    Bets,
+    State,
+}
+
 impl Group {
     /// Whether the group should be committed before it takes more.
     pub(super) fn is_full(&self) -> bool {

@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::answer::{Answer, Subject};
 use super::contest::{Checked, Contest, Mark};
 use super::disk::{Disk, FileChanged, StoreError};
-use super::group::{Group, Role, Taken, WriteAlone};
+use super::group::{Failure, Group, Role, Taken, WriteAlone, Written};
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
 use super::state_file::State;
 use crate::ipc::messages::{ClientToken, Refusal, Reply, Request, Statistics};
@@ -50,21 +50,6 @@ pub struct Committed {
     pub(super) drawn: bool,
     /// Where the bets file is not as storage left it: all requests were refused, and nothing more can be stored.
     pub(super) changed: Option<FileChanged>,
-}
-
-/// A failed write, and how many requests were refused for it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Failure {
-    pub(super) file: Written,
-    pub(super) refusal: Refusal,
-    pub(super) requests: usize,
-}
-
-/// What was to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Written {
-    Bets,
-    State,
 }
 
 /// Why nothing more can be stored.
@@ -128,7 +113,7 @@ impl<D: Disk> Ledger<D> {
     fn decide(&mut self, role: &mut Role, request: &Request, rows: &[u8]) -> Result<Subject, Refusal> {
         match *request {
             Request::OpenSession { agency } => {
-                self.contest.check_takes_part(agency)?;
+                self.contest.stored(agency)?;
                 if *role != Role::New {
                     return Err(Refusal::Malformed);
                 }
@@ -181,16 +166,13 @@ impl<D: Disk> Ledger<D> {
         first: u64,
         rows: &[u8],
     ) -> Result<Subject, Refusal> {
-        let stored = self.contest.stored(agency)?;
+        let stored = self.contest.stored(agency)?.bets;
         let skip = stored.checked_sub(first).ok_or(Refusal::Gap { first, stored })?;
         let mark = self.contest.mark();
         let checked = self.contest.add(rows, Some(agency), skip)?;
         let upto = first.saturating_add(checked.rows);
         self.add(rows, checked, mark).inspect_err(|_| *needs = upto)?;
-        Ok(Subject::SessionStored {
-            stored: self.contest.stored(agency)?,
-            digest: self.contest.digest(agency)?,
-        })
+        Ok(Subject::SessionStored(self.contest.stored(agency)?))
     }
 
     /// Adds rows to the group that were added to the contest after the `mark`. Refuses them if they had to be written alone
@@ -206,7 +188,7 @@ impl<D: Disk> Ledger<D> {
 
     /// A session must not end its agency behind bets that the disk refused.
     fn check_nothing_is_missing(&self, agency: AgencyId, needs: u64) -> Result<(), Refusal> {
-        let stored = self.contest.stored(agency)?;
+        let stored = self.contest.stored(agency)?.bets;
         if stored < needs && !self.contest.has_ended(agency) {
             return Err(Refusal::Gap { first: needs, stored });
         }

@@ -12,7 +12,7 @@
 //! | `contest` | the contest in memory; checks the rows of a request |
 //! | `disk`, `file_disk` | what is done to the files |
 //! | `paths`, `state_file`, `row_reader` | where the files are, and what is in them |
-//! | `recovery` | the contest, read from the files at the start |
+//! | `opening`, `recovery` | the files, opened at the start, and the contest that is read from them |
 //!
 //! Its requests come from processes that may have been taken over, so it trusts none of them: a head is decoded within
 //! bounds, rows are checked again, and a token says for which client a request speaks. It is less confined than handlers
@@ -28,6 +28,7 @@ mod disk;
 mod file_disk;
 mod group;
 mod ledger;
+mod opening;
 pub(crate) mod paths;
 pub(crate) mod recovery;
 pub(crate) mod row_reader;
@@ -36,7 +37,6 @@ mod simulated_disk;
 pub(crate) mod state_file;
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -51,16 +51,16 @@ pub use self::recovery::Rules;
 
 use self::answer::Subject;
 use self::clients::Clients;
-use self::file_disk::{FileDisk, OpenError};
-use self::ledger::{Committed, Failure, LedgerError, Written};
-use self::paths::{resolve, state_path};
-use self::recovery::RecoveryError;
+use self::file_disk::FileDisk;
+use self::group::{Failure, Written};
+use self::ledger::{Committed, LedgerError};
+use self::opening::open;
 use crate::ipc::control::{FileIdentity, FromStorage, StorageEnd, ToStorage};
 use crate::ipc::messages::{ClientSerial, ClientToken, PartHead, ReplyHead};
 use crate::ipc::shared_state::SharedState;
 use crate::ipc::storage_end::RequestReceiver;
 use crate::ipc::voucher::VoucherKey;
-use crate::logging::{Field, Level, Outcome, event, info};
+use crate::logging::{Level, Outcome, event, info};
 use crate::lottery::AgencyList;
 use crate::protocol::record::LONGEST_ROWS;
 use crate::system::confinement::Confinement;
@@ -93,9 +93,9 @@ pub(crate) fn run(
     control: &StorageEnd,
     shared: &SharedState,
 ) -> i32 {
-    let Some(disk) = open_disk(config) else { return GAVE_UP };
-    let bets_file = disk.identity;
-    let Some(ledger) = open_ledger(disk, config) else { return GAVE_UP };
+    let Some((ledger, bets_file)) = open(&config.path, config.known_file, config.rules) else {
+        return GAVE_UP;
+    };
     if let Err(error) = confinement.enter_storage(&config.path) {
         event(Level::Critical, "storage", Outcome::Fail, &[("error", &error)]);
         return GAVE_UP;
@@ -121,91 +121,6 @@ pub(crate) fn run(
             GAVE_UP
         }
     }
-}
-
-fn open_disk(config: &StorageConfig) -> Option<FileDisk> {
-    let path = config.path.display();
-    let mut warned = false;
-    loop {
-        match FileDisk::open(&config.path, config.known_file) {
-            Ok(disk) => {
-                if disk.links > 1 {
-                    let reason =
-                        "the file has several names; only beside this one is its state file looked for";
-                    let fields: [Field<'_>; 3] =
-                        [("file", &path), ("links", &disk.links), ("reason", &reason)];
-                    event(Level::Warning, "hard_links", Outcome::Success, &fields);
-                }
-                return Some(disk);
-            }
-            // A program that only reads unlocks the file when it is done. A server that has started waits for that.
-            Err(error @ OpenError::ReadLocked { .. }) if config.known_file.is_some() => {
-                if !std::mem::replace(&mut warned, true) {
-                    event(Level::Warning, "lock", Outcome::InProgress, &[("file", &path), ("error", &error)]);
-                }
-            }
-            Err(error) => {
-                event(Level::Critical, "recovery", Outcome::Fail, &[("file", &path), ("error", &error)]);
-                return None;
-            }
-        }
-    }
-}
-
-fn open_ledger(disk: FileDisk, config: &StorageConfig) -> Option<Ledger<FileDisk>> {
-    match Ledger::open(disk, config.rules) {
-        Ok((ledger, cut)) => {
-            log_recovery(config, &ledger, cut);
-            Some(ledger)
-        }
-        Err(error) => {
-            log_refusal(config, &error);
-            None
-        }
-    }
-}
-
-fn log_refusal(config: &StorageConfig, error: &RecoveryError) {
-    let path = config.path.display();
-    let state_path = state_path(&resolve(&config.path));
-    let state_path = state_path.display();
-    let in_state = matches!(error, RecoveryError::State(_) | RecoveryError::Contradiction(_));
-    let file: &dyn Display = if in_state { &state_path } else { &path };
-    let mut fields: Vec<Field<'_>> = vec![("file", file)];
-    if let RecoveryError::Row { line, .. } | RecoveryError::TornAfterDraw { line } = error {
-        fields.push(("line", line));
-    }
-    fields.push(("error", error));
-    event(Level::Critical, "recovery", Outcome::Fail, &fields);
-}
-
-fn log_recovery(config: &StorageConfig, ledger: &Ledger<FileDisk>, cut: u64) {
-    let contest = ledger.contest();
-    let path = config.path.display();
-    if cut > 0 {
-        event(Level::Warning, "torn_row_cut", Outcome::Success, &[("file", &path), ("bytes", &cut)]);
-    }
-    let (agencies, number) = (contest.agencies(), contest.winning_number());
-    if (Rules { clients_amount: agencies, winner_number: number }) != config.rules {
-        let reason = "the draw has been made; its agencies and number hold, not those of the configuration";
-        event(
-            Level::Warning,
-            "configuration_ignored",
-            Outcome::Success,
-            &[("clients_amount", &agencies), ("lottery_winner_number", &number), ("reason", &reason)],
-        );
-    }
-    info(
-        "recovery",
-        Outcome::Success,
-        &[
-            ("file", &path),
-            ("bets", &contest.bets()),
-            ("agencies", &agencies),
-            ("ended", &contest.ended()),
-            ("drawn", &contest.draw().is_some()),
-        ],
-    );
 }
 
 struct Service<'a> {

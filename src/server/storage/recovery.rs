@@ -136,7 +136,7 @@ fn check_agencies(contest: &mut Contest, state: &State, agencies: u16) -> Result
     for &Ended { agency, .. } in &state.ended {
         contest.end(agency).map_err(|_| takes_no_part(agency, "sent END"))?;
     }
-    let disagreements = state.disagreements(|agency| contest.bets_of(agency));
+    let disagreements = state.disagreements(|agency| contest.stored(agency).unwrap_or_default());
     let contradiction = state.contradictions(agencies).into_iter().chain(disagreements).next();
     contradiction.map_or(Ok(()), |contradiction| Err(RecoveryError::Contradiction(contradiction)))
 }

@@ -44,9 +44,16 @@ pub(crate) struct Ended {
 
 /// The bets of an agency: how many, and which.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Stored {
+pub struct Stored {
     pub(crate) bets: u64,
     pub(crate) digest: Digest,
+}
+
+impl Stored {
+    pub(crate) fn add(&mut self, row: &[u8]) {
+        self.bets += 1;
+        self.digest = self.digest.with_row(row);
+    }
 }
 
 /// Every key is required and no other is allowed: a damaged file must not be taken for a contest without a draw.

@@ -7,6 +7,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::super::contest::Contest;
+use super::super::state_file::Stored;
 use super::image::Image;
 use crate::lottery::seal::Hasher;
 use crate::lottery::{AgencyId, Digest};
@@ -211,8 +212,8 @@ impl View {
         assert_eq!(contest.bets(), self.counts.values().sum::<u64>());
         for number in 1..=AGENCIES {
             let count = self.count(number);
-            assert_eq!(contest.stored(id(number)), Ok(count));
-            assert_eq!(contest.digest(id(number)), Ok(truth.digest(number, count)));
+            let stored = Stored { bets: count, digest: truth.digest(number, count) };
+            assert_eq!(contest.stored(id(number)), Ok(stored));
         }
         let ended: BTreeSet<u64> = contest.ended_agencies().map(|agency| agency.get().into()).collect();
         assert_eq!(ended, self.ended);

@@ -1,0 +1,100 @@
+//! Opens the files of a contest and recovers it, and logs what was found.
+
+use std::path::Path;
+
+use super::contest::Contest;
+use super::file_disk::{FileDisk, OpenError};
+use super::ledger::Ledger;
+use super::paths::{resolve, state_path};
+use super::recovery::{RecoveryError, Rules};
+use crate::ipc::control::FileIdentity;
+use crate::logging::{Field, Level, Outcome, event, info};
+
+/// `known` is the file that an earlier storage process of this server had. None if the contest can't be used: the log says why.
+pub(super) fn open(
+    path: &Path,
+    known: Option<FileIdentity>,
+    rules: Rules,
+) -> Option<(Ledger<FileDisk>, FileIdentity)> {
+    let disk = open_disk(path, known)?;
+    let identity = disk.identity;
+    match Ledger::open(disk, rules) {
+        Ok((ledger, cut)) => {
+            log_recovery(path, rules, ledger.contest(), cut);
+            Some((ledger, identity))
+        }
+        Err(error) => {
+            log_refusal(path, &error);
+            None
+        }
+    }
+}
+
+fn open_disk(path: &Path, known: Option<FileIdentity>) -> Option<FileDisk> {
+    let name = path.display();
+    let mut warned = false;
+    loop {
+        match FileDisk::open(path, known) {
+            Ok(disk) => {
+                if disk.links > 1 {
+                    let reason =
+                        "the file has several names; only beside this one is its state file looked for";
+                    let fields: [Field<'_>; 3] =
+                        [("file", &name), ("links", &disk.links), ("reason", &reason)];
+                    event(Level::Warning, "hard_links", Outcome::Success, &fields);
+                }
+                return Some(disk);
+            }
+            // A program that only reads unlocks the file when it is done. A server that has started waits for that.
+            Err(error @ OpenError::ReadLocked { .. }) if known.is_some() => {
+                if !std::mem::replace(&mut warned, true) {
+                    event(Level::Warning, "lock", Outcome::InProgress, &[("file", &name), ("error", &error)]);
+                }
+            }
+            Err(error) => {
+                event(Level::Critical, "recovery", Outcome::Fail, &[("file", &name), ("error", &error)]);
+                return None;
+            }
+        }
+    }
+}
+
+fn log_refusal(path: &Path, error: &RecoveryError) {
+    let in_state = matches!(error, RecoveryError::State(_) | RecoveryError::Contradiction(_));
+    let file = if in_state { state_path(&resolve(path)) } else { path.to_owned() };
+    let file = file.display();
+    let mut fields: Vec<Field<'_>> = vec![("file", &file)];
+    if let RecoveryError::Row { line, .. } | RecoveryError::TornAfterDraw { line } = error {
+        fields.push(("line", line));
+    }
+    fields.push(("error", error));
+    event(Level::Critical, "recovery", Outcome::Fail, &fields);
+}
+
+fn log_recovery(path: &Path, rules: Rules, contest: &Contest, cut: u64) {
+    let path = path.display();
+    if cut > 0 {
+        event(Level::Warning, "torn_row_cut", Outcome::Success, &[("file", &path), ("bytes", &cut)]);
+    }
+    let (agencies, number) = (contest.agencies(), contest.winning_number());
+    if (Rules { clients_amount: agencies, winner_number: number }) != rules {
+        let reason = "the draw has been made; its agencies and number hold, not those of the configuration";
+        event(
+            Level::Warning,
+            "configuration_ignored",
+            Outcome::Success,
+            &[("clients_amount", &agencies), ("lottery_winner_number", &number), ("reason", &reason)],
+        );
+    }
+    info(
+        "recovery",
+        Outcome::Success,
+        &[
+            ("file", &path),
+            ("bets", &contest.bets()),
+            ("agencies", &agencies),
+            ("ended", &contest.ended()),
+            ("drawn", &contest.draw().is_some()),
+        ],
+    );
+}
