@@ -299,7 +299,9 @@ mod tests {
 
     fn stored(rows: &[&[u8]]) -> Stored {
         let mut stored = Stored::default();
-        rows.iter().for_each(|row| stored.add(row));
+        for row in rows {
+            stored.add(row);
+        }
         stored
     }
 
