@@ -137,6 +137,19 @@ fn a_storage_service_that_is_restarted_refuses_another_file() {
 }
 
 #[test]
+fn a_storage_service_that_is_restarted_does_not_forget_the_ends_of_a_state_file_that_was_removed() {
+    let mut server = server_of(2);
+    let (mut client, _) = server.session(1);
+    client.store(0, &bets(1, 0..3));
+    client.end_agency();
+    let (storage, state) = (server.storage(), server.setup().path("bets.csv.state"));
+    fs::remove_file(&state).unwrap();
+    send(storage, Signal::SIGKILL);
+    gave_up(&mut server, "its state file was removed while the server ran");
+    assert!(!state.exists());
+}
+
+#[test]
 fn bets_that_were_lost_without_their_state_file_are_missed_at_the_next_start() {
     let mut server = server_of(2);
     server.session(1).0.store(0, &bets(1, 0..3));

@@ -45,6 +45,8 @@ pub(super) enum OpenError {
         "it was moved, removed or replaced while the server ran; put it back, and start the server again"
     )]
     Moved,
+    #[error("its state file was removed while the server ran; put it back, and start the server again")]
+    StateMissing,
     #[error("STORAGE_FILEPATH must be a regular file")]
     NotAFile,
     #[error(
@@ -82,6 +84,9 @@ impl FileDisk {
         // Every start creates the bets file before the state file, so the bets were lost.
         if known.is_none() && !resolved.exists() && state_path.exists() {
             return Err(OpenError::BetsMissing);
+        }
+        if known.is_some() && !state_path.exists() {
+            return Err(OpenError::StateMissing);
         }
         let opened = OpenOptions::new()
             .read(true)
