@@ -38,7 +38,7 @@ struct SessionClient<'a> {
     server: &'a Target,
     progress: &'a Progress,
     comparison: Comparison,
-    /// Whether the server has opened a session before.
+    /// Whether the server has opened a session of this version before.
     was_open: bool,
 }
 
@@ -80,6 +80,7 @@ impl SessionClient<'_> {
             // The server may know only version 1. Any other reason makes it refuse that too.
             Err(AttemptError::Fatal(AgencyError::Refused { .. })) if self.comparison.version > 1 => {
                 self.comparison.version = 1;
+                self.was_open = false;
                 self.open(backoff)
             }
             opened => Ok((connection, opened?)),

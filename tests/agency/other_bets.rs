@@ -162,8 +162,17 @@ fn an_acknowledgement_of_other_bets_ends_the_agency() {
 
 #[test]
 fn a_server_that_knows_only_version_1_is_served_with_a_warning() {
+    for after_a_newer_one in [false, true] {
+        serve_version_1(after_a_newer_one);
+    }
+}
+
+fn serve_version_1(after_a_newer_one: bool) {
     let stage = Stage::new(&rows(15));
     let mut agency = stage.agency(&[]);
+    if after_a_newer_one {
+        stage.accept_session(0, 0, 1 << 20);
+    }
     let mut peer = stage.accept();
     peer.expect_opening();
     peer.send(kind::ERROR, b"session version 2 is not supported, only 1");
