@@ -17,6 +17,8 @@
 //!                           └──────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! With TLS the acceptor also forks a keeper, which has the private key and answers handlers.
+//!
 //! # The path of one bet
 //!
 //! The documentation of a module that has several files begins with a table of them.

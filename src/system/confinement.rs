@@ -11,6 +11,7 @@
 //! | | all that a session does not need | sessions; a filter of its own costs more than a classic message is worth | |
 //! | | files and signals again | handlers without the whole of Landlock | |
 //! | all of these | signals, processes, connections, capabilities but those for files, files to write outside of the folder of the bets | storage | `capabilities(7)` |
+//! | all but seccomp for sessions | as from handlers; it can still receive descriptors | the keeper of the private key | |
 //!
 //! Each layer is applied as far as the kernel and the container provide it. A child finds out at the start how far that
 //! is ([`Confinement::probe`]). A handler that gets less than that child serves nobody.
