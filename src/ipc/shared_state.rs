@@ -128,13 +128,4 @@ mod tests {
         assert!(view.some_unfinished(MAX_AGENCIES));
         assert_eq!(view.0.unwrap().load(MAX_AGENCIES.into()), 1);
     }
-
-    #[test]
-    fn without_protected_memory_only_storage_can_tell() {
-        let state = SharedState(None);
-        state.set_crowded(true);
-        assert!(state.publish(AgencyId::new(1).into_iter()));
-        assert!(!state.view().some_unfinished(2));
-        assert!(!state.view().is_crowded());
-    }
 }

@@ -213,35 +213,6 @@ mod tests {
     }
 
     #[test]
-    fn a_long_request_goes_in_parts_and_waits_for_room() {
-        let QueuePair { receiver, sender, .. } = mqueue::create("test-parts").unwrap();
-        let (pipe, _writer) = pipe_with_token();
-        let mut client = StorageClient::new(&sender, pipe.as_fd()).unwrap();
-        let mut receiver = RequestReceiver::new(&receiver);
-        let rows: Vec<u8> = (0..200_000_u32).map(|index| index.to_le_bytes()[0]).collect();
-        client.body().extend_from_slice(&rows);
-        client.ask(Request::StoreBets { first: Some(3) }).unwrap();
-        let mut got = Vec::new();
-        let mut parts = 0;
-        loop {
-            let is_sending = client.is_sending();
-            while let Some((head, bytes)) = receiver.receive().unwrap() {
-                assert_eq!((head.client, head.id), (ClientToken::from_bytes(TOKEN), 1));
-                assert_eq!(head.request.is_some(), parts == 0);
-                got.extend_from_slice(bytes);
-                parts += 1;
-                assert_eq!(head.last, got.len() == rows.len());
-            }
-            if !is_sending {
-                break;
-            }
-            client.resume(UNIX_EPOCH).unwrap();
-        }
-        assert_eq!(got, rows);
-        assert_eq!(client.body().len(), MAX_HEAD);
-    }
-
-    #[test]
     fn malformed_messages_in_the_queue_are_dropped() {
         let QueuePair { receiver, sender, .. } = mqueue::create("test-malformed").unwrap();
         for garbage in [&[0xff; 100][..], b""] {

@@ -11,39 +11,24 @@ use thiserror::Error;
 /// The length in bytes of a frame's header: type and length.
 pub const HEADER_LEN: usize = 5;
 
-/// The first byte of a frame.
+/// The first byte of a frame. What each means is said where messages are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FrameType {
-    /// Client: one bet.
     Bet = 0x01,
-    /// Client: several bets.
     MultipleBets = 0x02,
-    /// Server: a readable reason for a refusal.
     Error = 0x03,
-    /// Server: bets or an END are stored.
     BetAck = 0x04,
-    /// Client: the agency has no more bets.
     End = 0x05,
-    /// Client: asks for the winning documents.
     ResultRequest = 0x06,
-    /// Server: the winning documents.
     Result = 0x07,
-    /// Server: the draw has not been made yet.
     InProgress = 0x08,
-    /// Client: opens a session.
     OpenSession = 0x09,
-    /// Server: the session is open.
     SessionOpened = 0x0A,
-    /// Client: bets, in a session.
     SessionBets = 0x0B,
-    /// Server: the bets of a session are stored.
     SessionStored = 0x0C,
-    /// Client: asks for the winning documents once the draw has been made.
     AwaitResult = 0x0D,
-    /// Operator: asks for the state of the contest.
     StatusRequest = 0x0E,
-    /// Server: the state of the contest, in JSON.
     Status = 0x0F,
 }
 

@@ -304,17 +304,6 @@ mod tests {
     }
 
     #[test]
-    fn of_more_than_four_sessions_those_with_the_latest_requests_stay() {
-        assert_eq!(sessions_left(|_, _| {}), [2, 3, 4, 5]);
-        let left = sessions_left(|clients, tokens| {
-            if let [first, ..] = tokens {
-                taken(clients, &[(part(*first, 2, true, true), b"x")]);
-            }
-        });
-        assert_eq!(left, [0, 3, 4, 5]);
-    }
-
-    #[test]
     fn a_session_in_the_middle_of_a_request_is_replaced_only_if_all_are() {
         let begin =
             |clients: &mut Clients, token| drop(taken(clients, &[(part(token, 2, true, false), b"x")]));
@@ -330,21 +319,6 @@ mod tests {
             }
         });
         assert_eq!(left, [2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn what_a_replaced_session_still_sends_is_not_taken() {
-        let agency = AgencyId::new(7).unwrap();
-        let (mut clients, token, reader) = one_client();
-        clients.open_session(token, agency);
-        for _ in 0..MAX_SESSIONS {
-            let (other, _) = add(&mut clients);
-            clients.open_session(other, agency);
-        }
-        assert_eq!(taken(&mut clients, &[(part(token, 1, true, true), b"x")]), Vec::<Vec<u8>>::new());
-        let mut told = [0; 64];
-        assert!(nix::unistd::read(&reader, &mut told).unwrap() > 0, "a last reply");
-        assert_eq!(nix::unistd::read(&reader, &mut told), Ok(0), "end-of-file");
     }
 
     /// Whether storage takes each of these requests of a client over TLS, whose first request is the proof.
