@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::OFlag;
 use nix::libc::PIPE_BUF;
 
-use super::codec::{MAX_HEAD, decode, encode};
+use super::codec::{BadMessage, MAX_HEAD, decode, encode};
 use super::messages::{PartHead, ReplyHead};
 use crate::system::mqueue::QueueReceiver;
 use crate::system::retry;
@@ -27,6 +27,9 @@ use crate::system::retry;
 pub const MAX_OUTSTANDING: usize = PIPE_BUF / MAX_HEAD / 2;
 /// The most bulk bytes of one reply.
 pub const PAGE: usize = PIPE_BUF - 2 * MAX_HEAD;
+
+/// A part of a request and its bulk bytes.
+type Part<'m> = (PartHead, &'m [u8]);
 
 /// Takes requests from the queue.
 #[derive(Debug)]
@@ -40,12 +43,10 @@ impl<'a> RequestReceiver<'a> {
         Self { queue, message: vec![0; queue.message_len()] }
     }
 
-    /// Takes the next part of a request and its bulk bytes; `None` if the queue is empty, or its first message was malformed
-    /// and has been dropped. No correct handler sends such a message.
-    pub fn receive(&mut self) -> io::Result<Option<(PartHead, &[u8])>> {
-        let Some(length) = self.queue.receive(&mut self.message)? else { return Ok(None) };
-        let message = self.message.get(..length).unwrap_or_default();
-        Ok(decode(message).ok())
+    /// Takes the next message; `None` if the queue is empty. No correct handler sends a bad one.
+    pub fn receive(&mut self) -> io::Result<Option<Result<Part<'_>, BadMessage>>> {
+        let length = self.queue.receive(&mut self.message)?;
+        Ok(length.map(|length| decode(self.message.get(..length).unwrap_or_default())))
     }
 
     /// How many messages the queue holds now.

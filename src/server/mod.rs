@@ -15,10 +15,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use self::error::{MINIMUM_DESCRIPTORS, ServerError};
 use crate::config::ServerConfig;
 use crate::logging::{Level, Outcome, event, info};
+use crate::system::process;
 use crate::tls::folder::FolderError;
 
 /// Runs the server until a signal ends it. The handled signals must be blocked.
 pub(crate) fn run(config: &ServerConfig) -> Result<(), ServerError> {
+    process::protect_new_files();
     log_config(config);
     let max_clients = raise_descriptor_limit(config.max_clients)?;
     warn_of_too_few(max_clients, config.clients_amount);

@@ -12,6 +12,7 @@ use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{ForkResult, Pid, getpid, getppid};
 
 use super::retry;
@@ -99,6 +100,13 @@ pub(crate) fn schedule_as_batch() {
     // SAFETY: the parameters live through the call, and it changes nothing but when this process runs.
     let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
     debug_assert_eq!(done, 0);
+}
+
+/// Lets the user of this process read and write what it creates from now on, and nobody else write to it, whatever the umask
+/// was.
+pub(crate) fn protect_new_files() {
+    let given = umask(Mode::S_IRWXU);
+    umask((given - Mode::S_IRWXU) | Mode::S_IWGRP | Mode::S_IWOTH);
 }
 
 /// Forks a child as [`fork_child`] does, and waits for its end.

@@ -31,9 +31,12 @@ pub(super) enum Check {
 }
 use Check::{Above, Is, IsNot, IsNull, Lacks};
 
-/// What has been written to the log stays, although each process can write to it. A confined handler can get no descriptor
-/// above this one, so it cannot have another one of the log there.
+/// To the log each process can do one thing: write. What was written stays. A confined handler can get no descriptor above
+/// this one, and can receive none, so it cannot have the log twice.
 const NOT_THE_LOG: &[Check] = &[Above(0, libc::STDERR_FILENO)];
+/// If the log is a terminal, a process of the background that reads it stops its whole group, the acceptor too. A handler
+/// reads from the two descriptors below.
+const NOT_FROM_THE_LOG: &[Check] = &[IsNot(0, libc::STDERR_FILENO)];
 const SELF: &[Check] = &[Is(0, 0)];
 /// How glibc forks. No thread and no namespace is made.
 const FORK: libc::c_int = libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
@@ -41,11 +44,11 @@ const ANY: &[Check] = &[];
 
 /// What a session needs: its descriptors, memory, time, the end.
 pub(super) const SESSION: &[Rule<'_>] = &[
-    (libc::SYS_read, ANY),
+    (libc::SYS_read, NOT_FROM_THE_LOG),
     (libc::SYS_write, ANY),
     (libc::SYS_writev, ANY),
-    (libc::SYS_recvfrom, ANY),
-    (libc::SYS_sendto, ANY),
+    (libc::SYS_recvfrom, NOT_THE_LOG),
+    (libc::SYS_sendto, NOT_THE_LOG),
     (libc::SYS_shutdown, NOT_THE_LOG),
     (libc::SYS_close, ANY),
     #[cfg(target_arch = "x86_64")]
@@ -103,7 +106,7 @@ pub(super) const NOT_FOR_STORAGE: &[Rule<'_>] = &[
 /// What else acceptor, storage and handlers need once the server has started.
 const OTHER: &[Rule<'_>] = &[
     // Descriptors. O_NONBLOCK is set when one is made, and never changed: all its holders share the flag.
-    (libc::SYS_readv, ANY),
+    (libc::SYS_readv, NOT_FROM_THE_LOG),
     (libc::SYS_close_range, ANY),
     (libc::SYS_dup, NOT_THE_LOG),
     // Waiting.
@@ -120,8 +123,8 @@ const OTHER: &[Rule<'_>] = &[
     (libc::SYS_getsockname, ANY),
     (libc::SYS_getpeername, ANY),
     (libc::SYS_getsockopt, ANY),
-    (libc::SYS_recvmsg, ANY),
-    (libc::SYS_sendmsg, ANY),
+    (libc::SYS_recvmsg, NOT_THE_LOG),
+    (libc::SYS_sendmsg, NOT_THE_LOG),
     (libc::SYS_pipe2, ANY),
     (libc::SYS_mq_timedreceive, ANY),
     // Only asks.
@@ -135,12 +138,12 @@ const OTHER: &[Rule<'_>] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_readlink, ANY),
     (libc::SYS_readlinkat, ANY),
-    (libc::SYS_pread64, ANY),
+    (libc::SYS_pread64, NOT_THE_LOG),
     (libc::SYS_lseek, NOT_THE_LOG),
     (libc::SYS_ftruncate, NOT_THE_LOG),
-    (libc::SYS_fsync, ANY),
-    (libc::SYS_fdatasync, ANY),
-    (libc::SYS_fcntl, &[Is(1, libc::F_SETLK)]),
+    (libc::SYS_fsync, NOT_THE_LOG),
+    (libc::SYS_fdatasync, NOT_THE_LOG),
+    (libc::SYS_fcntl, &[Above(0, libc::STDERR_FILENO), Is(1, libc::F_SETLK)]),
     (libc::SYS_fcntl, &[Is(1, libc::F_GETLK)]),
     // Processes: the acceptor's children, and how a handler confines itself.
     (libc::SYS_wait4, ANY),
@@ -157,7 +160,7 @@ const OTHER: &[Rule<'_>] = &[
     (libc::SYS_capget, ANY),
     (libc::SYS_capset, ANY),
     (libc::SYS_prlimit64, SELF),
-    (libc::SYS_sched_setscheduler, SELF),
+    (libc::SYS_sched_setscheduler, &[Is(0, 0), Is(1, libc::SCHED_BATCH)]),
     // Signals and random numbers.
     (libc::SYS_rt_sigaction, ANY),
     (libc::SYS_getrandom, ANY),

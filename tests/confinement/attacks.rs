@@ -34,7 +34,8 @@ attacks![
     no_signal_can_be_sent,
     no_neighbour_can_be_traced_or_looked_into,
     the_log_cannot_be_changed,
-    the_log_cannot_be_changed_by_another_descriptor,
+    the_log_can_only_be_written_to,
+    no_descriptor_can_be_sent,
     no_file_can_be_opened_or_changed,
     no_new_descriptor_can_be_had,
     no_new_process_can_be_made,
@@ -116,6 +117,8 @@ fn no_limit_of_a_neighbour_can_be_set(attacker: &mut Attacker) {
 
 fn no_priority_can_be_set(attacker: &mut Attacker) {
     let own = attacker.process.pid();
+    let parameters = attacker.process.put(&[0; 4]);
+    tries!(attacker.tries, SYS_sched_setscheduler, 0, libc::SCHED_IDLE, parameters);
     for victim in attacker.victims.clone().into_iter().chain([0, own]) {
         tries!(attacker.tries, SYS_setpriority, libc::PRIO_PROCESS, victim, 19);
         tries!(attacker.tries, SYS_ioprio_set, IOPRIO_WHO_PROCESS, victim, IDLE);
@@ -204,6 +207,8 @@ fn the_log_cannot_be_changed(attacker: &mut Attacker) {
     tries!(attacker.tries, SYS_fchmod, 2, 0o600);
     tries!(attacker.tries, SYS_fchown, 2, -1, -1);
     tries!(attacker.tries, SYS_flock, 2, libc::LOCK_SH);
+    let lock = attacker.process.put(&[0; 32]);
+    tries!(attacker.tries, SYS_fcntl, 2, libc::F_SETLK, lock);
     // By the upper half of the argument, which the kernel ignores.
     tries!(attacker.tries, SYS_ftruncate, (1_u64 << 32) + 2, 0);
     assert!(fs::read(&log).unwrap().starts_with(&before), "the log was changed");
@@ -215,8 +220,28 @@ fn the_log_cannot_be_changed(attacker: &mut Attacker) {
     tries!(attacker.tries_on_any_log, SYS_dup, 2);
 }
 
-/// A handler can close descriptors, and has places for new ones then. A socket gives it one that it has.
-fn the_log_cannot_be_changed_by_another_descriptor(attacker: &mut Attacker) {
+/// If the log is a terminal, reading it takes what the operator types. In the background it stops the whole process group, the
+/// acceptor too (SIGTTIN). A sync keeps the disk from storage.
+fn the_log_can_only_be_written_to(attacker: &mut Attacker) {
+    let bytes = attacker.process.put(&[0; 64]);
+    let vector = attacker.process.put(&[bytes.to_le_bytes(), 8_u64.to_le_bytes()].concat());
+    for log in [2, (1_u64 << 32) + 2] {
+        tries!(attacker.tries, SYS_read, log, bytes, 8);
+        tries!(attacker.tries, SYS_readv, log, vector, 1);
+        tries!(attacker.tries, SYS_pread64, log, bytes, 8, 0);
+        tries!(attacker.tries, SYS_preadv, log, vector, 1, 0, 0);
+        tries!(attacker.tries, SYS_fsync, log);
+        tries!(attacker.tries, SYS_fdatasync, log);
+        tries!(attacker.tries_on_any_log, SYS_recvfrom, log, bytes, 8, 0, 0, 0);
+        tries!(attacker.tries_on_any_log, SYS_recvmsg, log, bytes, 0);
+        tries!(attacker.tries_on_any_log, SYS_sendto, log, bytes, 1, libc::MSG_OOB, 0, 0);
+        tries!(attacker.tries_on_any_log, SYS_sendmsg, log, bytes, 0);
+    }
+}
+
+/// A handler can close descriptors, and has places for a pair of sockets then. What it sent would count for the limit of its
+/// user, and it could have the log at another number.
+fn no_descriptor_can_be_sent(attacker: &mut Attacker) {
     for fd in [0, 1] {
         tries!(attacker.makes, SYS_close, fd);
     }
@@ -232,17 +257,9 @@ fn the_log_cannot_be_changed_by_another_descriptor(attacker: &mut Attacker) {
     let rights = attacker.process.put(&numbers(&[20, rights, 2]));
     let bytes = attacker.process.put(&numbers(&[pair, 1]));
     let message = attacker.process.put(&numbers(&[0, 0, bytes, 1, rights, 24, 0]));
-    tries!(attacker.makes, SYS_sendmsg, 0, message, 0);
-    tries!(attacker.makes, SYS_close, 0);
-    tries!(attacker.makes, SYS_recvmsg, 1, message, 0);
-    let own = attacker.process.pid();
-    assert_eq!(descriptors(own)[&0], descriptors(own)[&2]);
-    tries!(attacker.tries, SYS_lseek, 0, 0, libc::SEEK_SET);
-    tries!(attacker.tries, SYS_ftruncate, 0, 0);
-    tries!(attacker.tries, SYS_fcntl, 0, libc::F_SETFL, 0);
-    tries!(attacker.tries_on_any_log, SYS_shutdown, 0, libc::SHUT_RDWR);
+    tries!(attacker.tries, SYS_sendmsg, 0, message, 0);
     // It lacks what it has closed.
-    send(own, Signal::SIGKILL);
+    send(attacker.process.pid(), Signal::SIGKILL);
 }
 
 fn no_file_can_be_opened_or_changed(attacker: &mut Attacker) {

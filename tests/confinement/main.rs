@@ -17,3 +17,5 @@ mod descriptors;
 mod identity;
 #[cfg(target_arch = "x86_64")]
 mod memory;
+#[cfg(target_arch = "x86_64")]
+mod queue;

@@ -1,5 +1,6 @@
 //! The server's processes: how they start and what each of them has open.
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use common::processes::descriptors;
@@ -176,5 +177,23 @@ fn storage_repeats_its_ready_message_if_the_socket_has_no_room() {
         let fault = format!("sendmsg:error={errno}:when=1..3");
         let Some(setup) = Setup::new().with_fault(&fault) else { return };
         works(&setup);
+    }
+}
+
+#[test]
+fn whatever_the_umask_only_the_user_of_the_server_can_write_to_its_files() {
+    for (umask, mode) in [("0", 0o644), ("002", 0o644), ("077", 0o600), ("777", 0o600)] {
+        let Some(setup) = Setup::new().with_user_of_its_own() else { return };
+        let user = setup.user().unwrap();
+        let become_user = format!("setpriv --reuid {user} --regid {user} --clear-groups");
+        let script = format!("umask {umask} && exec {become_user} \"$@\"");
+        let server = setup.started_by(&["sh", "-c", &script, "sh"]).start();
+        let (mut client, _) = server.session(1);
+        client.store(0, &bets(1, 0..1));
+        client.end_agency();
+        for file in ["bets.csv", "bets.csv.state"] {
+            let permissions = fs::metadata(server.setup().path(file)).unwrap().permissions();
+            assert_eq!(permissions.mode() & 0o777, mode, "{file} with umask {umask}");
+        }
     }
 }

@@ -92,7 +92,6 @@ impl FileDisk {
             .read(true)
             .append(true)
             .create(known.is_none())
-            .mode(0o644)
             .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
             .open(&resolved);
         let bets = match opened {

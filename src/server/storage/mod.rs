@@ -256,8 +256,10 @@ impl Service<'_> {
         Ok(())
     }
 
+    /// Returns false if the queue is empty. A message that is malformed is dropped, and does not end the group.
     fn take_message(&mut self) -> io::Result<bool> {
-        let Some((head, bytes)) = self.requests.receive()? else { return Ok(false) };
+        let Some(message) = self.requests.receive()? else { return Ok(false) };
+        let Ok((head, bytes)) = message else { return Ok(true) };
         if self.clients.knows(head.client) {
             take_part(&mut self.clients, &mut self.ledger, head, bytes);
             return Ok(true);
