@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
-use super::bets_file::BetsFile;
+use super::bets_file::{BetsFile, Limits};
 use super::comparison::Comparison;
 use super::connection::{QUIET, ServerConnection, unexpected_reply};
 use super::error::{AgencyError, AttemptError, ConnectionLost};
@@ -62,7 +62,7 @@ impl SessionClient<'_> {
             let batch = config.batch_max_amount;
             Upload::new(&mut connection, &mut file, &mut self.comparison, batch, opened.max_payload)
                 .run(progress, backoff)?;
-            self.end(&mut connection, &file)?;
+            self.end(&mut connection, &mut file)?;
             backoff.achieved(END_ACKNOWLEDGED);
         } else if file.has_row()? {
             let (file, stored) = (config.bets_file.clone(), opened.stored);
@@ -131,16 +131,38 @@ impl SessionClient<'_> {
     }
 
     /// Sends END. Its log line says which bets the server has confirmed.
-    fn end(&self, connection: &mut ServerConnection, file: &BetsFile) -> Result<(), AttemptError> {
+    fn end(&mut self, connection: &mut ServerConnection, file: &mut BetsFile) -> Result<(), AttemptError> {
         connection.send_message(&ClientMessage::End(None))?;
         connection.receive_ack("the end of the bets")?;
+        let is_confirmed = self.comparison.version > 1 && self.confirm(connection, file)?;
         let (bets, digest) = (file.taken(), file.digest());
         let fields: [logging::Field<'_>; 3] =
             [("agency_id", &self.config.id), ("bets", &bets), ("digest", &digest)];
-        // Without version 2, the server has not confirmed the digest.
-        let confirmed = if self.comparison.version > 1 { &fields[..] } else { &fields[..2] };
+        let confirmed = if is_confirmed { &fields[..] } else { &fields[..2] };
         logging::info("end_message", Outcome::Success, confirmed);
         Ok(())
+    }
+
+    /// Compares the bets with which the agency has ended: until END, another client could store bets behind those of the
+    /// last acknowledgement. The first bet is sent again: nothing is stored, and the answer has the digest of all bets.
+    /// False if the file has no bet to send.
+    fn confirm(
+        &mut self,
+        connection: &mut ServerConnection,
+        file: &mut BetsFile,
+    ) -> Result<bool, AttemptError> {
+        let mut records = Vec::new();
+        let limits = Limits { bets: 1, bytes: usize::MAX };
+        let mut again = BetsFile::open(&self.config.bets_file, self.config.id)?;
+        let Some(batch) = again.next_batch(limits, &mut records)? else { return Ok(false) };
+        connection.send_message(&ClientMessage::SessionBets { first: batch.first, records: &records })?;
+        match connection.receive()? {
+            ServerMessage::SessionStored { stored, digest } => {
+                self.comparison.check(file, stored, digest)?;
+                Ok(true)
+            }
+            other => Err(unexpected_reply(&other, file.name(batch))),
+        }
     }
 
     /// Returns whether the server answers classic messages but not `OPEN_SESSION`.

@@ -161,6 +161,18 @@ fn an_acknowledgement_of_other_bets_ends_the_agency() {
 }
 
 #[test]
+fn a_bet_that_was_stored_between_the_last_acknowledgement_and_the_end_is_noticed() {
+    let stage = Stage::new(&rows(10));
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept_session(0, 0, 1 << 20);
+    peer.bets();
+    peer.acknowledge(10);
+    peer.end(11);
+    let line = agency.fail();
+    assert!(line.contains("11 are stored, but it has only 10"), "{line}");
+}
+
+#[test]
 fn a_server_that_knows_only_version_1_is_served_with_a_warning() {
     for after_a_newer_one in [false, true] {
         serve_version_1(after_a_newer_one);

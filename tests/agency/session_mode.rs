@@ -258,8 +258,7 @@ fn the_pause_between_attempts_grows_while_there_is_no_progress() {
         peer.open(0, 0, 1 << 20);
         peer.bets();
         peer.acknowledge(10);
-        assert_eq!(peer.frame(), Some((kind::END, vec![])));
-        peer.send(kind::BET_ACK, b"OK");
+        peer.end(10);
         assert_eq!(peer.frame(), Some((kind::AWAIT_RESULT, vec![])));
         sessions += 1;
     }
@@ -351,8 +350,7 @@ fn an_agency_that_loses_its_connection_while_it_waits_for_the_draw_reconnects() 
     let stage = Stage::new(&rows(10));
     let mut agency = stage.agency(&[]);
     let mut peer = stage.accept_session(10, 0, 1 << 20);
-    assert_eq!(peer.frame(), Some((kind::END, vec![])));
-    peer.send(kind::BET_ACK, b"OK");
+    peer.end(10);
     assert_eq!(peer.frame(), Some((kind::AWAIT_RESULT, vec![])));
     drop(peer);
     stage.accept_session(10, 1, 1 << 20).give_result(b"");

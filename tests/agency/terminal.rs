@@ -49,8 +49,7 @@ fn on_a_terminal_a_bar_is_below_the_log_and_disappears_at_the_end() {
     assert!(!bar.contains("about"), "{bar}");
     peer.bets();
     peer.acknowledge(1000);
-    assert_eq!(peer.frame(), Some((kind::END, vec![])));
-    peer.send(kind::BET_ACK, b"OK");
+    peer.end(1000);
     await_bar(&agency, "1,000 bets sent, waiting for the draw");
     peer.give_result(b"1\x1e2");
     let (code, lines) = end(agency);

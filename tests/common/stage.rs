@@ -133,9 +133,19 @@ impl Peer {
             }
             self.acknowledge(stored);
         }
+        self.end(total);
+        self.give_result(winners);
+    }
+
+    /// Reads and acknowledges END and the first bet, which the agency then sends again if it has one. The answer says that
+    /// `stored` bets are stored.
+    pub fn end(&mut self, stored: u64) {
         assert_eq!(self.frame(), Some((kind::END, vec![])));
         self.send(kind::BET_ACK, b"OK");
-        self.give_result(winners);
+        if stored > 0 {
+            assert_eq!(self.bets(), (0, vec!["0".to_owned()]));
+            self.acknowledge(stored);
+        }
     }
 
     /// Reads `AWAIT_RESULT`, sends a result, and expects the end of the connection.
