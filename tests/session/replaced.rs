@@ -80,11 +80,11 @@ fn bets_in_the_hand_of_storage_are_acknowledged_before_their_session_is_replaced
     processes::send(storage, Signal::SIGSTOP);
     for (index, session) in (0..).zip(&mut sessions) {
         session.send_bets(index, &bets(1, 0..4)[usize::try_from(index).unwrap()..][..1]);
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(150));
     }
     let mut fifth = server.connect();
     fifth.send(&open_frame(1, 1));
-    std::thread::sleep(Duration::from_millis(20));
+    std::thread::sleep(Duration::from_millis(150));
     processes::send(storage, Signal::SIGCONT);
     assert_eq!(fifth.read_frame().0, kind::SESSION_OPENED);
     for session in &mut sessions {
