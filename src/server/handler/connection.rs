@@ -5,7 +5,8 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use super::tls::{TlsSession, Verdict};
+use super::keeper_gate::Verdict;
+use super::tls::TlsSession;
 use crate::protocol::frame::{Frame, FrameBuffer, FrameError};
 use crate::protocol::message::ServerMessage;
 

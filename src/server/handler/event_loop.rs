@@ -15,9 +15,10 @@ use thiserror::Error;
 
 use super::connection::Connection;
 use super::conversation::Conversation;
+use super::keeper_gate::{Proof, Verdict};
 use super::log_lines::{log_accepted, log_authenticated, log_client, log_not_authenticated};
 use super::policy::{Mode, Rejection};
-use super::tls::{Proof, TlsSession, Verdict};
+use super::tls::TlsSession;
 use crate::ipc::keeper::KeeperClient;
 use crate::ipc::shared_counters::Counter;
 use crate::ipc::storage_client::PipeState;

@@ -10,12 +10,14 @@
 //! | `status_query` | puts a STATUS together |
 //! | `log_lines` | what is logged about a client, and about the progress of a session |
 //! | `tls` | the server's side of TLS |
+//! | `keeper_gate` | forwards what TLS asks of the server's key and the client's certificate to the keeper |
 //! | `context` | what the handler knows of the server; its confinement |
 
 mod connection;
 mod context;
 mod conversation;
 mod event_loop;
+mod keeper_gate;
 mod log_lines;
 mod policy;
 mod status_query;

@@ -3,25 +3,17 @@
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::{CertifiedKey, Signer, SigningKey};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, ServerConnection,
-    SignatureAlgorithm, SignatureScheme,
-};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, ServerConnection, SignatureScheme};
 
-use crate::ipc::keeper::{Answer, KeeperClient, Question, Ready, Rejection};
-use crate::ipc::voucher::{Peer, Voucher};
+use super::keeper_gate::{Gate, RemoteKey, Verdict};
+use crate::ipc::keeper::{KeeperClient, Ready};
 use crate::protocol::frame::FrameBuffer;
 use crate::tls::{VERSIONS, provider};
-
-/// What precedes the hash in a message that is signed: 64 spaces, a text of 33 bytes and a zero.
-const PREFIX: usize = 64 + 33 + 1;
 
 /// What the server shows to each client, as the keeper has told the acceptor.
 #[derive(Debug)]
@@ -40,87 +32,6 @@ impl ServerIdentity {
     }
 }
 
-/// What a client has proven, with the keeper's word for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Proof {
-    pub(super) peer: Peer,
-    pub(super) voucher: Voucher,
-    /// The serial number of its certificate.
-    pub(super) number: Vec<u8>,
-}
-
-/// How a handshake ends.
-#[derive(Debug, Clone)]
-pub(super) enum Verdict {
-    Proven(Proof),
-    Rejected(Rejection),
-    /// The keeper did not answer.
-    NoKeeper(String),
-    /// The client broke the rules of TLS, or sent no certificate.
-    Failed(String),
-}
-
-/// The handler's side of the keeper's socket, in the shapes that rustls asks for.
-#[derive(Debug)]
-struct Gate {
-    keeper: Arc<KeeperClient>,
-    schemes: Vec<SignatureScheme>,
-    /// The certificates that the client has sent.
-    certificates: Mutex<Vec<CertificateDer<'static>>>,
-    verdict: Mutex<Option<Verdict>>,
-}
-
-impl Gate {
-    fn decide(&self, verdict: Verdict) {
-        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
-    }
-
-    fn ask(&self, question: Question, fields: &[&[u8]]) -> Result<(Answer, Vec<u8>), Error> {
-        self.keeper.ask(question, fields).map_err(|error| {
-            self.decide(Verdict::NoKeeper(error.to_string()));
-            Error::General("the keeper did not answer".to_owned())
-        })
-    }
-}
-
-/// The keeper's key.
-#[derive(Debug, Clone)]
-struct RemoteKey {
-    gate: Arc<Gate>,
-    scheme: SignatureScheme,
-}
-
-impl SigningKey for RemoteKey {
-    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        let scheme = *self.gate.schemes.iter().find(|scheme| offered.contains(scheme))?;
-        Some(Box::new(Self { gate: self.gate.clone(), scheme }))
-    }
-
-    fn algorithm(&self) -> SignatureAlgorithm {
-        match self.scheme {
-            SignatureScheme::ED25519 => SignatureAlgorithm::ED25519,
-            SignatureScheme::ECDSA_NISTP256_SHA256 | SignatureScheme::ECDSA_NISTP384_SHA384 => {
-                SignatureAlgorithm::ECDSA
-            }
-            _ => SignatureAlgorithm::RSA,
-        }
-    }
-}
-
-impl Signer for RemoteKey {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        let hash = message.get(PREFIX..).unwrap_or_default();
-        match self.gate.ask(Question::Sign { scheme: self.scheme.into() }, &[hash])? {
-            (Answer::Signed, signature) => Ok(signature),
-            _ => Err(Error::General("the keeper answered another question".to_owned())),
-        }
-    }
-
-    fn scheme(&self) -> SignatureScheme {
-        self.scheme
-    }
-}
-
 /// The server's certificate.
 #[derive(Debug)]
 struct Resolver(Arc<CertifiedKey>);
@@ -128,75 +39,6 @@ struct Resolver(Arc<CertifiedKey>);
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.clone())
-    }
-}
-
-impl ClientCertVerifier for Gate {
-    /// Tells clients no names: each has one certificate.
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    /// Keeps the certificates for the verdict, which is on the signature too: a certificate alone is no secret.
-    fn verify_client_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        issuers: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let all =
-            [certificate].into_iter().chain(issuers).map(|certificate| certificate.clone().into_owned());
-        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = all.collect();
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("only TLS 1.3 is spoken".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let certificates = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fields = vec![message.get(PREFIX..).unwrap_or_default(), signed.signature()];
-        fields.extend(certificates.iter().map(AsRef::as_ref));
-        match self.ask(Question::Prove { scheme: signed.scheme.into() }, &fields)? {
-            (Answer::Proven { peer, voucher }, number) => {
-                self.decide(Verdict::Proven(Proof { peer, voucher, number }));
-                Ok(HandshakeSignatureValid::assertion())
-            }
-            (Answer::Rejected(rejection), _) => {
-                self.decide(Verdict::Rejected(rejection));
-                Err(Error::InvalidCertificate(certificate_error(rejection)))
-            }
-            (Answer::Signed, _) => Err(Error::General("the keeper answered another question".to_owned())),
-        }
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Gives the client the alert that matches the reason.
-fn certificate_error(rejection: Rejection) -> CertificateError {
-    match rejection {
-        Rejection::Malformed | Rejection::Other => CertificateError::BadEncoding,
-        Rejection::Expired => CertificateError::Expired,
-        Rejection::NotYetValid => CertificateError::NotValidYet,
-        Rejection::Revoked => CertificateError::Revoked,
-        Rejection::UnknownIssuer => CertificateError::UnknownIssuer,
-        Rejection::BadSignature => CertificateError::BadSignature,
-        Rejection::NotForClients => CertificateError::InvalidPurpose,
-        Rejection::WrongName => CertificateError::ApplicationVerificationFailure,
     }
 }
 
@@ -213,12 +55,7 @@ pub(super) struct TlsSession {
 
 impl TlsSession {
     pub(super) fn new(identity: &ServerIdentity, keeper: Arc<KeeperClient>) -> io::Result<Self> {
-        let gate = Arc::new(Gate {
-            keeper,
-            schemes: identity.schemes.clone(),
-            certificates: Mutex::default(),
-            verdict: Mutex::default(),
-        });
+        let gate = Arc::new(Gate::new(keeper, identity.schemes.clone()));
         let scheme = identity.schemes.first().copied().unwrap_or(SignatureScheme::ED25519);
         let key = RemoteKey { gate: gate.clone(), scheme };
         let certified = CertifiedKey { cert: identity.chain.clone(), key: Arc::new(key), ocsp: None };
@@ -271,7 +108,7 @@ impl TlsSession {
 
     /// Ends TLS: sends as much as the socket takes, an alert that says why if TLS has failed.
     pub(super) fn finish(&mut self, mut socket: &TcpStream) {
-        if matches!(*self.verdict(), Some(Verdict::NoKeeper(_))) {
+        if matches!(*self.gate.verdict(), Some(Verdict::NoKeeper(_))) {
             // The client is not told that its certificate is bad, so that it comes back.
             return;
         }
@@ -285,16 +122,12 @@ impl TlsSession {
             return None;
         }
         self.is_judged = true;
-        let verdict = self.verdict().clone();
+        let verdict = self.gate.verdict().clone();
         match (&self.failure, verdict) {
             // A proof does not count if the handshake fails after it.
             (Some(failure), None | Some(Verdict::Proven(_))) => Some(Verdict::Failed(failure.clone())),
             (_, verdict) => verdict,
         }
-    }
-
-    fn verdict(&self) -> MutexGuard<'_, Option<Verdict>> {
-        self.gate.verdict.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -312,9 +145,11 @@ mod tests {
 
     use super::*;
     use crate::certs::{self, Order};
-    use crate::ipc::keeper::{MAX_MESSAGE, ToKeeper, decode_message, encode_message};
+    use crate::ipc::keeper::{
+        Answer, MAX_MESSAGE, Question, Rejection, ToKeeper, decode_message, encode_message,
+    };
     use crate::ipc::messages::ClientSerial;
-    use crate::ipc::voucher::VoucherKey;
+    use crate::ipc::voucher::{Peer, VoucherKey};
     use crate::lottery::AgencyId;
     use crate::server::keeper::Keeper;
     use crate::system::fd_passing::{PacketSocket, Received, Sent, packet_socket_pair};

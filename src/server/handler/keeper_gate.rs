@@ -1,0 +1,182 @@
+//! What rustls asks of the server's key and of the client's certificate: the handler forwards it to the keeper.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{Signer, SigningKey};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureAlgorithm, SignatureScheme,
+};
+
+use crate::ipc::keeper::{Answer, KeeperClient, Question, Rejection};
+use crate::ipc::voucher::{Peer, Voucher};
+use crate::tls::provider;
+
+/// What precedes the hash in a message that is signed: 64 spaces, a text of 33 bytes and a zero.
+const PREFIX: usize = 64 + 33 + 1;
+
+/// What a client has proven, with the keeper's word for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Proof {
+    pub(super) peer: Peer,
+    pub(super) voucher: Voucher,
+    /// The serial number of its certificate.
+    pub(super) number: Vec<u8>,
+}
+
+/// How a handshake ends.
+#[derive(Debug, Clone)]
+pub(super) enum Verdict {
+    Proven(Proof),
+    Rejected(Rejection),
+    /// The keeper did not answer.
+    NoKeeper(String),
+    /// The client broke the rules of TLS, or sent no certificate.
+    Failed(String),
+}
+
+/// The handler's side of the keeper's socket, in the shapes that rustls asks for.
+#[derive(Debug)]
+pub(super) struct Gate {
+    keeper: Arc<KeeperClient>,
+    schemes: Vec<SignatureScheme>,
+    /// The certificates that the client has sent.
+    certificates: Mutex<Vec<CertificateDer<'static>>>,
+    verdict: Mutex<Option<Verdict>>,
+}
+
+impl Gate {
+    pub(super) fn new(keeper: Arc<KeeperClient>, schemes: Vec<SignatureScheme>) -> Self {
+        Self { keeper, schemes, certificates: Mutex::default(), verdict: Mutex::default() }
+    }
+
+    /// How the handshake has ended, as far as the keeper has a part in it.
+    pub(super) fn verdict(&self) -> MutexGuard<'_, Option<Verdict>> {
+        locked(&self.verdict)
+    }
+
+    fn decide(&self, verdict: Verdict) {
+        *self.verdict() = Some(verdict);
+    }
+
+    fn ask(&self, question: Question, fields: &[&[u8]]) -> Result<(Answer, Vec<u8>), Error> {
+        self.keeper.ask(question, fields).map_err(|error| {
+            self.decide(Verdict::NoKeeper(error.to_string()));
+            Error::General("the keeper did not answer".to_owned())
+        })
+    }
+}
+
+/// rustls asks for mutexes. This process has one thread, so it never waits for one.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The keeper's key.
+#[derive(Debug, Clone)]
+pub(super) struct RemoteKey {
+    pub(super) gate: Arc<Gate>,
+    pub(super) scheme: SignatureScheme,
+}
+
+impl SigningKey for RemoteKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        let scheme = *self.gate.schemes.iter().find(|scheme| offered.contains(scheme))?;
+        Some(Box::new(Self { gate: self.gate.clone(), scheme }))
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        match self.scheme {
+            SignatureScheme::ED25519 => SignatureAlgorithm::ED25519,
+            SignatureScheme::ECDSA_NISTP256_SHA256 | SignatureScheme::ECDSA_NISTP384_SHA384 => {
+                SignatureAlgorithm::ECDSA
+            }
+            _ => SignatureAlgorithm::RSA,
+        }
+    }
+}
+
+impl Signer for RemoteKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let hash = message.get(PREFIX..).unwrap_or_default();
+        match self.gate.ask(Question::Sign { scheme: self.scheme.into() }, &[hash])? {
+            (Answer::Signed, signature) => Ok(signature),
+            _ => Err(Error::General("the keeper answered another question".to_owned())),
+        }
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.scheme
+    }
+}
+
+impl ClientCertVerifier for Gate {
+    /// Tells clients no names: each has one certificate.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    /// Keeps the certificates for the verdict, which is on the signature too: a certificate alone is no secret.
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        issuers: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let all =
+            [certificate].into_iter().chain(issuers).map(|certificate| certificate.clone().into_owned());
+        *locked(&self.certificates) = all.collect();
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("only TLS 1.3 is spoken".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let certificates = locked(&self.certificates);
+        let mut fields = vec![message.get(PREFIX..).unwrap_or_default(), signed.signature()];
+        fields.extend(certificates.iter().map(AsRef::as_ref));
+        match self.ask(Question::Prove { scheme: signed.scheme.into() }, &fields)? {
+            (Answer::Proven { peer, voucher }, number) => {
+                self.decide(Verdict::Proven(Proof { peer, voucher, number }));
+                Ok(HandshakeSignatureValid::assertion())
+            }
+            (Answer::Rejected(rejection), _) => {
+                self.decide(Verdict::Rejected(rejection));
+                Err(Error::InvalidCertificate(certificate_error(rejection)))
+            }
+            (Answer::Signed, _) => Err(Error::General("the keeper answered another question".to_owned())),
+        }
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Gives the client the alert that matches the reason.
+fn certificate_error(rejection: Rejection) -> CertificateError {
+    match rejection {
+        Rejection::Malformed | Rejection::Other => CertificateError::BadEncoding,
+        Rejection::Expired => CertificateError::Expired,
+        Rejection::NotYetValid => CertificateError::NotValidYet,
+        Rejection::Revoked => CertificateError::Revoked,
+        Rejection::UnknownIssuer => CertificateError::UnknownIssuer,
+        Rejection::BadSignature => CertificateError::BadSignature,
+        Rejection::NotForClients => CertificateError::InvalidPurpose,
+        Rejection::WrongName => CertificateError::ApplicationVerificationFailure,
+    }
+}
