@@ -100,11 +100,6 @@ impl KeeperLink {
         self.pause.succeed();
     }
 
-    /// The sockets of the next keeper: the acceptor's and its own.
-    pub(super) fn sockets() -> io::Result<(PacketSocket, PacketSocket)> {
-        packet_socket_pair()
-    }
-
     /// The number of the keeper to be launched.
     pub(super) fn next_generation(&self) -> Generation {
         self.launched + 1

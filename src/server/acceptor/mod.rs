@@ -56,7 +56,7 @@ use crate::config::ServerConfig;
 use crate::failpoint::kill_point;
 use crate::ipc::control::{ToStorage, control_pair};
 use crate::logging::{Level, Outcome, event, info, local_offset};
-use crate::system::fd_passing::Sent;
+use crate::system::fd_passing::{Sent, packet_socket_pair};
 use crate::system::poll_timeout;
 use crate::system::process::Exit;
 use crate::system::signal::{Signals, handle_hangups, is_termination};
@@ -355,7 +355,7 @@ impl Acceptor<'_> {
 
     fn launch_keeper(&mut self) -> io::Result<()> {
         let Some(keeper) = &mut self.keeper else { return Ok(()) };
-        let (ours, theirs) = KeeperLink::sockets()?;
+        let (ours, theirs) = packet_socket_pair()?;
         let generation = keeper.next_generation();
         let level = if keeper.identity.is_some() { Level::Error } else { Level::Critical };
         let folder = keeper.folder().to_owned();
