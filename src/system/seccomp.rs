@@ -57,7 +57,7 @@ pub(super) const SESSION: &[Rule<'_>] = &[
     // With priority 0: no request overtakes those of others.
     (libc::SYS_mq_timedsend, &[Is(3, 0)]),
     (libc::SYS_futex, ANY),
-    // Memory: none can be executed, and none is shared that was not before the fork.
+    // Memory: it must not become executable, and no new memory is shared.
     (libc::SYS_brk, ANY),
     (libc::SYS_mmap, &[Lacks(2, libc::PROT_EXEC), Lacks(3, libc::MAP_SHARED)]),
     (libc::SYS_mprotect, &[Lacks(2, libc::PROT_EXEC)]),
