@@ -4,20 +4,20 @@
 //! help, the faults and `server --check` are made from the same rows. To add a setting, add a row.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind, Read as _};
+use std::env;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::iter::zip;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
-use std::{env, fs};
 
 use crate::logging::{self, Field, Format, LOG_FORMAT, Level, Outcome, one_line};
 use crate::lottery::bet::parse_decimal;
 use crate::lottery::{AgencyId, AgencyList};
+use crate::system::read_whole;
 
 const CONFIG_FILE: &str = "config.ini";
-/// The longest file that is read, in bytes: a device in its place might never end.
-const MAX_FILE: u64 = 1 << 20;
 const ALL_ADDRESSES: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// One setting, as people see it.
@@ -29,14 +29,14 @@ pub struct Setting {
     pub default: &'static str,
     /// What values are allowed.
     pub allowed: &'static str,
-    about: &'static str,
+    pub(crate) about: &'static str,
 }
 
 /// The settings of one program.
 #[derive(Debug)]
 pub struct Settings {
-    section: &'static str,
-    prefix: &'static str,
+    pub(crate) section: &'static str,
+    pub(crate) prefix: &'static str,
     /// Each of them, in the order of the help.
     pub rows: &'static [Setting],
 }
@@ -119,17 +119,17 @@ settings! {
     max_payload: u32 = MAX_PAYLOAD, "65536", number!("bytes", 1..=1_048_576), "the longest message that is accepted";
     tls_dir: Option<PathBuf> = TLS_DIR, "", TLS_FOLDER,
         "a folder with tls.crt, tls.key, ca.crt and perhaps ca.crl: agencies must have a certificate";
-    plain_agencies: AgencyList = PLAIN_AGENCIES, "", Kind("a list of agencies such as 2,5-7, or all", |text| {
-        text.parse().ok()
-    }), "with TLS_DIR, the agencies that may still come without a certificate";
+    plain_agencies: AgencyList = PLAIN_AGENCIES, "",
+        Kind("a list of agencies such as 2,5-7, or all", |text| text.parse().ok()),
+        "with TLS_DIR, the agencies that may still come without a certificate";
 }
 
 settings! {
     /// What `loteria agency` runs with.
     AgencyConfig, AGENCY_SETTINGS = "[AGENCY]", "CLI_":
-    id: AgencyId = ID, "", Kind("an agency's number from 1 to 65535", |text| {
-        parse_decimal(text.as_bytes()).and_then(AgencyId::new)
-    }), "the agency's number; must be given";
+    id: AgencyId = ID, "",
+        Kind("an agency's number from 1 to 65535", |text| parse_decimal(text.as_bytes()).and_then(AgencyId::new)),
+        "the agency's number; must be given";
     server_address: String = SERVER_ADDRESS, "server:12345", Kind("HOST:PORT", host_and_port), "where the server is";
     tls_dir: Option<PathBuf> = TLS_DIR, "", TLS_FOLDER,
         "a folder with tls.crt, tls.key and ca.crt: the connection is TLS; {id} stands for the agency's number";
@@ -151,21 +151,6 @@ impl Settings {
     /// The environment variable that overrides a setting. `LOG_FORMAT` has no prefix: it is the same for all programs.
     pub(crate) fn variable(&self, key: &str) -> String {
         if key == LOG_FORMAT { key.to_owned() } else { format!("{}{key}", self.prefix) }
-    }
-
-    /// Describes the settings, for `--help`.
-    pub(crate) fn help(&self) -> String {
-        let Self { section, prefix, rows } = self;
-        let but = if prefix.is_empty() { "" } else { ", with the prefix CLI_ except for LOG_FORMAT," };
-        let rows = rows.iter().map(|Setting { key, default, allowed, about }| {
-            let default = if default.is_empty() { String::new() } else { format!("; default: {default}") };
-            format!("\n  {key}\n          {about} ({allowed}{default})")
-        });
-        format!(
-            "Settings, from section {section} of {CONFIG_FILE} in the current directory. An environment variable of \
-             the same name{but} overrides the file:\n{}",
-            rows.collect::<String>()
-        )
     }
 }
 
@@ -258,7 +243,7 @@ impl Sources {
     /// Reads the file; a missing one is no fault.
     fn load(settings: &'static Settings) -> Self {
         let mut sources = Self::new(settings);
-        match read_file() {
+        match File::open(CONFIG_FILE).and_then(read_whole) {
             Ok(bytes) => {
                 sources.config_file =
                     absolute(CONFIG_FILE).unwrap_or(CONFIG_FILE.into()).display().to_string();
@@ -277,7 +262,7 @@ impl Sources {
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes); // Some editors write this mark first.
         for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
             let Ok(line) = str::from_utf8(line).map(str::trim) else {
-                self.fault_at(number, None, "the line is not UTF-8".to_owned());
+                self.fault_at(number, vec![], "the line is not UTF-8".to_owned());
                 continue;
             };
             match section {
@@ -285,7 +270,7 @@ impl Sources {
                 _ if line.starts_with('[') => section = self.section(number, line),
                 Some(settings) => self.entry(number, line, settings),
                 None if self.faults.is_empty() => {
-                    self.fault_at(number, None, format!("{line:?} is before the first [SECTION]"));
+                    self.fault_at(number, vec![], format!("{line:?} is before the first [SECTION]"));
                 }
                 None => {} // Its section is unknown, which is a fault already.
             }
@@ -297,14 +282,14 @@ impl Sources {
         let found = TABLES.into_iter().find(|table| table.section.eq_ignore_ascii_case(name));
         if found.is_none() {
             let near = nearest(name, TABLES.into_iter().map(|table| table.section));
-            self.fault_at(number, None, format!("there is no section {name}; the nearest name is {near}"));
+            self.fault_at(number, vec![], format!("there is no section {name}; the nearest name is {near}"));
         }
         found
     }
 
     fn entry(&mut self, line: usize, text: &str, settings: &'static Settings) {
         let Some((key, value)) = text.split_once(['=', ':']) else {
-            return self.fault_at(line, None, format!("{text:?} has no value: KEY = VALUE is needed"));
+            return self.fault_at(line, vec![], format!("{text:?} has no value: KEY = VALUE is needed"));
         };
         let (key, value) = (key.trim_end().to_ascii_uppercase(), value.trim_start().to_owned());
         let has = |table: &&Settings| table.rows.iter().any(|setting| setting.key == key);
@@ -320,14 +305,12 @@ impl Sources {
             let near = nearest(&key, settings.rows.iter().map(|setting| setting.key));
             format!("there is no such setting; the nearest name is {near}")
         };
-        self.fault_at(line, Some((key, value)), error);
+        self.fault_at(line, vec![("key", key), ("value", value)], error);
     }
 
-    fn fault_at(&mut self, line: usize, entry: Option<(String, String)>, error: String) {
-        let (key, value) = entry.unzip();
-        let origin = format!("{CONFIG_FILE} line {line}");
-        let fields = [("key", key), ("value", value), ("origin", Some(origin)), ("error", Some(error))];
-        self.faults.push(fault(fields));
+    fn fault_at(&mut self, line: usize, mut fields: Fault, error: String) {
+        fields.extend([("origin", format!("{CONFIG_FILE} line {line}")), ("error", error)]);
+        self.faults.push(fields);
     }
 
     /// Returns the text given for a setting, and where it was given.
@@ -353,8 +336,9 @@ impl Sources {
                 Some(_) => None,
             };
             let (key, allowed) = (Some(self.settings.variable(key)), Some((*allowed).to_owned()));
-            let rest = [("origin", origin), ("allowed", allowed), ("error", error)];
-            self.faults.push(fault([("key", key), ("value", text)].into_iter().chain(rest)));
+            let fields =
+                [("key", key), ("value", text), ("origin", origin), ("allowed", allowed), ("error", error)];
+            self.faults.push(fields.into_iter().filter_map(|(key, text)| Some((key, text?))).collect());
         }
         found
     }
@@ -363,16 +347,6 @@ impl Sources {
         let format = self.find(LOG_FORMAT).and_then(|(text, _)| Format::from_name(&text));
         Faults { faults: self.faults, format }
     }
-}
-
-fn read_file() -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(CONFIG_FILE)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
-}
-
-fn fault(fields: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Fault {
-    fields.into_iter().filter_map(|(key, text)| Some((key, text?))).collect()
 }
 
 /// Returns the name that is most like a mistyped one. A typo leaves the letters before it and after it unchanged.

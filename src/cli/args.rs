@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, host_and_port};
+use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, Setting, Settings, host_and_port};
 use crate::lottery::bet::{check_text, is_real_date, parse_decimal};
 use crate::lottery::{AgencyId, BetError, TextError};
 use crate::{certs, compose, demo, sample};
@@ -22,14 +22,14 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Runs the central server: stores the agencies' bets and makes the draw when all agencies have ended
-    #[command(after_help = SERVER_SETTINGS.help() + SERVER_CODES)]
+    #[command(after_help = settings_help(&SERVER_SETTINGS) + SERVER_CODES)]
     Server {
         /// Prints each setting, its value and where that came from; starts no server
         #[arg(long)]
         check: bool,
     },
     /// Runs one agency: sends the bets of its file to the server and reports how many of them won
-    #[command(after_help = AGENCY_SETTINGS.help() + AGENCY_CODES)]
+    #[command(after_help = settings_help(&AGENCY_SETTINGS) + AGENCY_CODES)]
     Agency,
     /// Runs a whole contest on this machine: a server, agencies, made-up bets
     #[command(after_help = DEMO_HELP)]
@@ -274,6 +274,21 @@ const COMMANDS: [&str; 13] = [
 const COMPOSE_HELP: &str = "The services are `server` and `client1` to `clientN`. Client N reads agency-N.csv of the \
 folder; all read config.ini. With 0 agencies, config.ini says how many the server waits for. The file belongs beside the \
 Dockerfile and config.ini:\n  loteria compose --agencies 5 > docker-compose.yaml";
+
+/// Describes the settings of a program.
+fn settings_help(settings: &Settings) -> String {
+    let Settings { section, prefix, rows } = settings;
+    let but = if prefix.is_empty() { "" } else { ", with the prefix CLI_ except for LOG_FORMAT," };
+    let rows = rows.iter().map(|Setting { key, default, allowed, about }| {
+        let default = if default.is_empty() { String::new() } else { format!("; default: {default}") };
+        format!("\n  {key}\n          {about} ({allowed}{default})")
+    });
+    format!(
+        "Settings, from section {section} of config.ini in the current directory. An environment variable of the \
+         same name{but} overrides the file:\n{}",
+        rows.collect::<String>()
+    )
+}
 
 fn address(text: &str) -> Result<String, &'static str> {
     host_and_port(text).ok_or("an address must be HOST:PORT")

@@ -2,6 +2,8 @@
 #![allow(unsafe_code)]
 #![allow(clippy::missing_errors_doc, reason = "the pages of the manual that are named list the errors")]
 
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::time::Instant;
 
 use nix::poll::PollTimeout;
@@ -22,6 +24,16 @@ pub(crate) fn poll_timeout(until: Option<Instant>, now: Instant) -> PollTimeout 
     let Some(until) = until else { return PollTimeout::NONE };
     let millis = until.saturating_duration_since(now).as_micros().div_ceil(1000);
     PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+}
+
+/// The longest file that is read whole, in bytes.
+const MAX_FILE: u64 = 8 << 20;
+
+/// Reads a file to its end. A file that is too long is an error: a device in its place might never end.
+pub(crate) fn read_whole(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let length = file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if length as u64 > MAX_FILE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 /// Repeats a system call for as long as a signal interrupts it.

@@ -10,7 +10,7 @@
 //! `loteria certs` makes such folders.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,14 +21,12 @@ use rustls::{InconsistentKeys, RootCertStore};
 use thiserror::Error;
 
 use super::provider;
+use crate::system::read_whole;
 
 pub(crate) const CERTIFICATE: &str = "tls.crt";
 pub(crate) const KEY: &str = "tls.key";
 pub(crate) const AUTHORITIES: &str = "ca.crt";
 pub(crate) const REVOCATIONS: &str = "ca.crl";
-
-/// The longest file that is read, in bytes: a device in its place might never end.
-const MAX_FILE: u64 = 8 << 20;
 
 /// Why a file can't be used.
 #[derive(Debug, Error)]
@@ -125,11 +123,7 @@ impl TlsFolder {
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, FolderError> {
-        let mut bytes = Vec::new();
-        let read = || {
-            File::open(self.path(name))?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-            if bytes.len() as u64 > MAX_FILE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
-        };
-        read().map_err(|error: io::Error| FolderError::Read { file: self.path(name), error })
+        let file = self.path(name);
+        File::open(&file).and_then(read_whole).map_err(|error| FolderError::Read { file, error })
     }
 }

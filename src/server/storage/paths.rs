@@ -2,11 +2,13 @@
 //! links are on the way.
 
 use std::fs::OpenOptions;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
+
+use crate::system::read_whole;
 
 /// As many links as the kernel follows.
 const MOST_LINKS: usize = 40;
@@ -44,14 +46,12 @@ pub(super) fn folder_of(path: &Path) -> &Path {
 /// Reads a state file, if it exists.
 pub(crate) fn read_state_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     // Opening a FIFO would block otherwise.
-    let mut file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("the state file must be a regular file"));
     }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
+    read_whole(file).map(Some)
 }
