@@ -11,6 +11,7 @@
 mod acceptor_limits;
 mod keeper;
 mod killed;
+mod notify;
 mod places;
 mod processes;
 mod stopped;

@@ -50,11 +50,8 @@ impl Listener {
         }
     }
 
-    /// Begins to listen, if it has not begun.
+    /// Begins to listen.
     pub(super) fn listen(&mut self, backlog: u16) -> io::Result<()> {
-        if self.is_listening {
-            return Ok(());
-        }
         listen(&self.socket, Backlog::new(i32::from(backlog).min(libc::SOMAXCONN))?)?;
         self.is_listening = true;
         let address = self.socket.local_addr()?;

@@ -15,6 +15,7 @@
 //! | `children` | the table of living children: launched and reaped there |
 //! | `stop` | the stages of a stop |
 //! | `pause` | the pauses after the system has refused something |
+//! | `service_manager` | what systemd is told |
 //!
 //! A client's way: `accept_clients`, `prepare_next` (its reply pipe and its token), `storage_link` (storage is told), then
 //! `fork_handler`; and when its handler has ended `reap_children`, `storage_link` (storage is told).
@@ -23,6 +24,7 @@ mod children;
 mod keeper_link;
 mod listener;
 mod pause;
+mod service_manager;
 mod shared_resources;
 mod stop;
 mod storage_link;
@@ -44,6 +46,7 @@ use self::children::{Child, Children};
 use self::keeper_link::KeeperLink;
 use self::listener::{Listener, send_busy};
 use self::pause::Pause;
+use self::service_manager::{READY, STOPPING, ServiceManager};
 use self::shared_resources::SharedResources;
 use self::stop::{Stage, Stop};
 use self::storage_link::StorageLink;
@@ -72,6 +75,7 @@ pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerE
         handle_hangups().map_err(ServerError::of("can't receive signals"))?;
     }
     let signals = Signals::open().map_err(ServerError::of("can't receive signals"))?;
+    let manager = ServiceManager::connect();
     let address = config.listen_address();
     let bound = Listener::bind(address, &signals).map_err(|error| ServerError::Listen { address, error })?;
     if let Some(listener) = bound {
@@ -81,6 +85,7 @@ pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerE
             max_clients,
             started: Instant::now(),
             signals,
+            manager,
             resources,
             listener: Some(listener),
             waiting: VecDeque::new(),
@@ -111,6 +116,7 @@ struct Acceptor<'a> {
     max_clients: u32,
     started: Instant,
     signals: Signals,
+    manager: ServiceManager,
     resources: SharedResources,
     /// None once the server stops.
     listener: Option<Listener>,
@@ -164,6 +170,7 @@ impl Acceptor<'_> {
         self.restart_keeper();
         self.prepare_next();
         self.advance_stop();
+        self.manager.send(Instant::now());
         while let Some(client) = self.storage.send()? {
             self.fork_handler(&client);
         }
@@ -202,6 +209,7 @@ impl Acceptor<'_> {
             self.client_pause.end(now),
             self.launch_pause.end(now),
             self.storage.pause.end(now),
+            self.manager.due(now),
             self.keeper.as_ref().and_then(|keeper| keeper.due(now)),
             self.stop.as_ref().map(|stop| stop.due),
         ];
@@ -401,22 +409,30 @@ impl Acceptor<'_> {
         let has_identity = self.keeper.as_ref().is_none_or(|keeper| keeper.identity.is_some());
         if self.storage.agencies > 0
             && has_identity
-            && let Some(listener) = &mut self.listener
-            && let Err(error) = listener.listen(self.config.listen_backlog)
+            && let Some(listener) = self.listener.as_mut().filter(|listener| !listener.is_listening)
         {
-            let address = self.config.listen_address();
-            self.fail(ServerError::Listen { address, error });
+            match listener.listen(self.config.listen_backlog) {
+                Ok(()) => self.manager.tell(READY),
+                Err(error) => {
+                    let address = self.config.listen_address();
+                    self.fail(ServerError::Listen { address, error });
+                }
+            }
         }
     }
 
     fn take_signals(&mut self) -> io::Result<()> {
         let signal = self.signals.take()?;
-        if let (Some(Signal::SIGHUP), Some(keeper)) = (signal, &mut self.keeper) {
-            keeper.reload();
-        } else if signal.is_some_and(is_termination) {
-            // Storage that has just become ready must not be killed as one that recovers.
-            self.receive_from_storage()?;
-            self.begin_stop();
+        match (signal, &mut self.keeper) {
+            (Some(Signal::SIGHUP), Some(keeper)) => keeper.reload(),
+            // A service manager asks for a reload, and there is nothing to reload. It has no terminal that could hang up.
+            (Some(Signal::SIGHUP), None) if self.manager.is_connected() => {}
+            (Some(signal), _) if is_termination(signal) => {
+                // Storage that has just become ready must not be killed as one that recovers.
+                self.receive_from_storage()?;
+                self.begin_stop();
+            }
+            _ => {}
         }
         self.reap_children()
     }
@@ -460,6 +476,7 @@ impl Acceptor<'_> {
             return;
         }
         self.stop = Some(Stop::begin(Instant::now()));
+        self.manager.tell(STOPPING);
         self.listener = None;
         self.waiting.clear();
         self.storage.drop_pending();

@@ -1,0 +1,79 @@
+//! Tells a service manager such as systemd that the server is ready and that it stops: the protocol of `sd_notify(3)`.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::{Duration, Instant};
+
+use super::pause::Pause;
+use crate::logging::{Level, Outcome, event};
+
+pub(super) const READY: &str = "READY=1";
+pub(super) const STOPPING: &str = "STOPPING=1";
+
+/// The variable that names the manager's socket.
+const VARIABLE: &str = "NOTIFY_SOCKET";
+/// How soon a message is sent again, after the socket had no room for it.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The link to the manager, if there is one. No child inherits its socket.
+#[derive(Default)]
+pub(super) struct ServiceManager {
+    socket: Option<UnixDatagram>,
+    unsent: Option<&'static str>,
+    pause: Pause,
+}
+
+impl ServiceManager {
+    /// Connects to the socket that the environment names. After the filter of system calls this would be refused.
+    pub(super) fn connect() -> Self {
+        let Some(name) = env::var_os(VARIABLE) else { return Self::default() };
+        let warn = |error: &io::Error| {
+            event(Level::Warning, "notify", Outcome::Fail, &[("socket", &name.display()), ("error", error)]);
+        };
+        Self { socket: open(&name).inspect_err(warn).ok(), ..Self::default() }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// Tells the manager this, and no longer what could not be sent before.
+    pub(super) fn tell(&mut self, state: &'static str) {
+        self.unsent = Some(state);
+        self.send(Instant::now());
+    }
+
+    /// Sends what could not be sent before, if it is due. Never waits.
+    pub(super) fn send(&mut self, now: Instant) {
+        let (Some(socket), Some(state)) = (&self.socket, self.unsent) else { return };
+        if self.pause.end(now).is_some() {
+            return;
+        }
+        match socket.send(state.as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => drop(self.pause.begin(RETRY)),
+            // One that is gone needs no word.
+            _ => self.unsent = None,
+        }
+    }
+
+    /// When to send again.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        self.unsent.and_then(|_| self.pause.end(now))
+    }
+}
+
+fn open(name: &OsStr) -> io::Result<UnixDatagram> {
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        [b'/', ..] => SocketAddr::from_pathname(name),
+        _ => Err(io::Error::new(ErrorKind::InvalidInput, "it begins neither with / nor with @")),
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(&address?)?;
+    Ok(socket)
+}
