@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::lottery::{AgencyId, Draw, Seal};
@@ -47,6 +48,9 @@ pub struct Status {
     pub sync_seconds: Summary,
     /// All agencies, in the order of their numbers.
     pub per_agency: Vec<AgencyStatus>,
+    /// The end of the server's certificate, in seconds since 1970. None without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_until: Option<i64>,
 }
 
 impl Status {
@@ -54,6 +58,12 @@ impl Status {
     pub(crate) fn seal(&self) -> Option<Seal> {
         self.draw.as_ref()?.seal
     }
+}
+
+/// A time in seconds since 1970 as text, such as `2027-01-15T08:00:00Z`.
+pub(crate) fn utc_text(seconds: i64) -> String {
+    DateTime::from_timestamp(seconds, 0)
+        .map_or("never".to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
 /// How often one kind of process refused a request for one reason.
@@ -115,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_json_is_the_documented_one_and_unknown_or_missing_keys_do_no_harm() {
-        let text = r#"{"agencies":1,"ended":0,"bets":7,"drawn":false,"draw":null,"handlers":2,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"partial","seccomp":"none"},"connections":3,"batches":2,"refusals":[{"by":"handler","reason":"bets","count":1}],"group_bets":{"count":1,"sum":7.0},"sync_seconds":{"count":1,"sum":0.0005},"per_agency":[{"agency":1,"bets":7,"ended":false}]}"#;
+        let text = r#"{"agencies":1,"ended":0,"bets":7,"drawn":false,"draw":null,"handlers":2,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"partial","seccomp":"none"},"connections":3,"batches":2,"refusals":[{"by":"handler","reason":"bets","count":1}],"group_bets":{"count":1,"sum":7.0},"sync_seconds":{"count":1,"sum":0.0005},"per_agency":[{"agency":1,"bets":7,"ended":false}],"certificate_until":1800000000}"#;
         let status: Status = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&status).unwrap(), text);
         let older = text.split_once(r#""connections""#).unwrap().0.to_owned() + r#""per_agency":[]}"#;

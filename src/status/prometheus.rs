@@ -34,6 +34,10 @@ fn push_status(text: &mut String, status: &Status) {
     let restarts = status.storage_restarts;
     push_one(text, "storage_restarts_total", "Storage services that died and were replaced.", restarts);
     push_one(text, "uptime_seconds", "Time since the server started.", status.uptime_seconds);
+    if let Some(until) = status.certificate_until {
+        let help = "End of the server's certificate, in seconds since 1970.";
+        push_one(text, "certificate_end_timestamp_seconds", help, until);
+    }
     push_summary(text, "group_bets", "Bets that went to disk with one sync.", &status.group_bets);
     push_summary(text, "sync_duration_seconds", "Duration of each of these syncs.", &status.sync_seconds);
     let of_agencies = || status.per_agency.iter().map(|row| (format!("{{agency=\"{}\"}}", row.agency), row));

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::text::plural;
-use crate::protocol::status::{AgencyStatus, Status};
+use crate::protocol::status::{AgencyStatus, Status, utc_text};
 
 /// The most agencies that get a line of their own.
 const LISTED: usize = 100;
@@ -24,6 +24,9 @@ pub(crate) fn table(status: &Status) -> String {
     line("uptime", format!("{:.1} s", status.uptime_seconds));
     line("storage restarts", status.storage_restarts.to_string());
     line("confinement", status.confinement.to_string());
+    if let Some(until) = status.certificate_until {
+        line("certificate until", utc_text(until));
+    }
     push_agencies(&mut text, &status.per_agency);
     text
 }

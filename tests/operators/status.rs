@@ -1,5 +1,8 @@
 //! STATUS, for operators and health checks.
 
+use std::process::Command;
+
+use common::tls::tls_setup;
 use common::{Setup, bets, frame, kind, loteria, output, processes, server_of, status, text, until, winner};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -174,4 +177,23 @@ fn a_status_is_answered_only_when_storage_answers() {
     processes::send(storage, Signal::SIGCONT);
     assert_eq!(client.read_frame().0, kind::STATUS);
     client.expect_eof();
+}
+
+#[test]
+fn the_end_of_the_servers_certificate_is_in_the_status_and_in_the_metrics() {
+    let setup = tls_setup(1);
+    let server = setup.start();
+    let openssl = ["x509", "-noout", "-enddate", "-dateopt", "iso_8601", "-in", "certs/server/tls.crt"];
+    let printed = output(Command::new("openssl").args(openssl).current_dir(setup.path(""))).stdout;
+    let end = text(&printed).trim().trim_start_matches("notAfter=").replace(' ', "T");
+    let seconds = output(Command::new("date").args(["--date", &end, "+%s"])).stdout;
+    let seconds = text(&seconds).trim().to_owned();
+    assert_eq!(status(server.port())["certificate_until"].to_string(), seconds);
+    for (format, line) in [
+        (&[][..], format!("\ncertificate until {end}\n")),
+        (&["--prometheus"], format!("\nloteria_certificate_end_timestamp_seconds {seconds}\n")),
+    ] {
+        let printed = output(loteria(&["status", "--address", &server.address()]).args(format)).stdout;
+        assert!(text(&printed).contains(&line), "{line}\n{}", text(&printed));
+    }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::Utc;
 
 use super::pause::Pause;
 use crate::ipc::keeper::{KeeperClient, MAX_MESSAGE, Ready, ToKeeper, decode_message, encode_message};
@@ -13,6 +13,7 @@ use crate::ipc::messages::ClientSerial;
 use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Field, Level, Outcome, event};
 use crate::lottery::AgencyList;
+use crate::protocol::status::utc_text;
 use crate::server::handler::ServerIdentity;
 use crate::server::keeper;
 use crate::system::fd_passing::{PacketSocket, Received, Sent, packet_socket_pair};
@@ -176,8 +177,7 @@ impl KeeperLink {
 fn log_ready(ready: &Ready, plain: &AgencyList) {
     let now = Utc::now().timestamp();
     let left = ready.certificate_until - now;
-    let until = DateTime::from_timestamp(ready.certificate_until, 0)
-        .map_or("never".to_owned(), |end| end.to_rfc3339_opts(SecondsFormat::Secs, true));
+    let until = utc_text(ready.certificate_until);
     let mut reasons = Vec::new();
     if left < 0 {
         reasons.push("the server's certificate has expired: clients refuse it".to_owned());

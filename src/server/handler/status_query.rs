@@ -61,6 +61,7 @@ impl StatusQuery {
                     group_bets: statistics.group_bets,
                     sync_seconds: statistics.sync_seconds,
                     per_agency: take(&mut self.per_agency),
+                    certificate_until: context.tls.and_then(|tls| Some(tls.identity?.until)),
                 }))
             }
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "storage answered another question")),

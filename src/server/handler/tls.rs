@@ -20,6 +20,8 @@ use crate::tls::{VERSIONS, provider};
 pub struct ServerIdentity {
     chain: Vec<CertificateDer<'static>>,
     schemes: Vec<SignatureScheme>,
+    /// The end of its certificate, in seconds since 1970.
+    pub(super) until: i64,
 }
 
 impl ServerIdentity {
@@ -28,6 +30,7 @@ impl ServerIdentity {
         Self {
             chain: chain.iter().map(|bytes| CertificateDer::from(bytes.to_vec())).collect(),
             schemes: schemes.map(SignatureScheme::from).collect(),
+            until: ready.certificate_until,
         }
     }
 }

@@ -21,6 +21,8 @@ const EVENTS: u16 = 5;
 const ENDED_BAR: usize = 20;
 /// The width of the labels of the summary.
 const LABEL: usize = 10;
+/// A certificate that ends within so many days is marked.
+const SOON: i64 = 30;
 
 pub(crate) fn draw(frame: &mut Frame<'_>, history: &History, now: DateTime<Local>) {
     let area = frame.area();
@@ -49,12 +51,20 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History, now: DateTime
         (None, Some(status)) => Span::styled(format!("  up {}", long_time(status.uptime_seconds)), FAINT),
         (None, None) => Span::styled("  asking", FAINT),
     };
-    let head = Line::from(vec![Span::styled(" loteria ", STRONG), Span::raw(&history.address), state]);
+    let mut head = Line::from(vec![Span::styled(" loteria ", STRONG), Span::raw(&history.address), state]);
+    head.extend(history.latest().and_then(|status| Some(certificate(status.certificate_until?, now))));
     let clock = Line::styled(format!("  {}  q leaves ", now.format("%H:%M:%S")), FAINT);
     if head.width() + clock.width() <= area.width.into() {
         frame.render_widget(clock.right_aligned(), area);
     }
     frame.render_widget(head, area);
+}
+
+/// How long the server's certificate is still valid.
+fn certificate(until: i64, now: DateTime<Local>) -> Span<'static> {
+    let days = until.saturating_sub(now.timestamp()).div_euclid(86_400);
+    let left = if days < 0 { "expired".to_owned() } else { format!("{days}d") };
+    Span::styled(format!("  certificate {left}"), if days < SOON { BAD } else { FAINT })
 }
 
 fn summary_lines(status: &Status, history: &History) -> Vec<Line<'static>> {
@@ -230,6 +240,15 @@ mod tests {
         let head = |width| screen(&history, width, 24).remove(0);
         // ` loteria here:12345  up 10s` has 27 columns, the clock 21.
         assert!(head(48).ends_with("q leaves") && head(47).ends_with("here:12345  up 10s"));
+    }
+
+    #[test]
+    fn the_head_tells_how_long_the_servers_certificate_is_valid() {
+        let now = Local::now().timestamp();
+        for (left, text) in [(825 * 86_400 + 100, "  certificate 825d"), (-1, "  certificate expired")] {
+            let status = Status { certificate_until: Some(now + left), ..at(10.0, &[(1000, false)]) };
+            assert!(screen(&history([status]), 80, 24)[0].contains(text), "{text}");
+        }
     }
 
     #[test]
