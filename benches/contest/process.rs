@@ -16,8 +16,9 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::baseline::{self, Baseline};
+use crate::load::socket::Target;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_loteria");
 /// A server must answer, and end, within this time.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The pause between two attempts.
@@ -41,6 +42,13 @@ type Setting = (&'static str, &'static str);
 pub const SERVER: Contestant = Contestant::Server(&[("LOGGING_LEVEL", "WARNING")]);
 /// The real server with its log at INFO.
 pub const LOGGING_SERVER: Contestant = Contestant::Server(&[("LOGGING_LEVEL", "INFO")]);
+
+/// The real server with certificates. Agencies may come without one too. The folder is beside that of the run.
+pub const TLS_SERVER: Contestant = Contestant::Server(&[
+    ("LOGGING_LEVEL", "WARNING"),
+    ("TLS_DIR", "../certs/server"),
+    ("PLAIN_AGENCIES", "all"),
+]);
 
 impl Contestant {
     /// Its name in the progress.
@@ -133,6 +141,7 @@ pub struct Server {
     process: Process,
     contestant: Contestant,
     address: SocketAddr,
+    folder: PathBuf,
 }
 
 impl Server {
@@ -154,7 +163,8 @@ impl Server {
     fn spawn(contestant: Contestant, folder: &Path, agencies: u16) -> io::Result<Self> {
         let port = free_port()?;
         let process = Process::start(contestant.command(port, agencies), folder, "server")?;
-        Ok(Self { process, contestant, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) })
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Self { process, contestant, address, folder: folder.to_owned() })
     }
 
     fn wait_until(&mut self, what: &str, holds: impl Fn(SocketAddr) -> io::Result<()>) -> io::Result<()> {
@@ -171,6 +181,16 @@ impl Server {
     /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The folder with its `bets.csv`.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where plain clients connect.
+    pub fn target(&self) -> Target {
+        Target::plain(self.address)
     }
 
     /// The process that was started.
@@ -195,7 +215,7 @@ impl Server {
     }
 }
 
-fn must_be_success(status: ExitStatus) -> io::Result<()> {
+pub fn must_be_success(status: ExitStatus) -> io::Result<()> {
     if status.success() { Ok(()) } else { Err(io::Error::other(status.to_string())) }
 }
 

@@ -1,23 +1,23 @@
 //! Classic clients: one connection for each message.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use loteria::lottery::AgencyId;
 use loteria::protocol::frame::{FrameType, HEADER_LEN};
 use loteria::protocol::message::ClientMessage;
 
-use super::connect;
+use super::socket::Target;
 use super::stream::{Stream, winners};
 
 /// The pause between two requests for the result.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Sends all streams in parallel; returns the time it took.
-pub fn upload(address: SocketAddr, streams: &[Stream]) -> io::Result<Duration> {
+pub fn upload(target: &Target, streams: &[Stream]) -> io::Result<Duration> {
     let start = Instant::now();
     std::thread::scope(|scope| {
-        let clients: Vec<_> = streams.iter().map(|stream| scope.spawn(|| bring(address, stream))).collect();
+        let clients: Vec<_> = streams.iter().map(|stream| scope.spawn(|| bring(target, stream))).collect();
         clients
             .into_iter()
             .try_for_each(|client| client.join().unwrap_or_else(|_| Err(io::Error::other("panic"))))
@@ -25,24 +25,24 @@ pub fn upload(address: SocketAddr, streams: &[Stream]) -> io::Result<Duration> {
     Ok(start.elapsed())
 }
 
-fn bring(address: SocketAddr, stream: &Stream) -> io::Result<()> {
+fn bring(target: &Target, stream: &Stream) -> io::Result<()> {
     (0..stream.batches.len()).try_for_each(|batch| {
-        expect(&ask(address, stream.frames(batch..batch + 1))?, FrameType::BetAck, b"OK")
+        expect(&ask(target, stream.agency, stream.frames(batch..batch + 1))?, FrameType::BetAck, b"OK")
     })
 }
 
 /// Ends all agencies and checks the result of each.
-pub fn draw(address: SocketAddr, streams: &[Stream]) -> io::Result<()> {
+pub fn draw(target: &Target, streams: &[Stream]) -> io::Result<()> {
     for stream in streams {
         let (end, _) = end_and_request(stream)?;
-        expect_nothing(&ask(address, &end)?)?;
+        expect_nothing(&ask(target, stream.agency, &end)?)?;
     }
     for stream in streams {
         let (_, request) = end_and_request(stream)?;
-        let mut answer = ask(address, &request)?;
+        let mut answer = ask(target, stream.agency, &request)?;
         while answer.first() == Some(&(FrameType::InProgress as u8)) {
             std::thread::sleep(PAUSE);
-            answer = ask(address, &request)?;
+            answer = ask(target, stream.agency, &request)?;
         }
         expect(&answer, FrameType::Result, &winners(stream.agency, stream.stored()))?;
     }
@@ -58,8 +58,8 @@ fn end_and_request(stream: &Stream) -> io::Result<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Sends a frame over a new connection; returns everything until the server closes it.
-fn ask(address: SocketAddr, frame: &[u8]) -> io::Result<Vec<u8>> {
-    let mut socket = connect(address)?;
+fn ask(target: &Target, agency: AgencyId, frame: &[u8]) -> io::Result<Vec<u8>> {
+    let mut socket = target.connect(agency)?;
     socket.write_all(frame)?;
     let mut answer = Vec::with_capacity(64);
     socket.read_to_end(&mut answer)?;

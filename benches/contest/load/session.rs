@@ -1,7 +1,6 @@
 //! Session clients: they send batches, several in flight, then END, then wait for the result.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 
 use loteria::lottery::AgencyId;
@@ -9,7 +8,7 @@ use loteria::protocol::frame::FrameBuffer;
 use loteria::protocol::message::{ClientMessage, SESSION_VERSION, ServerMessage};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::connect;
+use super::socket::{Socket, Target};
 use super::stream::Stream;
 
 /// The most batches of a session in flight.
@@ -22,18 +21,19 @@ const MAX_PAYLOAD: u32 = 1 << 20;
 #[derive(Debug)]
 pub struct Session {
     agency: AgencyId,
-    socket: TcpStream,
+    socket: Socket,
     inbox: FrameBuffer,
 }
 
 impl Session {
     /// Connects and sends `OPEN_SESSION`.
-    pub fn request(address: SocketAddr, agency: AgencyId) -> io::Result<Self> {
-        let mut session = Self { agency, socket: connect(address)?, inbox: FrameBuffer::new(MAX_PAYLOAD) };
-        session.send(&[ClientMessage::OpenSession {
-            version: SESSION_VERSION,
-            agency: u32::from(agency.get()),
-        }])?;
+    pub fn request(target: &Target, agency: AgencyId) -> io::Result<Self> {
+        let mut session =
+            Self { agency, socket: target.connect(agency)?, inbox: FrameBuffer::new(MAX_PAYLOAD) };
+        let mut open = Vec::new();
+        ClientMessage::OpenSession { version: SESSION_VERSION, agency: u32::from(agency.get()) }
+            .encode(&mut open);
+        session.socket.send_soon(&open)?;
         Ok(session)
     }
 
@@ -79,11 +79,14 @@ impl Session {
     }
 
     fn receive(&mut self) -> io::Result<()> {
-        match self.socket.read(self.inbox.space())? {
-            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-            count => {
-                self.inbox.received(count);
-                Ok(())
+        loop {
+            let count = self.socket.read(self.inbox.space())?;
+            self.inbox.received(count);
+            if count == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+            }
+            if !self.socket.has_decrypted()? {
+                return Ok(());
             }
         }
     }
@@ -96,9 +99,9 @@ fn wrong(message: &ServerMessage<'_>) -> io::Error {
 }
 
 /// Opens a session for each stream, all at once.
-pub fn open(address: SocketAddr, streams: &[Stream]) -> io::Result<Vec<Session>> {
+pub fn open(target: &Target, streams: &[Stream]) -> io::Result<Vec<Session>> {
     let sessions: io::Result<Vec<_>> =
-        streams.iter().map(|stream| Session::request(address, stream.agency)).collect();
+        streams.iter().map(|stream| Session::request(target, stream.agency)).collect();
     let mut sessions = sessions?;
     for (session, stream) in sessions.iter_mut().zip(streams) {
         session.opened(stream.begin)?;

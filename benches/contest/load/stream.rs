@@ -140,6 +140,11 @@ impl Stream {
     }
 }
 
+/// The number of bets in all streams.
+pub fn total_bets(streams: &[Stream]) -> u64 {
+    streams.iter().map(Stream::bets).sum()
+}
+
 /// Writes and syncs a file of bets in which the agencies take turns.
 pub fn write_file(path: &Path, agency_count: u16, bets_each: u64) -> io::Result<()> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);

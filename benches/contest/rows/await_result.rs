@@ -42,9 +42,10 @@ fn measure(bench: &Bench, bets_each: u64) -> io::Result<f64> {
 }
 
 fn time_draw(server: &Server, bets_each: u64) -> io::Result<f64> {
+    let target = server.target();
     let mut sessions = Vec::new();
     for agency in agencies(AGENCIES) {
-        let mut session = Session::request(server.address(), agency)?;
+        let mut session = Session::request(&target, agency)?;
         session.opened(bets_each)?;
         sessions.push((session, winners(agency, bets_each)));
     }

@@ -2,10 +2,12 @@
 
 use std::io;
 
+use super::sessions::rate;
 use super::{AGENCIES, Bench};
 use crate::baseline::Baseline;
 use crate::load::classic::{draw, upload};
-use crate::load::stream::{Stream, agencies};
+use crate::load::socket::Target;
+use crate::load::stream::{Stream, agencies, total_bets};
 use crate::measure::Series;
 use crate::process::{Contestant, LOGGING_SERVER, SERVER, Server};
 use crate::report::{Goal, Row, Unit};
@@ -40,16 +42,16 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
 fn bring(bench: &Bench, contestant: Contestant, streams: &[Stream]) -> io::Result<f64> {
     let folder = bench.empty_folder()?;
     let server = Server::start(contestant, folder.path(), AGENCIES)?;
-    let rate = measure(&server, contestant, streams);
+    let makes_draw = matches!(contestant, Contestant::Server(_));
+    let rate = measure(&server.target(), makes_draw, streams);
     server.finish(rate)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn measure(server: &Server, contestant: Contestant, streams: &[Stream]) -> io::Result<f64> {
-    let time = upload(server.address(), streams)?;
-    if let Contestant::Server(_) = contestant {
-        draw(server.address(), streams)?;
+/// Bets per second, to a server that has no bets yet.
+pub(super) fn measure(target: &Target, makes_draw: bool, streams: &[Stream]) -> io::Result<f64> {
+    let time = upload(target, streams)?;
+    if makes_draw {
+        draw(target, streams)?;
     }
-    let bets: u64 = streams.iter().map(Stream::bets).sum();
-    Ok(bets as f64 / time.as_secs_f64())
+    Ok(rate(total_bets(streams), time))
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{AGENCIES, Bench};
 use crate::baseline::Baseline;
 use crate::load::session::{open, upload};
-use crate::load::stream::{Stream, agencies};
+use crate::load::stream::{Stream, agencies, total_bets};
 use crate::measure::Series;
 use crate::process::{Contestant, SERVER, Server};
 use crate::report::{Goal, Row, Unit};
@@ -51,11 +51,10 @@ impl Case {
 
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     fn time(&self, server: &Server) -> io::Result<f64> {
-        let mut sessions = open(server.address(), &self.streams)?;
+        let mut sessions = open(&server.target(), &self.streams)?;
         let start = Instant::now();
         upload(&mut sessions, &self.streams)?;
-        let bets: u64 = self.streams.iter().map(Stream::bets).sum();
-        Ok(start.elapsed().as_secs_f64() / bets as f64)
+        Ok(start.elapsed().as_secs_f64() / total_bets(&self.streams) as f64)
     }
 
     fn row(&self) -> Row {

@@ -66,7 +66,7 @@ fn measure_server(bench: &Bench, streams: &[Stream]) -> io::Result<Held> {
 }
 
 fn bring_and_look(server: &Server, folder: &Path, streams: &[Stream]) -> io::Result<Held> {
-    let mut sessions = open(server.address(), streams)?;
+    let mut sessions = open(&server.target(), streams)?;
     upload(&mut sessions, streams)?;
     let held = look(server, &folder.join("bets.csv").canonicalize()?);
     draw(&mut sessions, None)?;

@@ -7,6 +7,7 @@ mod memory;
 mod sessions;
 mod start;
 mod thousand;
+mod tls;
 
 use std::fs::{self, File};
 use std::io;
@@ -40,12 +41,22 @@ pub enum Group {
     Thousand,
     /// Growth of the time of a bet with bets and sessions
     Growth,
+    /// TLS against plain connections
+    Tls,
 }
 
 impl Group {
     /// In the order of the table.
-    pub const ALL: [Self; 7] =
-        [Self::Sessions, Self::Classic, Self::Await, Self::Start, Self::Memory, Self::Thousand, Self::Growth];
+    pub const ALL: [Self; 8] = [
+        Self::Sessions,
+        Self::Classic,
+        Self::Await,
+        Self::Start,
+        Self::Memory,
+        Self::Thousand,
+        Self::Growth,
+        Self::Tls,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -57,6 +68,7 @@ impl Group {
             Self::Memory => "memory",
             Self::Thousand => "thousand",
             Self::Growth => "growth",
+            Self::Tls => "tls",
         }
     }
 
@@ -70,6 +82,7 @@ impl Group {
             Self::Memory => memory::run(bench),
             Self::Thousand => thousand::run(bench),
             Self::Growth => growth::run(bench),
+            Self::Tls => tls::run(bench),
         }
     }
 }

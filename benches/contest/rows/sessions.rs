@@ -3,14 +3,15 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use loteria::sample;
 
 use super::{AGENCIES, Bench};
 use crate::baseline::Baseline;
 use crate::load::session::{draw, open, upload};
-use crate::load::stream::{Stream, agencies, winners};
+use crate::load::socket::Target;
+use crate::load::stream::{Stream, agencies, total_bets, winners};
 use crate::measure::Series;
 use crate::process::{Agency, Contestant, LOGGING_SERVER, SERVER, Server, status};
 use crate::report::{Goal, Row, Unit};
@@ -54,24 +55,26 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
 fn bring(bench: &Bench, contestant: Contestant, streams: &[Stream]) -> io::Result<f64> {
     let folder = bench.empty_folder()?;
     let server = Server::start(contestant, folder.path(), AGENCIES)?;
-    let rate = measure(&server, contestant, streams);
+    let makes_draw = !matches!(contestant, Contestant::Baseline(Baseline::Bare));
+    let rate = measure(&server.target(), makes_draw, streams);
     server.finish(rate)
 }
 
-fn measure(server: &Server, contestant: Contestant, streams: &[Stream]) -> io::Result<f64> {
+/// Bets per second, to a server that has no bets yet.
+pub(super) fn measure(target: &Target, makes_draw: bool, streams: &[Stream]) -> io::Result<f64> {
     let start = Instant::now();
-    let mut sessions = open(server.address(), streams)?;
+    let mut sessions = open(target, streams)?;
     upload(&mut sessions, streams)?;
-    let time = start.elapsed().as_secs_f64();
-    let makes_draw = !matches!(contestant, Contestant::Baseline(Baseline::Bare));
+    let time = start.elapsed();
     let expected: Vec<_> = streams.iter().map(|stream| winners(stream.agency, stream.stored())).collect();
     draw(&mut sessions, makes_draw.then_some(&expected))?;
-    Ok(rate(streams.iter().map(Stream::bets).sum(), time))
+    Ok(rate(total_bets(streams), time))
 }
 
+/// Bets per second.
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn rate(bets: u64, seconds: f64) -> f64 {
-    bets as f64 / seconds
+pub(super) fn rate(bets: u64, time: Duration) -> f64 {
+    bets as f64 / time.as_secs_f64()
 }
 
 /// Bets per second from agencies with files, from the start of the first to the end of the last.
@@ -92,7 +95,7 @@ fn measure_files(server: &Server, folder: &Path, bets: u64) -> io::Result<f64> {
     for agency in running? {
         told.push(agency.finish(|_| ())?);
     }
-    let time = start.elapsed().as_secs_f64();
+    let time = start.elapsed();
     let expected: io::Result<Vec<_>> =
         agencies(AGENCIES).map(|agency| winners_in(&folder.join(sample::file_name(agency)))).collect();
     let stored = status(server.address())?.bets;

@@ -48,7 +48,7 @@ fn measure(bench: &Bench, streams: &[Stream]) -> io::Result<[Duration; 3]> {
 
 fn time(server: &Server, streams: &[Stream]) -> io::Result<[Duration; 3]> {
     let start = Instant::now();
-    let mut sessions = open(server.address(), streams)?;
+    let mut sessions = open(&server.target(), streams)?;
     let opened = start.elapsed();
     upload(&mut sessions, streams)?;
     let expected: Vec<_> = streams.iter().map(|stream| winners(stream.agency, stream.stored())).collect();
