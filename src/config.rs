@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
-use crate::logging::{self, Field, Format, LOG_FORMAT, Level, Outcome, one_line};
+use crate::logging::{self, Field, Format, LOG_FORMAT, Level, Outcome, one_line, time_zone};
 use crate::lottery::bet::parse_decimal;
 use crate::lottery::{AgencyId, AgencyList};
 use crate::system::read_whole;
@@ -237,7 +237,17 @@ struct Sources {
 
 impl Sources {
     fn new(settings: &'static Settings) -> Self {
-        Self { settings, config_file: "none".to_owned(), entries: HashMap::new(), faults: Vec::new() }
+        let fault = |zone| {
+            let origin = "environment variable TZ".to_owned();
+            vec![
+                ("key", "TZ".to_owned()),
+                ("value", zone),
+                ("origin", origin),
+                ("allowed", time_zone::ALLOWED.to_owned()),
+            ]
+        };
+        let faults = time_zone::unknown().map(fault).into_iter().collect();
+        Self { settings, config_file: "none".to_owned(), entries: HashMap::new(), faults }
     }
 
     /// Reads the file; a missing one is no fault.

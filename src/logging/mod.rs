@@ -8,6 +8,7 @@
 //! separators are escaped. With [`Format::Json`] a line is a JSON object with the same keys, behind `time` and `level`.
 
 mod line;
+pub(crate) mod time_zone;
 
 use std::io::Write as _;
 use std::os::fd::AsFd as _;

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use common::server::Ended;
 use common::{Log, Setup, bets, kind, loteria, output, rows, text};
@@ -120,6 +121,26 @@ CRITICAL action: config | result: fail | key: CLI_LOOP_PERIOD | value: soon | or
     assert_eq!(refused(&setup, "server", &[("SERVER_PORT", "99999")]), format!("{of_both}{of_server}"));
     assert_eq!(refused(&setup, "agency", &[]), format!("{of_both}{of_agency}"));
     assert!(!setup.bets_path().exists());
+}
+
+#[test]
+fn the_draw_has_the_local_time_of_tz_and_an_unknown_zone_is_refused() {
+    for zone in ["America/Argentina/Buenos_Aires", "<-03>3"] {
+        if zone.contains('/') && !Path::new("/usr/share/zoneinfo").join(zone).exists() {
+            eprintln!("skipped for {zone}: this machine has no zone files");
+            continue;
+        }
+        let server = Setup::of(1).with("TZ", zone).start();
+        server.connect().classic_end(1);
+        let state = server.setup().state();
+        assert!(state["draw"]["at"].as_str().unwrap().ends_with("-03:00"), "{zone}: {state}");
+    }
+    let said = "CRITICAL action: config | result: fail | key: TZ | value: Nowhere/City | origin: environment variable TZ | \
+                allowed: a zone that has a file in /usr/share/zoneinfo, such as America/Lima, or a rule such as <-05>5\n";
+    let variables = [("TZ", "Nowhere/City"), ("CLI_ID", "1")];
+    for program in ["server", "agency"] {
+        assert_eq!(refused(&Setup::new(), program, &variables), said);
+    }
 }
 
 #[test]

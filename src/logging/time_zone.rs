@@ -1,0 +1,96 @@
+//! Whether `TZ` names a time zone. If it does not, chrono would write all times in UTC and not say so.
+
+use std::env;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+/// Where chrono looks for the file of a zone.
+const FOLDERS: [&str; 4] =
+    ["/usr/share/zoneinfo", "/share/zoneinfo", "/etc/zoneinfo", "/usr/share/lib/zoneinfo"];
+/// The values of `TZ` that are allowed.
+pub(crate) const ALLOWED: &str =
+    "a zone that has a file in /usr/share/zoneinfo, such as America/Lima, or a rule such as <-05>5";
+
+/// Returns the value of `TZ` if it is not a time zone.
+pub(crate) fn unknown() -> Option<String> {
+    let zone = env::var_os("TZ")?.to_string_lossy().into_owned();
+    (!is_known(&zone)).then_some(zone)
+}
+
+fn is_known(zone: &str) -> bool {
+    match zone.strip_prefix(':') {
+        _ if zone.is_empty() => true,
+        _ if zone == "localtime" => has_file("/etc/localtime"),
+        Some(name) => has_file(name),
+        None => has_file(zone) || is_rule(zone),
+    }
+}
+
+fn has_file(name: &str) -> bool {
+    let is_zone = |folder| {
+        let mut start = [0; 4];
+        // Of a name that is an absolute path, `join` makes that path.
+        let mut file = File::open(Path::new(folder).join(name)).ok()?;
+        file.read_exact(&mut start).ok().filter(|()| start == *b"TZif")
+    };
+    FOLDERS.into_iter().any(|folder| is_zone(folder).is_some())
+}
+
+/// Whether this is a rule of POSIX, such as `<-03>3` or `CET-1CEST,M3.5.0,M10.5.0/3`.
+fn is_rule(text: &str) -> bool {
+    let summer = |rest| {
+        let rest = after_name(rest)?;
+        Some(after_offset(rest).unwrap_or(rest).starts_with(','))
+    };
+    let rest = after_name(text).and_then(after_offset);
+    rest.is_some_and(|rest| rest.is_empty() || summer(rest) == Some(true))
+}
+
+fn after_name(text: &str) -> Option<&str> {
+    let (name, rest) = match text.strip_prefix('<') {
+        Some(quoted) => quoted.split_once('>')?,
+        None => text.split_at(text.find(|c: char| !c.is_ascii_alphabetic())?),
+    };
+    (3..=7).contains(&name.len()).then_some(rest)
+}
+
+fn after_offset(text: &str) -> Option<&str> {
+    let text = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != ':').unwrap_or(text.len());
+    let (offset, rest) = text.split_at(end);
+    let hours: u8 = offset.split(':').next()?.parse().ok()?;
+    (hours <= 24).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_told_from_names_of_zones_that_do_not_exist() {
+        for rule in [
+            "<-03>3",
+            "UTC0",
+            "XYZ+5:30",
+            "CET-1CEST,M3.5.0,M10.5.0/3",
+            "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0",
+        ] {
+            assert!(is_known(rule), "{rule}");
+        }
+        for name in [
+            "Nowhere/City",
+            "-03",
+            "Argentina",
+            "Argentina3",
+            "AB3",
+            "ABC25",
+            "ABC1DEF",
+            "<-03",
+            "<-03>",
+            ":<-03>3",
+        ] {
+            assert!(!is_known(name), "{name}");
+        }
+    }
+}
