@@ -13,6 +13,9 @@ use crate::protocol::message::NotAnAnswer;
 use crate::tls::client::TlsError;
 use crate::tls::folder::FolderError;
 
+/// Said where the server may have the bets of an earlier contest.
+const NEW_CONTEST: &str = "for a new contest the server needs an empty folder or volume for its bets";
+
 #[derive(Debug, Error)]
 pub(crate) enum AgencyError {
     #[error("{}: {error}", .file.display())]
@@ -22,7 +25,7 @@ pub(crate) enum AgencyError {
     Row { file: PathBuf, line: u64, error: BadRow },
     #[error("{0}")]
     OtherBets(Mismatch),
-    #[error("this agency has ended with {stored} bets, but {} has more", .file.display())]
+    #[error("this agency has ended with {stored} bets, but {} has more; {NEW_CONTEST}", .file.display())]
     EndedBefore { file: PathBuf, stored: u64 },
     #[error("the server refused {what}: {reason}")]
     Refused { what: String, reason: String },
@@ -89,7 +92,12 @@ impl fmt::Display for Mismatch {
             None => write!(f, "one of the bets {next} to {stored} differs, a digest does not tell which")?,
         }
         match (equal, sent) {
-            (_, 0) => f.write_str("; nothing of it was sent"),
+            (_, 0) => {
+                write!(
+                    f,
+                    "; nothing of it was sent. Use the file that this contest began with; {NEW_CONTEST}"
+                )
+            }
             (_, sent) if sent <= equal => write!(f, "; its first {equal} are stored, no other was sent"),
             (0, sent) => write!(f, "; its first {sent} were sent and may be stored, no other was sent"),
             _ => write!(

@@ -128,7 +128,9 @@ pub struct AgencyCount {
 /// Why storage refuses a request. `Display` gives the text that is sent to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Error)]
 pub enum Refusal {
-    #[error("no such agency: the agencies are 1 to {agencies}")]
+    #[error(
+        "no such agency: the agencies are 1 to {agencies}; others need another CLIENTS_AMOUNT, or after the draw a new contest"
+    )]
     NoSuchAgency { agencies: u16 },
     #[error("agency {agency} has already sent END")]
     AgencyEnded { agency: AgencyId },

@@ -20,6 +20,10 @@ fn agency_with(bets: &[Bet], folder: &Path, server: &RunningServer) -> Agency {
     Agency::start(folder, 1, &server.address(), &[("CLI_BATCH_MAXAMOUNT", "10")])
 }
 
+/// The end of that line if nothing was sent.
+const NOTHING_SENT: &str = "nothing of it was sent. Use the file that this contest began with; for a new contest the \
+                            server needs an empty folder or volume for its bets";
+
 /// The line that says that the stored bets are not the file's.
 fn refusal(agency: &mut Agency) -> String {
     let line = agency.fail();
@@ -34,7 +38,7 @@ fn a_bet_that_was_stored_before_the_agency_began_is_not_taken_for_its_first_one(
     let stranger = Bet::made_up(1, 77);
     server.connect().classic(kind::BET, &stranger.record(), kind::BET_ACK, b"OK");
     let mut agency = agency_with(&bets(1, 0..30), folder.path(), &server);
-    assert_eq!(refusal(&mut agency), "bet 1 differs; nothing of it was sent");
+    assert_eq!(refusal(&mut agency), format!("bet 1 differs; {NOTHING_SENT}"));
     assert_eq!(server.bets_file(), stored_rows(&[stranger]));
 }
 
@@ -79,8 +83,8 @@ fn a_file_that_was_sorted_anew_is_refused_and_the_right_one_goes_on() {
     let mut sorted = all.clone();
     sorted.sort_by(|one, other| one.birthdate.cmp(&other.birthdate));
     let reason = refusal(&mut agency_with(&sorted, folder.path(), &server));
-    let said = "one of the bets 1 to 1000 differs, a digest does not tell which; nothing of it was sent";
-    assert_eq!(reason, said);
+    let said = "one of the bets 1 to 1000 differs, a digest does not tell which";
+    assert_eq!(reason, format!("{said}; {NOTHING_SENT}"));
     assert!(server.bets_file() == stored_rows(&all[..1000]));
     agency_with(&all, folder.path(), &server).succeed();
     assert!(server.bets_file() == stored_rows(&all));

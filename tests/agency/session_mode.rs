@@ -342,7 +342,8 @@ fn a_file_that_contradicts_the_stored_bets_is_an_error() {
     assert!(agency.fail().contains("11 are stored, but it has only 10; nothing of it was sent"));
     let mut agency = stage.agency(&[]);
     assert_eq!(stage.accept_session(9, 1, 1 << 20).frame(), None);
-    assert!(agency.fail().contains("has ended with 9 bets"));
+    let error = agency.fail();
+    assert!(error.contains("has ended with 9 bets") && error.contains("for a new contest"), "{error}");
 }
 
 #[test]

@@ -167,7 +167,9 @@ fn a_server_writes_its_log_in_json_from_the_first_to_the_last_line() {
     Client::connect(port).classic(kind::BET, &winner(1, nasty).record(), kind::BET_ACK, b"OK");
     let mut other = bets(1, 0..1)[0].record();
     other[0] = b'9';
-    Client::connect(port).classic(kind::BET, &other, kind::ERROR, b"no such agency: the agencies are 1 to 1");
+    let refusal = b"no such agency: the agencies are 1 to 1; others need another CLIENTS_AMOUNT, or after the draw a new \
+                    contest";
+    Client::connect(port).classic(kind::BET, &other, kind::ERROR, refusal);
     Client::connect(port).send(&frame(kind::END, &[1]));
     until("the draw", || server.log().0.contains("sorteo"));
     server.stop(Signal::SIGTERM);
