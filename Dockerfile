@@ -1,4 +1,4 @@
-# The image of loteria: one static binary, a folder for the bets, and the configuration of name lookup.
+# The image of loteria: one static binary, a folder for the bets, time zones, and the configuration of name lookup.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /loteria
 
@@ -19,13 +19,17 @@ COPY src src
 # Cargo compares times: the files may be older than the empty ones that were built above.
 RUN touch src/lib.rs src/main.rs \
  && cargo build --locked --release \
- && mkdir -p /data /image/etc \
+ && mkdir -p /image/etc /image/usr/share/zoneinfo \
  && cp target/*/release/loteria /image/ \
  && echo 'hosts: files dns' > /image/etc/nsswitch.conf
+# The names that TZ may have.
+RUN cd /usr/share/zoneinfo && rm -rf posix right localtime posixrules && cp -a . /image/usr/share/zoneinfo/ \
+# A new volume on /data gets the mode of this folder: any user may write, as the user can be chosen with `--user`.
+ && mkdir -m 1777 /image/data
 
 FROM scratch
 COPY --from=build /image /
-# A number, because there is no /etc/passwd. A new volume on /data gets its owner from this folder.
-COPY --from=build --chown=10001:10001 /data /data
+ENV STORAGE_FILEPATH=/data/bets.csv
+# A number, because there is no /etc/passwd.
 USER 10001:10001
 ENTRYPOINT ["/loteria"]

@@ -29,15 +29,11 @@ pub(crate) fn compose_file(agencies: u16, data: &str, certs: Option<&str>, conta
         .replace("      # CLIENTS_AMOUNT\n", &amount)
         .replace("      # TLS_DIR\n", &setting("      TLS_DIR: /certs\n"))
         .replace("      # SERVER_CERTIFICATE\n", &mount("server"))
+        .replace("      # OPERATOR_CERTIFICATE\n", &setting("      CLI_TLS_DIR: /certs\n"))
         .replace("  # AGENCY_CERTIFICATE\n", &setting("  CLI_TLS_DIR: /certs\n"))
         .replace(
-            "    # OPERATOR_CERTIFICATE\n",
-            &match certs {
-                Some(_) => {
-                    format!("    environment: {{ CLI_TLS_DIR: /certs }}\n    volumes:\n{}", mount("operator"))
-                }
-                None => String::new(),
-            },
+            "    # OPERATOR_VOLUME\n",
+            &certs.map_or(String::new(), |_| format!("    volumes:\n{}", mount("operator"))),
         )
         .replace("AGENCIES", &agencies.to_string());
     let clients = (1..=agencies).map(|id| {

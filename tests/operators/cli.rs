@@ -108,8 +108,9 @@ fn a_compose_file_with_certificates_mounts_each_folder_where_its_program_looks()
         file.contains("\n      TLS_DIR: /certs\n") && file.contains("\n  CLI_TLS_DIR: /certs\n"),
         "{file}"
     );
-    assert!(file.contains("    environment: { CLI_TLS_DIR: /certs }\n    volumes:\n"), "{file}");
-    assert!(!file.contains('#') || !file.contains("CERTIFICATE"), "{file}");
+    let (_, metrics) = file.split_once("\n  metrics:\n").unwrap();
+    assert!(metrics.contains("\n      CLI_TLS_DIR: /certs\n    volumes:\n"), "{file}");
+    assert!(!file.contains("CERTIFICATE") && !file.contains("OPERATOR_VOLUME"), "{file}");
 }
 
 #[test]
