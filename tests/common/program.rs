@@ -29,6 +29,21 @@ pub fn output(command: &mut Command) -> Output {
     output_within(PATIENCE, command).unwrap()
 }
 
+/// How long a tool of others may take.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Runs a tool with these arguments to its end. None, and a word, if it is not installed.
+#[track_caller]
+pub fn output_of_tool(tool: &str, arguments: &[&str]) -> Option<Output> {
+    match output_within(LONGEST, Command::new(tool).args(arguments)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            eprintln!("skipped: {tool} is not installed");
+            None
+        }
+        output => Some(output.unwrap()),
+    }
+}
+
 /// Runs a command to its end, which must come within the limit. An error means that the command could not be started.
 #[track_caller]
 pub(crate) fn output_within(limit: Duration, command: &mut Command) -> io::Result<Output> {

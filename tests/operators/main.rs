@@ -16,5 +16,6 @@ mod layers;
 mod logs;
 mod metrics;
 mod seal;
+mod service;
 mod status;
 mod watch;
