@@ -28,6 +28,9 @@ pub(crate) const KEY: &str = "tls.key";
 pub(crate) const AUTHORITIES: &str = "ca.crt";
 pub(crate) const REVOCATIONS: &str = "ca.crl";
 
+/// The longest chain of certificates in bytes: a message of the handshake carries 64 KiB, with the length of each.
+const MAX_CHAIN: usize = 60_000;
+
 /// Why a file can't be used.
 #[derive(Debug, Error)]
 pub enum FolderError {
@@ -64,6 +67,12 @@ impl TlsFolder {
     /// This program's certificate and key, which belong together.
     pub fn identity(&self) -> Result<CertifiedKey, FolderError> {
         let chain: Vec<CertificateDer<'static>> = self.items(CERTIFICATE, "certificate")?;
+        if chain.iter().map(|certificate| certificate.len()).sum::<usize>() > MAX_CHAIN {
+            return Err(self.problem(
+                CERTIFICATE,
+                "it has too many certificates: only this program's and those of its issuers belong there",
+            ));
+        }
         let bytes = self.read(KEY)?;
         let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
             self.problem(KEY, "it has no private key in PEM; an encrypted key must be decrypted first")

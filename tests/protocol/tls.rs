@@ -1,7 +1,7 @@
 //! TLS: who may act for whom, and how a client that may not is told.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::net::Shutdown;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use common::program::loteria;
 use common::tls::{
     agency_folder, alert, exchange, exchange_without_certificate, make_certificates, relay, tls_setup,
 };
-use common::{Client, RunningServer, bets, kind, output, records, rows, text};
+use common::{Client, RunningServer, Setup, bets, kind, output, records, rows, text};
 use rustls::AlertDescription;
 
 const NO_CERTIFICATE: &str = "this server accepts agencies over TLS with a certificate only";
@@ -217,11 +217,19 @@ fn openssl_is_a_client_like_any_other() {
     assert!(text(&refused.stderr).contains("alert"), "{}", text(&refused.stderr));
 }
 
+/// The server's certificate, and more behind it than a handshake can carry.
+fn too_long(setup: &Setup) -> Vec<u8> {
+    let read = |name: &str| fs::read(setup.path("certs").join(name)).unwrap();
+    [read("server/tls.crt"), read("ca.crt").repeat(200)].concat()
+}
+
 #[test]
 fn a_server_that_cannot_use_its_certificates_does_not_start_and_says_why() {
     let certificates = tls_setup(1);
-    let cases: [(&str, &[u8], &str); 6] = [
+    let long = too_long(&certificates);
+    let cases: [(&str, &[u8], &str); 7] = [
         ("tls.crt", b"", "it has no certificate in PEM"),
+        ("tls.crt", &long, "it has too many certificates"),
         ("tls.key", b"nonsense", "it has no private key in PEM"),
         ("ca.crt", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "ca.crt"),
         ("ca.crl", b"no list", "it has no revocation list in PEM"),
@@ -316,17 +324,23 @@ fn a_reload_takes_new_files_and_keeps_the_old_ones_if_they_are_bad() {
     session.store(0, &bets(1, 0..10));
     two.connect().classic(kind::RESULT_REQUEST, &[2], kind::IN_PROGRESS, b"");
     Peer::agency(&server, 1).connect().classic(kind::RESULT_REQUEST, &[1], kind::IN_PROGRESS, b"");
-    // A bad file.
-    fs::File::create(setup.path("certs/server/ca.crt")).unwrap().write_all(b"nonsense").unwrap();
-    reload();
-    common::until("an error", || {
-        !server.log().lines_with("ERROR    action: tls | result: fail | error: ").is_empty()
-    });
-    assert_eq!(alert(server.port(), &old), AlertDescription::CertificateRevoked);
-    session.store(10, &bets(1, 10..20));
-    two.connect().classic(kind::RESULT_REQUEST, &[2], kind::IN_PROGRESS, b"");
+    // Bad files.
+    let bad: [(&str, &[u8]); 4] =
+        [("tls.crt", &too_long(&setup)), ("tls.key", b""), ("ca.crt", b"nonsense"), ("ca.crl", b"nonsense")];
+    for (count, (name, content)) in (1..).zip(bad) {
+        let path = setup.path("certs/server").join(name);
+        let good = fs::read(&path).unwrap();
+        fs::write(&path, content).unwrap();
+        reload();
+        let errors = || server.log().lines_with("ERROR    action: tls | result: fail | error: ").len();
+        common::until("an error", || errors() == count);
+        fs::write(&path, good).unwrap();
+        assert_eq!(alert(server.port(), &old), AlertDescription::CertificateRevoked);
+        session.store(10 * count as u64, &bets(1, 10 * count as u32..10 * count as u32 + 10));
+        two.connect().classic(kind::RESULT_REQUEST, &[2], kind::IN_PROGRESS, b"");
+    }
     session.end_agency();
-    assert!(server.bets_file() == rows(&bets(1, 0..20)));
+    assert!(server.bets_file() == rows(&bets(1, 0..50)));
 }
 
 /// The bytes with which a client begins a handshake.
