@@ -17,7 +17,6 @@ pub(crate) mod random;
 mod seccomp;
 pub(crate) mod shared_mutex;
 pub mod signal;
-pub(crate) mod socket;
 
 /// The timeout of a `poll(2)` that begins `now`, rounded up to whole milliseconds, so that the wait does not end too early.
 pub(crate) fn poll_timeout(until: Option<Instant>, now: Instant) -> PollTimeout {

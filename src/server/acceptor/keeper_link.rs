@@ -14,6 +14,7 @@ use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Field, Level, Outcome, event};
 use crate::lottery::AgencyList;
 use crate::protocol::status::utc_text;
+use crate::server::error::ServerError;
 use crate::server::handler::ServerIdentity;
 use crate::server::keeper;
 use crate::system::fd_passing::{PacketSocket, Received, Sent, packet_socket_pair};
@@ -118,13 +119,18 @@ impl KeeperLink {
         self.pause.begin(PAUSE)
     }
 
-    /// A keeper has ended. Returns whether the server can't go on: the first one could not use its files.
-    pub(super) fn on_exit(&mut self, generation: Generation, exit: Exit, stopping: bool) -> bool {
+    /// A keeper has ended. It is an error if the first one could not use its files.
+    pub(super) fn on_exit(
+        &mut self,
+        generation: Generation,
+        exit: Exit,
+        stopping: bool,
+    ) -> Result<(), ServerError> {
         let is = |process: &Option<Process>| process.as_ref().is_some_and(|it| it.generation == generation);
         let (was_serving, was_loading) = (is(&self.serving), is(&self.loading));
         if stopping || (!was_serving && !was_loading) {
             // It was to end.
-            return false;
+            return Ok(());
         }
         let gave_up = exit == Exit::Status(keeper::GAVE_UP);
         if !gave_up {
@@ -138,7 +144,7 @@ impl KeeperLink {
             self.must_launch |= self.serving.is_none() || !gave_up;
         }
         self.pause.begin(if gave_up { LONG_PAUSE } else { PAUSE });
-        gave_up && self.identity.is_none()
+        if gave_up && self.identity.is_none() { Err(ServerError::KeeperGaveUp) } else { Ok(()) }
     }
 
     /// What to wait for: a keeper that has read its files.

@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, listen, setsockopt, socket,
-    sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, accept4, bind, listen, setsockopt,
+    socket, sockopt,
 };
 
 use crate::logging::{Outcome, info};
 use crate::protocol::message::ServerMessage;
 use crate::system::signal::{Signals, is_termination};
-use crate::system::socket::accept;
 
 /// How long a client may be silent before the kernel checks that its machine still knows the connection.
 const KEEP_ALIVE_SECONDS: u32 = 30;
@@ -61,7 +60,10 @@ impl Listener {
 
     /// Accepts one connection; none if none waits.
     pub(super) fn accept(&self) -> io::Result<Option<(TcpStream, IpAddr)>> {
-        let accepted = accept(&self.socket).and_then(|socket| {
+        // It does not block from the start: no process of the server may change that later.
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let accepted = accept4(&self.socket, flags).map_err(io::Error::from).and_then(|socket| {
+            let socket = TcpStream::from(socket);
             let ip = socket.peer_addr()?.ip();
             Ok((socket, ip))
         });

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | here | the loop: it alone waits, launches, kills and decides |
 //! | `shared_resources` | what all children inherit |
-//! | `listener` | the listening socket |
+//! | `arrivals` | the listening socket (`listener`), and the clients that have no handler yet |
 //! | `storage_link` | what storage must still be told; the client that it is told of next; its deaths |
 //! | `keeper_link` | the keeper that serves, the one that reads its files; what TLS clients are shown |
 //! | `children` | the table of living children: launched and reaped there |
@@ -17,9 +17,11 @@
 //! | `pause` | the pauses after the system has refused something |
 //! | `service_manager` | what systemd is told |
 //!
-//! A client's way: `accept_clients`, `prepare_next` (its reply pipe and its token), `storage_link` (storage is told), then
-//! `fork_handler`; and when its handler has ended `reap_children`, `storage_link` (storage is told).
+//! The path of a client: `arrivals` accepts it, `prepare_next` makes its reply pipe and its token, `storage_link` announces
+//! it to storage, and `fork_handler` forks its handler. When the handler has ended, `reap_children` finds it, and
+//! `storage_link` tells storage.
 
+mod arrivals;
 mod children;
 mod keeper_link;
 mod listener;
@@ -29,23 +31,21 @@ mod shared_resources;
 mod stop;
 mod storage_link;
 
-use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 
+use self::arrivals::Arrivals;
 use self::children::{Child, Children};
 use self::keeper_link::KeeperLink;
-use self::listener::{Listener, send_busy};
-use self::pause::Pause;
+use self::listener::Listener;
 use self::service_manager::{READY, STOPPING, ServiceManager};
 use self::shared_resources::SharedResources;
 use self::stop::{Stage, Stop};
@@ -66,8 +66,6 @@ use crate::system::signal::{Signals, handle_hangups, is_termination};
 
 /// If so many clients wait for a handler, the acceptor yields the processor after each fork.
 const CROWD: usize = 16;
-/// The pause after the system has refused what a client or storage needs.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs the server with at most `max_clients` handlers until a signal ends it.
 pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
@@ -80,6 +78,7 @@ pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerE
     let bound = Listener::bind(address, &signals).map_err(|error| ServerError::Listen { address, error })?;
     if let Some(listener) = bound {
         let resources = SharedResources::new(&config.storage_filepath)?;
+        let keeper = config.tls_dir.as_deref().map(KeeperLink::new);
         let acceptor = Acceptor {
             config,
             max_clients,
@@ -87,21 +86,10 @@ pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerE
             signals,
             manager,
             resources,
-            listener: Some(listener),
-            waiting: VecDeque::new(),
-            is_crowded: false,
-            client_pause: Pause::default(),
+            arrivals: Arrivals::new(listener, max_clients),
             storage: StorageLink::new().map_err(ServerError::of("can't get secret memory"))?,
-            launch_pause: Pause::default(),
-            keeper: config
-                .tls_dir
-                .as_deref()
-                .map(KeeperLink::new)
-                .transpose()
-                .map_err(ServerError::of("can't get secret memory"))?,
+            keeper: keeper.transpose().map_err(ServerError::of("can't get secret memory"))?,
             children: Children::default(),
-            connections: 0,
-            busy: 0,
             stop: None,
             failure: None,
         };
@@ -118,24 +106,11 @@ struct Acceptor<'a> {
     signals: Signals,
     manager: ServiceManager,
     resources: SharedResources,
-    /// None once the server stops.
-    listener: Option<Listener>,
-    /// Clients that were accepted, and have no reply pipe yet.
-    waiting: VecDeque<(TcpStream, IpAddr)>,
-    /// Whether all places are taken and a client waits. Handlers without a message then make room.
-    is_crowded: bool,
-    /// The pause before a client is accepted or prepared, after the system had nothing for the one before.
-    client_pause: Pause,
+    arrivals: Arrivals,
     storage: StorageLink,
-    /// The pause before storage is launched again, after it could not be launched.
-    launch_pause: Pause,
     /// None if TLS is not configured.
     keeper: Option<KeeperLink>,
     children: Children,
-    /// Connections accepted since the server started.
-    connections: u64,
-    /// Clients that were rejected because the system had nothing for them.
-    busy: u64,
     stop: Option<Stop>,
     /// Why the server ends by itself, if it does.
     failure: Option<ServerError>,
@@ -157,25 +132,23 @@ impl Acceptor<'_> {
             self.take_signals()?;
         }
         if message {
-            self.receive_from_storage()?;
+            self.storage.receive_ready()?;
         }
-        if keeper {
-            self.receive_from_keeper()?;
+        if keeper && let Some(keeper) = &mut self.keeper {
+            keeper.receive_ready(&self.config.plain_agencies)?;
         }
+        self.listen();
         if connection {
-            self.is_crowded = !self.has_place();
-            self.accept_clients();
+            self.arrivals.accept(self.children.handlers());
         }
-        self.restart_storage();
-        self.restart_keeper();
+        self.restart();
         self.prepare_next();
         self.advance_stop();
         self.manager.send(Instant::now());
         while let Some(client) = self.storage.send()? {
             self.fork_handler(&client);
         }
-        self.is_crowded &= !self.has_place();
-        self.resources.state.set_crowded(self.is_crowded);
+        self.resources.state.set_crowded(self.arrivals.is_crowded(self.children.handlers()));
         Ok(())
     }
 
@@ -192,8 +165,9 @@ impl Acceptor<'_> {
                 .as_ref()
                 .and_then(KeeperLink::interest)
                 .map_or_else(nothing, |socket| PollFd::new(socket, PollFlags::POLLIN)),
-            self.watched_listener(now)
-                .map_or_else(nothing, |listener| PollFd::new(listener.socket.as_fd(), PollFlags::POLLIN)),
+            self.arrivals
+                .interest(self.children.handlers(), now)
+                .map_or_else(nothing, |listener| PollFd::new(listener, PollFlags::POLLIN)),
         ];
         match poll(&mut fds, self.timeout(now)) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -206,9 +180,8 @@ impl Acceptor<'_> {
     fn timeout(&self, now: Instant) -> PollTimeout {
         let due = [
             self.can_prepare(now).then_some(now),
-            self.client_pause.end(now),
-            self.launch_pause.end(now),
-            self.storage.pause.end(now),
+            self.arrivals.due(now),
+            self.storage.due(now),
             self.manager.due(now),
             self.keeper.as_ref().and_then(|keeper| keeper.due(now)),
             self.stop.as_ref().map(|stop| stop.due),
@@ -216,37 +189,8 @@ impl Acceptor<'_> {
         poll_timeout(due.into_iter().flatten().min(), now)
     }
 
-    /// Whether fewer than `max_clients` clients have been accepted.
-    fn has_place(&self) -> bool {
-        let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
-        self.children.handlers().saturating_add(waiting) < self.max_clients
-    }
-
-    /// The listener, if an event of it matters: a client may be accepted, or it is not known yet that one waits for a place.
-    fn watched_listener(&self, now: Instant) -> Option<&Listener> {
-        let matters = if self.has_place() { self.client_pause.end(now).is_none() } else { !self.is_crowded };
-        self.listener.as_ref().filter(|listener| matters && listener.is_listening)
-    }
-
-    /// Accepts all connections that wait. An accept is far quicker than a fork, and a client that finds the backlog full
-    /// tries again only after a second.
-    fn accept_clients(&mut self) {
-        while self.has_place()
-            && let Some(listener) = self.watched_listener(Instant::now())
-        {
-            match listener.accept() {
-                Ok(Some((socket, ip))) => {
-                    self.connections += 1;
-                    self.waiting.push_back((socket, ip));
-                }
-                Ok(None) => return,
-                Err(error) => self.pause_clients("accept_connections", &error),
-            }
-        }
-    }
-
     fn can_prepare(&self, now: Instant) -> bool {
-        !self.waiting.is_empty() && self.storage.can_announce() && self.client_pause.end(now).is_none()
+        self.arrivals.has_next(now) && self.storage.can_announce()
     }
 
     /// Announces the client that has waited longest to storage. Only one in each step: a fork takes longer than ten
@@ -255,10 +199,10 @@ impl Acceptor<'_> {
         if !self.can_prepare(Instant::now()) {
             return;
         }
-        let Some((socket, ip)) = self.waiting.pop_front() else { return };
+        let Some((socket, ip)) = self.arrivals.take_next() else { return };
         match self.storage.make_reply_pipe() {
             Ok(pipe) => self.storage.announce(socket, ip, pipe),
-            Err(error) => self.reject(&socket, "accept_connections", &error),
+            Err(error) => self.arrivals.reject(&socket, "accept_connections", &error),
         }
     }
 
@@ -266,15 +210,15 @@ impl Acceptor<'_> {
     fn fork_handler(&mut self, client: &AcceptedClient) {
         match self.launch_handler(client) {
             Ok(()) => {
-                self.client_pause.succeed();
-                if self.waiting.len() >= CROWD {
+                self.arrivals.succeed();
+                if self.arrivals.waiting() >= CROWD {
                     // The new handlers must not keep the acceptor from the backlog until each has had its turn.
                     thread::yield_now();
                 }
             }
             Err(error) => {
                 self.storage.retire(client.serial);
-                self.reject(&client.socket, "fork", &error);
+                self.arrivals.reject(&client.socket, "fork", &error);
             }
         }
     }
@@ -296,9 +240,9 @@ impl Acceptor<'_> {
             max_payload: self.config.max_payload,
             client_timeout: self.config.client_timeout,
             refusals: &self.resources.refusals,
-            connections: self.connections,
+            connections: self.arrivals.connections,
             handlers: self.children.handlers() + 1,
-            busy: self.busy,
+            busy: self.arrivals.busy,
             max_clients: self.max_clients,
             started: self.started,
             storage_restarts: self.storage.deaths.total,
@@ -309,20 +253,6 @@ impl Acceptor<'_> {
         let keep: Vec<_> = keep.chain(socket.as_ref().map(|socket| socket.as_fd())).collect();
         self.children
             .launch(Child::Handler(client.serial), &keep, || handler::run(client, socket.as_ref(), &context))
-    }
-
-    /// Sends a client away because the system has refused what its handler needs.
-    fn reject(&mut self, socket: &TcpStream, action: &str, error: &io::Error) {
-        self.busy += 1;
-        send_busy(socket);
-        self.pause_clients(action, error);
-    }
-
-    /// Leaves further clients where they are for a moment.
-    fn pause_clients(&mut self, action: &str, error: &io::Error) {
-        if self.client_pause.begin(PAUSE) {
-            event(Level::Error, action, Outcome::Fail, &[("error", error)]);
-        }
     }
 
     fn launch_storage(&mut self) -> io::Result<()> {
@@ -346,19 +276,7 @@ impl Acceptor<'_> {
         let body = || storage::run(&config, confinement, queue, &theirs, state);
         state.share_with_child(|| self.children.launch(Child::Storage, &keep, body))?;
         self.storage.on_launched(ours);
-        self.launch_pause.succeed();
         Ok(())
-    }
-
-    fn restart_storage(&mut self) {
-        if self.stop.is_none()
-            && !self.storage.is_running()
-            && self.launch_pause.end(Instant::now()).is_none()
-            && let Err(error) = self.launch_storage()
-            && self.launch_pause.begin(PAUSE)
-        {
-            event(Level::Error, "fork", Outcome::Fail, &[("error", &error)]);
-        }
     }
 
     fn launch_keeper(&mut self) -> io::Result<()> {
@@ -379,37 +297,32 @@ impl Acceptor<'_> {
         Ok(())
     }
 
-    fn restart_keeper(&mut self) {
-        let must_launch = self.keeper.as_ref().is_some_and(|keeper| keeper.must_launch(Instant::now()));
+    /// Launches storage and the keeper if they are missing, unless the server stops.
+    fn restart(&mut self) {
+        let now = Instant::now();
+        let log = |error: &io::Error| event(Level::Error, "fork", Outcome::Fail, &[("error", error)]);
         if self.stop.is_none()
-            && must_launch
+            && self.storage.must_launch(now)
+            && let Err(error) = self.launch_storage()
+            && self.storage.on_failed_launch()
+        {
+            log(&error);
+        }
+        if self.stop.is_none()
+            && self.keeper.as_ref().is_some_and(|keeper| keeper.must_launch(now))
             && let Err(error) = self.launch_keeper()
             && self.keeper.as_mut().is_some_and(KeeperLink::on_failed_launch)
         {
-            event(Level::Error, "fork", Outcome::Fail, &[("error", &error)]);
+            log(&error);
         }
     }
 
-    fn receive_from_keeper(&mut self) -> io::Result<()> {
-        if let Some(keeper) = &mut self.keeper {
-            keeper.receive_ready(&self.config.plain_agencies)?;
-        }
-        self.listen();
-        Ok(())
-    }
-
-    fn receive_from_storage(&mut self) -> io::Result<()> {
-        self.storage.receive_ready()?;
-        self.listen();
-        Ok(())
-    }
-
-    /// Once storage is ready for the first time, and the keeper too, the server begins to listen.
+    /// Begins to listen once storage is ready for the first time, and the keeper too.
     fn listen(&mut self) {
         let has_identity = self.keeper.as_ref().is_none_or(|keeper| keeper.identity.is_some());
         if self.storage.agencies > 0
             && has_identity
-            && let Some(listener) = self.listener.as_mut().filter(|listener| !listener.is_listening)
+            && let Some(listener) = self.arrivals.silent_listener()
         {
             match listener.listen(self.config.listen_backlog) {
                 Ok(()) => self.manager.tell(READY),
@@ -429,7 +342,7 @@ impl Acceptor<'_> {
             (Some(Signal::SIGHUP), None) if self.manager.is_connected() => {}
             (Some(signal), _) if is_termination(signal) => {
                 // Storage that has just become ready must not be killed as one that recovers.
-                self.receive_from_storage()?;
+                self.storage.receive_ready()?;
                 self.begin_stop();
             }
             _ => {}
@@ -439,27 +352,21 @@ impl Acceptor<'_> {
 
     fn reap_children(&mut self) -> io::Result<()> {
         while let Some((pid, child, exit)) = self.children.reap()? {
-            match child {
-                Child::Storage => {
-                    if let Err(failure) = self.storage.on_exit(exit, self.stop.is_some()) {
-                        self.fail(failure);
-                    }
-                }
-                Child::Keeper(generation) => {
-                    let is_final = self
-                        .keeper
-                        .as_mut()
-                        .is_some_and(|keeper| keeper.on_exit(generation, exit, self.stop.is_some()));
-                    if is_final {
-                        self.fail(ServerError::KeeperGaveUp);
-                    }
-                }
-                Child::Handler(client) => {
+            let stopping = self.stop.is_some();
+            let tolerated = match (child, &mut self.keeper) {
+                (Child::Storage, _) => self.storage.on_exit(exit, stopping),
+                (Child::Keeper(generation), Some(keeper)) => keeper.on_exit(generation, exit, stopping),
+                (Child::Keeper(_), None) => Ok(()),
+                (Child::Handler(client), _) => {
                     self.storage.retire(client);
-                    if exit != Exit::Status(0) && self.stop.is_none() {
+                    if exit != Exit::Status(0) && !stopping {
                         event(Level::Warning, "handler", Outcome::Fail, &[("pid", &pid), ("error", &exit)]);
                     }
+                    Ok(())
                 }
+            };
+            if let Err(failure) = tolerated {
+                self.fail(failure);
             }
         }
         Ok(())
@@ -477,8 +384,7 @@ impl Acceptor<'_> {
         }
         self.stop = Some(Stop::begin(Instant::now()));
         self.manager.tell(STOPPING);
-        self.listener = None;
-        self.waiting.clear();
+        self.arrivals.stop();
         self.storage.drop_pending();
         if let Some(keeper) = &mut self.keeper {
             keeper.stop();

@@ -23,6 +23,8 @@ use crate::system::random;
 
 /// How soon a message is tried again that the system had no memory for. No event tells when it has.
 const RETRY: Duration = Duration::from_millis(20);
+/// The pause before storage is launched again, after it could not be launched.
+const LAUNCH_PAUSE: Duration = Duration::from_millis(200);
 
 /// The link. A message that storage's socket has no room for stays here until it has.
 pub(super) struct StorageLink {
@@ -37,7 +39,9 @@ pub(super) struct StorageLink {
     last_serial: ClientSerial,
     must_stop: bool,
     /// The pause before the next message, after the system had no memory for one.
-    pub(super) pause: Pause,
+    pause: Pause,
+    /// The pause before storage is launched again, after it could not be launched.
+    launch_pause: Pause,
     pub(super) deaths: Deaths,
     /// How many agencies take part: storage says so when it is ready.
     pub(super) agencies: u16,
@@ -62,6 +66,7 @@ impl StorageLink {
             last_serial: 0,
             must_stop: false,
             pause: Pause::default(),
+            launch_pause: Pause::default(),
             deaths: Deaths::default(),
             agencies: 0,
             bets_file: None,
@@ -71,6 +76,12 @@ impl StorageLink {
     /// Storage has been launched, with the other end of `control`.
     pub(super) fn on_launched(&mut self, control: AcceptorEnd) {
         self.process = Some(Process { control, ready: false });
+        self.launch_pause.succeed();
+    }
+
+    /// Storage could not be launched. Returns whether there is something to log.
+    pub(super) fn on_failed_launch(&mut self) -> bool {
+        self.launch_pause.begin(LAUNCH_PAUSE)
     }
 
     /// Storage has ended. Unless this is an error, it must be launched again.
@@ -90,28 +101,33 @@ impl StorageLink {
         if tolerable { Ok(()) } else { Err(ServerError::StorageDies(total)) }
     }
 
-    pub(super) fn is_running(&self) -> bool {
-        self.process.is_some()
+    /// Whether storage must be launched now.
+    pub(super) fn must_launch(&self, now: Instant) -> bool {
+        self.process.is_none() && self.launch_pause.end(now).is_none()
+    }
+
+    /// When a pause ends, if there is one.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        [&self.pause, &self.launch_pause].into_iter().filter_map(|pause| pause.end(now)).min()
     }
 
     pub(super) fn is_recovering(&self) -> bool {
         self.process.as_ref().is_some_and(|process| !process.ready)
     }
 
-    /// Receives storage's only message, if it has come: that it is ready. Returns whether it has.
-    pub(super) fn receive_ready(&mut self) -> io::Result<bool> {
+    /// Receives storage's only message, if it has come: that it is ready.
+    pub(super) fn receive_ready(&mut self) -> io::Result<()> {
         let recovering = self.process.as_mut().filter(|process| !process.ready);
-        let Some(process) = recovering else { return Ok(false) };
-        // Where the peer is gone, SIGCHLD tells of it.
-        let Received::Packet((FromStorage::Ready { agencies, bets_file }, _), _) =
+        let Some(process) = recovering else { return Ok(()) };
+        // If storage has ended, SIGCHLD reports it.
+        if let Received::Packet((FromStorage::Ready { agencies, bets_file }, _), _) =
             process.control.receive()?
-        else {
-            return Ok(false);
-        };
-        process.ready = true;
-        self.agencies = agencies;
-        self.bets_file = Some(bets_file);
-        Ok(true)
+        {
+            process.ready = true;
+            self.agencies = agencies;
+            self.bets_file = Some(bets_file);
+        }
+        Ok(())
     }
 
     /// Whether the next client can be announced: one at a time, as there is one token.
