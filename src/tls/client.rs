@@ -60,7 +60,7 @@ impl ClientTls {
     /// Loads the certificates of a folder, for a server at `HOST:PORT`.
     pub fn load(folder: &Path, address: &str) -> Result<Self, FolderError> {
         let folder = TlsFolder::new(folder);
-        let mut config = ClientConfig::builder_with_provider(provider())
+        let mut config = ClientConfig::builder_with_provider(provider().into())
             .with_protocol_versions(VERSIONS)
             .map_err(|error| folder.problem("", &error))?
             .with_root_certificates(folder.roots()?)

@@ -164,7 +164,7 @@ impl KeeperLink {
             return Ok(());
         }
         log_ready(&ready, plain);
-        self.identity = Some(ServerIdentity::new(&ready, &chain));
+        self.identity = Some(ServerIdentity::new(&ready, &chain).map_err(io::Error::other)?);
         self.serving = self.loading.take();
         self.pause.succeed();
         Ok(())

@@ -1,6 +1,7 @@
 //! What rustls asks of the server's key and of the client's certificate: the handler forwards it to the keeper.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -37,10 +38,11 @@ pub(super) enum Verdict {
     Failed(String),
 }
 
-/// The handler's side of the keeper's socket, in the shapes that rustls asks for.
+/// The handler's side of the keeper's socket, in the shapes that rustls asks for. The acceptor makes it, and each handler
+/// connects its own copy.
 #[derive(Debug)]
 pub(super) struct Gate {
-    keeper: Arc<KeeperClient>,
+    keeper: OnceLock<Arc<KeeperClient>>,
     schemes: Vec<SignatureScheme>,
     /// The certificates that the client has sent.
     certificates: Mutex<Vec<CertificateDer<'static>>>,
@@ -48,8 +50,14 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(keeper: Arc<KeeperClient>, schemes: Vec<SignatureScheme>) -> Self {
-        Self { keeper, schemes, certificates: Mutex::default(), verdict: Mutex::default() }
+    /// `schemes` says how the server's key can sign.
+    pub(super) fn new(schemes: Vec<SignatureScheme>) -> Self {
+        Self { keeper: OnceLock::new(), schemes, certificates: Mutex::default(), verdict: Mutex::default() }
+    }
+
+    pub(super) fn connect(&self, keeper: Arc<KeeperClient>) {
+        // A handler has one client, so it does this once.
+        self.keeper.set(keeper).unwrap_or_default();
     }
 
     /// How the handshake has ended, as far as the keeper has a part in it.
@@ -62,7 +70,9 @@ impl Gate {
     }
 
     fn ask(&self, question: Question, fields: &[&[u8]]) -> Result<(Answer, Vec<u8>), Error> {
-        self.keeper.ask(question, fields).map_err(|error| {
+        let not_connected = || Err(io::ErrorKind::NotConnected.into());
+        let answer = self.keeper.get().map_or_else(not_connected, |keeper| keeper.ask(question, fields));
+        answer.map_err(|error| {
             self.decide(Verdict::NoKeeper(error.to_string()));
             Error::General("the keeper did not answer".to_owned())
         })
@@ -77,8 +87,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The keeper's key.
 #[derive(Debug, Clone)]
 pub(super) struct RemoteKey {
-    pub(super) gate: Arc<Gate>,
-    pub(super) scheme: SignatureScheme,
+    gate: Arc<Gate>,
+    scheme: SignatureScheme,
+}
+
+impl RemoteKey {
+    pub(super) fn new(gate: Arc<Gate>) -> Self {
+        let scheme = gate.schemes.first().copied().unwrap_or(SignatureScheme::ED25519);
+        Self { gate, scheme }
+    }
 }
 
 impl SigningKey for RemoteKey {

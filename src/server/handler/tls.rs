@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, ServerConnection, SignatureScheme};
 
 use super::keeper_gate::{Gate, RemoteKey, Verdict};
@@ -15,33 +15,31 @@ use crate::ipc::keeper::{KeeperClient, Ready};
 use crate::protocol::frame::FrameBuffer;
 use crate::tls::{VERSIONS, provider};
 
-/// What the server shows to each client, as the keeper has told the acceptor.
+/// What the server shows to each client, as the keeper has told the acceptor. It has no secrets: each handler inherits it.
 #[derive(Debug)]
 pub struct ServerIdentity {
-    chain: Vec<CertificateDer<'static>>,
-    schemes: Vec<SignatureScheme>,
-    /// The end of its certificate, in seconds since 1970.
+    config: Arc<ServerConfig>,
+    gate: Arc<Gate>,
+    /// The end of the certificate, in seconds since 1970.
     pub(super) until: i64,
 }
 
 impl ServerIdentity {
-    pub fn new(ready: &Ready, chain: &[&[u8]]) -> Self {
+    pub fn new(ready: &Ready, chain: &[&[u8]]) -> Result<Self, rustls::Error> {
         let schemes = ready.schemes.into_iter().filter(|scheme| *scheme != 0);
-        Self {
-            chain: chain.iter().map(|bytes| CertificateDer::from(bytes.to_vec())).collect(),
-            schemes: schemes.map(SignatureScheme::from).collect(),
-            until: ready.certificate_until,
-        }
-    }
-}
-
-/// The server's certificate.
-#[derive(Debug)]
-struct Resolver(Arc<CertifiedKey>);
-
-impl ResolvesServerCert for Resolver {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.clone())
+        let gate = Arc::new(Gate::new(schemes.map(SignatureScheme::from).collect()));
+        let cert = chain.iter().map(|bytes| CertificateDer::from(bytes.to_vec())).collect();
+        let certified = CertifiedKey { cert, key: Arc::new(RemoteKey::new(gate.clone())), ocsp: None };
+        let mut config = ServerConfig::builder_with_provider(provider().into())
+            .with_protocol_versions(VERSIONS)?
+            .with_client_cert_verifier(gate.clone())
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        // The cheapest cipher, whatever the client likes best.
+        config.ignore_client_order = true;
+        // No resumption: whoever has a ticket's key could forge a session, and each handler would inherit it.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self { config: Arc::new(config), gate, until: ready.certificate_until })
     }
 }
 
@@ -58,19 +56,9 @@ pub(super) struct TlsSession {
 
 impl TlsSession {
     pub(super) fn new(identity: &ServerIdentity, keeper: Arc<KeeperClient>) -> io::Result<Self> {
-        let gate = Arc::new(Gate::new(keeper, identity.schemes.clone()));
-        let scheme = identity.schemes.first().copied().unwrap_or(SignatureScheme::ED25519);
-        let key = RemoteKey { gate: gate.clone(), scheme };
-        let certified = CertifiedKey { cert: identity.chain.clone(), key: Arc::new(key), ocsp: None };
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(VERSIONS)
-            .map_err(io::Error::other)?
-            .with_client_cert_verifier(gate.clone())
-            .with_cert_resolver(Arc::new(Resolver(Arc::new(certified))));
-        // No resumption: whoever has a ticket's key could forge a session, and each handler would inherit it.
-        config.send_tls13_tickets = 0;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        let connection = ServerConnection::new(Arc::new(config)).map_err(io::Error::other)?;
+        let gate = identity.gate.clone();
+        gate.connect(keeper);
+        let connection = ServerConnection::new(identity.config.clone()).map_err(io::Error::other)?;
         Ok(Self { connection, gate, failure: None, is_judged: false })
     }
 
@@ -228,7 +216,7 @@ mod tests {
             let client = encode_message(&ToKeeper::ClientCame(SERIAL), &[]).unwrap();
             assert_eq!(acceptor.send([&client, b""], Some(theirs.as_fd())).unwrap(), Sent::Done);
             drop(theirs);
-            body(KeeperClient::new(ours), ServerIdentity::new(&ready, &chain))
+            body(KeeperClient::new(ours), ServerIdentity::new(&ready, &chain).unwrap())
         })
     }
 

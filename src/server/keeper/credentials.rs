@@ -69,7 +69,7 @@ impl Credentials {
             schemes: [(); 3].map(|()| schemes.next().unwrap_or_default()),
         };
         // A list that has expired still counts, and an authority without a list has revoked nothing.
-        let verifier = WebPkiClientVerifier::builder_with_provider(folder.roots()?, provider())
+        let verifier = WebPkiClientVerifier::builder_with_provider(folder.roots()?, provider().into())
             .with_crls(lists)
             .allow_unknown_revocation_status()
             .build()
