@@ -10,6 +10,7 @@ use rustls::{CertificateError, Error, SignatureScheme};
 use webpki::EndEntityCert;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
+use super::known_signatures::remembering;
 use crate::ipc::keeper::{Ready, Rejection};
 use crate::ipc::voucher::Peer;
 use crate::lottery::AgencyId;
@@ -69,7 +70,9 @@ impl Credentials {
             schemes: [(); 3].map(|()| schemes.next().unwrap_or_default()),
         };
         // A list that has expired still counts, and an authority without a list has revoked nothing.
-        let verifier = WebPkiClientVerifier::builder_with_provider(folder.roots()?, provider().into())
+        let mut provider = provider();
+        provider.signature_verification_algorithms = remembering(provider.signature_verification_algorithms);
+        let verifier = WebPkiClientVerifier::builder_with_provider(folder.roots()?, provider.into())
             .with_crls(lists)
             .allow_unknown_revocation_status()
             .build()

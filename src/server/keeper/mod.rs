@@ -8,8 +8,10 @@
 //! |---|---|
 //! | here | the process: its clients, and what each may still ask |
 //! | `credentials` | the key, the authorities and the revocations; signatures and verdicts |
+//! | `known_signatures` | remembers which signatures of the authorities are valid |
 
 mod credentials;
+mod known_signatures;
 
 use std::collections::HashMap;
 use std::io;
