@@ -15,6 +15,7 @@ mod config;
 mod layers;
 mod logs;
 mod metrics;
+mod monitoring;
 mod seal;
 mod service;
 mod status;
