@@ -263,7 +263,7 @@ impl Agency {
         let log = fs::read_to_string(&self.0.log)?;
         let winners = log.lines().find_map(|line| line.split_once("cant_ganadores: "));
         winners
-            .and_then(|(_, count)| count.parse().ok())
+            .and_then(|(_, count)| count.split(' ').next()?.parse().ok())
             .ok_or_else(|| io::Error::other("it tells no result"))
     }
 }

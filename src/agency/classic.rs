@@ -126,6 +126,7 @@ fn ask_for_winners(server: &Target, agency: u8) -> Result<Option<u64>, AttemptEr
 
 /// Sends one bet to the server and logs the outcome.
 pub(crate) fn send_bet(bet: &Bet<'_>, server: &Target) -> Result<(), AgencyError> {
+    logging::tag_lines("agency_id", bet.agency.get().into());
     let mut record = Vec::new();
     push_record(bet, &mut record);
     let message = ClientMessage::Bet(&record);

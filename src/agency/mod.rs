@@ -30,6 +30,7 @@ use crate::tls::client::Target;
 pub(crate) fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
     let progress = Progress::start();
     end_at_a_signal(progress.end()).map_err(AgencyError::Signals)?;
+    logging::tag_lines("agency_id", config.id.get().into());
     log_config(config);
     let server = Target::new(config.server_address.clone(), config.tls_dir.as_deref())?;
     let winners = match config.protocol {

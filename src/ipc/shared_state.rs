@@ -89,6 +89,11 @@ impl SharedStateView<'_> {
         unfinished && bytes.load(STALE) == 0
     }
 
+    /// Whether this agency is known to have finished.
+    pub fn has_finished(&self, agency: AgencyId) -> bool {
+        self.0.is_some_and(|bytes| bytes.load(agency.get().into()) != 0)
+    }
+
     /// Whether all places are taken and a client waits.
     pub fn is_crowded(&self) -> bool {
         self.0.is_some_and(|bytes| bytes.load(CROWDED) != 0)

@@ -31,6 +31,7 @@ static OFFSET: AtomicI32 = AtomicI32::new(NOT_FROZEN);
 const NOT_FROZEN: i32 = i32::MIN;
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 static WRAPPER: OnceLock<Box<Wrapper>> = OnceLock::new();
+static TAG: OnceLock<(&str, u32)> = OnceLock::new();
 
 /// Start the log at level INFO, and log panics. Call this once, before the first event. Forked children inherit it. The
 /// format comes from the environment until the configuration has been read.
@@ -67,11 +68,20 @@ pub(crate) fn freeze_offset(offset: FixedOffset) {
     OFFSET.store(offset.local_minus_utc(), Ordering::Relaxed);
 }
 
+/// End every line of this process with this field, so that the lines that belong together can be found. Only the first
+/// call has an effect.
+pub(crate) fn tag_lines(key: &'static str, value: u32) {
+    TAG.get_or_init(|| (key, value));
+}
+
 /// Write one event.
 pub(crate) fn event(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>]) {
     if (level as u8) < THRESHOLD.load(Ordering::Relaxed) {
         return;
     }
+    let tag = TAG.get().filter(|(tag, _)| fields.iter().all(|(key, _)| key != tag));
+    let tag = tag.map(|(key, value)| -> Field<'_> { (key, value) });
+    let fields = &[fields, tag.as_slice()].concat();
     let mut write = || {
         if reader_takes_lines() {
             let line = with_time(&line(format(), level, action, outcome, fields));

@@ -34,6 +34,9 @@ pub struct Status {
     /// Connections accepted since the server started.
     #[serde(default)]
     pub connections: u64,
+    /// How many of them were requests for the status.
+    #[serde(default)]
+    pub status_requests: u64,
     /// Messages of bets that were acknowledged since storage started.
     #[serde(default)]
     pub batches: u64,
@@ -57,6 +60,11 @@ impl Status {
     /// The seal of the draw, once it has been made.
     pub(crate) fn seal(&self) -> Option<Seal> {
         self.draw.as_ref()?.seal
+    }
+
+    /// Connections that are being served, without the one that asked for this.
+    pub(crate) fn clients(&self) -> u32 {
+        self.handlers.saturating_sub(1)
     }
 }
 
@@ -125,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_json_is_the_documented_one_and_unknown_or_missing_keys_do_no_harm() {
-        let text = r#"{"agencies":1,"ended":0,"bets":7,"drawn":false,"draw":null,"handlers":2,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"partial","seccomp":"none"},"connections":3,"batches":2,"refusals":[{"by":"handler","reason":"bets","count":1}],"group_bets":{"count":1,"sum":7.0},"sync_seconds":{"count":1,"sum":0.0005},"per_agency":[{"agency":1,"bets":7,"ended":false}],"certificate_until":1800000000}"#;
+        let text = r#"{"agencies":1,"ended":0,"bets":7,"drawn":false,"draw":null,"handlers":2,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"partial","seccomp":"none"},"connections":3,"status_requests":1,"batches":2,"refusals":[{"by":"handler","reason":"bets","count":1}],"group_bets":{"count":1,"sum":7.0},"sync_seconds":{"count":1,"sum":0.0005},"per_agency":[{"agency":1,"bets":7,"ended":false}],"certificate_until":1800000000}"#;
         let status: Status = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&status).unwrap(), text);
         let older = text.split_once(r#""connections""#).unwrap().0.to_owned() + r#""per_agency":[]}"#;

@@ -16,12 +16,16 @@ pub(crate) fn exposition(status: Option<&Status>) -> String {
 }
 
 fn push_status(text: &mut String, status: &Status) {
-    let Status { bets, batches, connections, handlers, max_clients, agencies, ended, .. } = status;
+    let Status {
+        bets, batches, connections, status_requests, handlers, max_clients, agencies, ended, ..
+    } = status;
     let refusals = status.refusals.iter().map(|refusals| (labels_of(refusals), refusals.count));
     push_one(text, "bets_stored_total", "Bets on disk.", bets);
     push_one(text, "batches_stored_total", "Messages of bets that were acknowledged.", batches);
     push(text, "refusals_total", "counter", "Requests that were refused, by process and reason.", refusals);
     push_one(text, "connections_accepted_total", "Connections that were accepted.", connections);
+    let help = "Connections that were requests for the status, such as scrapes.";
+    push_one(text, "status_requests_total", help, status_requests);
     push_one(text, "handlers", "Connections that are being served.", handlers);
     push_one(text, "handlers_limit", "Connections that can be served at once.", max_clients);
     push_one(text, "agencies", "Agencies that take part.", agencies);

@@ -15,7 +15,7 @@ pub(crate) fn status(agencies: &[(u64, bool)]) -> Status {
         "bets": agencies.iter().map(|(bets, _)| bets).sum::<u64>(), "drawn": false, "draw": null,
         "handlers": 2, "max_clients": 1024, "uptime_seconds": 12.345, "storage_restarts": 0,
         "confinement": {"identity": "partial", "limits": "full", "landlock": "full", "seccomp": "none"},
-        "connections": 9, "batches": 3,
+        "connections": 9, "status_requests": 2, "batches": 3,
         "refusals": [
             {"by": "handler", "reason": "bets", "count": 2}, {"by": "storage", "reason": "disk", "count": 0},
         ],

@@ -20,7 +20,7 @@ pub(crate) fn table(status: &Status) -> String {
     if let Some(seal) = status.seal() {
         line("seal", seal.to_string());
     }
-    line("connections", format!("{} of {}", status.handlers, status.max_clients));
+    line("connections", format!("{} of {}", status.clients(), status.max_clients));
     line("uptime", format!("{:.1} s", status.uptime_seconds));
     line("storage restarts", status.storage_restarts.to_string());
     line("confinement", status.confinement.to_string());

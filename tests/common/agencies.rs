@@ -81,15 +81,15 @@ impl Agency {
         self.log()
     }
 
-    /// Waits for its end with exit code 1. Returns the last line of its log.
+    /// Waits for its end with exit code 1. Returns the last line of its log, without the agency.
     #[track_caller]
     pub fn fail(&mut self) -> String {
         let status = self.end();
         let log = self.log();
         assert_eq!(status.code(), Some(1), "{}", log.0);
-        let last = log.lines().last().unwrap().to_owned();
+        let last = log.lines().last().unwrap();
         assert!(last.starts_with("CRITICAL action: agency | result: fail"), "{}", log.0);
-        last
+        last.rsplit_once(" | agency_id: ").unwrap().0.to_owned()
     }
 
     /// Sends it a signal. It must end with exit code 0 within a second.

@@ -19,10 +19,10 @@ impl Log {
         self.0.lines().map(|line| line.get(TIME_LEN..).unwrap_or(line))
     }
 
-    /// Counts the lines of this level with exactly this event.
+    /// Counts the lines of this level with exactly this event, whatever the tag at their end.
     pub fn count(&self, level: &str, event: &str) -> usize {
         let wanted = format!("{level:<8} action: {event}");
-        self.lines().filter(|line| *line == wanted).count()
+        self.lines().filter(|line| *line == wanted || without_tag(line) == Some(&wanted)).count()
     }
 
     /// Whether a line of level INFO has exactly this event.
@@ -66,6 +66,15 @@ impl Log {
         }
     }
 }
+
+/// The line without the field that all lines of its process end with.
+fn without_tag(line: &str) -> Option<&str> {
+    let (line, tag) = line.rsplit_once(" | ")?;
+    TAGS.iter().any(|key| tag.starts_with(&format!("{key}: "))).then_some(line)
+}
+
+/// What the lines of a handler end with, and those of an agency.
+const TAGS: [&str; 2] = ["pid", "agency_id"];
 
 /// Panics unless `docs/operations.md` has this line, which keeps to the grammar.
 fn check_table(line: &str) {
@@ -183,6 +192,8 @@ pub struct Row {
     pub fields: BTreeSet<String>,
     /// Whether each of its lines has all of these fields.
     pub has_all_fields: bool,
+    /// The field that the lines of its table have besides.
+    pub tag: Option<&'static str>,
 }
 
 /// A line of a log, with the keys of its fields.
@@ -196,27 +207,37 @@ struct Line<'a> {
 
 impl Row {
     fn documents(&self, line: &Line<'_>) -> bool {
-        let fields_fit = if self.has_all_fields {
-            self.fields == line.fields
-        } else {
-            self.fields.is_superset(&line.fields)
-        };
+        let mut others = line.fields.clone();
+        let has_tag = self.tag.is_none_or(|tag| line.fields.contains(tag));
+        others.retain(|field| self.fields.contains(field) || self.tag != Some(field));
+        let fields_fit = has_tag
+            && if self.has_all_fields { self.fields == others } else { self.fields.is_superset(&others) };
         let fits = self.action == line.action && self.results.contains(line.result);
         fits && self.levels.contains(line.level) && fields_fit
     }
 }
 
-/// All rows of the two tables.
+/// All rows of the tables.
 pub static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     let page = include_str!("../../docs/operations.md");
-    let tables = page.lines().skip_while(|line| *line != "### Lines of the server");
-    let tables = tables.take_while(|line| !line.starts_with("## "));
-    let rows: Vec<Row> = tables.filter(|line| line.starts_with("| `")).map(parse).collect();
-    assert!(rows.len() > 40, "docs/operations.md has lost its tables of log lines");
+    let rows: Vec<Row> = [
+        ("### Lines of the server", None),
+        ("### Lines of a connection", Some(TAGS[0])),
+        ("### Lines of the agency, and of `bet`", Some(TAGS[1])),
+        ("### Lines of `metrics`", None),
+    ]
+    .into_iter()
+    .flat_map(|(title, tag)| {
+        let table = page.lines().skip_while(move |line| *line != title).skip(1);
+        let table = table.take_while(|line| !line.starts_with('#'));
+        table.filter(|line| line.starts_with("| `")).map(move |row| parse(row, tag))
+    })
+    .collect();
+    assert!(rows.len() > 60, "docs/operations.md has lost its tables of log lines");
     rows
 });
 
-fn parse(row: &str) -> Row {
+fn parse(row: &str, tag: Option<&'static str>) -> Row {
     let cells: Vec<&str> = row.split('|').skip(1).map(str::trim).collect();
     let [action, results, levels, fields, _meaning, ..] = cells[..] else {
         panic!("cells are missing: {row}")
@@ -232,6 +253,7 @@ fn parse(row: &str) -> Row {
         levels: words(levels).into_iter().filter(|word| word.chars().all(char::is_uppercase)).collect(),
         has_all_fields: words(fields) == marked,
         fields: marked,
+        tag,
     }
 }
 

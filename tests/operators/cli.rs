@@ -162,7 +162,7 @@ fn a_status_is_a_table_or_the_servers_json() {
     let output = status(&frame(0x0F, STATUS.as_bytes()), &[]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let table = "agencies ended    1 of 2\nbets stored       30\ndraw              not made\n\
-                 connections       1 of 9\nuptime            1.5 s\nstorage restarts  0\n\
+                 connections       0 of 9\nuptime            1.5 s\nstorage restarts  0\n\
                  confinement       identity full, limits full, landlock full, seccomp full\n\n\
                  agency         bets  ended\n     1           10  yes\n     2           20  no\n";
     assert_eq!(text(&output.stdout), table);

@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::log::{ROWS, Row, check_line};
-use common::{Client, Log, Setup, bets, frame, free_port, kind, loteria, output, text, until, winner};
+use common::{
+    Client, Log, Running, Setup, bets, frame, free_port, kind, loteria, output, text, until, winner,
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -135,13 +137,76 @@ fn every_documented_line_is_written_by_the_sources() {
         });
         assert!(written, "no call in the sources writes {row:?}");
         for field in &row.fields {
-            let key = format!("(\"{field}\", ");
+            let [key, tag] = ["", "tag_lines"].map(|call| format!("{call}(\"{field}\", "));
             assert!(
-                files.iter().any(|(_, text)| text.contains(&key)),
+                files.iter().any(|(_, text)| text.contains(&key))
+                    || sources.iter().any(|(_, text)| text.contains(&tag)),
                 "nobody writes the field {field} of {row:?}"
             );
         }
     }
+}
+
+/// The handler that has written the last line of this action.
+fn pid_of(log: &Log, action: &str) -> String {
+    let lines = log.lines_with(&format!("action: {action} | "));
+    let (_, pid) =
+        lines.last().unwrap_or_else(|| panic!("{action} in {}", log.0)).rsplit_once(" | pid: ").unwrap();
+    pid.to_owned()
+}
+
+#[test]
+fn the_lines_of_one_connection_have_its_handlers_pid_and_those_of_a_session_its_agency() {
+    let server = Setup::of(2).start();
+    let (mut session, _) = server.session(2);
+    let handler = server.handlers()[0];
+    session.store(0, &bets(2, 0..1));
+    session.end_agency();
+    session.send(&frame(kind::BET, b""));
+    session.expect_error();
+    server.wait_for_handlers(0);
+    server.connect().classic(kind::MULTIPLE_BETS, &bets(1, 0..1)[0].record(), kind::BET_ACK, b"OK");
+    let log = server.log();
+    let of_session: Vec<&str> = log.lines_with(&format!(" | pid: {handler}"));
+    let actions = ["accept_connections", "session_opened", "apuesta_recibida", "end_message", "protocol"];
+    for (line, action) in of_session.iter().zip(actions.into_iter().chain(["session_closed"])) {
+        assert!(line.contains(&format!(" action: {action} | ")), "{of_session:#?}");
+        assert!(action == "accept_connections" || line.contains(" | agency_id: 2 | "), "{line}");
+    }
+    assert_eq!(of_session.len(), actions.len() + 1, "{of_session:#?}");
+    let classic = pid_of(&log, "accept_connections");
+    assert_eq!(classic, pid_of(&log, "apuesta_recibida"));
+    assert_ne!(classic, handler.to_string());
+    assert_eq!(log.lines_with(" | pid: ").len(), of_session.len() + 2, "{}", log.0);
+}
+
+/// The first is what logrotate's `copytruncate` does.
+#[test]
+fn a_log_that_is_appended_to_can_be_cut_and_one_that_is_moved_is_written_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, moved] = ["server.log", "server.log.1"].map(|name| folder.path().join(name));
+    let port = free_port();
+    let mut command = loteria(&["server"]);
+    command.current_dir(folder.path()).env("SERVER_PORT", port.to_string());
+    command.stderr(fs::File::options().create(true).append(true).open(&path).unwrap());
+    let mut server = Running::start(&mut command);
+    let log = |path: &Path| Log(fs::read_to_string(path).unwrap());
+    until("it listens", || log(&path).value("listen", "port").is_some());
+    fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    Client::connect(port).classic_end(1);
+    let cut = log(&path);
+    cut.assert_well_formed();
+    let actions = ["accept_connections", "end_message"];
+    assert!(cut.lines().count() == 2 && actions.iter().all(|action| cut.0.contains(action)), "{}", cut.0);
+    fs::rename(&path, &moved).unwrap();
+    Client::connect(port).classic_end(2);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.end().code(), Some(0));
+    assert!(!path.exists());
+    let moved = log(&moved);
+    moved.assert_well_formed();
+    assert_eq!(moved.lines().count(), 5, "{}", moved.0);
+    assert!(moved.lines().last().unwrap().contains("action: shutdown | result: success"), "{}", moved.0);
 }
 
 /// The lines of a log as JSON objects.

@@ -126,6 +126,7 @@ fn a_scrape_reports_what_happened() {
         ("loteria_bets_stored_total", 11),
         ("loteria_batches_stored_total", 3),
         ("loteria_connections_accepted_total", 3),
+        ("loteria_status_requests_total", 1),
         ("loteria_handlers", 2),
         ("loteria_handlers_limit", 50),
         ("loteria_agencies", 2),

@@ -34,6 +34,7 @@ fn a_status_reports_the_contest() {
             "max_clients",
             "per_agency",
             "refusals",
+            "status_requests",
             "storage_restarts",
             "sync_seconds",
             "uptime_seconds"
@@ -66,6 +67,7 @@ fn a_status_reports_the_counters_and_storages_own_begin_again_with_storage() {
     server.connect().refused(kind::BET, b"no record");
     let got = status(server.port());
     assert_eq!((&got["batches"], &got["connections"]), (&json!(2), &json!(3)));
+    assert_eq!(got["status_requests"], json!(1), "the one that asked");
     assert_eq!(got["group_bets"], json!({"count": 2, "sum": 150.0}));
     assert_eq!(got["sync_seconds"]["count"], json!(2));
     assert!(got["sync_seconds"]["sum"].as_f64().unwrap() > 0.0);

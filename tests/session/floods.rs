@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use common::{Client, RunningServer, Setup, frame, kind, until};
+use common::{Client, Log, RunningServer, Setup, frame, kind, until};
 
 /// How often each message of a flood is sent.
 const ROUNDS: usize = 4000;
@@ -66,6 +66,39 @@ fn a_session_that_goes_on_being_refused_reports_the_number_every_five_seconds() 
     drop(client);
     server.wait_for_handlers(0);
     assert_eq!(server.log().value("session_closed", "refused"), Some(sent.to_string()));
+}
+
+/// A classic client can only poll, and sends END again because it has no answer.
+#[test]
+fn an_agency_that_polls_before_the_draw_has_one_line_at_level_info() {
+    let server = Setup::of(3).with("LOGGING_LEVEL", "INFO").start();
+    for agency in [1, 2] {
+        server.connect().classic_end(agency);
+    }
+    let before = server.log().lines().count();
+    for _ in 0..50 {
+        for agency in [1, 2] {
+            server.connect().classic(kind::RESULT_REQUEST, &[agency], kind::IN_PROGRESS, b"");
+            server.connect().classic_end(agency);
+        }
+    }
+    let polled = server.log();
+    let polls = |log: &Log| log.lines_with("result_request | result: in_progress | agency_id: ").len();
+    // The first poll of each has a line, and one of its arrival.
+    assert_eq!((polls(&polled), polled.lines().count()), (2, before + 4), "{}", polled.0);
+    // What is new has its lines again.
+    server.connect().classic_end(3);
+    server.connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, b"");
+    let log = server.log();
+    let lines: Vec<&str> = log.lines().skip(before + 4).collect();
+    let actions = ["accept_connections", "end_message", "sorteo", "accept_connections", "result_request"];
+    assert_eq!(lines.len(), actions.len(), "{lines:?}");
+    for action in actions {
+        assert!(
+            lines.iter().any(|line| line.starts_with(&format!("INFO     action: {action} | "))),
+            "{lines:?}"
+        );
+    }
 }
 
 /// A classic connection is one message, whatever follows it.

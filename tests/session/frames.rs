@@ -130,11 +130,15 @@ fn each_action_of_a_session_is_logged_before_its_reply() {
     let server = server_of(2);
     let (mut client, _) = server.session(1);
     client.store(0, &bets(1, 0..3));
-    assert_eq!(server.log().count("DEBUG", "apuesta_recibida | result: success | cantidad: 3"), 1);
+    assert_eq!(
+        server.log().count("DEBUG", "apuesta_recibida | result: success | agency_id: 1 | cantidad: 3"),
+        1
+    );
     client.send_bets(9, &bets(1, 0..2));
     client.expect_error();
     let log = server.log();
-    let refused = log.lines_with("DEBUG    action: apuesta_recibida | result: fail | cantidad: 2 | ");
+    let refused =
+        log.lines_with("DEBUG    action: apuesta_recibida | result: fail | agency_id: 1 | cantidad: 2 | ");
     assert_eq!(refused.len(), 1, "{}", log.0);
     client.end_agency();
     assert!(server.log().has("end_message | result: success | agency_id: 1"));

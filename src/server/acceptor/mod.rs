@@ -239,7 +239,7 @@ impl Acceptor<'_> {
             shared: self.resources.state.view(),
             max_payload: self.config.max_payload,
             client_timeout: self.config.client_timeout,
-            refusals: &self.resources.refusals,
+            counters: &self.resources.counters,
             connections: self.arrivals.connections,
             handlers: self.children.handlers() + 1,
             busy: self.arrivals.busy,

@@ -19,7 +19,7 @@ pub(super) struct SharedResources {
     /// The handlers' end of the request queue.
     pub(super) sender: QueueSender,
     pub(super) state: SharedState,
-    pub(super) refusals: SharedCounters,
+    pub(super) counters: SharedCounters,
     pub(super) confinement: Confinement,
 }
 
@@ -36,7 +36,7 @@ impl SharedResources {
             receiver,
             sender,
             state: SharedState::new(),
-            refusals: SharedCounters::new().map_err(ServerError::of("can't share memory"))?,
+            counters: SharedCounters::new().map_err(ServerError::of("can't share memory"))?,
             confinement: confinement().map_err(ServerError::of("can't find out how to confine handlers"))?,
         };
         // All that a filter of system calls would refuse has been made.

@@ -29,7 +29,7 @@ pub struct HandlerContext<'a> {
     pub client_timeout: Duration,
     /// The offset of local time, for the log.
     pub offset: FixedOffset,
-    pub refusals: &'a SharedCounters,
+    pub counters: &'a SharedCounters,
     /// Connections accepted since the server started.
     pub connections: u64,
     /// Living handlers, with this one.

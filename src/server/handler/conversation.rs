@@ -6,14 +6,16 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::net::IpAddr;
 
 use super::connection::Connection;
 use super::context::HandlerContext;
-use super::log_lines::{Session, Subject};
+use super::log_lines::{Session, Subject, log_accepted};
 use super::policy::{Action, Mode, Rejection};
 use super::status_query::StatusQuery;
 use crate::ipc::messages::{Refusal, Reply, Request};
+use crate::ipc::shared_counters::Counter;
 use crate::ipc::storage_client::StorageClient;
 use crate::ipc::storage_end::MAX_OUTSTANDING;
 use crate::ipc::voucher::{Peer, Voucher};
@@ -76,6 +78,11 @@ pub(super) struct Conversation<'a> {
     /// What the client may do.
     access: Access<'a>,
     pub(super) mode: Mode,
+    /// Whether the client's arrival has been logged.
+    is_announced: bool,
+    /// Whether its message is one that clients send again and again, so that its lines are DEBUG: a request for the status,
+    /// or a classic END or result request that repeats one of its agency.
+    is_routine: bool,
     /// In the order of the client's messages.
     pending: VecDeque<Pending>,
     /// Why no more messages are taken. The connection is closed once nothing is pending.
@@ -92,7 +99,18 @@ impl<'a> Conversation<'a> {
     pub(super) fn new(storage: StorageClient<'a>, context: &'a HandlerContext<'a>, ip: IpAddr) -> Self {
         let (mode, pending) = (Mode::New, VecDeque::new());
         let access = Access { plain: context.tls.map(|tls| tls.plain), is_local: is_local(ip), proven: None };
-        Self { storage, context, ip, access, mode, pending, closing: None, is_replaced: false }
+        Self {
+            storage,
+            context,
+            ip,
+            access,
+            mode,
+            is_announced: false,
+            is_routine: false,
+            pending,
+            closing: None,
+            is_replaced: false,
+        }
     }
 
     /// Takes who the client has proven to be, and shows storage the keeper's voucher.
@@ -149,9 +167,8 @@ impl<'a> Conversation<'a> {
     pub(super) fn take(&mut self, frame: Frame<'_>) -> io::Result<()> {
         let message = ClientMessage::decode(frame);
         let decision = self.mode.decide(message, self.context.agencies, self.access, self.storage.body());
-        if matches!(self.mode, Mode::New) && !matches!(decision, Ok(Action::OpenSession(..))) {
-            self.mode = Mode::Classic;
-            self.close("answered");
+        if matches!(self.mode, Mode::New) {
+            self.begin(&decision);
         }
         match decision {
             Ok(Action::OpenSession(agency, version)) => {
@@ -164,13 +181,41 @@ impl<'a> Conversation<'a> {
             Ok(Action::SendResult { agency, wait }) => {
                 self.defer(Query::Result(agency, ResultStage::First { wait }));
             }
-            Ok(Action::SendStatus) => self.defer(Query::Status(StatusQuery::default())),
+            Ok(Action::SendStatus) => {
+                self.context.counters.add(Counter::StatusRequests);
+                self.defer(Query::Status(StatusQuery::default()));
+            }
             Err(rejection) => {
                 self.storage.clear_body();
                 self.reject(rejection);
             }
         }
         Ok(())
+    }
+
+    /// Takes what is decided about the first message. The conversation ends with it, unless it opens a session.
+    fn begin(&mut self, first: &Result<Action, Rejection>) {
+        let HandlerContext { shared, counters, agencies, .. } = self.context;
+        self.is_routine = match *first {
+            Ok(Action::SendStatus) => true,
+            Ok(Action::Write(Request::EndAgency { agency }, _)) => shared.has_finished(agency),
+            Ok(Action::SendResult { agency, .. }) => {
+                shared.some_unfinished(*agencies) && counters.polls_again(agency)
+            }
+            _ => false,
+        };
+        self.announce();
+        if !matches!(first, Ok(Action::OpenSession(..))) {
+            self.mode = Mode::Classic;
+            self.close("answered");
+        }
+    }
+
+    /// Logs once that the client came.
+    pub(super) fn announce(&mut self) {
+        if !mem::replace(&mut self.is_announced, true) {
+            log_accepted(self.ip, self.is_routine);
+        }
     }
 
     /// Asks storage, with the bulk bytes in its body.
@@ -190,7 +235,8 @@ impl<'a> Conversation<'a> {
 
     /// Refuses a message, or bytes that are no frame.
     pub(super) fn reject(&mut self, rejection: Rejection) {
-        self.context.refusals.add(rejection.counter);
+        self.announce();
+        self.context.counters.add(rejection.counter);
         let reply = self.refuse(rejection);
         self.pending.extend(reply);
     }
@@ -206,9 +252,10 @@ impl<'a> Conversation<'a> {
 
     /// Logs what became of a message, or why it was refused.
     fn log(&mut self, subject: &Subject, outcome: Result<Outcome, &str>) {
-        let level = self.mode.level();
-        if self.mode.session().is_none_or(|session| session.count(subject, outcome)) {
-            subject.log(self.ip, level, outcome);
+        let session = self.mode.session();
+        let agency = session.as_ref().map(|session| session.agency);
+        if session.is_none_or(|session| session.count(subject, outcome)) {
+            subject.log(self.ip, agency, self.is_routine, outcome);
         }
     }
 
@@ -223,7 +270,7 @@ impl<'a> Conversation<'a> {
                     self.pending.push_front(next);
                     break;
                 }
-                Pending::Deferred(query) => self.begin(query, connection)?,
+                Pending::Deferred(query) => self.ask_if_needed(query, connection)?,
                 Pending::Proof | Pending::Opening | Pending::Write(_) | Pending::Asked(_) => {
                     let Some((reply, bulk)) = self.storage.next_reply()? else {
                         self.pending.push_front(next);
@@ -238,7 +285,7 @@ impl<'a> Conversation<'a> {
     }
 
     /// Asks storage, unless the array of finished agencies says that the draw has not been made.
-    fn begin(&mut self, query: Query, connection: &mut Connection<'_>) -> io::Result<()> {
+    fn ask_if_needed(&mut self, query: Query, connection: &mut Connection<'_>) -> io::Result<()> {
         match query {
             Query::Result(agency, ResultStage::First { wait })
                 if self.context.shared.some_unfinished(self.context.agencies) =>

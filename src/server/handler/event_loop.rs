@@ -16,14 +16,13 @@ use thiserror::Error;
 use super::connection::Connection;
 use super::conversation::Conversation;
 use super::keeper_gate::{Proof, Verdict};
-use super::log_lines::{log_accepted, log_authenticated, log_client, log_not_authenticated};
+use super::log_lines::{log_authenticated, log_client, log_not_authenticated};
 use super::policy::{Mode, Rejection};
 use super::tls::TlsSession;
 use crate::ipc::keeper::KeeperClient;
 use crate::ipc::shared_counters::Counter;
 use crate::ipc::storage_client::PipeState;
 use crate::logging::{Level, Outcome};
-use crate::protocol::frame::FrameType;
 use crate::protocol::message::ServerMessage;
 use crate::system::poll_timeout;
 use crate::system::signal::{Signals, is_termination};
@@ -82,8 +81,6 @@ pub(super) struct Handler<'a> {
     started: Instant,
     /// Whether the last wait was for bytes of the client too.
     was_reading: bool,
-    /// Whether the client's arrival has been logged.
-    is_announced: bool,
     /// When the handler was told to stop.
     stopping_since: Option<Instant>,
     /// Whether the client's first byte has yet to tell if it speaks TLS, which is configured.
@@ -106,7 +103,6 @@ impl<'a> Handler<'a> {
             signals,
             started: Instant::now(),
             was_reading: false,
-            is_announced: false,
             stopping_since: None,
             may_start_tls,
             keeper,
@@ -144,9 +140,6 @@ impl<'a> Handler<'a> {
 
     /// Takes the frames that have come. False if there was none, or none may be taken.
     fn take_frames(&mut self) -> io::Result<bool> {
-        if let first @ Some(_) = self.connection.input.first() {
-            self.announce(first);
-        }
         let mut any = false;
         while self.may_take_frames() {
             match self.connection.next_frame() {
@@ -157,15 +150,6 @@ impl<'a> Handler<'a> {
             any = true;
         }
         Ok(any)
-    }
-
-    /// Logs once that the client came. A health check is logged at DEBUG, so the first byte has to be known.
-    fn announce(&mut self, first: Option<u8>) {
-        if !self.is_announced {
-            let is_check = first == Some(FrameType::StatusRequest as u8);
-            log_accepted(if is_check { Level::Debug } else { Level::Info }, self.conversation.ip);
-            self.is_announced = true;
-        }
     }
 
     fn may_take_frames(&self) -> bool {
@@ -376,7 +360,7 @@ impl<'a> Handler<'a> {
 
     /// Logs how the conversation ended. Makes sure that the client gets the last reply.
     fn close(&mut self, ended: &Result<String, Failure>) {
-        self.announce(None);
+        self.conversation.announce();
         if let Err(Failure::MadeRoom) = ended {
             self.connection.send(&ServerMessage::Error(BUSY));
             self.connection.flush();
@@ -385,7 +369,7 @@ impl<'a> Handler<'a> {
             (Mode::Session(session), Ok(reason)) => session.log_closed(Outcome::Success, reason),
             (Mode::Session(session), Err(failure)) => session.log_closed(Outcome::Fail, failure),
             (_, Err(Failure::NotProven(reason))) => {
-                self.conversation.context.refusals.add(Counter::NotProven);
+                self.conversation.context.counters.add(Counter::NotProven);
                 log_not_authenticated(self.conversation.ip, reason);
             }
             (Mode::New | Mode::Classic, Ok(_)) => {}

@@ -28,20 +28,34 @@ pub(super) enum Subject {
 }
 
 impl Subject {
-    /// Logs what became of a message from `ip`, or why it was refused. `frequent` is the level of the lines that an honest
-    /// session has many of.
-    pub(super) fn log(&self, ip: IpAddr, frequent: Level, outcome: Result<Outcome, &str>) {
+    /// Logs what became of a message from `ip`, or why it was refused. `session` is the agency of the session in which it
+    /// came. A message `is_routine` if clients send it again and again.
+    pub(super) fn log(
+        &self,
+        ip: IpAddr,
+        session: Option<AgencyId>,
+        is_routine: bool,
+        outcome: Result<Outcome, &str>,
+    ) {
+        let level = |is_frequent| if is_frequent { Level::Debug } else { Level::Info };
+        let of_session = session.as_ref().map(|agency| -> Field<'_> { ("agency_id", agency) });
+        let of_session = of_session.as_slice();
         match self {
-            Self::Protocol | Self::Opening => log(Level::Info, "protocol", &[("ip", &ip)], outcome),
+            Self::Protocol | Self::Opening => {
+                log(Level::Info, "protocol", &[of_session, &[("ip", &ip)]].concat(), outcome);
+            }
             Self::Bet(None) => log(Level::Info, "apuesta_almacenada", &[], outcome),
             Self::Bet(Some((document, number))) => {
                 log(Level::Info, "apuesta_almacenada", &[("dni", document), ("numero", number)], outcome);
             }
-            Self::Bets(count) => log(frequent, "apuesta_recibida", &[("cantidad", count)], outcome),
-            Self::End(agency) => log(Level::Info, "end_message", &[("agency_id", agency)], outcome),
+            Self::Bets(count) => {
+                let fields = [of_session, &[("cantidad", count)]].concat();
+                log(level(session.is_some()), "apuesta_recibida", &fields, outcome);
+            }
+            Self::End(agency) => log(level(is_routine), "end_message", &[("agency_id", agency)], outcome),
             Self::Result(agency) => {
-                let level = if outcome == Ok(Outcome::InProgress) { frequent } else { Level::Info };
-                log(level, "result_request", &[("agency_id", agency)], outcome);
+                let is_poll = outcome == Ok(Outcome::InProgress) && (is_routine || session.is_some());
+                log(level(is_poll), "result_request", &[("agency_id", agency)], outcome);
             }
         }
     }
@@ -63,7 +77,8 @@ fn log(level: Level, action: &str, fields: &[Field<'_>], outcome: Result<Outcome
     }
 }
 
-pub(super) fn log_accepted(level: Level, ip: IpAddr) {
+pub(super) fn log_accepted(ip: IpAddr, is_routine: bool) {
+    let level = if is_routine { Level::Debug } else { Level::Info };
     event(level, "accept_connections", Outcome::Success, &[("ip", &ip)]);
 }
 

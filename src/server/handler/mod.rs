@@ -57,10 +57,11 @@ pub struct AcceptedClient {
 #[must_use]
 pub fn run(client: &AcceptedClient, keeper: Option<&Arc<KeeperClient>>, context: &HandlerContext<'_>) -> i32 {
     logging::freeze_offset(context.offset);
+    logging::tag_lines("pid", std::process::id());
     match confined(client, keeper, context) {
         Ok(handler) => handler.serve(),
         Err(error) => {
-            log_accepted(Level::Info, client.ip);
+            log_accepted(client.ip, false);
             log_client(Level::Info, client.ip, &error);
         }
     }

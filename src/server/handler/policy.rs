@@ -5,7 +5,6 @@ use thiserror::Error;
 use super::log_lines::{Session, Subject};
 use crate::ipc::messages::{Refusal, Request};
 use crate::ipc::shared_counters::Counter;
-use crate::logging::Level;
 use crate::lottery::{AgencyId, Bet};
 use crate::protocol::frame::FrameType;
 use crate::protocol::message::{ClientMessage as Message, MessageError, SESSION_VERSION};
@@ -141,11 +140,6 @@ impl Mode {
     /// Whether the client is told what became of its message. A classic END has no reply.
     pub(super) fn replies_to(&self, subject: &Subject) -> bool {
         !matches!((self, subject), (Self::Classic, Subject::End(_)))
-    }
-
-    /// The level of log lines that a session could repeat without end.
-    pub(super) fn level(&self) -> Level {
-        if matches!(self, Self::Session(_)) { Level::Debug } else { Level::Info }
     }
 }
 

@@ -56,6 +56,7 @@ impl StatusQuery {
                     storage_restarts: context.storage_restarts,
                     confinement: context.confinement.report(),
                     connections: context.connections,
+                    status_requests: context.counters.get(Counter::StatusRequests),
                     batches: statistics.batches,
                     refusals: refusals(context, &statistics),
                     group_bets: statistics.group_bets,
@@ -84,7 +85,7 @@ impl StatusQuery {
 }
 
 fn refusals(context: &HandlerContext<'_>, statistics: &Statistics) -> Vec<Refusals> {
-    let by_handlers = |counter| context.refusals.get(counter);
+    let by_handlers = |counter| context.counters.get(counter);
     let counted = [
         ("acceptor", "busy", context.busy),
         ("handler", "protocol", by_handlers(Counter::Protocol)),
