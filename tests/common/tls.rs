@@ -160,7 +160,7 @@ fn carry(mut plain: TcpStream, mut socket: TcpStream, mut tls: ClientConnection)
     }
 }
 
-/// Moves a file, as an operator who replaces certificates does.
+/// Moves a file, as an operator does who replaces certificates or rotates a log.
 #[expect(clippy::disallowed_methods, reason = "nothing has to outlast a loss of power here")]
 pub fn move_file(from: &Path, to: &Path) {
     fs::rename(from, to).unwrap();

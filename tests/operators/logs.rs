@@ -198,7 +198,7 @@ fn a_log_that_is_appended_to_can_be_cut_and_one_that_is_moved_is_written_on() {
     cut.assert_well_formed();
     let actions = ["accept_connections", "end_message"];
     assert!(cut.lines().count() == 2 && actions.iter().all(|action| cut.0.contains(action)), "{}", cut.0);
-    fs::rename(&path, &moved).unwrap();
+    common::tls::move_file(&path, &moved);
     Client::connect(port).classic_end(2);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.end().code(), Some(0));
