@@ -13,6 +13,7 @@ use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord};
 
 use super::error::{AgencyError, BadRow};
 use crate::lottery::bet::FIELDS;
+use crate::lottery::foreign::{BetsOf, Foreign};
 use crate::lottery::row::encode_row;
 use crate::lottery::{AgencyId, Bet, Digest};
 use crate::protocol::record::{RECORD_SEPARATOR, push_record};
@@ -50,21 +51,22 @@ impl Batch {
     }
 }
 
-/// Returns the line of the first row that begins at or after this offset.
+/// Returns the first row that begins at or after this offset: the number of its line, and that line.
 ///
 /// The line in a `csv::Position` is not the row's if CRLF or an empty line precedes it.
-fn line_at(path: &Path, offset: u64) -> io::Result<u64> {
-    let bytes = BufReader::with_capacity(READ_SIZE, File::open(path)?).bytes();
-    let mut line = 1;
-    for (at, byte) in iter::zip(0.., bytes) {
+fn line_at(path: &Path, offset: u64) -> io::Result<(u64, Vec<u8>)> {
+    let file = BufReader::with_capacity(READ_SIZE, File::open(path)?).take(offset + MAX_ROW);
+    let (mut number, mut line) = (1, Vec::new());
+    for (at, byte) in iter::zip(0.., file.bytes()) {
         match byte? {
-            b'\n' => line += 1,
+            b'\r' | b'\n' if !line.is_empty() => break,
+            b'\n' => number += 1,
             b'\r' => {}
-            _ if at >= offset => break,
+            byte if at >= offset => line.push(byte),
             _ => {}
         }
     }
-    Ok(line)
+    Ok((number, line))
 }
 
 /// An open file of bets, and the next row to send.
@@ -119,7 +121,8 @@ impl BetsFile {
     pub(super) fn name(&self, batch: Batch) -> impl Display {
         let path = &self.path;
         fmt::from_fn(move |f| {
-            let line = |byte| line_at(path, byte).map_or_else(|_| "?".to_owned(), |line| line.to_string());
+            let line =
+                |byte| line_at(path, byte).map_or_else(|_| "?".to_owned(), |(line, _)| line.to_string());
             let (first, last) = (line(batch.first_byte), line(batch.last_byte));
             write!(f, "the bets of lines {first} to {last} of {}", path.display())
         })
@@ -239,10 +242,18 @@ impl BetsFile {
     }
 
     fn bad_row(&self, error: BadRow) -> AgencyError {
-        match line_at(&self.path, self.offset()) {
-            Ok(line) => AgencyError::Row { file: self.path.clone(), line, error },
-            Err(error) => self.unreadable(error),
-        }
+        let file = self.path.clone();
+        let (line, row) = match line_at(&file, self.offset()) {
+            Ok(found) => found,
+            Err(error) => return self.unreadable(error),
+        };
+        let is_bet = matches!(error, BadRow::TooLong { .. });
+        let foreign = Foreign::of(&row, BetsOf::Agency).filter(|_| !is_bet);
+        let error = foreign.map_or(error, |foreign| {
+            let remedy = foreign.remedy(&file, line);
+            BadRow::Foreign { foreign, remedy }
+        });
+        AgencyError::Row { file, line, error }
     }
 
     fn unreadable(&self, error: io::Error) -> AgencyError {
@@ -313,14 +324,16 @@ mod tests {
             assert_eq!(with("a,b,1,2000-01-01"), (4, BadRow::Columns(4)));
             assert_eq!(with("a,b,1,2000-01-01,1,1"), (4, BadRow::Columns(6)));
             assert!(matches!(with("a,b,1,2000-13-01,1"), (4, BadRow::Bet(_))));
-            assert!(matches!(with("\"a\n\",b,1,2000-01-01,x"), (4, BadRow::Bet(_))));
+            assert!(matches!(with("\"a\n\",b,1,2000-01-01,x"), (4, BadRow::Foreign { .. })));
         }
-        assert_eq!(bad_row(b"a,b,1,2000-01-01,1\r\n\xff,b,1,2000-01-01,1\r\n"), (2, BadRow::Utf8));
+        let latin1 = bad_row(b"a,b,1,2000-01-01,1\r\n\xff,b,1,2000-01-01,1\r\n");
+        assert!(matches!(latin1, (2, BadRow::Foreign { foreign: Foreign::Encoding, .. })));
     }
 
     #[test]
     fn a_quote_that_is_not_closed_does_not_swallow_the_file() {
         let file = format!("a,b,1,2000-01-01,1\n\"{}", "x\n".repeat(1 << 20));
-        assert_eq!(bad_row(file.as_bytes()), (2, BadRow::Endless(MAX_ROW)));
+        assert!(matches!(bad_row(file.as_bytes()), (2, BadRow::Foreign { foreign: Foreign::OpenQuote, .. })));
+        assert_eq!(bad_row("x".repeat(1 << 21).as_bytes()), (1, BadRow::Endless(MAX_ROW)));
     }
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::logging::{self, Level, Outcome};
 use crate::lottery::BetError;
+use crate::lottery::foreign::Foreign;
 use crate::protocol::frame::FrameError;
 use crate::protocol::message::NotAnAnswer;
 use crate::tls::client::TlsError;
@@ -119,8 +120,10 @@ pub(crate) enum BadRow {
     Bet(#[from] BetError),
     #[error("the bet takes {len} bytes, but a message holds at most {max}")]
     TooLong { len: usize, max: usize },
-    #[error("the row goes on for more than {0} bytes: is a quote not closed?")]
+    #[error("the row is longer than {0} bytes")]
     Endless(u64),
+    #[error("{foreign}: {remedy}")]
+    Foreign { foreign: Foreign, remedy: String },
 }
 
 /// Why a connection broke or could not be made.

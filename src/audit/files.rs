@@ -27,7 +27,7 @@ pub(crate) enum AuditError {
 /// The bets file, open, and what the state file said just before.
 #[derive(Debug)]
 pub(crate) struct Files {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     state_path: PathBuf,
     bets: File,
     /// `Ok(None)` if there is no state file.

@@ -1,21 +1,24 @@
 //! Reads the bets and the state file, counts the bets, and collects errors and notices.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::files::{AuditError, Files};
 use super::tally::Tally;
+use crate::logging::one_line;
 use crate::lottery::row::Row;
 use crate::lottery::{AgencyId, Seal};
 use crate::server::storage::Rules;
-use crate::server::storage::row_reader::Line;
+use crate::server::storage::row_reader::{Damage, Line};
 use crate::server::storage::state_file::State;
 use crate::status::text::plural;
 
 /// How many errors are listed, and how many notices. All are counted.
 const LISTED: usize = 100;
+/// How many ranges of lines with the same damage are listed.
+const RANGES: usize = 10;
 /// How much is read before the bar moves, in bytes.
 const BAR_STEP: u64 = 1 << 20;
 
@@ -29,6 +32,8 @@ pub(crate) struct Report<'a> {
     /// The draw's seal, if the file agrees with it.
     seal: Option<Seal>,
     errors: Findings,
+    /// What is wrong with rows, in the order of the first line that has it.
+    damages: Vec<(Damage, Lines)>,
     /// What is allowed, but unusual.
     notices: Findings,
 }
@@ -61,6 +66,42 @@ impl Findings {
     }
 }
 
+/// The lines that have the same damage.
+#[derive(Default)]
+struct Lines {
+    /// The first and the last line of each range. After [`RANGES`] the rest is only counted.
+    ranges: Vec<(u64, u64)>,
+    count: u64,
+}
+
+impl Lines {
+    fn add(&mut self, line: u64) {
+        self.count += 1;
+        let is_full = self.ranges.len() == RANGES;
+        match self.ranges.last_mut() {
+            Some((_, last)) if *last + 1 == line => *last = line,
+            _ if is_full => {}
+            _ => self.ranges.push((line, line)),
+        }
+    }
+
+    fn first(&self) -> u64 {
+        self.ranges.first().map_or(0, |(first, _)| *first)
+    }
+}
+
+impl Display for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let range = |&(first, last): &(u64, u64)| {
+            if first == last { first.to_string() } else { format!("{first}-{last}") }
+        };
+        let ranges: Vec<String> = self.ranges.iter().map(range).collect();
+        write!(f, "{} lines: {}", self.count, ranges.join(", "))?;
+        let named: u64 = self.ranges.iter().map(|(first, last)| last - first + 1).sum();
+        if named < self.count { write!(f, " and {} more", self.count - named) } else { Ok(()) }
+    }
+}
+
 impl<'a> Report<'a> {
     /// Reads the files. `number` overrides the winning number; `see` gets each winning row.
     pub(crate) fn read(
@@ -77,6 +118,7 @@ impl<'a> Report<'a> {
             number: number.or(drawn.map(|draw| draw.winning_number)).unwrap_or(configured.winner_number),
             tally: Tally::default(),
             seal: None,
+            damages: Vec::new(),
             errors: Findings::new("error"),
             notices: Findings::new("notice"),
         };
@@ -103,7 +145,7 @@ impl<'a> Report<'a> {
                     self.tally.add(&row, wins);
                     self.check_agency(agency, rows.line());
                 }
-                Line::Damaged(error) => self.error_in(rows.line(), error),
+                Line::Damaged(damage) => self.add_damage(damage, rows.line()),
                 Line::End { torn } => {
                     self.check_end(torn);
                     self.check_seal(rows.source().hasher.seal(self.tally.all().bets));
@@ -116,8 +158,20 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn error_in(&mut self, line: u64, error: impl Display) {
-        self.errors.add(format_args!("{}:{line}", self.files.name()), error);
+    fn add_damage(&mut self, damage: Damage, line: u64) {
+        // Behind a foreign beginning, other damage means nothing.
+        let damage = self.foreign_file().unwrap_or(damage);
+        let index = self.damages.iter().position(|(known, _)| *known == damage).unwrap_or_else(|| {
+            self.damages.push((damage, Lines::default()));
+            self.damages.len() - 1
+        });
+        self.damages.get_mut(index).into_iter().for_each(|(_, lines)| lines.add(line));
+    }
+
+    /// Why no line of the file can be read.
+    fn foreign_file(&self) -> Option<Damage> {
+        let (damage, _) = self.damages.first()?;
+        matches!(damage, Damage::Foreign(foreign) if foreign.is_of_whole_file()).then_some(*damage)
     }
 
     /// An agency that takes no part is an error, in the line of its first bet.
@@ -127,12 +181,12 @@ impl<'a> Report<'a> {
             let source = if self.files.draw().is_some() { "the draw" } else { "CLIENTS_AMOUNT" };
             let error =
                 format_args!("agency {agency} does not take part: only 1 to {last} do, says {source}");
-            self.error_in(line, error);
+            self.errors.add(format_args!("{}:{line}", self.files.name()), error);
         }
     }
 
     fn check_end(&mut self, torn: u64) {
-        if torn == 0 {
+        if torn == 0 || self.foreign_file().is_some() {
             return;
         }
         let (findings, reason) = match self.files.draw() {
@@ -199,11 +253,27 @@ impl<'a> Report<'a> {
     }
 
     pub(crate) fn is_good(&self) -> bool {
-        self.errors.count == 0
+        self.error_count() == 0
+    }
+
+    fn error_count(&self) -> u64 {
+        self.errors.count + self.damages.iter().map(|(_, lines)| lines.count).sum::<u64>()
+    }
+
+    /// Writes each damage once, with its remedy.
+    fn write_damages(&self, out: &mut dyn Write) -> io::Result<()> {
+        for (damage, lines) in &self.damages {
+            let first = lines.first();
+            let advice = damage.advice(&self.files.path, first);
+            let all = if lines.count == 1 { String::new() } else { format!(" ({lines})") };
+            writeln!(out, "{}:{first}: error: {}{all}", self.files.name(), one_line(&advice))?;
+        }
+        Ok(())
     }
 
     /// Writes what was found, and a summary.
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.write_damages(out)?;
         self.errors.write(out)?;
         self.notices.write(out)?;
         if let Some(seal) = self.seal {
@@ -217,7 +287,7 @@ impl<'a> Report<'a> {
             plural(bets, "bet", "bets"),
             plural(agencies, "agency", "agencies"),
             self.state_in_short(),
-            self.errors.count,
+            self.error_count(),
             self.notices.count,
         )
     }

@@ -7,9 +7,11 @@ use indicatif::ProgressBar;
 use super::files::{AuditError, Files};
 use super::report::{self, Report};
 use super::tally::Count;
+use crate::logging::one_line;
 use crate::lottery::AgencyId;
 use crate::lottery::row::Row;
 use crate::server::storage::Rules;
+use crate::server::storage::row_reader::check_command;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question {
@@ -45,7 +47,7 @@ pub(crate) fn winners(
         write_notes(files, question, &report, notes)?;
     } else {
         write_counts(files, question, &report, out)?;
-        report.write(out)?;
+        write_report(files, &report, out)?;
     }
     out.flush()?;
     Ok(report.is_good())
@@ -87,7 +89,15 @@ fn write_notes(
     if !has_draw {
         write_number(files, question, notes)?;
     }
-    if has_draw && report.is_good() { Ok(()) } else { report.write(notes) }
+    if has_draw && report.is_good() { Ok(()) } else { write_report(files, report, notes) }
+}
+
+fn write_report(files: &Files, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+    report.write(out)?;
+    if report.is_good() {
+        return Ok(());
+    }
+    writeln!(out, "after a repair, check again: {}", one_line(&check_command(&files.path)))
 }
 
 fn write_counts(

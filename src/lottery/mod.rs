@@ -10,6 +10,7 @@ pub mod agency_id;
 pub mod agency_list;
 pub mod bet;
 pub mod digest;
+pub(crate) mod foreign;
 pub mod row;
 pub mod seal;
 

@@ -45,10 +45,7 @@ pub enum RowError {
     Utf8,
     #[error("the line does not have the 6 fields of a bet, separated by commas")]
     FieldCount,
-    /// A quoted field goes on in the next line, or a quote was written by mistake.
-    #[error("a quote is not closed in its line; a row must be one line, without line breaks in its texts")]
-    OpenQuote,
-    /// Quotes where `csv.writer` writes none, or none where it writes them.
+    /// Quotes where `csv.writer` writes none, none where it writes them, or one that is not closed.
     #[error("a quote is out of place: only a field that holds a comma or a quote is in quotes, as a whole")]
     Quotes,
     /// Without this check, two different rows could be the same bet.
@@ -192,7 +189,7 @@ impl<'a> Rows<'a> {
                     Some((next, mark)) if next == quote + 1 => return Ok((next, mark)),
                     _ => return Err(RowError::Quotes),
                 },
-                _ => return Err(RowError::OpenQuote),
+                _ => return Err(RowError::Quotes),
             }
         }
     }
@@ -255,8 +252,8 @@ mod tests {
             (b"1,\"a\",b,c,1999-03-17,7\r\n", RowError::Quotes),
             (b"1,\"\",b,c,1999-03-17,7\r\n", RowError::Quotes),
             (b"1,a,b,c,1999-03-17,7\r\n1,a,b,c,1999-03-17,7\r\n", RowError::LineEnd),
-            (b"1,\"a,b,c,1999-03-17,7\r\n", RowError::OpenQuote),
-            (b"1,\"a\"\",b,c,1999-03-17,7\r\n", RowError::OpenQuote),
+            (b"1,\"a,b,c,1999-03-17,7\r\n", RowError::Quotes),
+            (b"1,\"a\"\",b,c,1999-03-17,7\r\n", RowError::Quotes),
             (b"1,\xff,b,c,1999-03-17,7\r\n", RowError::Utf8),
             (b"1,a\rb,b,c,1999-03-17,7\r\n", control.into()),
             (b"1,a\0,b,c,1999-03-17,7\r\n", control.into()),

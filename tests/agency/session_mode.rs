@@ -147,7 +147,7 @@ fn an_invalid_text_is_refused_with_its_line() {
                   Ana,Paz\",5,1990-02-28,7\n";
     let long = format!("Ana,{},1,1990-02-28,7\n", "x".repeat(256));
     for (bad, reason) in [
-        (merged, "the last name must not hold a control character"),
+        (merged, "a quote that opens in this line is not closed in it"),
         ("A\x1ena,Paz,1,1990-02-28,7\n", "the first name must not hold a control character"),
         ("Ana,Paz,\t1,1990-02-28,7\n", "the document must not hold a control character"),
         (&long, "the last name must be at most 255 bytes long"),

@@ -12,6 +12,7 @@ mod audit;
 mod certs;
 mod cli;
 mod config;
+mod foreign;
 mod layers;
 mod logs;
 mod metrics;

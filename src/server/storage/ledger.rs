@@ -59,7 +59,9 @@ pub enum LedgerError {
     #[error("can't tell what is on disk, so the server ends; start it again once the disk is in order: {0}")]
     Unknown(io::Error),
     /// Nothing of the group was stored.
-    #[error("the bets file was changed while the server had it: {0}; restore it, and start the server again")]
+    #[error(
+        "the bets file was changed while the server had it: {0}; put it back as it was, and start the server again"
+    )]
     Changed(#[from] FileChanged),
 }
 

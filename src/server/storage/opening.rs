@@ -7,6 +7,7 @@ use super::file_disk::{FileDisk, OpenError};
 use super::ledger::Ledger;
 use super::paths::{resolve, state_path};
 use super::recovery::{RecoveryError, Rules};
+use super::row_reader::check_command;
 use crate::ipc::control::FileIdentity;
 use crate::logging::{Field, Level, Outcome, event, info};
 
@@ -63,12 +64,16 @@ fn log_refusal(path: &Path, error: &RecoveryError) {
     let in_state = matches!(error, RecoveryError::State(_) | RecoveryError::Contradiction(_));
     let file = if in_state { state_path(&resolve(path)) } else { path.to_owned() };
     let file = file.display();
-    let mut fields: Vec<Field<'_>> = vec![("file", &file)];
-    if let RecoveryError::Row { line, .. } | RecoveryError::TornAfterDraw { line } = error {
-        fields.push(("line", line));
+    let log = |fields: &[Field<'_>]| event(Level::Critical, "recovery", Outcome::Fail, fields);
+    match error {
+        RecoveryError::Row { line, damage } => {
+            let (advice, check) = (damage.advice(path, *line), check_command(path));
+            let error = format_args!("{advice}; nothing was changed; `{check}` finds all such lines");
+            log(&[("file", &file), ("line", line), ("error", &error)]);
+        }
+        RecoveryError::TornAfterDraw { line } => log(&[("file", &file), ("line", line), ("error", error)]),
+        error => log(&[("file", &file), ("error", error)]),
     }
-    fields.push(("error", error));
-    event(Level::Critical, "recovery", Outcome::Fail, &fields);
 }
 
 fn log_recovery(path: &Path, rules: Rules, contest: &Contest, cut: u64) {

@@ -10,10 +10,10 @@ use thiserror::Error;
 
 use super::contest::Contest;
 use super::disk::Disk;
-use super::row_reader::{Line, RowReader};
+use super::row_reader::{Damage, Line, RESTORE, RowReader};
 use super::state_file::{Ended, State, StateError};
 use crate::ipc::messages::Refusal;
-use crate::lottery::row::RowError;
+use crate::lottery::foreign::OTHER_BETS;
 use crate::lottery::seal::Hasher;
 use crate::lottery::{AgencyId, Draw, Seal};
 
@@ -40,26 +40,25 @@ pub(super) struct Recovered {
 pub enum RecoveryError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("{error}; nothing was changed; restore the file from a backup, or correct that line")]
-    Row { line: u64, error: RowError },
+    #[error("{damage}")]
+    Row { line: u64, damage: Damage },
     #[error(
-        "the row is not whole, but the draw has been made, so it was stored: restore it, nothing was changed"
+        "the row is not whole, but the draw has been made, so it was stored; {RESTORE}, nothing was changed"
     )]
     TornAfterDraw { line: u64 },
     #[error("{0}: the file can't be used with this LOTTERY_WINNER_NUMBER; nothing was changed")]
     Refused(Refusal),
     #[error(
-        "this is not the file of the draw: it has {found}, but the draw was made of {sealed}; restore it, nothing was changed"
+        "this is not the file of the draw: it has {found}, but the draw was made of {sealed} ({OTHER_BETS}); {RESTORE}, \
+         nothing was changed"
     )]
     Sealed { sealed: Seal, found: Seal },
     #[error("the state file can't be used: {0}")]
     State(#[from] StateError),
-    #[error("the state file can't be used: {0}; restore both files from one backup, nothing was changed")]
+    #[error("the state file can't be used: {0}; {RESTORE}, nothing was changed")]
     Contradiction(String),
     /// An agency that had no part in the draw has bets or an END.
-    #[error(
-        "the draw was made of the agencies 1 to {agencies}, but agency {agency} has {what}; restore both files"
-    )]
+    #[error("the draw was made of the agencies 1 to {agencies}, but agency {agency} has {what}; {RESTORE}")]
     NoPart { agencies: u16, agency: AgencyId, what: &'static str },
     /// An agency that the configuration leaves out has bets or an END.
     #[error(
@@ -109,7 +108,7 @@ fn read_rows(
                 hasher.add(row.bytes);
                 contest.recover_row(&row).map_err(RecoveryError::Refused)?;
             }
-            Line::Damaged(error) => return Err(RecoveryError::Row { line: reader.line(), error }),
+            Line::Damaged(damage) => return Err(RecoveryError::Row { line: reader.line(), damage }),
             Line::End { torn: 1.. } if is_drawn => {
                 return Err(RecoveryError::TornAfterDraw { line: reader.line() + 1 });
             }

@@ -1,9 +1,15 @@
 //! Reads the rows of a bets file. Memory does not grow with the file, whatever it holds.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 
+use thiserror::Error;
+
+use crate::lottery::foreign::{BetsOf, Foreign, shell_word};
 use crate::lottery::row::{MAX_ROW, Row, RowError, parse_row};
 
+/// The remedy for files that are damaged or contradict each other.
+pub(crate) const RESTORE: &str = "restore both files from one backup";
 /// How much is read at once, in bytes.
 const READ_AHEAD: usize = 256 * 1024;
 
@@ -12,11 +18,39 @@ const READ_AHEAD: usize = 256 * 1024;
 pub(crate) enum Line<'a> {
     Row(Row<'a>),
     /// A line that is not a row.
-    Damaged(RowError),
+    Damaged(Damage),
     /// The end of the file, after `torn` bytes of a last row that is not whole.
     End {
         torn: u64,
     },
+}
+
+/// Why a line is not a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Damage {
+    #[error("{0}")]
+    Foreign(Foreign),
+    #[error("{0}")]
+    Row(RowError),
+}
+
+impl Damage {
+    /// What is wrong with the line and what to do about it, for people.
+    pub(crate) fn advice(self, path: &Path, line: u64) -> String {
+        match self {
+            Self::Foreign(foreign) if foreign.is_reversible() => {
+                format!("{foreign}: {}; or {RESTORE}", foreign.remedy(path, line))
+            }
+            _ => format!(
+                "{self}; {RESTORE}; take the line out only if you accept that an acknowledged bet is lost"
+            ),
+        }
+    }
+}
+
+/// The command that lists all that is wrong with the files.
+pub(crate) fn check_command(path: &Path) -> String {
+    format!("loteria check --file {}", shell_word(path))
 }
 
 /// Reads a bets file line by line.
@@ -53,16 +87,22 @@ impl<R: Read> RowReader<R> {
         self.line.clear();
         let length = self.file.by_ref().take(MAX_ROW as u64).read_until(b'\n', &mut self.line)?;
         let is_whole = self.line.ends_with(b"\n");
-        if !is_whole && length < MAX_ROW {
+        if !is_whole && length < MAX_ROW && Foreign::of_tail(&self.line).is_none() {
             return Ok(Line::End { torn: length as u64 });
         }
         self.lines += 1;
         self.offset += length as u64;
-        if is_whole {
-            return Ok(parse_row(&self.line).map_or_else(Line::Damaged, Line::Row));
-        }
-        self.offset += self.file.skip_until(b'\n')? as u64;
-        Ok(Line::Damaged(RowError::TooLong))
+        let error = if is_whole {
+            match parse_row(&self.line) {
+                Ok(row) => return Ok(Line::Row(row)),
+                Err(error) => error,
+            }
+        } else {
+            self.offset += self.file.skip_until(b'\n')? as u64;
+            RowError::TooLong
+        };
+        let foreign = Foreign::of(&self.line, BetsOf::Server);
+        Ok(Line::Damaged(foreign.map_or(Damage::Row(error), Damage::Foreign)))
     }
 }
 

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::lottery::agency_id::list;
+use crate::lottery::foreign::OTHER_BETS;
 use crate::lottery::{AgencyId, Digest, Draw};
 
 const VERSION: u32 = 2;
@@ -129,13 +130,19 @@ impl State {
         Ok(bytes)
     }
 
-    /// Each agency that has ended with other bets than those that are `found`.
+    /// Each agency that has ended with other bets than those that are `found`. The first that has as many names a cause.
     pub(crate) fn disagreements(&self, found: impl Fn(AgencyId) -> Stored) -> impl Iterator<Item = String> {
+        let mut cause = Some(format!("; {OTHER_BETS}"));
+        let text = |Stored { bets, digest }| format!("{bets} bets (digest {digest})");
         self.ended.iter().filter_map(move |&Ended { agency, stored }| {
             let (ended, found) = (stored?, found(agency));
-            let text = |Stored { bets, digest }| format!("{bets} bets (digest {digest})");
-            (ended != found)
-                .then(|| format!("agency {agency} ended with {}, but has {}", text(ended), text(found)))
+            let cause = (ended != found && ended.bets == found.bets)
+                .then(|| cause.take())
+                .flatten()
+                .unwrap_or_default();
+            (ended != found).then(|| {
+                format!("agency {agency} ended with {}, but has {}{cause}", text(ended), text(found))
+            })
         })
     }
 
