@@ -10,7 +10,7 @@
 mod line;
 pub(crate) mod time_zone;
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
@@ -24,8 +24,7 @@ pub(crate) use line::{Field, Format, Level, Outcome, one_line};
 /// The environment variable that selects the format, for all commands.
 pub(crate) const LOG_FORMAT: &str = "LOG_FORMAT";
 
-/// The lowest level that is logged; none before [`start`].
-static THRESHOLD: AtomicU8 = AtomicU8::new(u8::MAX);
+static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Info as u8);
 /// The frozen offset of local time in seconds, or `NOT_FROZEN`.
 static OFFSET: AtomicI32 = AtomicI32::new(NOT_FROZEN);
 const NOT_FROZEN: i32 = i32::MIN;
@@ -39,7 +38,21 @@ pub(crate) fn start() {
     if let Some(format) = std::env::var(LOG_FORMAT).ok().and_then(|name| Format::from_name(&name)) {
         set_format(format);
     }
-    set_level(Level::Info);
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Off)
+        .filter_module(module_path!(), log::LevelFilter::Info)
+        .write_style(env_logger::WriteStyle::Never)
+        .format(|out, record| {
+            let now = FixedOffset::east_opt(OFFSET.load(Ordering::Relaxed))
+                .map_or_else(|| Local::now().fixed_offset(), |offset| Utc::now().with_timezone(&offset));
+            match format() {
+                Format::Text => writeln!(out, "{} {}", now.format("%Y-%m-%d %H:%M:%S"), record.args()),
+                Format::Json => {
+                    writeln!(out, "{{\"time\":\"{}\",{}", now.format("%Y-%m-%dT%H:%M:%S%:z"), record.args())
+                }
+            }
+        })
+        .init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
         let text = panic.payload_as_str().unwrap_or("a panic without a text");
@@ -84,23 +97,13 @@ pub(crate) fn event(level: Level, action: &str, outcome: Outcome, fields: &[Fiel
     let fields = &[fields, tag.as_slice()].concat();
     let mut write = || {
         if reader_takes_lines() {
-            let line = with_time(&line(format(), level, action, outcome, fields));
-            // In one write, so that the lines of several processes do not mix.
-            io::stderr().write_all(line.as_bytes()).unwrap_or_default();
+            // The line holds its level; the level of env_logger's record is not used.
+            log::info!("{}", line(format(), level, action, outcome, fields));
         }
     };
     match WRAPPER.get() {
         Some(wrapper) => wrapper(&mut write),
         None => write(),
-    }
-}
-
-fn with_time(line: &str) -> String {
-    let now = FixedOffset::east_opt(OFFSET.load(Ordering::Relaxed))
-        .map_or_else(|| Local::now().fixed_offset(), |offset| Utc::now().with_timezone(&offset));
-    match format() {
-        Format::Text => format!("{} {line}\n", now.format("%Y-%m-%d %H:%M:%S")),
-        Format::Json => format!("{{\"time\":\"{}\",{line}\n", now.format("%Y-%m-%dT%H:%M:%S%:z")),
     }
 }
 
@@ -117,7 +120,7 @@ const READER_PATIENCE: u8 = 100;
 
 /// Whether standard error takes a line in time. The reader of a pipe may have stopped, and must not stop the server.
 fn reader_takes_lines() -> bool {
-    let error = io::stderr();
+    let error = std::io::stderr();
     let mut output = [PollFd::new(error.as_fd(), PollFlags::POLLOUT)];
     // A confined handler may not poll, so it writes at once. If that blocks, the acceptor kills it at the end.
     poll(&mut output, READER_PATIENCE) != Ok(0)
