@@ -178,7 +178,6 @@ impl AsFd for KeeperClient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lottery::AgencyId;
     use proptest::prelude::*;
 
     #[test]
@@ -190,16 +189,6 @@ mod tests {
         assert_eq!((question, decoded.as_slice()), (Question::Prove { scheme: 0x0403 }, &fields[..]));
         assert!(decode_message::<Question>(&bytes[..bytes.len() - 1]).is_err());
         assert!(encode_message(&question, &[&vec![0; 65_536]]).is_err());
-    }
-
-    #[test]
-    fn heads_are_short() {
-        let peer = Peer::Agency(AgencyId::new(1).unwrap());
-        let voucher = super::super::voucher::VoucherKey::new(&[0; 16]).sign(1, peer);
-        assert!(encode_message(&Answer::Proven { peer, voucher }, &[]).is_ok());
-        let ready =
-            Ready { certificate_until: i64::MAX, revoked: u32::MAX, list_expired: true, schemes: [1; 3] };
-        assert!(encode_message(&ready, &[]).is_ok());
     }
 
     proptest! {

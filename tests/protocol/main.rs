@@ -8,6 +8,7 @@
     reason = "a test fails by a panic, and says on standard error why it is skipped"
 )]
 
+mod certificates;
 mod classic;
 mod classic_draw;
 mod draw;

@@ -3,14 +3,11 @@
 use std::fs;
 use std::io::Read as _;
 use std::net::Shutdown;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use common::client::{bets_frame, open_frame};
 use common::program::loteria;
-use common::tls::{
-    agency_folder, alert, exchange, exchange_without_certificate, make_certificates, relay, tls_setup,
-};
+use common::tls::{agency_folder, alert, exchange, make_certificates, relay, tls_setup};
 use common::{Client, RunningServer, Setup, bets, kind, output, records, rows, text};
 use rustls::AlertDescription;
 
@@ -166,33 +163,6 @@ fn listed_agencies_may_come_without_a_certificate_and_no_others() {
     let line = line.lines_with("action: tls |")[0].to_owned();
     assert!(line.contains("WARNING  action: tls"), "{line}");
     assert!(line.contains("the agencies 2,4-9 may come without a certificate (PLAIN_AGENCIES)"), "{line}");
-}
-
-#[test]
-fn a_bad_certificate_gets_its_alert_and_the_log_says_why() {
-    let setup = tls_setup(1);
-    let other = tls_setup(1);
-    let server = setup.start();
-    let folder = |name: &str| -> PathBuf { setup.path(name) };
-    // The authority of the server, and a certificate of another one.
-    fs::create_dir(folder("foreign")).unwrap();
-    for (from, name) in [(&other, "tls.crt"), (&other, "tls.key"), (&setup, "ca.crt")] {
-        fs::copy(agency_folder(from, 1).join(name), folder("foreign").join(name)).unwrap();
-    }
-    for (name, expected, reason) in [
-        ("foreign", AlertDescription::UnknownCA, "the certificate is not signed by an authority of ca.crt"),
-        ("certs/server", AlertDescription::UnsupportedCertificate, "the certificate is not for TLS clients"),
-    ] {
-        assert_eq!(alert(server.port(), &folder(name)), expected);
-        server.wait_for_text(&format!(
-            "action: authenticate | result: fail | ip: 127.0.0.1 | reason: {reason}"
-        ));
-    }
-    match exchange_without_certificate(server.port(), &folder("certs/agency-1"), b"") {
-        Err(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => {}
-        other => panic!("{other:?}"),
-    }
-    server.wait_for_text("result: fail | ip: 127.0.0.1 | reason: peer sent no certificates");
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub(crate) fn check(folder: &Path) -> Result<(), FolderError> {
 
 /// A keeper that has its files.
 #[derive(Debug)]
-pub(crate) struct Keeper<'a> {
+struct Keeper<'a> {
     credentials: Credentials,
     acceptor: &'a PacketSocket,
     epoll: Epoll,
@@ -88,7 +88,7 @@ struct Client {
 
 impl<'a> Keeper<'a> {
     /// Reads the files. Afterwards the keeper needs none.
-    pub(crate) fn load(folder: &TlsFolder, acceptor: &'a PacketSocket) -> Result<Self, KeeperError> {
+    fn load(folder: &TlsFolder, acceptor: &'a PacketSocket) -> Result<Self, KeeperError> {
         let credentials = Credentials::load(folder)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from)?;
         epoll.add(acceptor, EpollEvent::new(EpollFlags::EPOLLIN, ACCEPTOR)).map_err(io::Error::from)?;
@@ -96,7 +96,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Serves clients until the acceptor closes its end, and then those that it has.
-    pub(crate) fn serve(mut self) -> io::Result<()> {
+    fn serve(mut self) -> io::Result<()> {
         let ready = encode_message(&self.credentials.ready, &self.credentials.chain())?;
         if self.acceptor.send([&ready, &[]], None)? != Sent::Done {
             return Ok(());
@@ -192,7 +192,7 @@ impl<'a> Keeper<'a> {
 
 /// Why there is no keeper.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum KeeperError {
+enum KeeperError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error("{0}")]
