@@ -195,6 +195,11 @@ pub(crate) fn in_force() -> Result<String, Faults> {
     ServerConfig::read(sources).map(|_| table)
 }
 
+/// Where a setting of the server was given. None if its default holds.
+pub(crate) fn origin(key: &str) -> Option<String> {
+    Sources::load(&SERVER_SETTINGS).find(key).map(|(_, origin)| origin)
+}
+
 /// The faults of a configuration, at least one.
 #[derive(Debug)]
 pub(crate) struct Faults {

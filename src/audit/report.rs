@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::files::{AuditError, Files};
 use super::tally::Tally;
+use crate::config::origin;
 use crate::logging::one_line;
 use crate::lottery::row::Row;
 use crate::lottery::{AgencyId, Seal};
@@ -243,12 +244,16 @@ impl<'a> Report<'a> {
             let error = format_args!("the winning number of the draw is {drawn}, not {}", self.number);
             self.errors.add(&path, error);
         }
-        let agencies = (draw.agencies != clients_amount).then(|| format!("CLIENTS_AMOUNT {clients_amount}"));
-        let number = (drawn != winner_number).then(|| format!("LOTTERY_WINNER_NUMBER {winner_number}"));
-        let differing: Vec<String> = agencies.into_iter().chain(number).collect();
-        if !differing.is_empty() {
-            let differing = differing.join(" and ");
-            self.notices.add(path, format_args!("the draw holds, not the configuration's {differing}"));
+        for (key, drawn, configured) in [
+            ("CLIENTS_AMOUNT", draw.agencies.into(), clients_amount.into()),
+            ("LOTTERY_WINNER_NUMBER", drawn, winner_number),
+        ] {
+            if let Some(origin) = origin(key).filter(|_| drawn != configured) {
+                self.notices.add(
+                    &path,
+                    format_args!("the draw holds: {key} was {drawn}, not {configured} ({origin})"),
+                );
+            }
         }
     }
 

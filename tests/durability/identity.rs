@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::processes::{has_open, send};
+use common::processes::{AS_PROCESS_1, has_open, send};
 use common::{RunningServer, Setup, bets, kind, loteria, output, rows, server_of, until, winner};
 use nix::sys::signal::Signal;
 
@@ -227,4 +227,17 @@ fn a_reader_that_holds_a_lock_is_named_and_a_restarted_storage_waits_for_it() {
     drop(reader);
     assert_eq!(server.session(1).1.stored, 3);
     server.terminate();
+}
+
+#[test]
+fn a_holder_of_the_lock_that_cannot_be_seen_is_described() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: only root can make a PID namespace");
+    }
+    let server = server_of(2);
+    let ended = server.setup().started_by(&AS_PROCESS_1).run();
+    assert_eq!(ended.code, Some(1));
+    let said =
+        "error: in use by a process of another container, or of the host, a server's storage service; stop";
+    assert!(ended.failure().contains(said), "{}", ended.log.0);
 }

@@ -119,8 +119,33 @@ fn a_missing_bets_file_with_a_state_file_is_refused() {
     let setup = Setup::new().write("bets.csv.state", DRAWN);
     let ended = setup.run();
     assert_eq!(ended.code, Some(1));
-    assert!(ended.failure().contains("it is not there, but its state file is"), "{}", ended.log.0);
+    assert!(
+        ended
+            .failure()
+            .contains("it is not there, but its state file is; put it back, or restore both files"),
+        "{}",
+        ended.log.0
+    );
     assert!(!setup.bets_path().exists());
+}
+
+#[test]
+fn bets_without_a_state_file_are_accepted_with_a_warning_that_says_what_is_forgotten() {
+    let mut server = server_of(2);
+    assert!(server.log().lines_of("WARNING").is_empty(), "a new contest");
+    server.session(1).0.store(0, &bets(1, 0..3));
+    server.connect().classic_end(1);
+    server.terminate();
+    std::fs::remove_file(server.setup().path("bets.csv.state")).unwrap();
+    let mut again = server.setup().start();
+    let log = again.log();
+    let [warning] = log.lines_of("WARNING")[..] else { panic!("{}", log.0) };
+    let said = "WARNING  action: state_missing | result: success | file: ./bets.csv.state | reason: there are bets, but no \
+                ENDs and no draw are known; if the bets were copied here this is right, else stop the server and restore";
+    assert!(warning.starts_with(said), "{warning}");
+    assert_eq!(again.session(1).1.state, 0);
+    again.terminate();
+    assert!(again.setup().start().log().lines_of("WARNING").is_empty(), "the state file is there again");
 }
 
 #[test]

@@ -331,8 +331,18 @@ fn a_state_that_is_possible_but_unusual_is_a_notice() {
         assert!(out.contains("notice: all agencies from 1 to CLIENTS_AMOUNT, which is 5"), "{out}");
     }
     let setup = setup.write("bets.csv.state", DRAWN);
-    let differs = "notice: the draw holds, not the configuration's CLIENTS_AMOUNT 5\n";
-    assert!(audit(&setup, &["check"]).good().contains(differs));
+    let check = || audit(&setup, &["check"]).good();
+    let out = check();
+    assert!(!out.contains("the draw holds"), "a default does not contradict the draw: {out}");
+    let config =
+        setup.clone().write("config.ini", "[DEFAULT]\nCLIENTS_AMOUNT = 5\nLOTTERY_WINNER_NUMBER = 7574\n");
+    let differs = ": notice: the draw holds: CLIENTS_AMOUNT was 2, not 5 (config.ini line 2)\n";
+    let out = check();
+    assert!(out.contains(differs) && out.matches("the draw holds").count() == 1, "{out}");
+    let both = command(&config, &["check"]).env("LOTTERY_WINNER_NUMBER", "3").output().unwrap();
+    let out = text(&both.stdout);
+    let number = ": notice: the draw holds: LOTTERY_WINNER_NUMBER was 7574, not 3 (environment variable LOTTERY_WINNER_NUMBER)\n";
+    assert!(out.contains(differs) && out.contains(number), "{out}");
     let fewer = setup
         .write("bets.csv.state", "{\"version\":1,\"ended\":[1,2,3,4,5],\"draw\":null}")
         .write("config.ini", "[DEFAULT]\nCLIENTS_AMOUNT = 4\n");

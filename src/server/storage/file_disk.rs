@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::disk::{Disk, FileChanged};
 use super::paths::{folder_of, next_state_path, read_state_file, resolve, state_path};
+use super::row_reader::RESTORE;
 use crate::failpoint::{error_point, kill_point};
 use crate::ipc::control::FileIdentity;
 
@@ -27,6 +28,8 @@ pub(super) struct FileDisk {
     pub(super) identity: FileIdentity,
     /// How many names the bets file has.
     pub(super) links: u64,
+    /// Whether there was a state file when the bets file was opened.
+    pub(super) has_state: bool,
     folder: File,
     state_path: PathBuf,
     next_state_path: PathBuf,
@@ -38,7 +41,7 @@ pub(super) enum OpenError {
     #[error("{}: {error}", .path.display())]
     Io { path: PathBuf, error: io::Error },
     #[error(
-        "it is not there, but its state file is; restore it, or move the state file away too for a new contest"
+        "it is not there, but its state file is; put it back, or {RESTORE}; for a new contest move the state file away too"
     )]
     BetsMissing,
     #[error(
@@ -50,19 +53,24 @@ pub(super) enum OpenError {
     #[error("STORAGE_FILEPATH must be a regular file")]
     NotAFile,
     #[error(
-        "in use by process {holder}, a server's storage service; stop that server, its parent, or give this one another STORAGE_FILEPATH"
+        "in use by {}, a server's storage service; stop that server, its parent, or give this one another STORAGE_FILEPATH",
+        process(*holder)
     )]
-    Locked {
-        /// 0 if the process is in another container.
-        holder: i32,
-    },
+    Locked { holder: i32 },
     #[error(
-        "process {holder} reads it and holds a lock (fcntl) that keeps the server from writing; end that process"
+        "{} reads it and holds a lock (fcntl) that keeps the server from writing; end that process",
+        process(*holder)
     )]
-    ReadLocked {
-        /// 0 if the process is in another container.
-        holder: i32,
-    },
+    ReadLocked { holder: i32 },
+}
+
+/// Names the holder of a lock, for people. The kernel says 0 for a process that this one can't see.
+fn process(holder: i32) -> String {
+    if holder > 0 {
+        format!("process {holder}")
+    } else {
+        "a process of another container, or of the host".to_owned()
+    }
 }
 
 /// How long to wait for the lock: the storage service of a server that was just killed may still be ending.
@@ -81,11 +89,12 @@ impl FileDisk {
         let folder_path = folder_of(&resolved);
         let folder = File::open(folder_path).map_err(failed(folder_path))?;
         let (state_path, next_state_path) = (state_path(&resolved), next_state_path(&resolved));
+        let has_state = state_path.exists();
         // Every start creates the bets file before the state file, so the bets were lost.
-        if known.is_none() && !resolved.exists() && state_path.exists() {
+        if known.is_none() && !resolved.exists() && has_state {
             return Err(OpenError::BetsMissing);
         }
-        if known.is_some() && !state_path.exists() {
+        if known.is_some() && !has_state {
             return Err(OpenError::StateMissing);
         }
         let opened = OpenOptions::new()
@@ -112,7 +121,8 @@ impl FileDisk {
         // A server that was killed may have left it; its END was not acknowledged.
         remove_if_exists(&next_state_path).map_err(failed(&next_state_path))?;
         folder.sync_all().map_err(failed(folder_path))?;
-        Ok(Self { path: path.to_owned(), bets, identity, links, folder, state_path, next_state_path })
+        let path = path.to_owned();
+        Ok(Self { path, bets, identity, links, has_state, folder, state_path, next_state_path })
     }
 }
 
@@ -147,12 +157,12 @@ fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
             Err(Errno::EAGAIN | Errno::EACCES) => {
                 let mut holder = wanted;
                 fcntl(file, FcntlArg::F_GETLK(&mut holder)).map_err(failed)?;
-                let (only_reads, holder) = (i32::from(holder.l_type) == libc::F_RDLCK, holder.l_pid);
-                return Err(if only_reads {
-                    OpenError::ReadLocked { holder }
-                } else {
-                    OpenError::Locked { holder }
-                });
+                let (kind, holder) = (i32::from(holder.l_type), holder.l_pid);
+                match kind {
+                    libc::F_UNLCK => {} // It was unlocked between the two calls.
+                    libc::F_RDLCK => return Err(OpenError::ReadLocked { holder }),
+                    _ => return Err(OpenError::Locked { holder }),
+                }
             }
             Err(error) => return Err(failed(error)),
         }

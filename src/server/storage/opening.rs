@@ -7,7 +7,7 @@ use super::file_disk::{FileDisk, OpenError};
 use super::ledger::Ledger;
 use super::paths::{resolve, state_path};
 use super::recovery::{RecoveryError, Rules};
-use super::row_reader::check_command;
+use super::row_reader::{RESTORE, check_command};
 use crate::ipc::control::FileIdentity;
 use crate::logging::{Field, Level, Outcome, event, info};
 
@@ -18,9 +18,12 @@ pub(super) fn open(
     rules: Rules,
 ) -> Option<(Ledger<FileDisk>, FileIdentity)> {
     let disk = open_disk(path, known)?;
-    let identity = disk.identity;
+    let (identity, has_state) = (disk.identity, disk.has_state);
     match Ledger::open(disk, rules) {
         Ok((ledger, cut)) => {
+            if !has_state && ledger.contest().bets() > 0 {
+                log_missing_state(path);
+            }
             log_recovery(path, rules, ledger.contest(), cut);
             Some((ledger, identity))
         }
@@ -74,6 +77,20 @@ fn log_refusal(path: &Path, error: &RecoveryError) {
         RecoveryError::TornAfterDraw { line } => log(&[("file", &file), ("line", line), ("error", error)]),
         error => log(&[("file", &file), ("error", error)]),
     }
+}
+
+fn log_missing_state(path: &Path) {
+    let state = state_path(&resolve(path));
+    let reason = format!(
+        "there are bets, but no ENDs and no draw are known; if the bets were copied here this is right, else stop the \
+         server and {RESTORE}"
+    );
+    event(
+        Level::Warning,
+        "state_missing",
+        Outcome::Success,
+        &[("file", &state.display()), ("reason", &reason)],
+    );
 }
 
 fn log_recovery(path: &Path, rules: Rules, contest: &Contest, cut: u64) {
