@@ -31,10 +31,11 @@ fn a_file_that_the_original_wrote_is_accepted_unchanged() {
 }
 
 #[test]
-fn a_torn_last_row_is_cut_wherever_it_was_torn() {
+fn a_torn_last_row_is_cut() {
     let whole = rows(&bets(1, 0..3));
     let last = rows(&[quoted()]);
-    for cut in 1..last.len() {
+    // A test on the simulated disk stops after each byte.
+    for cut in [1, last.len() / 2, last.len() - 2, last.len() - 1] {
         let file = [&whole, &last[..cut]].concat();
         let server = Setup::of(2).write("bets.csv", &file).start();
         assert_eq!(server.bets_file(), whole, "cut after {cut} bytes");

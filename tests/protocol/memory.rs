@@ -9,7 +9,7 @@ use common::{A_WHILE, Bet, Client, RunningServer, Setup, frame, kind, records, u
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
-const CLIENTS: u32 = 128;
+const CLIENTS: u32 = 64;
 /// What docs/operations.md promises for each client, with the default settings.
 const PROMISED_KIB: u64 = 512;
 const MAX_PAYLOAD: usize = 65_536;

@@ -18,11 +18,11 @@ fn store(port: u16, agency: u32, number: u32) {
 
 #[test]
 fn silent_connections_that_come_back_at_once_let_honest_clients_through() {
-    let server = Setup::new().with("MAX_CLIENTS", 100).with("SERVER_LISTEN_BACKLOG", 512).start();
+    let server = Setup::new().with("MAX_CLIENTS", 50).with("SERVER_LISTEN_BACKLOG", 512).start();
     let port = server.port();
     let is_over = AtomicBool::new(false);
     scope(|scope| {
-        for _ in 0..400 {
+        for _ in 0..200 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
                     let Ok(silent) = TcpStream::connect(("127.0.0.1", port)) else { continue };
@@ -31,7 +31,7 @@ fn silent_connections_that_come_back_at_once_let_honest_clients_through() {
                 }
             });
         }
-        server.wait_for_handlers(100);
+        server.wait_for_handlers(50);
         // Clients that came later are behind all others.
         sleep(Duration::from_millis(500));
         let begun = Instant::now();
