@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,19 @@ use super::{Log, output, text};
 
 /// The folder of this checkout, with the Dockerfile and the compose file.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+/// What of the checkout a contest needs: what the image is made of, and the files of the compose file.
+const NEEDED: [&str; 10] = [
+    ".cargo",
+    ".dockerignore",
+    "Cargo.lock",
+    "Cargo.toml",
+    "Dockerfile",
+    "config.ini",
+    "docker-compose.yaml",
+    "src",
+    "tests/common/Cargo.toml",
+    "tests/data",
+];
 /// How long containers may take for an action. Generous, because the machine may be busy.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -65,13 +78,13 @@ pub struct Contest {
 }
 
 impl Contest {
-    /// The contest of this checkout.
+    /// The contest of this checkout, in a copy of what it needs.
     pub fn of_checkout() -> Self {
-        let data = Path::new(CHECKOUT).join("tests/data");
-        let mut this = Self::in_folder("checkout", 5);
-        this.directory = CHECKOUT.into();
-        this.data = data;
-        this
+        let this = Self::in_folder("checkout", 5);
+        let mut copy = Command::new("cp");
+        copy.args(["--recursive", "--parents"]).args(NEEDED).arg(&this.directory).current_dir(CHECKOUT);
+        assert!(output(&mut copy).status.success());
+        this.with_agencies(5, "tests/data")
     }
 
     /// A contest whose agencies have these numbers of bets.
@@ -92,6 +105,13 @@ impl Contest {
         Self { project, data: directory.join("data"), directory, folder, agencies }
     }
 
+    /// The same project with other agencies, whose files are in the folder `data`.
+    #[must_use]
+    pub fn with_agencies(mut self, agencies: usize, data: &str) -> Self {
+        (self.agencies, self.data) = (agencies, self.directory.join(data));
+        self
+    }
+
     /// Writes a file beside the compose file.
     pub fn with_file(self, name: &str, text: &str) -> Self {
         fs::write(self.directory.join(name), text).unwrap();
@@ -102,6 +122,27 @@ impl Contest {
     pub fn compose(&self, arguments: &[&str]) -> String {
         let directory = self.directory.to_str().unwrap();
         docker(&[&["compose", "-p", &self.project, "--project-directory", directory], arguments].concat())
+    }
+
+    /// Runs a script in the project's folder. Returns what it prints, also on standard error.
+    pub fn run(&self, script: &str, variables: &[(&str, &str)]) -> String {
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", &format!("exec 2>&1\n{script}")]).current_dir(&self.directory);
+        bash.env_remove("TZ").env("COMPOSE_PROJECT_NAME", &self.project).envs(variables.iter().copied());
+        let output = output_within(LONGEST, bash.stdin(Stdio::null())).unwrap();
+        let said = text(&output.stdout);
+        assert!(output.status.success(), "{script}\n--- ended with {}:\n{said}", output.status);
+        said
+    }
+
+    /// The name of the compose project.
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// A file in the project's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// Starts the services that do not run.
@@ -173,11 +214,16 @@ impl Contest {
         file.lines().map(|line| format!("{agency},{line}\r\n")).collect()
     }
 
-    /// Panics unless the bets file contains each bet of each agency once, in the agency's order, and nothing else.
-    pub fn assert_all_stored_once(&self) {
+    /// The server's file of bets.
+    pub fn bets_file(&self) -> String {
         let copy = self.folder.path().join("copy.csv");
         self.compose(&["cp", "server:/data/bets.csv", copy.to_str().unwrap()]);
-        let file = fs::read_to_string(copy).unwrap();
+        fs::read_to_string(copy).unwrap()
+    }
+
+    /// Panics unless the bets file contains each bet of each agency once, in the agency's order, and nothing else.
+    pub fn assert_all_stored_once(&self) {
+        let file = self.bets_file();
         let mut all = 0;
         for agency in 1..=self.agencies {
             let expected = self.rows(agency);

@@ -1,100 +1,20 @@
 //! Contests in containers. Each test needs a Docker engine and is skipped if none answers.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+mod certificates;
+mod image;
+mod page;
+
 use std::time::Duration;
 
 use common::compose::{Contest, docker, engine};
 use common::processes;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getuid};
 
 /// A configuration that makes a load slow enough to be interrupted.
 const ONE_BET_A_MESSAGE: &str = "[DEFAULT]\n[AGENCY]\nBATCH_MAXAMOUNT = 1\n";
 const INIT: &str = "services:\n  server:\n    init: true\n";
-
-#[test]
-fn a_checkout_runs_the_whole_contest_and_runs_it_again() {
-    let Some(_turn) = engine() else { return };
-    let contest = Contest::of_checkout();
-    contest.compose(&["up", "--build", "--detach"]);
-    contest.wait_for_winners(1);
-    contest.assert_all_stored_once();
-    contest.up();
-    contest.wait_for_winners(2);
-    contest.compose(&["down"]);
-    contest.up();
-    contest.wait_for_winners(1);
-    contest.assert_all_stored_once();
-    assert!(contest.log("client1").has("open_session | result: success | agency_id: 1 | stored: 9000"));
-}
-
-#[test]
-fn the_image_is_small_and_its_processes_have_no_rights() {
-    let Some(_turn) = engine() else { return };
-    let size: u64 = docker(&["image", "inspect", "--format", "{{.Size}}", "loteria"]).trim().parse().unwrap();
-    assert!(size < 10_000_000, "{size} bytes");
-    let contest = Contest::of_agencies("rights", &[10]);
-    let contest = contest.with_file("config.ini", ONE_BET_A_MESSAGE);
-    contest.up();
-    for service in ["server", "client1"] {
-        let value = |value| contest.inspect(service, value);
-        assert_eq!(value(".Config.User"), "10001:10001");
-        assert_eq!(value(".HostConfig.ReadonlyRootfs"), "true");
-        assert_eq!(value("json .HostConfig.CapDrop"), r#"["ALL"]"#);
-        assert_eq!(value("json .HostConfig.SecurityOpt"), r#"["no-new-privileges:true"]"#);
-        assert_eq!(value(".HostConfig.LogConfig.Type"), "json-file");
-        assert_eq!(value(r#"index .HostConfig.LogConfig.Config "max-file""#), "3");
-    }
-    // Landlock depends on the engine and the kernel.
-    let log = contest.log("server");
-    for (layer, extent) in [("identity", "partial"), ("limits", "full"), ("seccomp", "full")] {
-        assert_eq!(log.value("confinement", layer).as_deref(), Some(extent));
-    }
-}
-
-#[test]
-fn the_metrics_are_a_service_that_runs_only_with_its_profile() {
-    let Some(_turn) = engine() else { return };
-    let contest = Contest::of_agencies("metrics", &[10]).with_file("config.ini", "[DEFAULT]\n");
-    contest.up();
-    contest.wait_for_winners(1);
-    let running = || contest.compose(&["ps", "--all", "--services"]);
-    assert!(!running().contains("metrics"), "{}", running());
-    contest.compose(&["--profile", "metrics", "up", "--detach", "metrics"]);
-    contest.until("the metrics tell of all bets", || {
-        let text = scrape().unwrap_or_default();
-        text.contains("\nloteria_up 1\n") && text.contains("\nloteria_bets_stored_total 10\n")
-    });
-    contest.compose(&["--profile", "metrics", "stop", "metrics"]);
-    assert_eq!(contest.inspect("metrics", ".State.ExitCode"), "0", "{}", contest.log("metrics").0);
-}
-
-/// The reply of the metrics service at its published port.
-fn scrape() -> std::io::Result<String> {
-    let mut stream = TcpStream::connect("127.0.0.1:9464")?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
-}
-
-#[test]
-fn a_change_of_the_configuration_needs_no_build() {
-    let Some(_turn) = engine() else { return };
-    let contest = Contest::of_agencies("config", &[10]);
-    let contest = contest.with_file("config.ini", "[DEFAULT]\nLOTTERY_WINNER_NUMBER = 1\n");
-    let built = docker(&["image", "inspect", "--format", "{{.Id}}", "loteria"]);
-    let winning = |log: &common::Log| log.value("config", "lottery_winner_number");
-    contest.up();
-    assert_eq!(winning(&contest.log("server")).as_deref(), Some("1"));
-    contest.compose(&["down", "--volumes"]);
-    let contest = contest.with_file("config.ini", "[DEFAULT]\nLOTTERY_WINNER_NUMBER = 7574\n");
-    contest.up();
-    assert_eq!(winning(&contest.log("server")).as_deref(), Some("7574"));
-    assert_eq!(contest.inspect("server", ".Image"), built.trim());
-}
 
 #[test]
 fn a_server_that_is_pid_1_is_killed_paused_and_stopped_and_nothing_is_lost() {
@@ -188,22 +108,33 @@ fn fourteen_servers_of_one_user_run_and_the_fifteenth_says_what_to_do() {
     assert!(error.contains("ulimit -q") && error.contains("another user"), "{error}");
 }
 
-/// Servers of one user, each in a container.
+/// This user if the test runs as root, which may become any; else the user that it runs as.
+fn user(id: u32) -> u32 {
+    if getuid().is_root() { id } else { getuid().as_raw() }
+}
+
+/// Servers, each in a container.
 struct Servers(Vec<String>);
 
 impl Servers {
+    /// Starts servers of a user that no other container has.
     fn start(count: usize, network: &str) -> Self {
         let mut this = Self(Vec::new());
-        for index in 0..count {
-            let name = format!("loteria-test-queues-{}-{index}", std::process::id());
-            // No other container has this user.
-            let options = ["--user", "10777", "--tmpfs", "/tmp", "-e", "STORAGE_FILEPATH=/tmp/bets.csv"];
-            let place = ["--name", &name, "--network", network];
-            docker(&[&["run", "--detach"], &place[..], &options[..], &["loteria", "server"]].concat());
-            this.0.push(name);
-            this.wait_for_last();
-        }
+        (0..count).for_each(|_| this.add(&["--user", "10777", "--network", network]));
         this
+    }
+
+    fn with_options(options: &[&str]) -> Self {
+        let mut this = Self(Vec::new());
+        this.add(options);
+        this
+    }
+
+    fn add(&mut self, options: &[&str]) {
+        let name = format!("loteria-test-server-{}-{}", std::process::id(), self.0.len());
+        docker(&[&["run", "--detach", "--name", &name], options, &["loteria", "server"]].concat());
+        self.0.push(name);
+        self.wait_for_last();
     }
 
     fn wait_for_last(&self) {
@@ -222,7 +153,7 @@ impl Servers {
 impl Drop for Servers {
     fn drop(&mut self) {
         let names = self.0.iter().map(String::as_str);
-        docker(&["rm", "--force"].into_iter().chain(names).collect::<Vec<_>>());
+        docker(&["rm", "--force", "--volumes"].into_iter().chain(names).collect::<Vec<_>>());
     }
 }
 
