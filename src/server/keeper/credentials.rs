@@ -135,9 +135,9 @@ fn peer(certificate: &EndEntityCert<'_>) -> Result<Peer, Rejection> {
     if name == "operator" {
         return Ok(Peer::Operator);
     }
-    let number = name.strip_prefix("agency-").and_then(|number| parse_decimal(number.as_bytes()));
     // Leading zeros would give an agency a second name.
-    let agency = number.and_then(AgencyId::new).filter(|agency| name == format!("agency-{agency}"));
+    let number = name.strip_prefix("agency-").filter(|number| !number.starts_with('0'));
+    let agency = number.and_then(|number| parse_decimal(number.as_bytes())).and_then(AgencyId::new);
     agency.map(Peer::Agency).ok_or(Rejection::WrongName)
 }
 
