@@ -13,7 +13,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{ForkResult, Pid, getpid, getppid};
+use nix::unistd::{Pid, getpid, getppid};
 
 use super::retry;
 use crate::logging::{Level, Outcome, event};
@@ -50,22 +50,26 @@ impl fmt::Display for Exit {
 /// descriptors in `keep`; `body` must use no others.
 ///
 /// A process with several threads is refused: a lock that another thread holds would stay locked in the child for ever.
-pub fn fork_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Pid> {
+pub(crate) fn fork_child(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Pid> {
     if !has_one_thread() {
         return Err(io::Error::other("a process with several threads can't fork safely"));
     }
     let parent = getpid();
     // SAFETY: the process has one thread, so no other thread holds a lock that would stay locked in the child. The child
     // may therefore run any code.
-    #[expect(clippy::disallowed_methods, reason = "all other code forks through this function")]
-    match unsafe { nix::unistd::fork() }? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => {
-            let status = run_child(parent, keep, body);
-            // SAFETY: ends the process at once; nothing of the parent's (buffers, destructors) runs in the child.
-            unsafe { libc::_exit(status) }
-        }
+    let child = Errno::result(unsafe { _Fork() })?;
+    if child == 0 {
+        let status = run_child(parent, keep, body);
+        // SAFETY: ends the process at once; nothing of the parent's (buffers, destructors) runs in the child.
+        unsafe { libc::_exit(status) }
     }
+    Ok(Pid::from_raw(child))
+}
+
+unsafe extern "C" {
+    /// `fork(3)` without what it does about locks of other threads and `pthread_atfork(3)`, for which both processes would
+    /// write to more pages.
+    fn _Fork() -> libc::pid_t;
 }
 
 fn run_child(parent: Pid, keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> i32 {

@@ -10,13 +10,14 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use loteria::system::process::{fork_child, reap};
+use loteria::system::process::reap;
 use nix::errno::Errno;
 use nix::mqueue::{MQ_OFlag, MqAttr, MqdT, mq_open, mq_receive, mq_send, mq_unlink};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::pipe;
 
+use super::fork_child;
 use super::wire::{
     AWAIT_RESULT, BET_ACK, END, Frames, MULTIPLE_BETS, OPEN_SESSION, RESULT, RESULT_REQUEST, SESSION_BETS,
     SESSION_STORED, malformed, open_session, push_frame, push_rows, session_records,
@@ -43,12 +44,11 @@ const GONE: u8 = 3;
 
 pub fn run(listener: impl FnOnce() -> io::Result<TcpListener>, bets: &Path) -> io::Result<()> {
     let (queue, at_once) = open_queue()?;
-    let both = [queue.as_fd(), at_once.as_fd()];
-    fork_child(&both, || i32::from(store(&queue, &at_once, bets).is_err()))?;
+    fork_child(|| i32::from(store(&queue, &at_once, bets).is_err()))?;
     let listener = listener()?;
     loop {
         let (socket, _) = listener.accept()?;
-        fork_child(&[socket.as_fd(), queue.as_fd()], || i32::from(serve(&socket, &queue).is_err()))?;
+        fork_child(|| i32::from(serve(&socket, &queue).is_err()))?;
         while reap()?.is_some() {}
     }
 }

@@ -2,16 +2,16 @@
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
 
-use loteria::system::process::{fork_child, reap};
+use loteria::system::process::reap;
 
+use super::fork_child;
 use super::wire::{BET_ACK, Frames, MULTIPLE_BETS, RESULT, RESULT_REQUEST, push_frame};
 
 pub fn run(listener: &TcpListener) -> io::Result<()> {
     loop {
         let (socket, _) = listener.accept()?;
-        fork_child(&[socket.as_fd()], || i32::from(serve(&socket).is_err()))?;
+        fork_child(|| i32::from(serve(&socket).is_err()))?;
         while reap()?.is_some() {}
     }
 }

@@ -1,5 +1,5 @@
 //! Minimal servers to compare with. They speak enough of the protocol to get the same load. They share no code with the
-//! program except `fork_child`, so that they do not change with it.
+//! program except wrappers of wait and signals, so that they do not change with it.
 
 mod bare;
 mod fork;
@@ -12,6 +12,10 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use loteria::system::signal;
+use nix::libc;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, fork};
 
 /// The argument that makes this program a baseline. A baseline is a process of its own, because only a process with one
 /// thread can fork safely.
@@ -39,6 +43,19 @@ impl Baseline {
             Self::Fork => "fork alone",
         }
     }
+}
+
+/// Forks a child that runs `body`, ends with its status, and is killed when its parent dies.
+#[expect(unsafe_code, reason = "not the program's way to fork: a baseline must not change with it")]
+#[expect(clippy::disallowed_methods, reason = "as above")]
+fn fork_child(body: impl FnOnce() -> i32) -> io::Result<()> {
+    // SAFETY: a baseline has one thread, so no other thread holds a lock that would stay locked in the child.
+    if let ForkResult::Child = unsafe { fork() }? {
+        let status = set_pdeathsig(Signal::SIGKILL).map_or(1, |()| body());
+        // SAFETY: ends the process at once; nothing of the parent's (buffers, destructors) runs in the child.
+        unsafe { libc::_exit(status) }
+    }
+    Ok(())
 }
 
 /// Runs a baseline until it is killed. It stores in the current folder. The arguments after [`COMMAND`] are its name, its
