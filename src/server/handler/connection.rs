@@ -1,9 +1,12 @@
 //! A client's socket: it reads and writes bytes, and remembers from when on the time limits count. Nothing here waits.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::time::Instant;
+
+use nix::libc;
+use nix::sys::socket::{MsgFlags, send};
 
 use super::keeper_gate::Verdict;
 use super::tls::TlsSession;
@@ -12,6 +15,8 @@ use crate::protocol::message::ServerMessage;
 
 /// While so many bytes wait to be written, no further frame is taken.
 const MAX_UNSENT: usize = 64 * 1024;
+/// What is sent may wait for what follows. `nix` lacks this flag.
+const MORE: MsgFlags = MsgFlags::from_bits_retain(libc::MSG_MORE);
 
 #[derive(Debug)]
 pub(super) struct Connection<'a> {
@@ -108,10 +113,10 @@ impl<'a> Connection<'a> {
         add(&mut self.output);
     }
 
-    /// Writes as much as the socket takes.
-    pub(super) fn flush(&mut self) {
+    /// Writes as much as the socket takes. The end of the connection goes with the `last` bytes, in one segment.
+    pub(super) fn flush(&mut self, last: bool) {
         while self.unsent() > 0 {
-            match self.write() {
+            match self.write(last) {
                 Ok(()) => self.writing_since = Instant::now(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -120,14 +125,19 @@ impl<'a> Connection<'a> {
         }
         self.output.clear();
         self.written = 0;
+        // TLS has an end of its own.
+        if last && self.tls.is_none() {
+            self.finish_writing();
+        }
     }
 
-    /// Writes once.
-    fn write(&mut self) -> io::Result<()> {
+    /// Writes once. What is `last` may wait for the end of the connection.
+    fn write(&mut self, last: bool) -> io::Result<()> {
         let rest = self.output.get(self.written..).unwrap_or_default();
+        let flags = MsgFlags::MSG_NOSIGNAL | if last { MORE } else { MsgFlags::empty() };
         self.written += match &mut self.tls {
             Some(tls) => tls.write(rest, self.socket)?,
-            None => self.socket.write(rest)?,
+            None => send(self.socket.as_raw_fd(), rest, flags)?,
         };
         Ok(())
     }

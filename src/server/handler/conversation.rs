@@ -130,6 +130,11 @@ impl<'a> Conversation<'a> {
         self.pending.is_empty()
     }
 
+    /// Whether no further message is taken, and every reply is known.
+    pub(super) fn is_over(&self) -> bool {
+        self.closing.is_some() && self.is_idle()
+    }
+
     /// Whether the client waits for the draw and for nothing else.
     pub(super) fn is_awaiting_draw(&self) -> bool {
         matches!(self.pending.front(), Some(Pending::Asked(Query::Result(_, ResultStage::AwaitDraw))))

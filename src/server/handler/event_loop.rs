@@ -124,7 +124,7 @@ impl<'a> Handler<'a> {
         loop {
             self.conversation.answer(&mut self.connection)?;
             if self.wants_to_write() {
-                self.connection.flush();
+                self.connection.flush(self.conversation.is_over());
             }
             // Writing may have made room for frames and pages, and no event tells so.
             if !self.take_frames()? && !self.conversation.can_ask_page(&self.connection) {
@@ -315,7 +315,7 @@ impl<'a> Handler<'a> {
         let (Some(identity), Some(keeper)) = (identity, keeper) else {
             let busy = "busy: the server can't check certificates, try again later";
             self.connection.send(&ServerMessage::Error(busy));
-            self.connection.flush();
+            self.connection.flush(true);
             return Err(Failure::NotProven("there is no keeper".to_owned()));
         };
         self.connection.start_tls(TlsSession::new(identity, keeper)?);
@@ -363,7 +363,7 @@ impl<'a> Handler<'a> {
         self.conversation.announce();
         if let Err(Failure::MadeRoom) = ended {
             self.connection.send(&ServerMessage::Error(BUSY));
-            self.connection.flush();
+            self.connection.flush(true);
         }
         match (&self.conversation.mode, ended) {
             (Mode::Session(session), Ok(reason)) => session.log_closed(Outcome::Success, reason),
