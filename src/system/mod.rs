@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::PollTimeout;
 
@@ -21,8 +21,8 @@ pub mod signal;
 /// The timeout of a `poll(2)` that begins `now`, rounded up to whole milliseconds, so that the wait does not end too early.
 pub(crate) fn poll_timeout(until: Option<Instant>, now: Instant) -> PollTimeout {
     let Some(until) = until else { return PollTimeout::NONE };
-    let millis = until.saturating_duration_since(now).as_micros().div_ceil(1000);
-    PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+    let wait = until.saturating_duration_since(now).saturating_add(Duration::from_micros(999));
+    PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
 }
 
 /// The longest file that is read whole, in bytes.
