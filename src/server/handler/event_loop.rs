@@ -111,6 +111,10 @@ impl<'a> Handler<'a> {
 
     /// Serves the client until the connection has to be closed.
     pub(super) fn serve(mut self) {
+        // Most clients have sent their first message by now. Where it may be TLS, it is looked at first.
+        if !self.may_start_tls {
+            self.connection.fill();
+        }
         let ended = loop {
             if let Some(ended) = self.step().transpose() {
                 break ended;
