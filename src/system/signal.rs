@@ -90,25 +90,37 @@ extern "C" fn exit(_signal: libc::c_int) {
 /// A descriptor that is readable while a handled signal is pending for the process that reads. Each process makes its own:
 /// whoever shares a descriptor can make it block.
 #[derive(Debug)]
-pub struct Signals(SignalFd);
+pub struct Signals {
+    descriptor: SignalFd,
+    handled: SigSet,
+}
 
 impl Signals {
     /// Makes the descriptor, non-blocking and closed on exec.
     pub fn open() -> io::Result<Self> {
+        Self::of(handled())
+    }
+
+    /// Makes another descriptor for the same signals.
+    pub fn open_another(&self) -> io::Result<Self> {
+        Self::of(self.handled)
+    }
+
+    fn of(handled: SigSet) -> io::Result<Self> {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Self(SignalFd::with_flags(&handled(), flags)?))
+        Ok(Self { descriptor: SignalFd::with_flags(&handled, flags)?, handled })
     }
 
     /// Takes a pending signal, if there is one.
     pub fn take(&self) -> io::Result<Option<Signal>> {
-        let Some(info) = self.0.read_signal()? else { return Ok(None) };
+        let Some(info) = self.descriptor.read_signal()? else { return Ok(None) };
         Ok(i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()))
     }
 
     /// Takes a signal, and waits for it for at most that time.
     pub fn wait(&self, time: Duration) -> io::Result<Option<Signal>> {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
+        match poll(&mut [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(_) | Err(Errno::EINTR) => self.take(),
             Err(error) => Err(error.into()),
         }
@@ -117,7 +129,7 @@ impl Signals {
 
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.descriptor.as_fd()
     }
 }
 

@@ -232,6 +232,7 @@ impl Acceptor<'_> {
         let socket = self.keeper.as_ref().and_then(|keeper| keeper.connect(client.serial)).map(Arc::new);
         let context = HandlerContext {
             acceptor: getpid(),
+            signals: &self.signals,
             queue: &self.resources.sender,
             confinement: &self.resources.confinement,
             offset: local_offset(),

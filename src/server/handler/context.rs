@@ -13,11 +13,14 @@ use crate::lottery::AgencyList;
 use crate::system::confinement::Confinement;
 use crate::system::mqueue::QueueSender;
 use crate::system::process::schedule_as_batch;
+use crate::system::signal::Signals;
 
 #[derive(Debug)]
 pub struct HandlerContext<'a> {
     /// The parent of all handlers.
     pub acceptor: Pid,
+    /// The acceptor's signals. A handler opens a descriptor of its own for the same.
+    pub signals: &'a Signals,
     pub queue: &'a QueueSender,
     pub confinement: &'a Confinement,
     /// The agencies that take part are 1 to this.

@@ -40,7 +40,6 @@ use crate::ipc::keeper::KeeperClient;
 use crate::ipc::messages::ClientSerial;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Level};
-use crate::system::signal::Signals;
 
 /// A client, as the acceptor hands it over.
 #[derive(Debug)]
@@ -75,7 +74,7 @@ fn confined<'a>(
     context: &'a HandlerContext<'a>,
 ) -> io::Result<Handler<'a>> {
     // Every child closes standard input and output. These two take their numbers: see `HANDLER_DESCRIPTORS`.
-    let signals = Signals::open()?;
+    let signals = context.signals.open_another()?;
     std::mem::forget(dup(&client.replies)?);
     let storage = StorageClient::new(context.queue, client.replies.as_fd())?;
     let connection = Connection::new(&client.socket, context.max_payload);
