@@ -90,6 +90,7 @@ impl<'a> StorageClient<'a> {
     /// Where the bulk bytes of the next request are appended, once the request before has been sent.
     pub fn body(&mut self) -> &mut Vec<u8> {
         if self.body.is_empty() {
+            self.body.reserve(self.queue.message_len());
             self.body.resize(MAX_HEAD, 0);
         }
         &mut self.body
