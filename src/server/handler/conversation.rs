@@ -4,6 +4,7 @@
 //! A result can be longer than a pipe holds, so it comes in pages. The next page is asked for once the client has taken
 //! what came before: a slow reader costs no memory.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
@@ -86,7 +87,7 @@ pub(super) struct Conversation<'a> {
     /// In the order of the client's messages.
     pending: VecDeque<Pending>,
     /// Why no more messages are taken. The connection is closed once nothing is pending.
-    pub(super) closing: Option<String>,
+    pub(super) closing: Option<Cow<'static, str>>,
     /// Whether another session of the agency has replaced this one.
     pub(super) is_replaced: bool,
 }
@@ -164,7 +165,7 @@ impl<'a> Conversation<'a> {
         self.is_replaced = true;
     }
 
-    fn close(&mut self, reason: impl Into<String>) {
+    fn close(&mut self, reason: impl Into<Cow<'static, str>>) {
         self.closing.get_or_insert_with(|| reason.into());
     }
 

@@ -2,6 +2,7 @@
 //! Only for room in the request queue it may wait elsewhere, for a tenth of a second between two rounds of the loop. It
 //! decides when the connection is closed.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -124,7 +125,7 @@ impl<'a> Handler<'a> {
     }
 
     /// Does everything that can be done now, then waits for events. Returns the reason once the conversation is complete.
-    fn step(&mut self) -> Result<Option<String>, Failure> {
+    fn step(&mut self) -> Result<Option<Cow<'static, str>>, Failure> {
         loop {
             self.conversation.answer(&mut self.connection)?;
             if self.wants_to_write() {
@@ -170,7 +171,7 @@ impl<'a> Handler<'a> {
     }
 
     /// The reason to close the connection, once the conversation is complete or the server stops.
-    fn completion(&self) -> Result<Option<String>, Failure> {
+    fn completion(&self) -> Result<Option<Cow<'static, str>>, Failure> {
         let Self { connection, conversation, .. } = self;
         let is_awaiting = conversation.is_awaiting_draw();
         if conversation.is_replaced {
@@ -181,7 +182,7 @@ impl<'a> Handler<'a> {
             // What storage has been asked is answered, however long it takes. The client has a time limit.
             let waits_for_storage = !conversation.is_idle() && !is_awaiting && !conversation.is_paging();
             let waits_for_client = connection.is_sending() && since.elapsed() <= STOP_WRITING;
-            return Ok((!waits_for_storage && !waits_for_client).then(|| "the server stops".to_owned()));
+            return Ok((!waits_for_storage && !waits_for_client).then(|| "the server stops".into()));
         }
         if is_awaiting && (connection.is_half_closed || connection.broken.is_some()) {
             return Err(Failure::ClosedWhileAwaiting);
@@ -198,7 +199,7 @@ impl<'a> Handler<'a> {
         } else if !connection.is_half_closed || connection.input.has_frame() {
             Ok(None)
         } else if connection.input.is_empty() {
-            Ok(Some("closed by the client".to_owned()))
+            Ok(Some("closed by the client".into()))
         } else {
             Err(Failure::ClosedWithinMessage)
         }
@@ -363,7 +364,7 @@ impl<'a> Handler<'a> {
     }
 
     /// Logs how the conversation ended. Makes sure that the client gets the last reply.
-    fn close(&mut self, ended: &Result<String, Failure>) {
+    fn close(&mut self, ended: &Result<Cow<'static, str>, Failure>) {
         self.conversation.announce();
         if let Err(Failure::MadeRoom) = ended {
             self.connection.send(&ServerMessage::Error(BUSY));
