@@ -32,7 +32,7 @@ impl Watched {
     /// Starts a watcher and waits until it shows the contest.
     fn of(server: &RunningServer) -> Self {
         let watched = Self::start(&server.address(), &[]);
-        watched.wait_for("stored");
+        watched.wait_for(" bets  ");
         assert!(!watched.mode().local_flags.contains(LocalFlags::ICANON), "it reads single keys");
         watched
     }
@@ -90,10 +90,10 @@ fn q_ctrl_c_and_signals_leave_the_terminal_as_it_was() {
 fn other_keys_do_nothing() {
     let server = Setup::new().start();
     let mut watched = Watched::of(&server);
-    watched.type_in(b"x \x1b[A\x1b[B\r");
+    watched.type_in(b"x \x1b[A\x1b[Bo/\x7fj\r\x1b[C");
     server.session(1).0.store(0, &bets(1, 0..7));
     // When it shows the bets, which came after the keys, it has read the keys.
-    watched.wait_for("7 stored");
+    watched.wait_for("7 bets");
     watched.leave();
 }
 
@@ -114,7 +114,7 @@ fn watch_shows_the_contest_and_its_events() {
     let watched = Watched::of(&server);
     let (mut session, _) = server.session(1);
     session.store(0, &bets(1, 0..7));
-    watched.wait_for("7 stored");
+    watched.wait_for("7 bets");
     session.end_agency();
     watched.wait_for("agency 1 has ended");
     server.session(2).0.end_agency();
@@ -155,9 +155,66 @@ fn watch_can_be_left_while_the_server_does_not_answer() {
 fn watch_follows_the_size_of_the_terminal() {
     let server = server_of(500);
     let watched = Watched::of(&server);
-    watched.wait_for("and 484 more");
+    watched.wait_for("agencies 1 to 18 of 500");
     watched.resize((50, 160));
-    watched.wait_for("and 364 more");
+    watched.wait_for("agencies 1 to 160 of 500");
+    watched.leave();
+}
+
+/// Types, and waits for a line with this text.
+#[track_caller]
+fn expect_after(watched: &mut Watched, keys: &[u8], text: &str) {
+    watched.type_in(keys);
+    watched.wait_for(text);
+}
+
+#[test]
+fn one_can_scroll_find_an_agency_and_keep_the_order_still() {
+    let server = server_of(200);
+    let mut on_terminal = Watched::of(&server);
+    let watched = &mut on_terminal;
+    expect_after(watched, b"", "agencies 1 to 18 of 200, furthest behind first");
+    expect_after(watched, b"o", "agencies 1 to 18 of 200, by number");
+    for (keys, from) in [
+        (&b"\x1b[B"[..], 2),
+        (b"j", 3),
+        (b"\x1b[6~", 21),
+        (b"k", 20),
+        (b"\x1b[A", 19),
+        (b"\x1b[F", 183),
+        (b"j\x1b[6~", 183),
+        (b"\x1b[5~", 165),
+        (b"\x1b[H", 1),
+        (b"k\x1b[5~", 1),
+    ] {
+        expect_after(watched, keys, &format!("agencies {from} to {} of 200, by number", from + 17));
+        watched.wait_for(&format!("{from:>6}  ─"));
+    }
+    expect_after(watched, b"/123", "find agency: 123_");
+    watched.wait_for("agencies 114 to 131 of 200");
+    expect_after(watched, b"4", "find agency: 1234_   there is none");
+    expect_after(watched, b"\x7f\x7f\x7f9\r", "agencies 10 to 27 of 200");
+    // In the other order the agency that was found stays on the screen: it has most bets, so it is the last.
+    server.session(19).0.store(0, &bets(19, 0..7));
+    expect_after(watched, b"o", "agencies 183 to 200 of 200, furthest behind first");
+    watched.wait_for("    19  ━");
+    // Ctrl-C leaves even while a number is typed.
+    watched.type_in(b"/1\x03");
+    on_terminal.expect_end(0);
+}
+
+/// Neither the watcher nor other requests for the status are clients.
+#[test]
+fn watch_does_not_count_its_own_connections() {
+    let server = server_of(2);
+    let watched = Watched::of(&server);
+    for _ in 0..5 {
+        status(server.port());
+    }
+    let session = server.session(1);
+    watched.wait_for("clients  1 of 1,024      1 connection");
+    drop(session);
+    watched.wait_for("clients  0 of 1,024      1 connection");
     watched.leave();
 }
 
@@ -167,7 +224,7 @@ fn no_color_turns_the_colours_off() {
     for (variables, coloured) in [(&[][..], true), (&[("NO_COLOR", "1")], false), (&[("NO_COLOR", "")], true)]
     {
         let watched = Watched::start(&server.address(), variables);
-        watched.wait_for("stored");
+        watched.wait_for(" bets  ");
         let seen = watched.leave();
         assert_eq!(has_colours(&seen), coloured, "{variables:?} {seen:?}");
     }

@@ -6,10 +6,12 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 
 pub(crate) const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
-/// Labels and other things of little weight.
-pub(crate) const FAINT: Style = Style::new().fg(Color::Gray);
+/// Labels and other things of little weight. A grey would be illegible on some backgrounds.
+pub(crate) const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
 /// The empty part of a bar.
-pub(crate) const EMPTY: Style = Style::new().fg(Color::DarkGray);
+pub(crate) const EMPTY: Style = FAINT;
+/// The agency that was looked for.
+pub(crate) const FOUND: Style = Style::new().add_modifier(Modifier::REVERSED);
 /// An agency that sends bets.
 pub(crate) const BUSY: Style = Style::new().fg(Color::Cyan);
 /// An agency that has ended; the draw, once it is made.
@@ -19,10 +21,15 @@ pub(crate) const IDLE: Style = Style::new().fg(Color::Yellow);
 /// An error.
 pub(crate) const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
-/// Draw as many lines as fit, from the top of the area.
+/// Draw as many lines as fit, from the top of the area. A line that is cut ends with `…`.
 pub(crate) fn draw_lines(frame: &mut Frame<'_>, area: Rect, lines: &[Line<'_>]) {
     for (line, row) in lines.iter().zip(area.rows()) {
         frame.render_widget(line, row);
+        if line.width() > row.width.into()
+            && let Some(last) = frame.buffer_mut().cell_mut((row.right().saturating_sub(1), row.y))
+        {
+            last.set_symbol("…");
+        }
     }
 }
 

@@ -50,7 +50,7 @@ fn contest(history: &History, status: &Status) -> String {
         counted(status.bets, "bet", "bets"),
         format!("{}/s", rate(history.rate().unwrap_or(0.0))),
         part_of(status.ended, status.agencies, "agency ended", "agencies ended"),
-        part_of(status.handlers, status.max_clients, "handler", "handlers"),
+        part_of(status.clients(), status.max_clients, "handler", "handlers"),
         format!("{} groups/s", rate(history.groups().unwrap_or(0.0))),
     ];
     parts.extend(history.sync_seconds().mean().map(|mean| format!("sync {}", short_time(mean))));

@@ -9,6 +9,7 @@ mod drawing;
 mod events;
 mod history;
 mod lines;
+mod list;
 mod view;
 
 use std::env;
@@ -22,11 +23,12 @@ use chrono::Local;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::DefaultTerminal;
-use ratatui::crossterm::event::{self as keys, KeyCode, KeyModifiers};
+use ratatui::crossterm::event as keys;
 
 use self::drawing::remove_colours;
 use self::history::History;
 use self::lines::Lines;
+use self::list::AgencyList;
 use super::ask::{DEADLINE, ask};
 use crate::failpoint::error_point;
 use crate::protocol::status::Status;
@@ -141,6 +143,7 @@ fn restore() {
 fn show(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) -> io::Result<()> {
     let has_colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut screen = Screen::enter()?;
+    let mut list = AgencyList::default();
     let mut drawn: Option<Instant> = None;
     loop {
         let mut changed = drawn.is_none_or(|at| at.elapsed() >= REDRAW);
@@ -151,7 +154,7 @@ fn show(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) ->
         if changed {
             error_point!("watch_draws");
             screen.0.draw(|frame| {
-                view::draw(frame, history, Local::now());
+                view::draw(frame, history, &mut list, Local::now());
                 if !has_colours {
                     remove_colours(frame);
                 }
@@ -162,21 +165,11 @@ fn show(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) ->
             return Ok(());
         }
         while keys::poll(Duration::ZERO)? {
-            let event = keys::read()?;
-            if asks_to_leave(&event) {
+            // Shows what the key has changed, or follows the size of the terminal.
+            drawn = None;
+            if keys::read()?.as_key_press_event().is_some_and(|key| list.press(key)) {
                 return Ok(());
-            }
-            if let keys::Event::Resize(..) = event {
-                drawn = None;
             }
         }
     }
-}
-
-fn asks_to_leave(event: &keys::Event) -> bool {
-    event.as_key_press_event().is_some_and(|key| match key.code {
-        KeyCode::Char('q' | 'Q') => true,
-        KeyCode::Char('c') => key.modifiers.contains(KeyModifiers::CONTROL),
-        _ => false,
-    })
 }

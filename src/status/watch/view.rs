@@ -7,57 +7,84 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::agencies::{self, rows_needed};
-use super::drawing::{BAD, BUSY, DONE, EMPTY, FAINT, IDLE, STRONG, bar_of, draw_lines};
+use super::drawing::{BAD, BUSY, DONE, FAINT, IDLE, STRONG, bar_of, draw_lines};
 use super::events::is_full;
 use super::history::History;
-use crate::lottery::Seal;
+use super::list::AgencyList;
 use crate::protocol::status::Status;
-use crate::status::table::draw_of;
 use crate::status::text::{counted, grouped, long_time, rate, short_time};
 
-/// The lines that are kept free for events, including their title.
+/// The lines that are kept free for events below the agencies, with the blank line and the title.
 const EVENTS: u16 = 5;
-/// The width of the bar of the agencies that have ended.
-const ENDED_BAR: usize = 20;
-/// The width of the labels of the summary.
+/// A lower terminal has no blank lines, and events only if the agencies leave room.
+const HIGH: u16 = 20;
+/// A lower terminal has no title above the agencies.
+const LOW: u16 = 12;
+/// The width of the summary where the events are beside it.
+const SUMMARY: u16 = 78;
+/// A narrower terminal has the events below the agencies, however many these are.
+const WIDE: u16 = 120;
+/// The most that the bar of the agencies that have ended takes.
+const ENDED_BAR: usize = 24;
+/// The widths of a line's label and of its parts, with the space behind them.
 const LABEL: usize = 10;
+const PART: usize = 16;
 /// A certificate that ends within so many days is marked.
 const SOON: i64 = 30;
 
-pub(crate) fn draw(frame: &mut Frame<'_>, history: &History, now: DateTime<Local>) {
+pub(crate) fn draw(frame: &mut Frame<'_>, history: &History, list: &mut AgencyList, now: DateTime<Local>) {
     let area = frame.area();
-    // A low terminal has no room for blank lines.
-    let gap = u16::from(area.height >= 20);
-    let lines = history.latest().map_or_else(Vec::new, |status| summary_lines(status, history));
+    let gap = u16::from(area.height >= HIGH);
+    let agencies = history.agencies();
+    let width = if area.width < WIDE { area.width } else { SUMMARY };
+    let lines = history.latest().map_or_else(Vec::new, |status| summary_lines(status, history, width));
     let summary = u16::try_from(lines.len()).unwrap_or(u16::MAX);
-    let room = area.height.saturating_sub(1 + summary + EVENTS + 3 * gap);
-    let agencies =
-        history.latest().map_or(0, |status| rows_needed(status.per_agency.len(), area.width).min(room));
-    let lengths = [1, gap, summary, gap, agencies, gap].map(Constraint::Length);
-    let [head, _, summary, _, agencies, _, events] =
-        Layout::vertical(lengths.into_iter().chain([Constraint::Min(0)])).areas(area);
-    draw_head(frame, head, history, now);
+    let title = u16::from(area.height >= LOW);
+    let room = area.height.saturating_sub(2 + summary + 2 * gap + title);
+    let needed = rows_needed(agencies.len(), area.width);
+    let is_beside = area.width >= WIDE && needed + EVENTS > room;
+    let below = if is_beside || area.height < HIGH { 0 } else { EVENTS };
+    let rows = needed.min(room.saturating_sub(below));
+    let lengths = [1, gap, summary, gap, title, rows].map(Constraint::Length);
+    let rest = [Constraint::Min(0), Constraint::Length(1)];
+    let [head, _, summary, _, title, rows, events, help] =
+        Layout::vertical(lengths.into_iter().chain(rest)).areas(area);
     draw_lines(frame, summary, &lines);
-    agencies::draw(frame, agencies, &history.agencies());
-    draw_events(frame, events, history);
+    let text = agencies::draw(frame, rows, &agencies, list);
+    draw_lines(frame, title, &[Line::styled(text, FAINT)]);
+    if history.silent.is_some() {
+        // What is known is no longer what is.
+        let is_old = title.union(rows).union(summary);
+        frame.buffer_mut().set_style(is_old, FAINT);
+    }
+    draw_head(frame, head, history, now);
+    if is_beside {
+        let beside = Rect { x: SUMMARY, width: area.width - SUMMARY, ..summary };
+        draw_lines(frame, beside, &event_lines(history).collect::<Vec<_>>());
+    } else {
+        let title = ["", " events"].into_iter().skip(usize::from(gap == 0));
+        let title = title.map(|text| Line::styled(text, FAINT));
+        draw_lines(frame, events, &title.chain(event_lines(history)).collect::<Vec<_>>());
+    }
+    draw_lines(frame, help, &[list.help(agencies.len())]);
 }
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History, now: DateTime<Local>) {
-    let state = match (&history.silent, history.latest()) {
-        (Some((since, _)), _) => {
-            let seconds = (now - *since).as_seconds_f64();
-            Span::styled(format!("  no answer for {}", long_time(seconds)), BAD)
-        }
-        (None, Some(status)) => Span::styled(format!("  up {}", long_time(status.uptime_seconds)), FAINT),
-        (None, None) => Span::styled("  asking", FAINT),
-    };
-    let mut head = Line::from(vec![Span::styled(" loteria ", STRONG), Span::raw(&history.address), state]);
-    head.extend(history.latest().and_then(|status| Some(certificate(status.certificate_until?, now))));
-    let clock = Line::styled(format!("  {}  q leaves ", now.format("%H:%M:%S")), FAINT);
+    let mut head = Line::from(vec![Span::styled(" loteria ", STRONG), Span::raw(&history.address)]);
+    if let Some((since, reason)) = &history.silent {
+        let seconds = long_time((now - *since).as_seconds_f64());
+        head = Line::styled(format!(" no answer for {seconds}  {}: {reason}", history.address), BAD);
+    } else if let Some(status) = history.latest() {
+        head.push_span(Span::styled(format!("  up {}", long_time(status.uptime_seconds)), FAINT));
+        head.extend(status.certificate_until.map(|until| certificate(until, now)));
+    } else {
+        head.push_span(Span::styled("  asking", FAINT));
+    }
+    let clock = Line::styled(format!("  {} ", now.format("%H:%M:%S")), FAINT);
     if head.width() + clock.width() <= area.width.into() {
         frame.render_widget(clock.right_aligned(), area);
     }
-    frame.render_widget(head, area);
+    draw_lines(frame, area, &[head]);
 }
 
 /// How long the server's certificate is still valid.
@@ -67,94 +94,103 @@ fn certificate(until: i64, now: DateTime<Local>) -> Span<'static> {
     Span::styled(format!("  certificate {left}"), if days < SOON { BAD } else { FAINT })
 }
 
-fn summary_lines(status: &Status, history: &History) -> Vec<Line<'static>> {
-    let mut lines = vec![bets_line(status, history), agencies_line(status), draw_line(status)];
-    lines.extend(status.seal().map(seal_line));
-    lines.extend([connections_line(status), storage_line(status, history)]);
-    lines
+/// What matters first comes first: of a low terminal the last lines are cut, of a narrow one the last parts are left out.
+fn summary_lines(status: &Status, history: &History, width: u16) -> Vec<Line<'static>> {
+    let sealed = status.seal().map(|seal| ("sha256", vec![(seal.sha256.to_string(), Style::new())]));
+    // A part of a hash would be of no use.
+    let sealed = sealed.filter(|(_, parts)| parts.iter().all(|(hash, _)| LABEL + hash.len() <= width.into()));
+    let mut lines = vec![("draw", draw_parts(status, width))];
+    lines.extend(sealed);
+    lines.extend([
+        ("stored", stored_parts(status, history)),
+        ("refused", refused_parts(status)),
+        ("disk", disk_parts(status, history)),
+        ("clients", clients_parts(status)),
+    ]);
+    lines.into_iter().map(|(label, parts)| summary_line(label, parts, width)).collect()
 }
 
-fn labelled(label: &str, spans: impl IntoIterator<Item = Span<'static>>) -> Line<'static> {
-    let label = Span::styled(format!(" {label:<LABEL$} "), FAINT);
-    [label].into_iter().chain(spans).collect()
+/// A part of a line of the summary.
+type Part = (String, Style);
+
+/// The parts begin in the same columns as those of the other lines, as far as there is room.
+fn summary_line(label: &str, parts: Vec<Part>, width: u16) -> Line<'static> {
+    let mut line = Line::from(Span::styled(format!(" {label}"), FAINT));
+    for (index, (text, style)) in parts.into_iter().enumerate() {
+        let part = Span::styled(text, style);
+        let room = usize::from(width).saturating_sub(line.width() + part.width());
+        if index > 1 && room < 2 {
+            break;
+        }
+        let space = (LABEL + index * PART).saturating_sub(line.width()).min(room).max(2);
+        line.push_span(Span::raw(" ".repeat(space)));
+        line.push_span(part);
+    }
+    line
 }
 
-/// A further part of a line, with some space before it.
-fn next(text: &str, style: Style) -> Span<'static> {
-    Span::styled(format!("   {text}"), style)
+fn draw_parts(status: &Status, width: u16) -> Vec<Part> {
+    if let Some(draw) = &status.draw {
+        let number = format!("winning number {}", draw.winning_number);
+        return vec![(number, DONE.add_modifier(Modifier::BOLD)), (draw.at.clone(), DONE)];
+    }
+    let (ended, all) = (status.ended, status.agencies);
+    let text = format!("{} of {} ended", grouped(ended), grouped(all));
+    let bar = usize::from(width).saturating_sub(LABEL + 2 * PART).min(ENDED_BAR);
+    let (full, empty) = bar_of(ended.into(), all.into(), bar);
+    vec![("not made".to_owned(), STRONG), (text, Style::new()), (full + &empty, DONE)]
 }
 
-fn bets_line(status: &Status, history: &History) -> Line<'static> {
+fn stored_parts(status: &Status, history: &History) -> Vec<Part> {
     let (per_second, style) = match history.rate() {
         Some(per_second) => (rate(per_second), if per_second > 0.0 { BUSY } else { FAINT }),
         None => ("-".to_owned(), FAINT),
     };
-    let spans = [
-        Span::styled(format!("{} stored", grouped(status.bets)), STRONG),
-        next(&format!("{per_second}/s"), style),
-        next(&counted(status.batches, "message", "messages"), FAINT),
-    ];
-    labelled("bets", spans)
+    vec![
+        (counted(status.bets, "bet", "bets"), STRONG),
+        (format!("{per_second}/s"), style),
+        (counted(status.batches, "message", "messages"), FAINT),
+    ]
 }
 
-fn agencies_line(status: &Status) -> Line<'static> {
-    let (ended, all) = (status.ended, status.agencies);
-    let text = format!("{} of {} ended", grouped(ended), grouped(all));
-    let (full, empty) = bar_of(ended.into(), all.into(), ENDED_BAR);
-    let style = if ended == all { DONE } else { Style::new() };
-    labelled("agencies", [Span::styled(full, DONE), Span::styled(empty, EMPTY), next(&text, style)])
+fn refused_parts(status: &Status) -> Vec<Part> {
+    let refused = status.refusals.iter().filter(|refusals| refusals.count > 0);
+    let sum = refused.clone().fold(0_u64, |sum, refusals| sum.saturating_add(refusals.count));
+    let style = if sum > 0 { IDLE } else { FAINT };
+    let reasons = refused.map(|refusals| {
+        let reason = refusals.reason.replace('_', " ");
+        (format!("{reason} {}", grouped(refusals.count)), if reason == "disk" { BAD } else { style })
+    });
+    [(grouped(sum), style)].into_iter().chain(reasons).collect()
 }
 
-fn draw_line(status: &Status) -> Line<'static> {
-    let style = if status.drawn { DONE.add_modifier(Modifier::BOLD) } else { Style::new() };
-    labelled("draw", [Span::styled(draw_of(status), style)])
+fn disk_parts(status: &Status, history: &History) -> Vec<Part> {
+    let restarts = counted(status.storage_restarts, "restart", "restarts");
+    let mut parts = vec![(restarts, BAD)];
+    parts.retain(|_| status.storage_restarts > 0);
+    parts.push((format!("{} syncs/s", rate(history.groups().unwrap_or(0.0))), Style::new()));
+    parts.extend(
+        history.sync_seconds().mean().map(|mean| (format!("{} each", short_time(mean)), Style::new())),
+    );
+    parts.extend(history.group_bets().mean().map(|bets| (format!("{} bets each", rate(bets)), FAINT)));
+    parts
 }
 
-/// The hash fits on a terminal of 80 columns.
-fn seal_line(seal: Seal) -> Line<'static> {
-    let bets = next(&counted(seal.bets, "bet", "bets"), FAINT);
-    let bytes = next(&counted(seal.bytes, "byte", "bytes"), FAINT);
-    labelled("sha256", [Span::raw(seal.sha256.to_string()), bets, bytes])
+fn clients_parts(status: &Status) -> Vec<Part> {
+    let open = format!("{} of {}", grouped(status.clients()), grouped(status.max_clients));
+    let came = status.connections.saturating_sub(status.status_requests);
+    let style = if is_full(status) { BAD } else { Style::new() };
+    vec![(open, style), (counted(came, "connection", "connections"), FAINT)]
 }
 
-fn connections_line(status: &Status) -> Line<'static> {
-    let refused = status.refusals.iter().fold(0_u64, |sum, refusals| sum.saturating_add(refusals.count));
-    let open = format!("{} of {} in use", grouped(status.handlers), grouped(status.max_clients));
-    let spans = [
-        Span::styled(open, if is_full(status) { BAD } else { Style::new() }),
-        next(&counted(status.connections, "connection", "connections"), FAINT),
-        next(&counted(refused, "refusal", "refusals"), if refused > 0 { IDLE } else { FAINT }),
-    ];
-    labelled("handlers", spans)
-}
-
-fn storage_line(status: &Status, history: &History) -> Line<'static> {
-    let mut spans = Vec::new();
-    if status.storage_restarts > 0 {
-        let restarts = counted(status.storage_restarts, "restart", "restarts");
-        spans.push(Span::styled(format!("{restarts}   "), BAD));
-    }
-    spans.push(Span::raw(format!("{} groups/s", rate(history.groups().unwrap_or(0.0)))));
-    if let Some(bets) = history.group_bets().mean() {
-        spans.push(next(&format!("{} bets each", rate(bets)), FAINT));
-    }
-    if let Some(mean) = history.sync_seconds().mean() {
-        spans.push(next(&format!("sync {}", short_time(mean)), Style::new()));
-    }
-    labelled("storage", spans)
-}
-
-fn draw_events(frame: &mut Frame<'_>, area: Rect, history: &History) {
-    let title = Line::styled(" events", FAINT);
-    let events = history.events().map(|(when, event)| {
+fn event_lines(history: &History) -> impl Iterator<Item = Line<'_>> {
+    history.events().map(|(when, event)| {
         let style = if event.is_bad { BAD } else { Style::new() };
         Line::from(vec![
             Span::styled(format!(" {}   ", when.format("%H:%M:%S")), FAINT),
             Span::styled(event.text.clone(), style),
         ])
-    });
-    let lines: Vec<Line<'_>> = [title].into_iter().chain(events).take(area.height.into()).collect();
-    draw_lines(frame, area, &lines);
+    })
 }
 
 #[cfg(test)]
@@ -167,7 +203,8 @@ mod tests {
     /// The lines that a terminal of that size shows.
     fn screen(history: &History, width: u16, height: u16) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| draw(frame, history, Local::now())).unwrap();
+        let list = &mut AgencyList::default();
+        terminal.draw(|frame| draw(frame, history, list, Local::now())).unwrap();
         let buffer = terminal.backend().buffer();
         let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
         (0..height).map(row).collect()
@@ -200,19 +237,19 @@ mod tests {
         let has = |text: &str| assert!(screen.iter().any(|line| line.contains(text)), "{text}\n{screen:#?}");
         assert_eq!(numbers(&screen), [1, 2, 3]);
         has("loteria here:12345  up 16s");
-        has("2,500 stored   167/s");
-        has("1 of 3 ended");
-        let bar = "━".repeat(55);
-        has(&format!("     1  {bar}  2,000     167/s"));
-        has("    500   idle 6s");
-        has("      0     ended");
+        has(" draw     not made        1 of 3 ended    ━━━━━━━━────────────────");
+        has(" stored   2,500 bets      167/s           3 messages");
+        has(" refused  2               bets 2");
+        has(" clients  1 of 1,024      7 connections");
+        has(&format!("     1  {}  2,000      167/s", "━".repeat(54)));
+        has("    500    idle 6s");
+        has("      0      ended");
         has("the server answers");
     }
 
-    #[test]
-    fn of_many_agencies_those_furthest_behind_come_first_and_the_rest_is_summed_up() {
-        // Agencies 1 to 100 have ended. Of the others, those whose number ends in 0 are idle; the rest is busy, and has more
-        // bets the higher its number.
+    /// 500 agencies. 1 to 100 have ended. Of the others, those whose number ends in 0 are idle; the rest is busy, and has
+    /// more bets the higher its number.
+    fn many() -> History {
         let agencies = |more: u64| -> Vec<(u64, bool)> {
             let each = |number: u64| match number {
                 1..=100 => (5000, true),
@@ -221,25 +258,59 @@ mod tests {
             };
             (1..=500).map(each).collect()
         };
-        let history = history([at(10.0, &agencies(0)), at(11.0, &agencies(1))]);
-        let screen = screen(&history, 80, 24);
+        history([at(10.0, &agencies(0)), at(11.0, &agencies(1))])
+    }
+
+    #[test]
+    fn of_many_agencies_those_furthest_behind_come_first() {
+        let screen = screen(&many(), 80, 24);
         let mut shown = numbers(&screen);
         shown.sort_unstable();
-        assert_eq!(shown, (11..27).map(|tens| tens * 10).collect::<Vec<u16>>(), "{screen:#?}");
-        assert!(screen.iter().any(|line| line.contains("those furthest behind first")));
-        let rest = 100 * 5000
-            + 24 * 2000
-            + (101..=500).filter(|number| number % 10 != 0).map(|n| n + 1).sum::<u64>();
-        let sum = format!("  and 484 more: {} bets, 360/s, 100 ended", grouped(rest));
-        assert!(screen.contains(&sum), "{sum}\n{screen:#?}");
+        assert_eq!(shown, (11..29).map(|tens| tens * 10).collect::<Vec<u16>>(), "{screen:#?}");
+        let title = " agencies 1 to 18 of 500, furthest behind first";
+        assert!(screen.iter().any(|line| line == title), "{screen:#?}");
+    }
+
+    #[test]
+    fn on_a_small_terminal_the_numbers_stay() {
+        let expected = [
+            " draw     not made      100 of 500 ended",
+            " stored   688,360 bets    360/s",
+            " refused  2               bets 2",
+            " disk     0 syncs/s",
+            " clients  1 of 1,024      7 connections",
+            "   110  ━━━━━╸────────  2,000          -",
+            "   120  ━━━━━╸────────  2,000          -",
+            "   130  ━━━━━╸────────  2,000          -",
+            " ↑↓ scroll  / find  o order  q leave",
+        ];
+        let screen = screen(&many(), 40, 10);
+        assert!(screen[0].starts_with(" loteria here:12345  up 11s "), "{}", screen[0]);
+        assert_eq!(screen[1..], expected);
+    }
+
+    #[test]
+    fn on_a_wide_terminal_that_is_full_the_events_are_beside_the_summary() {
+        let screen = screen(&many(), 120, 40);
+        assert!(screen[2].starts_with(" draw ") && screen[2].ends_with("the server answers"), "{screen:#?}");
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_the_first_that_is_told() {
+        let mut history = many();
+        history.add(Local::now(), Err("Connection refused".to_owned()));
+        let head = |width| screen(&history, width, 24).remove(0);
+        assert!(head(80).starts_with(" no answer for 0s  here:12345: Connection refused"), "{}", head(80));
+        assert_eq!(head(40), " no answer for 0s  here:12345: Connecti…");
     }
 
     #[test]
     fn the_clock_is_shown_only_where_it_hides_nothing() {
         let history = history([at(10.0, &[(1000, false)])]);
         let head = |width| screen(&history, width, 24).remove(0);
-        // ` loteria here:12345  up 10s` has 27 columns, the clock 21.
-        assert!(head(48).ends_with("q leaves") && head(47).ends_with("here:12345  up 10s"));
+        // ` loteria here:12345  up 10s` has 27 columns, the clock 11.
+        assert!(head(38).contains(':') && head(38).len() > head(37).len());
+        assert!(head(37).ends_with("here:12345  up 10s"), "{}", head(37));
     }
 
     #[test]
