@@ -1,7 +1,8 @@
 //! The files of a contest, opened for reading.
 
-use std::fs::File;
-use std::io;
+use std::fs::{self, File, Metadata};
+use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -19,6 +20,8 @@ pub(crate) enum AuditError {
     Read { path: PathBuf, error: io::Error },
     #[error("{}: not a regular file", .0.display())]
     NotAFile(PathBuf),
+    #[error("{}: {error}", .path.display())]
+    Output { path: PathBuf, error: io::Error },
     /// Nobody reads the output any more, or the disk is full.
     #[error("can't write: {0}")]
     Write(#[from] io::Error),
@@ -52,6 +55,14 @@ impl Files {
         }
     }
 
+    /// Whether a path leads to one of the files.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        let identity = |data: Metadata| (data.dev(), data.ino());
+        let other = fs::metadata(path).map(identity).ok();
+        let own = [self.bets.metadata(), fs::metadata(&self.state_path)];
+        own.into_iter().flatten().any(|own| Some(identity(own)) == other)
+    }
+
     /// The path of the bets file, for people.
     pub(super) fn name(&self) -> String {
         one_line(&self.path.display())
@@ -77,5 +88,44 @@ impl Files {
 
     pub(super) fn unreadable(&self, error: io::Error) -> AuditError {
         AuditError::Read { path: self.path.clone(), error }
+    }
+}
+
+/// A file that takes the place of the one before when it is complete. A pipe or a device is written to directly.
+pub(super) struct NewFile {
+    pub(super) out: BufWriter<File>,
+    /// The path to write to until then, and the path for good.
+    paths: Option<(PathBuf, PathBuf)>,
+}
+
+impl NewFile {
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
+        if fs::metadata(path).is_ok_and(|data| !data.is_file()) {
+            let out = BufWriter::new(File::options().write(true).open(path)?);
+            return Ok(Self { out, paths: None });
+        }
+        let path = resolve(path);
+        let mut part = path.clone().into_os_string();
+        part.push(format!(".{}.part", std::process::id()));
+        let part = PathBuf::from(part);
+        Ok(Self { out: BufWriter::new(File::create_new(&part)?), paths: Some((part, path)) })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "after a loss of power the list can be made again")]
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.out.flush()?;
+        if let Some((part, path)) = &self.paths {
+            fs::rename(part, path)?;
+            self.paths = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some((part, _)) = &self.paths {
+            fs::remove_file(part).unwrap_or_default();
+        }
     }
 }

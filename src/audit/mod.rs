@@ -1,6 +1,6 @@
 //! `loteria winners` and `loteria check`: the contest, from its files alone.
 //!
-//! Nothing is locked or written, so both work while a server runs.
+//! No file of the contest is locked or written, so both work while a server runs.
 //!
 //! | file | what |
 //! |---|---|
@@ -19,7 +19,7 @@ use std::io::Write;
 pub(crate) use files::{AuditError, Files};
 pub(crate) use report::Report;
 pub(crate) use tally::{Count, Tally};
-pub(crate) use winners::{Question, winners};
+pub(crate) use winners::{Form, Question, winners, winners_to_file};
 
 use crate::server::storage::Rules;
 

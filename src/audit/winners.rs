@@ -1,10 +1,11 @@
 //! `loteria winners`: counts the winners again, from the bets alone.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use indicatif::ProgressBar;
 
-use super::files::{AuditError, Files};
+use super::files::{AuditError, Files, NewFile};
 use super::report::{self, Report};
 use super::tally::Count;
 use crate::logging::one_line;
@@ -19,35 +20,72 @@ pub(crate) struct Question {
     pub(crate) agency: Option<AgencyId>,
     /// Overrides the winning number.
     pub(crate) number: Option<u32>,
-    /// List the winners as CSV.
-    pub(crate) csv: bool,
+    pub(crate) form: Form,
     pub(crate) configured: Rules,
 }
 
-/// Writes the answer to `out`; with CSV, writes findings and summary to `notes`. Returns whether the files have no errors.
+/// What the answer is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Numbers for people.
+    Report,
+    /// Agency and document of each winner, as CSV.
+    Csv,
+    /// The row of each winner, as it is in the bets.
+    Rows,
+}
+
+/// Writes the answer to a file, which is replaced as a whole. If the files have errors, it is not written.
+pub(crate) fn winners_to_file(
+    files: &Files,
+    question: &Question,
+    path: &Path,
+    notes: &mut dyn Write,
+) -> Result<bool, AuditError> {
+    let failed = |error| AuditError::Output { path: path.to_owned(), error };
+    if files.has(path) {
+        return Err(failed(io::Error::other("this is a file of the contest: name another one")));
+    }
+    let mut file = NewFile::create(path).map_err(failed)?;
+    let is_good = match winners(files, question, &mut file.out, notes) {
+        Err(AuditError::Write(error)) => return Err(failed(error)),
+        result => result?,
+    };
+    if is_good {
+        file.finish().map_err(failed)?;
+    } else {
+        writeln!(notes, "{}: not written, because of these errors", one_line(&path.display()))?;
+    }
+    Ok(is_good)
+}
+
+/// Writes the answer to `out`, and findings and summary to `notes` unless it is a report. Returns whether the files have no
+/// errors.
 pub(crate) fn winners(
     files: &Files,
     question: &Question,
     out: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> Result<bool, AuditError> {
-    let lists = question.csv || question.agency.is_some();
+    let lists = question.form != Form::Report || question.agency.is_some();
     let bar = if lists { ProgressBar::hidden() } else { report::bar(files)? };
-    if question.csv {
-        writeln!(out, "agency,document")?;
-    } else {
-        write_number(files, question, out)?;
-    }
-    if let (false, Some(agency)) = (question.csv, question.agency) {
-        writeln!(out, "documents of agency {agency} that won, in the order of their bets:")?;
+    match question.form {
+        Form::Report => {
+            write_number(files, question, out)?;
+            if let Some(agency) = question.agency {
+                writeln!(out, "documents of agency {agency} that won, in the order of their bets:")?;
+            }
+        }
+        Form::Csv => writeln!(out, "agency,document")?,
+        Form::Rows => {}
     }
     let see = |row: &Row<'_>| write_winner(question, row, out);
     let report = Report::read(files, question.configured, question.number, &bar, see)?;
-    if question.csv {
-        write_notes(files, question, &report, notes)?;
-    } else {
+    if question.form == Form::Report {
         write_counts(files, question, &report, out)?;
         write_report(files, &report, out)?;
+    } else {
+        write_notes(files, question, &report, notes)?;
     }
     out.flush()?;
     Ok(report.is_good())
@@ -67,15 +105,18 @@ fn write_number(files: &Files, question: &Question, out: &mut dyn Write) -> io::
 }
 
 fn write_winner(question: &Question, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()> {
-    match question.agency {
-        Some(agency) if agency != row.agency => Ok(()),
-        _ if question.csv => {
+    if question.agency.is_some_and(|agency| agency != row.agency) {
+        return Ok(());
+    }
+    match question.form {
+        Form::Rows => out.write_all(row.bytes),
+        Form::Csv => {
             let mut fields = csv::Writer::from_writer(out);
             fields.write_record([&*row.agency.to_string(), &row.document])?;
             fields.flush()
         }
-        Some(_) => writeln!(out, "  {}", row.document),
-        None => Ok(()),
+        Form::Report if question.agency.is_some() => writeln!(out, "  {}", row.document),
+        Form::Report => Ok(()),
     }
 }
 

@@ -99,9 +99,12 @@ pub(super) enum Command {
         /// Counts the winners of this number instead
         #[arg(long)]
         number: Option<u32>,
-        /// Lists all winners as CSV: agency,document
+        /// Lists the winners as CSV: agency,document
         #[arg(long)]
         csv: bool,
+        /// Writes the rows of the winners, as they are in the file of bets, to this file; - is standard output
+        #[arg(long, value_name = "FILE", conflicts_with = "csv")]
+        rows: Option<PathBuf>,
     },
     /// Checks the files of a contest: every row of the bets, and the state file
     #[command(after_help = CHECK_HELP)]
@@ -232,7 +235,7 @@ pub(super) struct BetArgs {
 /// The help of `check` follows it.
 const WINNERS_HELP: &str = "The winning number is that of the draw in the state file. Without a draw it is \
 LOTTERY_WINNER_NUMBER of the configuration (config.ini, environment). The files are also checked, as by `loteria check`; with \
---csv, the findings go to standard error.\n\n";
+--csv or --rows, the findings go to standard error. The file of --rows is replaced as a whole, and only if there are no errors.\n\n";
 
 const CHECK_HELP: &str = "These are errors: lines that are not rows (each cause once, with the remedy); an agency that has bets but does not take part (in the \
 line of its first bet); a state file (FILE.state) that is damaged or contradicts itself; after the draw, a file whose number of \

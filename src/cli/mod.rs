@@ -17,7 +17,7 @@ use clap::Parser as _;
 
 use self::args::{BetArgs, Cli, Command, ServerArgs};
 use self::exit::{CommandResult, end_output, explain, fail, log_faults, misuse, print, report};
-use crate::audit::{AuditError, Files, Question, check, winners};
+use crate::audit::{AuditError, Files, Form, Question, check, winners, winners_to_file};
 use crate::config::{AgencyConfig, Faults, ServerConfig, check_log_format, in_force, with_id};
 use crate::logging::{self, Format, Level, Outcome};
 use crate::lottery::{AgencyId, Bet};
@@ -51,9 +51,13 @@ fn execute(command: Command) -> CommandResult {
         Command::Status { server, .. } => run_status(server, status::Format::Table),
         Command::Metrics { listen, server } => run_metrics(&listen, server),
         Command::Bet(args) => run_bet(&args),
-        Command::Winners { file, agency, number, csv } => audit(file, |files, configured| {
-            let question = Question { agency, number, csv, configured };
-            winners(files, &question, &mut BufWriter::new(io::stdout()), &mut io::stderr())
+        Command::Winners { file, agency, number, csv, rows } => audit(file, |files, configured| {
+            let form = if csv { Form::Csv } else { rows.as_ref().map_or(Form::Report, |_| Form::Rows) };
+            let question = Question { agency, number, form, configured };
+            match rows.filter(|path| path != "-") {
+                Some(path) => winners_to_file(files, &question, &path, &mut io::stderr()),
+                None => winners(files, &question, &mut BufWriter::new(io::stdout()), &mut io::stderr()),
+            }
         }),
         Command::Check { file } => {
             audit(file, |files, configured| check(files, configured, &mut BufWriter::new(io::stdout())))

@@ -61,6 +61,10 @@ fn contest() -> Vec<Bet> {
     all
 }
 
+fn contest_winners() -> Vec<Bet> {
+    contest().into_iter().filter(|bet| bet.number == 7574).collect()
+}
+
 #[test]
 fn a_contest_is_recounted_while_its_server_runs() {
     let server = server_of(2);
@@ -128,6 +132,75 @@ fn csv_output_has_nothing_but_csv() {
         "{}",
         other.error
     );
+}
+
+/// The rows of `bets.csv` that awk finds.
+fn rows_by_awk(setup: &Setup, condition: &str) -> Vec<u8> {
+    let mut awk = Command::new("awk");
+    let found =
+        output(awk.args(["-F,", condition, "bets.csv"]).env("LC_ALL", "C").current_dir(setup.path(".")));
+    assert!(found.status.success() && !found.stdout.is_empty(), "{}", text(&found.stderr));
+    found.stdout
+}
+
+#[test]
+fn the_rows_of_the_winners_are_those_that_another_tool_finds() {
+    let mut all: Vec<Bet> = (1..4).flat_map(|agency| bets(agency, 0..3000)).collect();
+    all.sort_by_key(|bet| bet.number); // The agencies' rows alternate.
+    all.extend(contest());
+    let setup =
+        folder(&all, DRAWN.replace("[1,2]", "[1,2,3]").replace("\"agencies\":2", "\"agencies\":3").as_str());
+    let winning = rows_by_awk(&setup, "$NF == \"7574\\r\"");
+    assert_eq!(audit(&setup, &["winners", "--rows", "-"]).good().into_bytes(), winning);
+    assert_eq!(audit(&setup, &["winners", "--rows", "rows.csv"]).good(), "");
+    assert_eq!(std::fs::read(setup.path("rows.csv")).unwrap(), winning);
+    let of_two = audit(&setup, &["winners", "--rows", "-", "--agency", "2"]).good();
+    assert_eq!(of_two.into_bytes(), rows_by_awk(&setup, "$1 == 2 && $NF == \"7574\\r\""));
+
+    std::fs::remove_file(setup.path("bets.csv.state")).unwrap();
+    let other = audit(&setup, &["winners", "--rows", "rows.csv", "--number", "5"]);
+    assert_eq!((other.code, &*other.out), (Some(0), ""));
+    assert!(other.error.starts_with("winning number: 5 (as asked for)\n"), "{}", other.error);
+    assert_eq!(std::fs::read(setup.path("rows.csv")).unwrap(), rows_by_awk(&setup, "$NF == \"5\\r\""));
+}
+
+#[test]
+fn a_file_of_rows_is_replaced_as_a_whole_or_not_at_all() {
+    let setup = folder(&contest(), DRAWN).write("rows.csv", "before");
+    let files = |setup: &Setup| std::fs::read_dir(setup.path(".")).unwrap().count();
+    let [bets, state] = ["bets.csv", "bets.csv.state"].map(|name| std::fs::read(setup.path(name)).unwrap());
+    std::os::unix::fs::symlink("bets.csv", setup.path("link.csv")).unwrap();
+    for own in ["bets.csv", "./bets.csv.state", "link.csv"] {
+        let refused = audit(&setup, &["winners", "--rows", own]);
+        let error = format!("loteria: {own}: this is a file of the contest: name another one\n");
+        assert_eq!((refused.code, refused.error), (Some(1), error));
+    }
+    assert_eq!(std::fs::read(setup.path("bets.csv")).unwrap(), bets);
+    assert_eq!(std::fs::read(setup.path("bets.csv.state")).unwrap(), state);
+    let missing = audit(&setup, &["winners", "--rows", "nowhere/rows.csv"]);
+    assert_eq!(missing.error, "loteria: nowhere/rows.csv: No such file or directory (os error 2)\n");
+
+    let setup = setup.write("bets.csv", [&bets[..], b"damaged\r\n"].concat());
+    let before = files(&setup);
+    let damaged = audit(&setup, &["winners", "--rows", "rows.csv"]);
+    assert_eq!((damaged.code, &*damaged.out), (Some(1), ""));
+    assert!(
+        damaged.error.ends_with("\nrows.csv: not written, because of these errors\n"),
+        "{}",
+        damaged.error
+    );
+    assert_eq!(std::fs::read(setup.path("rows.csv")).unwrap(), b"before");
+    assert_eq!(files(&setup), before, "no other file is left behind");
+
+    let setup = setup.write("bets.csv", &bets);
+    std::os::unix::fs::symlink("rows.csv", setup.path("to-rows.csv")).unwrap();
+    audit(&setup, &["winners", "--rows", "to-rows.csv"]).good();
+    assert_eq!(std::fs::read(setup.path("rows.csv")).unwrap(), rows(&contest_winners()));
+    assert_eq!(
+        audit(&setup, &["winners", "--rows", "/dev/full"]).error,
+        "loteria: /dev/full: No space left on device (os error 28)\n"
+    );
+    assert_eq!(audit(&setup, &["winners", "--rows", "-", "--csv"]).code, Some(2));
 }
 
 #[test]
@@ -373,7 +446,7 @@ fn a_missing_file_and_a_wrong_configuration_are_reported_in_one_line() {
 fn a_reader_that_stops_after_one_line_ends_the_command_silently() {
     let winners: Vec<Bet> = (0..50_000).map(|index| winner(1, &index.to_string())).collect();
     let setup = folder(&winners, DRAWN);
-    for arguments in [&["winners", "--csv"][..], &["winners", "--agency", "1"]] {
+    for arguments in [&["winners", "--csv"][..], &["winners", "--rows", "-"], &["winners", "--agency", "1"]] {
         let mut process =
             Running::start(command(&setup, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()));
         let (mut line, mut error) = (String::new(), String::new());
