@@ -1,6 +1,6 @@
 //! What a handler logs about its client.
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::mem;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::ipc::shared_counters::Counter;
 use crate::ipc::voucher::Peer;
 use crate::logging::{Field, Level, Outcome, event, info};
+use crate::lottery::hex::hex;
 use crate::lottery::{AgencyId, Digest};
 
 /// What a client's message is about.
@@ -89,7 +90,7 @@ pub(super) fn log_client(level: Level, ip: IpAddr, error: &dyn Display) {
 
 /// Logs who a client over TLS has proven to be, and the serial number of its certificate.
 pub(super) fn log_authenticated(ip: IpAddr, peer: Peer, number: &[u8]) {
-    let serial = Hex(number);
+    let serial = hex(number);
     // The operator asks for the status, again and again.
     let (level, agency): (_, &dyn Display) = match &peer {
         Peer::Agency(agency) => (Level::Info, agency),
@@ -97,15 +98,6 @@ pub(super) fn log_authenticated(ip: IpAddr, peer: Peer, number: &[u8]) {
     };
     let fields: [Field<'_>; 3] = [("ip", &ip), ("agency_id", agency), ("serial", &serial)];
     event(level, "authenticate", Outcome::Success, &fields);
-}
-
-/// Bytes in hexadecimal.
-struct Hex<'a>(&'a [u8]);
-
-impl Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
 }
 
 /// Logs why a client could not prove over TLS who it is.
