@@ -40,6 +40,8 @@ struct Values {
     classic_beside_tls: Series,
     handler_memory: Series,
     many_opened: Series,
+    /// With certificates that the keeper has not seen before.
+    first_handshake: Series,
     handshake: Series,
 }
 
@@ -69,11 +71,14 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
         values.classic_beside_tls.push(turn(bench, "classic beside TLS", TLS_SERVER, AGENCIES, |server| {
             classic::measure(&server.target(), true, &batches)
         })?);
-        let [opened, handshake] = turn(bench, "1000 sessions", TLS_SERVER, MANY_SESSIONS, |server| {
-            measure_handshakes(server, &certificates, &silent)
+        let [opened, first, later] = turn(bench, "1000 sessions", TLS_SERVER, MANY_SESSIONS, |server| {
+            let [opened, first] = measure_handshakes(server, &certificates, &silent)?;
+            let [_, later] = measure_handshakes(server, &certificates, &silent)?;
+            Ok([opened, first, later])
         })?;
         values.many_opened.push(opened);
-        values.handshake.push(handshake);
+        values.first_handshake.push(first);
+        values.handshake.push(later);
     }
     let mut program = Series::default();
     program.push(stripped_size(&bench.folder)?);
@@ -95,6 +100,7 @@ impl Values {
                 .below(OPEN_LIMIT),
             row("keeper's processor time for a handshake", Unit::Seconds, &self.handshake)
                 .below(HANDSHAKE_LIMIT),
+            row("the same, of a certificate's first handshake", Unit::Seconds, &self.first_handshake),
             row("the program without symbols", Unit::Memory, program).below(PROGRAM_LIMIT),
         ]
     }
