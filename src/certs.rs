@@ -7,7 +7,7 @@
 //! | `agency-1/` and so on | one agency each, as its `TLS_DIR` |
 //! | `operator/` | `loteria status` and `loteria metrics` |
 //!
-//! Only the owner can enter the folder. The folders in it can be mounted into containers, whose users can read the keys.
+//! Only the owner can enter the folder. All users can read the folders in it, so that they can be mounted into containers.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
@@ -27,7 +27,7 @@ use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer as _, X5
 
 use crate::tls::folder::{AUTHORITIES, CERTIFICATE, KEY, REVOCATIONS};
 
-/// The names of the server for which its certificate is made by default: in the compose file, and on this machine.
+/// The default names of the server: those in the compose file and on this machine.
 pub(crate) const DEFAULT_NAMES: &str = "server,localhost,127.0.0.1,::1";
 /// How long certificates are valid by default, in days.
 pub(crate) const DEFAULT_DAYS: u16 = 825;
@@ -54,7 +54,7 @@ pub(crate) enum CertsError {
     File(PathBuf, io::Error),
     #[error("{}: it is missing, but {} exists; put it back, or begin with another folder", .missing.display(), .exists.display())]
     Half { missing: PathBuf, exists: PathBuf },
-    #[error("{path}: it is no usable PEM file of this kind", path = .0.display())]
+    #[error("{path}: it is not a usable PEM file of this kind", path = .0.display())]
     Malformed(PathBuf),
     #[error("there is no certificate of agency {0} to revoke")]
     NothingToRevoke(u16),
@@ -62,7 +62,7 @@ pub(crate) enum CertsError {
     Make(#[from] rcgen::Error),
 }
 
-/// What became of one certificate.
+/// What was done with one certificate.
 #[derive(Debug)]
 pub(crate) struct Line {
     verb: &'static str,
@@ -76,7 +76,7 @@ impl fmt::Display for Line {
     }
 }
 
-/// Makes what is missing. Returns what became of each certificate.
+/// Makes what is missing. Returns what was done with each certificate.
 pub(crate) fn make(order: &Order) -> Result<Vec<Line>, CertsError> {
     make_folder(&order.folder, 0o700)?;
     let (authority, mut lines) = Authority::open(&order.folder)?;
@@ -147,7 +147,7 @@ impl<'a> Authority<'a> {
             make_folder(&folder, 0o755)?;
             write(&folder.join(KEY), &key.serialize_pem(), 0o644)?;
             write(&folder.join(AUTHORITIES), &self.certificate, 0o644)?;
-            // The last one: a folder that has it has everything.
+            // This comes last: a folder with this file has all files.
             write(&path, &certificate.pem(), 0o644)?;
             "made"
         };
@@ -185,7 +185,7 @@ impl<'a> Authority<'a> {
         Ok(Line { verb: "revoked", what: path, until })
     }
 
-    /// Gives the server the revocation list, if there is one.
+    /// Copies the revocation list into the server's folder, if there is a list.
     fn copy_list(&self) -> Result<(), CertsError> {
         match read(&self.folder.join(REVOCATIONS))? {
             Some(list) => write(&self.folder.join("server").join(REVOCATIONS), &list, 0o644),
@@ -204,7 +204,7 @@ fn make_authority(key_path: &Path, path: &Path) -> Result<(), CertsError> {
     write(path, &certificate.pem(), 0o644)
 }
 
-/// What all certificates have in common. They are valid from yesterday on, as clocks may differ.
+/// What all certificates have in common. They are valid from yesterday on, because clocks may differ.
 fn params(name: &str, names: Vec<String>, days: u16) -> Result<CertificateParams, CertsError> {
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = DistinguishedName::new();
@@ -221,7 +221,7 @@ fn in_days(days: i64) -> ASN1Time {
     ASN1Time::from_timestamp(now.timestamp() + days * 86_400).unwrap_or(now)
 }
 
-/// The certificates of a list.
+/// The certificates that a list revokes.
 fn revoked_before(pem: &str) -> Option<Vec<RevokedCertParams>> {
     let list = CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (_, list) = CertificateRevocationList::from_der(&list).ok()?;
@@ -265,10 +265,10 @@ fn make_folder(path: &Path, mode: u32) -> Result<(), CertsError> {
     }
 }
 
-/// Writes a file, which takes the place of the one before.
+/// Writes a file, and replaces the one that is there.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertsError> {
     let write = || {
-        // Never written in place: a server may be reading the one before.
+        // The old file is not overwritten: a server may be reading it.
         if let Err(error) = fs::remove_file(path)
             && error.kind() != ErrorKind::NotFound
         {

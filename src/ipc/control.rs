@@ -28,7 +28,7 @@ pub enum ToStorage {
 /// What storage sends to the acceptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromStorage {
-    /// Storage has recovered and takes requests. It says how many agencies take part, and which file has the bets.
+    /// Storage has recovered and takes requests. It reports how many agencies take part, and which file has the bets.
     Ready { agencies: u16, bets_file: FileIdentity },
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn control_pair() -> io::Result<(AcceptorEnd, StorageEnd)> {
 }
 
 impl<S: Serialize, R: DeserializeOwned> ControlSocket<S, R> {
-    /// Sends a message without waiting. A secret is sent from where it is, not copied: see [`ClientToken`].
+    /// Sends a message without waiting. The secret behind it is not copied: see [`ClientToken`].
     pub(crate) fn send(&self, message: S, secret: &[u8], pipe: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
         let mut head = [0; MAX_HEAD];
         let length = encode(&message, &mut head)?;

@@ -1,8 +1,7 @@
 //! The sockets of the keeper, the process that has the server's private key: one to the acceptor, and for each client one to
 //! the client's handler.
 //!
-//! A message is a head, see [`super::codec`], and behind it fields: byte strings that each have their length before them, 2
-//! bytes, little endian.
+//! A message is a head, see [`super::codec`], and then fields: byte strings, each after its length in 2 bytes, little endian.
 //!
 //! | from | to | head | fields |
 //! |---|---|---|---|
@@ -51,7 +50,7 @@ pub struct Ready {
     pub schemes: [u16; 3],
 }
 
-/// What a handler asks. It may ask each question once, in this order.
+/// What a handler asks: each question once, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
     /// Sign the server's side of a handshake, by this scheme.
@@ -60,7 +59,7 @@ pub enum Question {
     Prove { scheme: u16 },
 }
 
-/// What the keeper answers. A handler that asks for anything else loses its socket instead.
+/// What the keeper answers. If a handler asks for anything else, the keeper closes its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     Signed,
@@ -136,8 +135,8 @@ impl KeeperClient {
         Self(socket)
     }
 
-    /// Asks the keeper, and waits for its answer and the fields behind it. This is the one place where a handler waits
-    /// elsewhere than in its loop, and it has a time limit.
+    /// Asks the keeper, and waits for its answer and the first field. Only here a handler waits outside of its loop, and only
+    /// for a limited time.
     pub fn ask(&self, question: Question, fields: &[&[u8]]) -> io::Result<(Answer, Vec<u8>)> {
         let message = encode_message(&question, fields)?;
         if self.0.send([&message, &[]], None)? != Sent::Done {
@@ -149,7 +148,7 @@ impl KeeperClient {
         Ok((answer, fields.first().copied().unwrap_or_default().to_vec()))
     }
 
-    /// Tells the keeper that this client asks nothing.
+    /// Tells the keeper that this client will ask nothing more.
     pub fn release(&self) {
         self.0.shutdown();
     }

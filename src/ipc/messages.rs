@@ -16,9 +16,9 @@ use crate::protocol::status::Summary;
 /// Numbers the clients of a server. Not a secret.
 pub type ClientSerial = u64;
 
-/// The secret that identifies a client to storage: whoever knows it can make requests as that client. It is random, and
-/// only storage and the client's handler keep it. The acceptor draws it in memory that no child inherits, and names the
-/// client by its [`ClientSerial`].
+/// The secret that identifies a client to storage. A process that knows it can make requests as that client. It is random,
+/// and only storage and the client's handler keep it. The acceptor draws it in memory that no child inherits, and otherwise
+/// uses the client's [`ClientSerial`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ClientToken(u128);
 
@@ -93,7 +93,7 @@ pub struct ReplyHead {
 pub enum Reply {
     /// Storage believes it.
     Proven,
-    /// How many bets of the agency are on disk, their digest, and whether it may still send bets.
+    /// How many bets of the agency are on disk, their digest, and whether the agency may still send bets.
     Opened { stored: u64, digest: Digest, state: AgencyState },
     /// The bets of a client without a session are on disk.
     Stored,
@@ -112,8 +112,8 @@ pub enum Reply {
     Statistics,
     /// The request was refused and changed nothing.
     Refused(Refusal),
-    /// Answers no request, whatever its id, and may come at any time: the agency has opened another session, and this one
-    /// had to make room. It is the last reply.
+    /// The agency has opened another session, which replaces this one. This is the last reply. It may come at any time and
+    /// answers no request, whatever its id.
     SessionReplaced,
 }
 
@@ -144,7 +144,7 @@ pub enum Refusal {
     /// Clients know by the first words that they may send the same again.
     #[error("could not be stored: {}", Errno::from_raw(*.errno).desc())]
     Disk { errno: i32 },
-    /// The server ends. The reason is temporary, because the next server may find the file in its place again.
+    /// The server ends. The client may send the same again: the next server may find the file in its place.
     #[error("could not be stored: another program has moved or changed the file of bets")]
     FileChanged,
     /// Its winning documents would not fit into a RESULT.

@@ -1,6 +1,6 @@
-//! A handler's end of the request queue and of its reply pipe. Long requests go into the queue in parts; replies come in the
-//! order of the requests. Sending waits for room in the queue, until the moment that was last given to
-//! [`StorageClient::resume`]. The handler itself waits for [`StorageClient::pipe`].
+//! A handler's end of the request queue and of its reply pipe. Long requests go into the queue in parts. Replies come in the
+//! order of the requests. Sending waits for room in the queue until the time that was last given to
+//! [`StorageClient::resume`]. The handler waits for [`StorageClient::pipe`] in its loop.
 
 use std::io;
 use std::ops::Range;
@@ -27,7 +27,7 @@ pub struct StorageClient<'a> {
     answered: u32,
     /// The request whose first part has not been sent.
     request: Option<Request>,
-    /// Room for a head, then the bulk bytes. A part is sent from where it is: its head overwrites what was sent before.
+    /// Space for a head, then the bulk bytes. A part is not copied: its head overwrites the bytes before it, which were sent.
     body: Vec<u8>,
     /// How many bulk bytes have been sent.
     sent: usize,
@@ -39,7 +39,7 @@ pub struct StorageClient<'a> {
     taken: usize,
 }
 
-/// How many bytes a read from the pipe can take at least: enough for the replies to a session's frames.
+/// The least space for a read from the pipe, in bytes: enough for the replies to a session's frames.
 const READ: usize = 512;
 
 /// What a read from the pipe found.
@@ -111,8 +111,7 @@ impl<'a> StorageClient<'a> {
         self.send()
     }
 
-    /// Goes on sending, if a part of a request waits for room in the queue. This and all later calls that send wait until
-    /// `until` at most.
+    /// Sends the rest of a request that waits for room in the queue. This call and all later ones wait until `until` at most.
     pub fn resume(&mut self, until: SystemTime) -> io::Result<()> {
         self.wait_until = until;
         if self.is_sending { self.send() } else { Ok(()) }

@@ -9,8 +9,8 @@
 //! | bulk | the rest | documents or counts |
 //!
 //! Storage never waits for a handler. It writes without blocking, at most `PIPE_BUF` bytes at a time, which the pipe takes
-//! whole or not at all (`pipe(7)`). The handler makes sure that there is room: it has either one long reply outstanding or
-//! up to [`MAX_OUTSTANDING`] short ones, which fit into a pipe of one page.
+//! whole or not at all (`pipe(7)`). The handler makes sure that the pipe has room: it waits for one long reply, or for up to
+//! [`MAX_OUTSTANDING`] short ones, which fit into a pipe of one page.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -43,7 +43,7 @@ impl<'a> RequestReceiver<'a> {
         Self { queue, message: vec![0; queue.message_len()] }
     }
 
-    /// Takes the next message; `None` if the queue is empty. No correct handler sends a bad one.
+    /// Takes the next message. None if the queue is empty. A correct handler sends no bad message.
     pub fn receive(&mut self) -> io::Result<Option<Result<Part<'_>, BadMessage>>> {
         let length = self.queue.receive(&mut self.message)?;
         Ok(length.map(|length| decode(self.message.get(..length).unwrap_or_default())))
@@ -73,7 +73,7 @@ pub struct ReplyWriter {
     waiting: Vec<u8>,
 }
 
-/// The pipe is full or closed. The replies that waited are lost, so the pipe is of no further use.
+/// The pipe is full or closed. The gathered replies are lost, so the pipe can't be used any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unwritable;
 

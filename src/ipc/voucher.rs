@@ -24,7 +24,7 @@ impl fmt::Display for Peer {
     }
 }
 
-/// The keeper's word that a client has proven to be a peer: a keyed hash of both. The handler shows it to storage.
+/// The keeper's statement that a client has proven to be a peer: a keyed hash of both. The handler shows it to storage.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Voucher([u8; Self::LEN]);
 

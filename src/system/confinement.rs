@@ -1,5 +1,5 @@
-//! Confinement: a handler parses bytes from strangers, so it gives up what it does not need. Acceptor and storage give up
-//! what no process of the server needs.
+//! Confinement: a handler parses bytes from strangers, so it gives up what it does not need. All other processes of the
+//! server give up what they do not need either.
 //!
 //! | layer | takes away | from | see |
 //! |---|---|---|---|
@@ -13,8 +13,8 @@
 //! | all of these | signals, processes, connections, capabilities but those for files, files to write outside of the folder of the bets | storage | `capabilities(7)` |
 //! | all but seccomp for sessions | as from handlers; it can still receive descriptors | the keeper of the private key | |
 //!
-//! Each layer is applied as far as the kernel and the container provide it. A child finds out at the start how far that
-//! is ([`Confinement::probe`]). A handler that gets less than that child serves nobody.
+//! Each layer is applied as far as the kernel and the container provide it. At the start a child finds out how far that is
+//! ([`Confinement::probe`]). A handler that is confined less than that child ends without serving its client.
 
 use std::fmt;
 use std::io;
@@ -117,15 +117,15 @@ impl Filters {
     }
 }
 
-/// No system gives the numbers from here on to users, services or containers. A handler's is this plus its pid.
+/// No system gives user numbers from this one on to users, services or containers. A handler's number is this plus its pid.
 const FIRST_UID: u32 = 0x7e00_0000;
 /// The user without any rights, for user namespaces that lack the number above.
 const NOBODY: u32 = 65_534;
-/// The limit of descriptors: new ones get numbers below it, and `poll(2)` takes no more than so many. A handler has three
-/// there, so it can make another one only if it closes one of them.
+/// The limit of descriptors: a new one gets a number below it, and `poll(2)` takes no more than this many. A handler has all
+/// three numbers below it in use, so it can make a descriptor only after it has closed one of them.
 const HANDLER_DESCRIPTORS: u64 = 3;
-/// Much more than the longest message needs, in bytes. A handler that was taken over must not have the kernel kill others for
-/// lack of memory.
+/// Much more than the longest message needs, in bytes. With more, a handler that was taken over could use up the machine's
+/// memory, and the kernel could kill other processes for it.
 const HANDLER_MEMORY: u64 = 64 << 20;
 /// The newest version of Landlock that is used: the first with scopes for signals.
 const LANDLOCK: ABI = ABI::V6;
@@ -169,16 +169,16 @@ impl Confinement {
         self.ruleset.as_ref().map(AsFd::as_fd)
     }
 
-    /// Leaves this process, the acceptor, and all its children only the system calls that the server needs, and no way to new
-    /// privileges. It must have started up: it can open no socket and no queue afterwards.
+    /// Confines the acceptor, which calls this, and all its children: they keep only the system calls that the server needs,
+    /// and can get no new privileges. Call it after start-up: afterwards no socket and no queue can be opened.
     pub fn enter_server(&self) -> io::Result<()> {
         // Where this fails, Landlock and seccomp do too.
         set_no_new_privs().unwrap_or_default();
         self.apply_filter(|filters| &filters.server)
     }
 
-    /// Takes from this process, the storage service, what only the acceptor and handlers need, and files to write to outside of
-    /// the folder of the bets. It must have opened them.
+    /// Confines the storage service, which calls this once it has opened the files of `bets`: it loses what only the acceptor
+    /// and handlers need, and can write only in the folder of the bets.
     pub fn enter_storage(&self, bets: &Path) -> io::Result<()> {
         keep_capabilities_for_files()?;
         if self.report.landlock != Coverage::None {
@@ -202,7 +202,7 @@ impl Confinement {
         self.refuse_strangers()
     }
 
-    /// Does by a filter what Landlock does not.
+    /// Refuses by a filter what Landlock does not refuse here.
     fn refuse_strangers(&self) -> io::Result<()> {
         if self.report.landlock == Coverage::Full {
             return Ok(());
@@ -237,7 +237,7 @@ impl Confinement {
         let Some(ruleset) = &self.ruleset else { return Coverage::None };
         // SAFETY: takes two numbers, and changes nothing but what this process may do: see landlock_restrict_self(2).
         let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
-        // It is not needed any more. Its owner is the parent's value, whose destructor never runs in a child.
+        // The descriptor is not needed any more. Its owner is a value of the parent, whose destructor never runs in a child.
         let closed = close(ruleset.as_raw_fd());
         if done == 0 && closed.is_ok() { self.report.landlock } else { Coverage::None }
     }
@@ -302,7 +302,7 @@ fn keep_capabilities_for_files() -> io::Result<()> {
     const FOWNER: u32 = 1 << 3;
     // The version, and the process: 0 is this one.
     let mut header = [VERSION_3, 0];
-    // The effective, the permitted and the inheritable ones: the lower half of each, then the upper.
+    // The lower halves of the effective, the permitted and the inheritable set, then the upper halves.
     let mut sets = [[0_u32; 3]; 2];
     // SAFETY: both have the layout that the call reads and writes, and live through it.
     let read = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
@@ -314,8 +314,8 @@ fn keep_capabilities_for_files() -> io::Result<()> {
     if read == 0 && set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Leaves this process only the folder of this file to write in, and that of the file that it links to. It may read all files:
-/// the time zone's may be anywhere.
+/// Lets this process write only in the folder of this file, and in that of the file that it links to. It may read all files,
+/// because the time zone's file may be anywhere.
 fn restrict_writes(file: &Path) -> Result<(), RulesetError> {
     let paths = [Some(file.to_owned()), file.canonicalize().ok()];
     let folders = paths.iter().flatten().filter_map(|path| path.parent());

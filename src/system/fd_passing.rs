@@ -28,7 +28,7 @@ pub enum Sent {
     PeerGone,
 }
 
-/// What was received; a packet is its length, or what has been decoded from it.
+/// What was received. `P` is a packet's length, or what was decoded from it.
 #[must_use]
 #[derive(Debug)]
 pub enum Received<P> {
@@ -63,7 +63,7 @@ impl PacketSocket {
     }
 
     /// Receives a packet into `buffer`, which must be long enough for it. The descriptor is missing if this process has
-    /// reached its limit.
+    /// reached its limit of descriptors.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received<usize>> {
         let mut space = nix::cmsg_space!(RawFd);
         let mut parts = [IoSliceMut::new(buffer)];
@@ -89,7 +89,7 @@ impl PacketSocket {
 }
 
 impl PacketSocket {
-    /// Lets the peer see the end, even if other processes have this end too.
+    /// Shuts the connection down for the peer, even if other processes have this end too.
     pub fn shutdown(&self) {
         // Fails only if the peer is gone.
         shutdown(self.0.as_raw_fd(), Shutdown::Both).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Memory mapped apart from other memory, because of what forked children see in it and may do with it: see `mmap(2)`.
+//! Memory in mappings of its own: forked children share it, find it wiped, or can't write to it. See `mmap(2)`.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -32,7 +32,7 @@ impl Mapping {
         Ok(Self { start, length })
     }
 
-    /// Maps a file that is at least so long and never becomes shorter. Forked children share the mapping.
+    /// Maps a file that has at least this length and never becomes shorter. Forked children share the mapping.
     fn of_file(file: &OwnedFd, length: usize, protection: ProtFlags) -> io::Result<Self> {
         let length = NonZeroUsize::new(length).ok_or(Errno::EINVAL)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.

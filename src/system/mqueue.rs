@@ -15,8 +15,8 @@ use thiserror::Error;
 use super::process::descriptor_limit;
 use super::{random, retry};
 
-/// How many messages a queue has room for, and the length of each in bytes. The first is what the kernel allows every user
-/// by default. The others are for a user that has little left of its bytes in queues.
+/// How many messages a queue has room for, and the length of each in bytes. The kernel allows the first size to every user
+/// by default. The others are for a user whose queues have nearly reached their limit of bytes.
 const SIZES: [(i64, i64); 7] = [USUAL, (5, 8192), (2, 8192), (1, 8192), (1, 4096), (1, 2048), (1, 1024)];
 const USUAL: (i64, i64) = (10, 8192);
 
@@ -53,14 +53,14 @@ pub enum QueueError {
 }
 
 impl From<Errno> for QueueError {
-    /// Finds the limit that an error of `mq_open(3)` is about. Call this while what counts for the limit is still open.
+    /// Finds the limit that an error of `mq_open(3)` is about. Call it before any descriptor is closed.
     fn from(error: Errno) -> Self {
         match error {
             Errno::ENOSPC => {
                 let limit = read_limit("queues_max");
                 Self::TooManyQueues(limit.map_or("too low".to_owned(), |limit| limit.to_string()))
             }
-            // Both limits give EMFILE. Only one of them is about other descriptors too.
+            // Two limits give EMFILE. Only the limit of descriptors makes `dup` fail too.
             Errno::EMFILE if nix::unistd::dup(io::stderr()).is_err() => {
                 Self::TooManyDescriptors(descriptor_limit())
             }
@@ -107,7 +107,7 @@ fn try_create(name: &str) -> Result<QueuePair, QueueError> {
     let (receiver, capacity, limited_by) = create_largest(name)?;
     let sender = open(name, MQ_OFlag::O_WRONLY, None);
     mq_unlink(name)?;
-    // The receiver is still open here: the conversion of the error may look for the limit of descriptors.
+    // The receiver is still open here, so the conversion of the error can recognise the limit of descriptors.
     let sender = sender?;
     // A process that called this at the same time may have replaced the queue of that name by its own.
     if fstat(&receiver.descriptor)?.st_ino != fstat(&sender.descriptor)?.st_ino {
@@ -229,8 +229,8 @@ impl QueueSender {
         self.0.message_len
     }
 
-    /// Puts a message of at most [`Self::message_len`] bytes behind the others. If the queue is full, waits for room for as
-    /// long as it is earlier than `until`.
+    /// Puts a message of at most [`Self::message_len`] bytes behind the others. If the queue is full, waits for room, but only
+    /// until `until`.
     pub fn send(&self, message: &[u8], until: SystemTime) -> io::Result<Queued> {
         let until = until.duration_since(UNIX_EPOCH).unwrap_or_default();
         let until = libc::timespec {
@@ -243,7 +243,7 @@ impl QueueSender {
             libc::mq_timedsend(queue, message.as_ptr().cast(), message.len(), 0, &raw const until)
         };
         match retry(|| Errno::result(send())) {
-            // The second one comes at once if a process that shares the descriptor has made it non-blocking.
+            // EAGAIN means that a process which shares the descriptor has made it non-blocking.
             Err(Errno::ETIMEDOUT | Errno::EAGAIN) => Ok(Queued::Full),
             done => Ok(done.map(|_| Queued::Yes)?),
         }

@@ -97,8 +97,8 @@ pub(crate) fn die_with(parent: Pid) -> io::Result<()> {
     if getppid() == parent { Ok(()) } else { Err(io::Error::from(io::ErrorKind::BrokenPipe)) }
 }
 
-/// Stops this process from preempting others when it wakes up (`SCHED_BATCH` in `sched(7)`). Where hundreds of processes
-/// take turns, each then does more in its turn.
+/// Stops this process from preempting others when it wakes up (`SCHED_BATCH` in `sched(7)`). With hundreds of processes, each
+/// then does more before the next one runs.
 pub(crate) fn schedule_as_batch() {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the parameters live through the call, and it changes nothing but when this process runs.
@@ -106,8 +106,8 @@ pub(crate) fn schedule_as_batch() {
     debug_assert_eq!(done, 0);
 }
 
-/// Lets the user of this process read and write what it creates from now on, and nobody else write to it, whatever the umask
-/// was.
+/// Whatever the umask was, lets the user of this process read and write the files that it creates from now on, and lets nobody
+/// else write to them.
 pub(crate) fn protect_new_files() {
     let given = umask(Mode::S_IRWXU);
     umask((given - Mode::S_IRWXU) | Mode::S_IWGRP | Mode::S_IWOTH);
@@ -154,7 +154,7 @@ fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The numbers that open descriptors may have: those that `/proc` names, or else all below the limit.
+/// The numbers that open descriptors may have: those in `/proc`, or without a `/proc` all below the limit.
 fn open_descriptors() -> Box<dyn Iterator<Item = RawFd>> {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
         return Box::new(0..RawFd::try_from(descriptor_limit()).unwrap_or(RawFd::MAX));
@@ -171,7 +171,7 @@ pub(crate) fn descriptor_limit() -> u64 {
 
 fn has_one_thread() -> bool {
     unsafe extern "C" {
-        /// glibc clears it before it starts a second thread. It needs no `/proc` and no system call.
+        /// glibc clears it before it starts a second thread.
         static __libc_single_threaded: libc::c_char;
     }
     // SAFETY: glibc defines this variable with this type, and only the thread that starts a second one clears it.

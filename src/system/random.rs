@@ -7,7 +7,7 @@ use nix::libc;
 
 use super::retry;
 
-/// Fills the buffer, which may have up to 256 bytes: the kernel gives so many whole or not at all.
+/// Fills a buffer of at most 256 bytes. The kernel gives that many all at once or none.
 pub fn fill(bytes: &mut [u8]) -> io::Result<()> {
     debug_assert!(bytes.len() <= 256);
     // SAFETY: the kernel writes at most `bytes.len()` bytes, all of them into `bytes`.

@@ -13,29 +13,29 @@ use seccompiler::{
     TargetArch, apply_filter,
 };
 
-/// A call whose arguments pass all checks. Another rule may name the same call with other checks.
+/// A call, and the checks that its arguments must pass. Another rule may have other checks for the same call.
 pub(super) type Rule<'a> = (libc::c_long, &'a [Check]);
 
-/// A check of one argument, which is given by its index.
+/// A check of the argument with this index.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Check {
-    /// A number of 32 bits, and its value.
+    /// Its low 32 bits are this value.
     Is(u8, libc::c_int),
-    /// A number of 32 bits, and the value that it must not have.
+    /// Its low 32 bits are not this value.
     IsNot(u8, libc::c_int),
-    /// A descriptor, and one of a lower number.
+    /// It is a descriptor above this one.
     Above(u8, libc::c_int),
-    /// Flags, and those that it must not have.
+    /// It has none of these flags.
     Lacks(u8, libc::c_int),
     IsNull(u8),
 }
 use Check::{Above, Is, IsNot, IsNull, Lacks};
 
-/// To the log each process can do one thing: write. What was written stays. A confined handler can get no descriptor above
-/// this one, and can receive none, so it cannot have the log twice.
+/// A process can do nothing to the log but write: what was written stays. A confined handler can neither make nor receive a
+/// descriptor above this one, so it cannot reach the log by another number.
 const NOT_THE_LOG: &[Check] = &[Above(0, libc::STDERR_FILENO)];
-/// If the log is a terminal, a process of the background that reads it stops its whole group, the acceptor too. A handler
-/// reads from the two descriptors below.
+/// If the log is a terminal, a background process that reads from it stops its whole process group, the acceptor included. A
+/// handler may read from the two descriptors below, which are never the log.
 const NOT_FROM_THE_LOG: &[Check] = &[IsNot(0, libc::STDERR_FILENO)];
 const SELF: &[Check] = &[Is(0, 0)];
 /// How glibc forks. No thread and no namespace is made.
@@ -76,7 +76,7 @@ pub(super) const SESSION: &[Rule<'_>] = &[
     (libc::SYS_exit_group, ANY),
 ];
 
-/// What reaches processes and files of others. Handlers can do without it, where Landlock does not refuse it already.
+/// Calls that reach other processes and files. Handlers do not need them: a filter refuses them where Landlock does not.
 pub(super) const STRANGERS: &[Rule<'_>] = &[
     (libc::SYS_kill, ANY),
     #[cfg(target_arch = "x86_64")]
@@ -92,7 +92,7 @@ pub(super) const STRANGERS: &[Rule<'_>] = &[
     (libc::SYS_renameat2, ANY),
 ];
 
-/// What storage can do without: new clients, and processes of other users.
+/// Calls that storage does not need: for new clients, children and other users.
 pub(super) const NOT_FOR_STORAGE: &[Rule<'_>] = &[
     (libc::SYS_clone, &[Is(0, FORK)]),
     (libc::SYS_socketpair, ANY),
@@ -166,9 +166,9 @@ const OTHER: &[Rule<'_>] = &[
     (libc::SYS_getrandom, ANY),
 ];
 
-/// All that the server's processes need. A handler that was taken over can make all these calls, so none may change what
-/// other processes use: not the flags of a shared descriptor, not the log, not the limits and the scheduling of another
-/// process. What it could do with `kill` and with files is up to Landlock or [`STRANGERS`].
+/// All that the server's processes need. A handler that was taken over can make all these calls. So none of them may change
+/// what other processes use: the flags of a shared descriptor, the log, the limits or the scheduling of another process.
+/// `kill` and files are refused to handlers by Landlock or by the filter of [`STRANGERS`].
 pub(super) const SERVER: &[&[Rule<'_>]] = &[SESSION, STRANGERS, NOT_FOR_STORAGE, OTHER];
 
 /// Makes a filter that allows these calls and fails all others with EPERM. There is none for an architecture that the

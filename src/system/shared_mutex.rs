@@ -1,11 +1,11 @@
 //! Bytes that some processes write and others can only read, and a robust process-shared mutex for the writers: see
 //! `pthread_mutexattr_setpshared(3)`, `pthread_mutexattr_setrobust(3)`.
 //!
-//! If a process dies with the mutex locked, the next one that locks it repairs it. The bytes are then as the dead process
-//! left them, so users must cope with any of its stores missing.
+//! If a process dies with the mutex locked, the next process that locks it repairs it. The bytes are then as the dead process
+//! left them: its last stores may be missing.
 //!
-//! glibc trusts the memory of a mutex: it takes the mutex's kind from there, and follows list pointers. So no process that
-//! could be hostile may be able to write it. It is in [`SealedMemory`], which handlers can only read.
+//! glibc trusts the memory of a mutex: it takes the mutex's kind from there, and follows list pointers. So a process that may
+//! be hostile must not be able to write it. It is in [`SealedMemory`], which handlers can only read.
 
 use std::cell::UnsafeCell;
 use std::io;
@@ -89,7 +89,7 @@ impl<const N: usize> SharedMutex<N> {
         &self.shared().bytes
     }
 
-    /// Locks the mutex; none if it is locked already.
+    /// Locks the mutex. None if it is locked already.
     pub fn try_lock(&self) -> io::Result<Option<Guard<'_, N>>> {
         // SAFETY: the mutex was initialised in `new` and lives as long as `self`.
         let code = unsafe { libc::pthread_mutex_trylock(self.mutex()) };

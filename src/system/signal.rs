@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// The signals that end this program. SIGHUP is one of them, unless it was ignored at the start, as `nohup` has it.
+/// The signals that end this program. SIGHUP is one of them, unless it was ignored at the start, as under `nohup`.
 fn termination() -> SigSet {
     let mut signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT].into_iter().collect();
     if !is_ignored(Signal::SIGHUP) {
@@ -36,12 +36,12 @@ fn handled() -> SigSet {
     signals
 }
 
-/// Blocks the handled signals, in this thread and all that it makes, processes included. They stay pending until
+/// Blocks the handled signals in this thread, and in the threads and processes that it makes. They stay pending until
 /// [`Signals`], [`wait_for_termination`], [`exit_on_termination`] or [`unblock`] takes them. `main` calls this first, so
 /// that none is missed.
 ///
 /// SIGXFSZ is blocked for good: a write beyond the limit of a file's size then fails, as on a full disk. SIGCHLD gets its
-/// default action: if a parent has passed it on as ignored, children can't be waited for.
+/// default action: where it is ignored, `wait(2)` fails.
 pub fn block() -> io::Result<()> {
     // SAFETY: no signal handler is installed or replaced: the action was to ignore the signal or the default.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
@@ -87,8 +87,8 @@ extern "C" fn exit(_signal: libc::c_int) {
     unsafe { libc::_exit(0) }
 }
 
-/// A descriptor that is readable while a handled signal is pending for the process that reads. Each process makes its own:
-/// whoever shares a descriptor can make it block.
+/// A descriptor that is readable while a handled signal is pending for the process that reads. Each process makes its own,
+/// because a process that shares a descriptor can make it block.
 #[derive(Debug)]
 pub struct Signals {
     descriptor: SignalFd,
@@ -117,7 +117,7 @@ impl Signals {
         Ok(i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()))
     }
 
-    /// Takes a signal, and waits for it for at most that time.
+    /// Waits for a signal for at most this time, and takes it.
     pub fn wait(&self, time: Duration) -> io::Result<Option<Signal>> {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)], timeout) {

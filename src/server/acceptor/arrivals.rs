@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Arrivals {
     /// None once the server stops.
     listener: Option<Listener>,
-    /// How many clients may be accepted and not yet gone.
+    /// How many clients the server has at most.
     places: u32,
     /// Clients that were accepted, and have no reply pipe yet.
     waiting: VecDeque<(TcpStream, IpAddr)>,
@@ -54,7 +54,8 @@ impl Arrivals {
         handlers.saturating_add(waiting) < self.places
     }
 
-    /// The listener, if an event of it matters: a client may be accepted, or it is not known yet that one waits for a place.
+    /// The listener, if the acceptor has to know of a connection: it may accept one, or does not know yet that one waits for
+    /// a place.
     fn watched(&self, handlers: u32, now: Instant) -> Option<&Listener> {
         let matters = if self.has_place(handlers) { self.pause.end(now).is_none() } else { !self.is_crowded };
         self.listener.as_ref().filter(|listener| matters && listener.is_listening)
@@ -114,14 +115,14 @@ impl Arrivals {
         self.pause.succeed();
     }
 
-    /// Sends a client away because the system has refused what its handler needs.
+    /// Rejects a client because the system has refused what its handler needs.
     pub(super) fn reject(&mut self, socket: &TcpStream, action: &str, error: &io::Error) {
         self.busy += 1;
         send_busy(socket);
         self.hold_back(action, error);
     }
 
-    /// Leaves further clients where they are for a moment.
+    /// Accepts and prepares no further client for a moment.
     fn hold_back(&mut self, action: &str, error: &io::Error) {
         if self.pause.begin(PAUSE) {
             event(Level::Error, action, Outcome::Fail, &[("error", error)]);

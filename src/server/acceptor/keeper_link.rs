@@ -1,4 +1,4 @@
-//! The acceptor's link to the keeper: the one that serves, and the one that reads its files to take over.
+//! The acceptor's link to the keeper that serves, and to a keeper that reads its files and then takes over.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -24,9 +24,9 @@ use crate::system::random;
 
 /// The pause before a keeper is launched again.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The same, after one could not use its files.
+/// The pause after a keeper could not use its files.
 const LONG_PAUSE: Duration = Duration::from_secs(5);
-/// A certificate that ends so soon is warned of.
+/// A certificate that ends within this time causes a warning.
 const SOON: Duration = Duration::from_hours(30 * 24);
 
 /// Numbers the keepers that were launched.
@@ -44,11 +44,11 @@ pub(super) struct KeeperLink {
     /// The key of all vouchers. No child inherits it, and this process has no other copy.
     key: WipeOnForkPage,
     launched: Generation,
-    /// The keeper that gets the clients.
+    /// The keeper that answers for new clients.
     serving: Option<Process>,
-    /// The keeper that reads its files.
+    /// The keeper that still reads its files.
     loading: Option<Process>,
-    /// What clients are shown.
+    /// What the server shows to clients. None until a keeper has read its files.
     pub(super) identity: Option<ServerIdentity>,
     must_launch: bool,
     pub(super) pause: Pause,
@@ -84,7 +84,7 @@ impl KeeperLink {
         self.must_launch.then(|| self.pause.end(now).unwrap_or(now))
     }
 
-    /// Closes the sockets of the keepers: each ends once it has no clients.
+    /// Closes the keepers' sockets. Each keeper ends once it has no clients.
     pub(super) fn stop(&mut self) {
         self.serving = None;
         self.loading = None;
@@ -96,7 +96,7 @@ impl KeeperLink {
         self.must_launch && self.pause.end(now).is_none()
     }
 
-    /// Has the files read again, by a keeper that takes over once it has read them. One that is still reading is replaced.
+    /// Makes a new keeper read the files again and then take over. A keeper that is still reading is replaced.
     pub(super) fn reload(&mut self) {
         self.must_launch = true;
         self.pause.succeed();
@@ -129,7 +129,7 @@ impl KeeperLink {
         let is = |process: &Option<Process>| process.as_ref().is_some_and(|it| it.generation == generation);
         let (was_serving, was_loading) = (is(&self.serving), is(&self.loading));
         if stopping || (!was_serving && !was_loading) {
-            // It was to end.
+            // It ended because it was told to.
             return Ok(());
         }
         let gave_up = exit == Exit::Status(keeper::GAVE_UP);
@@ -147,7 +147,7 @@ impl KeeperLink {
         if gave_up && self.identity.is_none() { Err(ServerError::KeeperGaveUp) } else { Ok(()) }
     }
 
-    /// What to wait for: a keeper that has read its files.
+    /// What to wait for: the message that a keeper has read its files.
     pub(super) fn interest(&self) -> Option<BorrowedFd<'_>> {
         self.loading.as_ref().map(|process| process.socket.as_fd())
     }
@@ -156,7 +156,7 @@ impl KeeperLink {
     pub(super) fn receive_ready(&mut self, plain: &AgencyList) -> io::Result<()> {
         let Some(process) = &self.loading else { return Ok(()) };
         let mut buffer = vec![0; MAX_MESSAGE];
-        // Where the peer is gone, SIGCHLD tells of it.
+        // If the keeper has ended, SIGCHLD reports it.
         let Received::Packet(length, _) = process.socket.receive(&mut buffer)? else { return Ok(()) };
         let (ready, chain) = decode_message::<Ready>(buffer.get(..length).unwrap_or_default())?;
         let key = encode_message(&ToKeeper::Key, &[])?;
@@ -170,7 +170,7 @@ impl KeeperLink {
         Ok(())
     }
 
-    /// Gives a client its socket to the keeper; none if there is no keeper for it now.
+    /// Connects a client to the keeper that serves. None if there is none now.
     pub(super) fn connect(&self, client: ClientSerial) -> Option<KeeperClient> {
         let Process { socket, .. } = self.serving.as_ref()?;
         let (ours, theirs) = packet_socket_pair().ok()?;

@@ -1,4 +1,4 @@
-//! The listening socket, and how a client is sent away.
+//! The listening socket, and how a client is rejected.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,15 +15,15 @@ use crate::logging::{Outcome, info};
 use crate::protocol::message::ServerMessage;
 use crate::system::signal::{Signals, is_termination};
 
-/// How long a client may be silent before the kernel checks that its machine still knows the connection.
+/// How long a client may be silent before the kernel asks its machine whether the connection still exists.
 const KEEP_ALIVE_SECONDS: u32 = 30;
 
-/// The size of a client's buffer in the kernel for each direction, in bytes. By default the kernel lets both grow to several
-/// megabytes for a client that knows how to make it.
+/// The size of a client's buffer in the kernel for each direction, in bytes. By default a client can make both grow to several
+/// megabytes.
 const SOCKET_BUFFER: usize = 128 * 1024;
 
-/// How long to wait for a port in use: a handler that was forked just before its server was killed holds the socket until
-/// it closes it.
+/// How long to wait for a port in use. A handler that was forked just before its server was killed has the socket until it
+/// closes it.
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
 const PORT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -33,8 +33,7 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Binds the socket, so that a port in use is found before anything else. Returns none if a signal ends the wait for
-    /// the port.
+    /// Binds the socket. Returns none if a signal ends the wait for the port.
     pub(super) fn bind(address: SocketAddr, signals: &Signals) -> io::Result<Option<Self>> {
         let until = Instant::now() + PORT_PATIENCE;
         loop {
@@ -58,9 +57,9 @@ impl Listener {
         Ok(())
     }
 
-    /// Accepts one connection; none if none waits.
+    /// Accepts a connection. None if no client waits.
     pub(super) fn accept(&self) -> io::Result<Option<(TcpStream, IpAddr)>> {
-        // It does not block from the start: no process of the server may change that later.
+        // The filter of system calls lets no process make the socket non-blocking later.
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let accepted = accept4(&self.socket, flags).map_err(io::Error::from).and_then(|socket| {
             let socket = TcpStream::from(socket);
@@ -69,7 +68,7 @@ impl Listener {
         });
         match accepted.map_err(|error| (error.kind(), error)) {
             Ok(client) => Ok(Some(client)),
-            // A client that gave up while it waited is skipped. The next poll reports those behind it.
+            // This client gave up while it waited. The next poll reports those behind it.
             Err((ErrorKind::WouldBlock | ErrorKind::ConnectionAborted | ErrorKind::NotConnected, _)) => {
                 Ok(None)
             }
@@ -91,8 +90,8 @@ fn bind_at(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(fd))
 }
 
-/// Sets options that accepted sockets inherit (`tcp(7)`). Replies are written whole, so none waits for more bytes. A
-/// session may be idle for as long as it likes, unless its machine or the network is gone.
+/// Sets options that accepted sockets inherit (`tcp(7)`). Replies are written whole, so the kernel need not wait for more
+/// bytes. A session may be idle without limit, but not if its machine or the network is gone.
 fn set_client_options(listener: &OwnedFd) -> nix::Result<()> {
     setsockopt(listener, sockopt::TcpNoDelay, &true)?;
     setsockopt(listener, sockopt::RcvBuf, &SOCKET_BUFFER)?;
@@ -103,12 +102,12 @@ fn set_client_options(listener: &OwnedFd) -> nix::Result<()> {
     setsockopt(listener, sockopt::TcpKeepCount, &3)
 }
 
-/// Tells a client that it can't be served now, and may come again. Waits for nothing: what can't be sent at once is left.
+/// Tells a client that the server is busy. Does not block: what can't be sent at once is dropped.
 pub(super) fn send_busy(mut socket: &TcpStream) {
     let mut frame = Vec::new();
     ServerMessage::Error("busy: the server is out of resources, try again later").encode(&mut frame);
     socket.write_all(&frame).unwrap_or_default();
     socket.shutdown(Shutdown::Write).unwrap_or_default();
-    // A socket that is closed with unread bytes resets the connection, and the client could lose the message.
+    // Closing a socket with unread bytes resets the connection, and the client could lose the message.
     socket.read(&mut [0; 8192]).unwrap_or_default();
 }

@@ -1,8 +1,8 @@
 //! The acceptor: the process that was started. It accepts clients, forks a handler for each, reaps its children, restarts
-//! storage, and stops all of them.
+//! storage and the keeper, and stops all of them.
 //!
-//! It never waits for a client or for storage, and sleeps in one place only. It never locks the shared mutex, touches no
-//! bets, and reads no byte of a client but to throw it away. It keeps the token of the last client only, in memory that no
+//! It never waits for a client or for storage, and sleeps in one place only. It never locks the shared mutex and touches no
+//! bets. The few bytes of a client that it reads it discards. It keeps only the token of the last client, in memory that no
 //! child inherits.
 //!
 //! | file | owns |
@@ -10,8 +10,8 @@
 //! | here | the loop: it alone waits, launches, kills and decides |
 //! | `shared_resources` | what all children inherit |
 //! | `arrivals` | the listening socket (`listener`), and the clients that have no handler yet |
-//! | `storage_link` | what storage must still be told; the client that it is told of next; its deaths |
-//! | `keeper_link` | the keeper that serves, the one that reads its files; what TLS clients are shown |
+//! | `storage_link` | the messages that storage has not got; the next client to announce; how often storage has died |
+//! | `keeper_link` | the keeper that serves; the keeper that still reads its files; the server's certificate |
 //! | `children` | the table of living children: launched and reaped there |
 //! | `stop` | the stages of a stop |
 //! | `pause` | the pauses after the system has refused something |
@@ -64,7 +64,7 @@ use crate::system::poll_timeout;
 use crate::system::process::Exit;
 use crate::system::signal::{Signals, handle_hangups, is_termination};
 
-/// If so many clients wait for a handler, the acceptor yields the processor after each fork.
+/// How many clients must wait for the acceptor to yield the processor after each fork.
 const CROWD: usize = 16;
 
 /// Runs the server with at most `max_clients` handlers until a signal ends it.
@@ -112,7 +112,7 @@ struct Acceptor<'a> {
     keeper: Option<KeeperLink>,
     children: Children,
     stop: Option<Stop>,
-    /// Why the server ends by itself, if it does.
+    /// The failure that ends the server, if there is one.
     failure: Option<ServerError>,
 }
 
@@ -125,7 +125,7 @@ impl Acceptor<'_> {
         self.failure.map_or(Ok(()), Err)
     }
 
-    /// Waits until something happens, and does what follows from it.
+    /// Waits for an event, and handles it.
     fn step(&mut self) -> io::Result<()> {
         let [signal, message, keeper, connection] = self.wait()?;
         if signal {
@@ -152,11 +152,11 @@ impl Acceptor<'_> {
         Ok(())
     }
 
-    /// Waits for a signal, for storage, for the keeper and for a connection. Returns which of them has come.
+    /// Waits for a signal, storage, the keeper or a connection. Returns which of the four are ready.
     fn wait(&self) -> io::Result<[bool; 4]> {
-        // One moment for all: a pause that ended in between would end unnoticed.
+        // All checks use the same time: a pause that ended between two of them would be missed.
         let now = Instant::now();
-        // Takes the place of what is not waited for.
+        // Stands for a descriptor that the acceptor does not wait for now.
         let nothing = || PollFd::new(self.signals.as_fd(), PollFlags::empty());
         let mut fds = [
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
@@ -176,7 +176,7 @@ impl Acceptor<'_> {
         Ok(fds.map(|fd| fd.any().unwrap_or(true)))
     }
 
-    /// How long to wait if nothing happens.
+    /// How long to wait for an event.
     fn timeout(&self, now: Instant) -> PollTimeout {
         let due = [
             self.can_prepare(now).then_some(now),
@@ -193,8 +193,8 @@ impl Acceptor<'_> {
         self.arrivals.has_next(now) && self.storage.can_announce()
     }
 
-    /// Announces the client that has waited longest to storage. Only one in each step: a fork takes longer than ten
-    /// connections take to come, so the backlog is looked at in between.
+    /// Announces the client that has waited longest to storage. One in each step, so that the acceptor looks at the backlog
+    /// between two forks: ten connections can come while it forks once.
     fn prepare_next(&mut self) {
         if !self.can_prepare(Instant::now()) {
             return;
@@ -212,7 +212,7 @@ impl Acceptor<'_> {
             Ok(()) => {
                 self.arrivals.succeed();
                 if self.arrivals.waiting() >= CROWD {
-                    // The new handlers must not keep the acceptor from the backlog until each has had its turn.
+                    // Otherwise the acceptor would wait for its next turn until each new handler has had one.
                     thread::yield_now();
                 }
             }
@@ -257,7 +257,7 @@ impl Acceptor<'_> {
     }
 
     fn launch_storage(&mut self) -> io::Result<()> {
-        // All that can fail comes before the fork: a child that is not in the table would be lost.
+        // Everything that can fail is done before the fork: a child that is not in the table would be lost.
         let (ours, theirs) = control_pair()?;
         let ServerConfig { clients_amount, winner_number, max_payload, .. } = *self.config;
         let path = self.config.storage_filepath.clone();
@@ -271,7 +271,7 @@ impl Acceptor<'_> {
         {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        // Standard input and output stay, so that no file that storage opens gets their numbers.
+        // Standard input and output stay open, so that no file that storage opens gets their numbers.
         let (input, output) = (io::stdin(), io::stdout());
         let keep = [input.as_fd(), output.as_fd(), queue.as_fd(), theirs.as_fd()];
         let body = || storage::run(&config, confinement, queue, &theirs, state);
@@ -287,7 +287,7 @@ impl Acceptor<'_> {
         let level = if keeper.identity.is_some() { Level::Error } else { Level::Critical };
         let folder = keeper.folder().to_owned();
         let (acceptor, confinement) = (getpid(), &self.resources.confinement);
-        // Standard input and output stay, so that no file that the keeper opens gets their numbers.
+        // Standard input and output stay open, so that no file that the keeper opens gets their numbers.
         let (input, output) = (io::stdin(), io::stdout());
         let keep = [input.as_fd(), output.as_fd(), theirs.as_fd()];
         let keep: Vec<_> = keep.into_iter().chain(confinement.descriptor()).collect();
@@ -373,7 +373,7 @@ impl Acceptor<'_> {
         Ok(())
     }
 
-    /// Ends the server by itself. The first reason counts.
+    /// Ends the server because of a failure. The first one is reported.
     fn fail(&mut self, failure: ServerError) {
         self.failure.get_or_insert(failure);
         self.begin_stop();
@@ -395,7 +395,7 @@ impl Acceptor<'_> {
 
     fn advance_stop(&mut self) {
         let Some(stop) = &mut self.stop else { return };
-        // Storage that still recovers has nothing to store, and does not listen to a message.
+        // Storage that still recovers has nothing to store, and reads no messages.
         let is_recovering = self.storage.is_recovering();
         let has_handlers = self.children.handlers() > 0 && !is_recovering;
         match stop.advance(Instant::now(), has_handlers) {

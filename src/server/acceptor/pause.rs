@@ -1,4 +1,4 @@
-//! A pause after the system had no descriptor, memory or process to give.
+//! A pause after the system has refused a descriptor, memory or a process.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Pause(Option<Instant>);
 
 impl Pause {
-    /// Begins a pause. Returns whether it is the first of its series: only then is there something to log.
+    /// Begins a pause. Returns whether it is the first of its series. Only the first is logged.
     pub(super) fn begin(&mut self, length: Duration) -> bool {
         self.0.replace(Instant::now() + length).is_none()
     }

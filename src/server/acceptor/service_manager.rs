@@ -41,7 +41,7 @@ impl ServiceManager {
         self.socket.is_some()
     }
 
-    /// Tells the manager this, and no longer what could not be sent before.
+    /// Sends a state to the manager. It replaces a state that could not be sent before.
     pub(super) fn tell(&mut self, state: &'static str) {
         self.unsent = Some(state);
         self.send(Instant::now());
@@ -55,7 +55,7 @@ impl ServiceManager {
         }
         match socket.send(state.as_bytes()) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => drop(self.pause.begin(RETRY)),
-            // One that is gone needs no word.
+            // If the manager is gone, there is nobody to tell.
             _ => self.unsent = None,
         }
     }

@@ -1,4 +1,4 @@
-//! What all children inherit: it is made before the first fork.
+//! What all children inherit. It is made before the first fork.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -24,7 +24,7 @@ pub(super) struct SharedResources {
 }
 
 impl SharedResources {
-    /// The name of the queue comes from the path of the bets.
+    /// The path of the bets gives the queue its name.
     pub(super) fn new(bets: &Path) -> Result<Self, ServerError> {
         let QueuePair { receiver, sender, capacity, limited_by } = mqueue::create(&queue_name(bets))?;
         if let Some(reason) = limited_by {
@@ -39,15 +39,15 @@ impl SharedResources {
             counters: SharedCounters::new().map_err(ServerError::of("can't share memory"))?,
             confinement: confinement().map_err(ServerError::of("can't find out how to confine handlers"))?,
         };
-        // All that a filter of system calls would refuse has been made.
+        // The filter refuses the calls that make these resources, so it comes after them.
         resources.confinement.enter_server().map_err(ServerError::of("can't confine the server"))?;
         Ok(resources)
     }
 }
 
-/// Makes the name that each server on these bets uses: the next start removes what a killed server has left. It names
-/// the folder by device and inode, as containers with one IPC namespace may use equal paths. Servers whose names are equal
-/// by chance do not disturb each other.
+/// The name of the queue: the same for each server with these bets, so that the next start removes the queue of a killed
+/// server. It names the folder by device and inode, because containers with a common IPC namespace may use equal paths. Two
+/// servers with the same name do not disturb each other.
 fn queue_name(bets: &Path) -> String {
     let folder = bets.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Storage will report a folder that can't be read.

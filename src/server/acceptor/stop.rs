@@ -1,9 +1,9 @@
-//! The stages of a stop: handlers first; then storage, which stores and answers what it has received; then what is left is
-//! killed.
+//! The stages of a stop: first handlers end; then storage, after it has stored and answered what it has received; then the
+//! children that are left are killed.
 
 use std::time::{Duration, Instant};
 
-/// How long handlers may take before storage is told to stop in spite of them.
+/// How long handlers may take to end. Then storage is told to stop all the same.
 const HANDLERS_HAVE: Duration = Duration::from_millis(450);
 /// How much longer all children may take before they are killed.
 const STORAGE_HAS: Duration = Duration::from_millis(250);
@@ -26,7 +26,7 @@ pub(super) enum Stage {
     Storage,
     /// All children that are left are killed.
     Kill,
-    /// A child that was killed has not ended. It is no longer waited for.
+    /// A killed child has not ended. The acceptor waits for it no longer.
     GiveUp,
 }
 
@@ -35,7 +35,7 @@ impl Stop {
         Self { stage: Stage::Handlers, due: now + HANDLERS_HAVE }
     }
 
-    /// Goes on to the next stage if it is time, and returns it. Storage need not wait for handlers if there are none.
+    /// Begins the next stage if it is due, and returns it. Without handlers the stage of storage is due at once.
     pub(super) fn advance(&mut self, now: Instant, has_handlers: bool) -> Option<Stage> {
         (self.stage, self.due) = match self.stage {
             Stage::Handlers if !has_handlers || now >= self.due => (Stage::Storage, self.due + STORAGE_HAS),

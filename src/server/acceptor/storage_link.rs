@@ -1,4 +1,4 @@
-//! The acceptor's link to storage: what storage must still be sent, whether it is ready, and how often it has died.
+//! The acceptor's link to storage: the messages that storage has not got, whether it is ready, and how often it has died.
 
 use std::io;
 use std::net::{IpAddr, TcpStream};
@@ -21,18 +21,17 @@ use crate::system::memory::WipeOnForkPage;
 use crate::system::process::Exit;
 use crate::system::random;
 
-/// How soon a message is tried again that the system had no memory for. No event tells when it has.
+/// How soon a message is sent again after the system had no memory for it. No event says when it has.
 const RETRY: Duration = Duration::from_millis(20);
 /// The pause before storage is launched again, after it could not be launched.
 const LAUNCH_PAUSE: Duration = Duration::from_millis(200);
 
-/// The link. A message that storage's socket has no room for stays here until it has.
+/// The link. It keeps the messages for which storage's socket has no room.
 pub(super) struct StorageLink {
     process: Option<Process>,
-    /// Clients whose handlers have ended, and of which storage has not been told so.
+    /// Clients whose handlers have ended. Storage does not know it yet.
     gone: Vec<ClientSerial>,
-    /// A client that has its reply pipe, and the end of the pipe that storage gets. Storage must know the client before its
-    /// handler is forked.
+    /// The next client to announce, and storage's end of its reply pipe. The handler is forked once storage knows the client.
     pending: Option<(AcceptedClient, OwnedFd)>,
     /// The token of the pending client, at the start of the page. No child inherits it, and this process has no other copy.
     token: WipeOnForkPage,
@@ -84,7 +83,7 @@ impl StorageLink {
         self.launch_pause.begin(LAUNCH_PAUSE)
     }
 
-    /// Storage has ended. Unless this is an error, it must be launched again.
+    /// Storage has ended. An error means that it must not be launched again.
     pub(super) fn on_exit(&mut self, exit: Exit, stopping: bool) -> Result<(), ServerError> {
         self.process = None;
         // The next process knows none of the clients.
@@ -150,7 +149,7 @@ impl StorageLink {
         self.pending = Some((AcceptedClient { serial: self.last_serial, socket, ip, replies }, pipe));
     }
 
-    /// Tells storage that a client has no handler any more.
+    /// Tells storage that the handler of a client has ended.
     pub(super) fn retire(&mut self, client: ClientSerial) {
         self.gone.push(client);
     }
@@ -165,8 +164,8 @@ impl StorageLink {
         self.must_stop = true;
     }
 
-    /// Sends what storage has not been told, as far as its socket takes it. Returns the pending client as soon as storage
-    /// knows it; there may then be more to send.
+    /// Sends messages until none is left or storage's socket is full. Returns the pending client as soon as storage knows it;
+    /// more messages may then be left.
     pub(super) fn send(&mut self) -> io::Result<Option<AcceptedClient>> {
         while self.pause.end(Instant::now()).is_none()
             && let Some(Process { control, .. }) = &self.process
@@ -180,7 +179,7 @@ impl StorageLink {
                 _ => control.send(message, &[], None)?,
             };
             match (sent, message) {
-                // From here on only storage has the write end of the pipe.
+                // Now only storage has the write end of the pipe.
                 (Sent::Done, ToStorage::ClientCame { .. }) => {
                     return Ok(self.pending.take().map(|(client, _)| client));
                 }
@@ -188,7 +187,7 @@ impl StorageLink {
                 (Sent::Done, ToStorage::VoucherKey) => {}
                 (Sent::Done, ToStorage::Stop) => self.must_stop = false,
                 (Sent::Scarce, _) => drop(self.pause.begin(RETRY)),
-                // What a dead process was not told, the next one is.
+                // The message is kept: for this process once it has room, or for the next one.
                 (Sent::Full | Sent::PeerGone, _) => break,
             }
         }
@@ -204,7 +203,7 @@ impl StorageLink {
         gone.or(came).or(self.must_stop.then_some(ToStorage::Stop))
     }
 
-    /// What to wait for: storage's message, and room in its socket if there is something to send.
+    /// What to wait for: the message of storage, and room in its socket if there is something to send.
     pub(super) fn interest(&self, now: Instant) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let Process { control, ready } = self.process.as_ref()?;
         let mut flags = PollFlags::empty();

@@ -74,7 +74,7 @@ struct Keeper<'a> {
     epoll: Epoll,
     vouchers: Option<VoucherKey>,
     clients: HashMap<ClientSerial, Client>,
-    /// Whether there will be no more clients: another keeper has taken over, or the server stops.
+    /// Whether no more clients come: another keeper has taken over, or the server stops.
     is_replaced: bool,
 }
 
@@ -95,7 +95,7 @@ impl<'a> Keeper<'a> {
         Ok(Self { credentials, acceptor, epoll, vouchers: None, clients: HashMap::new(), is_replaced: false })
     }
 
-    /// Serves clients until the acceptor closes its end, and then those that it has.
+    /// Serves clients until the acceptor has closed its end and no client is left.
     fn serve(mut self) -> io::Result<()> {
         let ready = encode_message(&self.credentials.ready, &self.credentials.chain())?;
         if self.acceptor.send([&ready, &[]], None)? != Sent::Done {
@@ -134,7 +134,7 @@ impl<'a> Keeper<'a> {
             match (message, rest, socket) {
                 (ToKeeper::Key, key, _) => self.vouchers = key.try_into().ok().map(VoucherKey::new),
                 (ToKeeper::ClientCame(client), _, Some(socket)) => self.add(client, socket),
-                // Without a descriptor to spare, the client gets no answer.
+                // The descriptor is missing: this process has reached its limit. The client gets no answer.
                 _ => {}
             }
         }
@@ -147,7 +147,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Answers a client's next question. A client that has asked everything, or asks what it may not, loses its socket.
+    /// Answers a client's next question. Closes the socket of a client that has asked both, or that asks what it may not.
     fn answer(&mut self, serial: ClientSerial, buffer: &mut [u8]) {
         let Some(mut client) = self.clients.remove(&serial) else { return };
         let length = match client.socket.receive(buffer) {

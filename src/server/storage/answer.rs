@@ -1,4 +1,4 @@
-//! The answers to the requests of a group: what each is about, and the reply that it becomes once the group is committed.
+//! The answers to the requests of a group. Each becomes a reply once the group is committed.
 
 use super::contest::Contest;
 use super::state_file::Stored;
@@ -16,7 +16,7 @@ pub struct Answer {
     pub(super) subject: Subject,
 }
 
-/// What an answer is about. Values that are not here are looked up when the group is committed.
+/// What an answer is about. Other values are looked up when the group is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
     Opened(AgencyId),
@@ -34,7 +34,7 @@ pub(super) enum Subject {
 }
 
 impl Answer {
-    /// The reply; its bulk bytes go into `bulk`, which is empty. None if it has to wait for the draw.
+    /// The reply. Its bulk bytes go into `bulk`, which is empty. None if it must wait for the draw.
     pub(super) fn resolve(
         &self,
         contest: &Contest,
@@ -72,7 +72,7 @@ fn status_page(contest: &Contest, counts_from: u16, bulk: &mut Vec<u8>) -> Reply
     for count in contest.counts(counts_from) {
         let mut bytes = [0; 16];
         let length = encode(&count, &mut bytes).unwrap_or(0);
-        // The draw is in the head, and needs some room of the page too.
+        // The draw is in the head, and takes a part of the page too.
         if bulk.len() + length > PAGE - 64 {
             break;
         }

@@ -15,8 +15,8 @@ use crate::server::access::Access;
 /// How many sessions an agency may have at a time.
 const MAX_SESSIONS: usize = 4;
 
-/// All clients. A client that does not read its replies gets no more of them. A client that sends what no honest handler
-/// sends is forgotten: its handler then sees end-of-file on its pipe.
+/// All clients. A client that does not read its replies gets no more of them. A client whose messages no correct handler would
+/// send is forgotten: its handler then sees end-of-file on its pipe.
 #[derive(Debug)]
 pub(super) struct Clients {
     known: HashMap<ClientToken, Client>,
@@ -82,8 +82,8 @@ impl Clients {
         self.known.insert(token, client);
     }
 
-    /// Closes the pipe of a client whose handler has ended. Its last requests are still taken. Many clients may come and go
-    /// while this process waits for the disk, and must not cost a descriptor each.
+    /// Closes the pipe of a client whose handler has ended. Its last requests are still taken. Otherwise each client that comes
+    /// and goes while this process waits for the disk would cost a descriptor.
     pub(super) fn stop_replies(&mut self, token: ClientToken) {
         if let Some(client) = self.known.get_mut(&token) {
             client.replies = None;
@@ -143,10 +143,9 @@ impl Clients {
         }
     }
 
-    /// Adds a client to the sessions of an agency. If the agency has four already, the one whose last request is the oldest
-    /// is replaced: its handler tells its client, and storage takes nothing more from it. A session that is sending a request
-    /// is spared, unless all are. Call this after the replies of a group: then nothing that a session has sent whole is
-    /// left without a reply.
+    /// Adds a client to the sessions of an agency. If the agency has four already, the session with the oldest last request is
+    /// replaced: its handler tells its client, and storage takes nothing more from it. A session that is sending a request is
+    /// replaced only if all are. Call this after the replies of a group, so that each whole request gets its reply.
     pub(super) fn open_session(&mut self, token: ClientToken, agency: AgencyId) {
         let Some(client) = self.known.get_mut(&token) else { return };
         client.session = Some(agency);
@@ -162,7 +161,7 @@ impl Clients {
         }
     }
 
-    /// Believes that a client is a peer if the keeper vouches for it.
+    /// Accepts that a client is a peer if the keeper vouches for it.
     fn prove(&mut self, token: ClientToken, id: u32, peer: Peer, voucher: Voucher) {
         let Some(client) = self.known.get_mut(&token) else { return };
         let verified = self.vouchers.as_ref().is_some_and(|key| key.verify(client.serial, peer, voucher));

@@ -20,7 +20,7 @@ pub struct Contest {
     bets: u64,
     /// How many of the bets are committed.
     committed: u64,
-    /// What undoes the bets that are not committed, from the last to the first.
+    /// How to remove the bets that are not committed, in the order in which they were added.
     changes: Vec<Change>,
     /// The most bytes of an agency's winning documents.
     longest_result: usize,
@@ -57,7 +57,7 @@ pub(super) struct Checked {
     pub(super) skipped: usize,
 }
 
-/// Marks which bets are not committed. Those after it can be removed.
+/// A position among the bets that are not committed. The bets after it can be removed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark(usize);
 
@@ -133,7 +133,7 @@ impl Contest {
         })
     }
 
-    /// The winning documents of an agency, separated; none where the draw has not been made.
+    /// The winning documents of an agency, separated. None before the draw.
     pub(super) fn winners(&self, agency: AgencyId) -> Result<Option<&[u8]>, Refusal> {
         let winners = &self.get(agency)?.winners;
         Ok(self.draw.as_ref().map(|_| winners.as_slice()))
@@ -155,7 +155,7 @@ impl Contest {
     }
 
     /// Checks the rows of a request and adds them, except the first `skip`. The handler has checked them too, but it may
-    /// have been taken over. With `only`, all have to be of that agency. Rows that are refused change nothing.
+    /// have been taken over. With `only`, all rows must be of that agency. If a row is refused, none is added.
     pub(super) fn add(&mut self, rows: &[u8], only: Option<AgencyId>, skip: u64) -> Result<Checked, Refusal> {
         if rows.is_empty() {
             return Err(Refusal::Malformed);
@@ -181,7 +181,7 @@ impl Contest {
         Ok(checked)
     }
 
-    /// Begins a run of rows of one agency: remembers what it has, if it may bring new bets.
+    /// Begins a run of rows of one agency: checks that it may bring new bets, and remembers what it has.
     fn begin_run(&mut self, id: AgencyId) -> Result<(), Refusal> {
         self.check_open(id)?;
         let &Agency { stored, won, ref winners, .. } = self.get(id)?;

@@ -22,7 +22,7 @@ use crate::ipc::control::FileIdentity;
 /// Real files.
 #[derive(Debug)]
 pub(super) struct FileDisk {
-    /// As it was given: it has to go on leading to the open file.
+    /// As it was given. It must always lead to the open file.
     path: PathBuf,
     bets: File,
     pub(super) identity: FileIdentity,
@@ -73,13 +73,13 @@ fn process(holder: i32) -> String {
     }
 }
 
-/// How long to wait for the lock: the storage service of a server that was just killed may still be ending.
+/// How long to wait for the lock. The storage service of a server that was just killed may still have it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 impl FileDisk {
     /// Opens the bets file and locks it against other servers for as long as this process lives. `known` is the file that
-    /// this server had open before; without one, a missing file is created.
+    /// this server had open before. Without one, a missing file is created.
     pub(super) fn open(path: &Path, known: Option<FileIdentity>) -> Result<Self, OpenError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -118,7 +118,7 @@ impl FileDisk {
             return Err(OpenError::NotAFile);
         }
         lock(&bets, path)?;
-        // A server that was killed may have left it; its END was not acknowledged.
+        // A server that was killed may have left this file. The END in it was not acknowledged.
         remove_if_exists(&next_state_path).map_err(failed(&next_state_path))?;
         folder.sync_all().map_err(failed(folder_path))?;
         let path = path.to_owned();
@@ -130,7 +130,7 @@ fn identity(file: &Metadata) -> FileIdentity {
     FileIdentity { device: file.dev(), inode: file.ino() }
 }
 
-/// Removes what a failed write has left, or what somebody has put there: a link, but not what it points to.
+/// Removes a file that a failed write has left. A link is removed, but not the file that it points to.
 fn remove_if_exists(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -138,7 +138,7 @@ fn remove_if_exists(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes a record lock of `fcntl(2)`: a child does not inherit it, and it ends with the process.
+/// Takes a record lock of `fcntl(2)`. A child does not inherit it, and it ends with the process.
 fn lock(file: &File, path: &Path) -> Result<(), OpenError> {
     #[expect(clippy::cast_possible_truncation, reason = "the constants are small")]
     let wanted = libc::flock {
@@ -219,7 +219,7 @@ impl Disk for FileDisk {
     fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()> {
         error_point!("disk_write_state");
         remove_if_exists(&self.next_state_path)?;
-        // Made anew: a link that somebody puts there at this moment is not followed, but an error.
+        // A new file: if somebody puts a link there at this moment, this is an error and the link is not followed.
         let mut file = File::create_new(&self.next_state_path)?;
         file.write_all(bytes)?;
         file.sync_all()?;

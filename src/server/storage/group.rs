@@ -1,4 +1,4 @@
-//! The group: what one sync puts on disk, and what is needed to decide its requests again.
+//! The group: the requests whose rows one sync puts on disk. It keeps what is needed to decide them again.
 
 use super::answer::Answer;
 use crate::ipc::messages::{ClientToken, Refusal, Request};
@@ -6,7 +6,7 @@ use crate::lottery::AgencyId;
 
 /// The size of a group, in bytes, from which on it takes no more requests.
 const LIMIT: usize = 1024 * 1024;
-/// How much of a group's size a request takes besides its rows.
+/// The share of a request in a group's size, besides its rows.
 const REQUEST_SIZE: usize = 64;
 
 /// What a client may still do.
@@ -21,7 +21,7 @@ pub(super) enum Role {
         /// The session may not end the agency while fewer bets are stored: the disk refused its bets up to this number.
         needs: u64,
     },
-    /// Ask only: its one change was made.
+    /// Only ask: it has made its one change.
     Spent,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Group {
     pub(super) ends: Vec<AgencyId>,
     /// Clients that make no more requests.
     pub(super) gone: Vec<ClientToken>,
-    /// Where each request's rows are written when it is decided.
+    /// Set if the rows of each request are written when it is decided.
     pub(super) alone: Option<WriteAlone>,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Taken {
 /// The rows of each request are written alone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WriteAlone {
-    /// Rows of so many bytes, or more, did not fit. They are refused without another try: a disk that is full may need
+    /// Rows of this many bytes or more are refused without a try: they did not fit before, and a full disk may need
     /// milliseconds to say so.
     pub(super) refused_len: usize,
     pub(super) refusal: Refusal,
@@ -83,12 +83,12 @@ impl Group {
         self.rows.len() + self.other_rows.len() + self.requests.len() * REQUEST_SIZE >= LIMIT
     }
 
-    /// Whether a request has brought rows, stored already or not.
+    /// Whether a request has rows, whether they are stored already or not.
     pub(super) fn has_bets(&self) -> bool {
         self.rows.len() + self.other_rows.len() > 0
     }
 
-    /// Whether several requests have brought rows.
+    /// Whether several requests have rows.
     pub(super) fn is_mixed(&self) -> bool {
         self.requests.iter().filter(|taken| taken.rows + taken.other_rows > 0).count() > 1
     }

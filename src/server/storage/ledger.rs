@@ -1,6 +1,6 @@
 //! The ledger: decides each request of a group, commits the group to the disk, and then answers.
 //!
-//! It knows nothing of processes and channels, so that a test can run it on a simulated disk.
+//! It uses no processes and no channels, so that a test can run it on a simulated disk.
 //!
 //! [`Ledger::take`] decides a request in memory and adds its rows to the group. [`Ledger::commit`] writes and syncs the
 //! group. If the write of several requests fails, they are decided again in their order, and the rows of each are written
@@ -48,7 +48,7 @@ pub struct Committed {
     pub(super) ended: bool,
     /// Whether the draw was made with this group.
     pub(super) drawn: bool,
-    /// Where the bets file is not as storage left it: all requests were refused, and nothing more can be stored.
+    /// Set if the bets file is not as storage left it. Then all requests were refused, and nothing more can be stored.
     pub(super) changed: Option<FileChanged>,
 }
 
@@ -177,8 +177,8 @@ impl<D: Disk> Ledger<D> {
         Ok(Subject::SessionStored(self.contest.stored(agency)?))
     }
 
-    /// Adds rows to the group that were added to the contest after the `mark`. Refuses them if they had to be written alone
-    /// and were not.
+    /// Adds rows to the group that were added to the contest after the `mark`. Refuses them if they must be written alone and
+    /// can't be.
     fn add(&mut self, rows: &[u8], checked: Checked, mark: Mark) -> Result<(), Refusal> {
         let rows = rows.get(checked.skipped..).unwrap_or_default();
         if !rows.is_empty() {
@@ -188,7 +188,7 @@ impl<D: Disk> Ledger<D> {
         Ok(())
     }
 
-    /// A session must not end its agency behind bets that the disk refused.
+    /// Refuses an END of a session whose earlier bets the disk refused.
     fn check_nothing_is_missing(&self, agency: AgencyId, needs: u64) -> Result<(), Refusal> {
         let stored = self.contest.stored(agency)?.bets;
         if stored < needs && !self.contest.has_ended(agency) {
@@ -242,8 +242,8 @@ impl<D: Disk> Ledger<D> {
         }
         let sync = match self.sync() {
             Ok(sync) => sync,
-            // The kernel may call the lost pages clean, and a second sync would succeed without writing them. So the rows are
-            // cut off, and the cut is made durable.
+            // The kernel may mark the lost pages as clean. A second sync would then succeed without writing them. So the rows
+            // are cut off, and the cut is made durable.
             Err(error) => {
                 failed = Some(self.decide_again(0, &error)?);
                 self.sync().map_err(LedgerError::Unknown)?
@@ -259,7 +259,7 @@ impl<D: Disk> Ledger<D> {
         Ok(failed.filter(|failed| failed.requests > 0))
     }
 
-    /// Checks that the rows of the group are where the next process will look for them. Cuts them off if they are not.
+    /// Checks that the rows of the group are in the file at the path. Cuts them off if they are not.
     fn check_stored(&mut self) -> Result<(), LedgerError> {
         let Err(changed) = self.disk.check(self.end()) else { return Ok(()) };
         if !matches!(changed, FileChanged::Moved) {
@@ -308,7 +308,7 @@ impl<D: Disk> Ledger<D> {
         let Some(alone) = &mut self.group.alone else { return Ok(()) };
         if rows.len() < alone.refused_len {
             let Err(error) = self.disk.append(rows) else { return Ok(()) };
-            // Where the file can't be cut now, nothing else is written, and the cut is tried again at the end.
+            // If the file can't be cut now, nothing else is written. The cut is tried again at the end.
             let can_go_on = self.disk.cut(end).is_ok();
             *alone = WriteAlone {
                 refused_len: if can_go_on { rows.len() } else { 0 },
@@ -323,7 +323,7 @@ impl<D: Disk> Ledger<D> {
         self.length + self.group.rows.len() as u64
     }
 
-    /// Stores the ENDs, and the draw if it is due. Where that fails, the ENDs are refused.
+    /// Stores the ENDs, and the draw if it is due. If that fails, the ENDs are refused.
     fn store_state(&mut self) -> Result<Option<Failure>, LedgerError> {
         let due = self.contest.is_due();
         if self.group.ends.is_empty() && !due {
@@ -374,8 +374,7 @@ impl<D: Disk> Ledger<D> {
         }
     }
 
-    /// The reply to a request of a committed group; its bulk bytes replace those in `bulk`. None if it has to wait for
-    /// the draw.
+    /// The reply to a request of a committed group. Its bulk bytes replace those in `bulk`. None if it must wait for the draw.
     pub fn reply(&mut self, answer: &Answer, bulk: &mut Vec<u8>) -> Option<Reply> {
         bulk.clear();
         let reply = answer

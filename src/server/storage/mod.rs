@@ -14,12 +14,12 @@
 //! | `paths`, `state_file`, `row_reader` | where the files are, and what is in them |
 //! | `opening`, `recovery` | the files, opened at the start, and the contest that is read from them |
 //!
-//! Its requests come from processes that may have been taken over, so it trusts none of them: a head is decoded within
-//! bounds, rows are checked again, and a token says for which client a request speaks. It is less confined than handlers
+//! Its requests come from processes that may have been taken over, so it trusts none of them: it decodes a head within
+//! bounds, checks the rows again, and knows by a token which client makes a request. It is less confined than handlers
 //! are: it opens the bets by their path, renames the state file, and receives descriptors.
 //!
 //! It never waits for a handler or a client. If a reply does not fit into a client's pipe, that client gets no more replies.
-//! If the shared mutex is locked, it is tried again later. Signals are left to the acceptor, which says when to stop.
+//! If the shared mutex is locked, storage tries again later. It handles no signals: the acceptor tells it when to stop.
 
 mod answer;
 mod clients;
@@ -67,7 +67,7 @@ use crate::system::confinement::Confinement;
 use crate::system::fd_passing::{Received, Sent};
 use crate::system::mqueue::QueueReceiver;
 
-/// Exit status: it was told to stop, and everything it had received is stored and answered.
+/// Exit status: it was told to stop, and has stored and answered everything that it had received.
 pub(crate) const STOPPED: i32 = 0;
 /// Exit status: it ended by itself and has logged why; starting it again would not help.
 pub(crate) const GAVE_UP: i32 = 3;
@@ -140,7 +140,7 @@ struct Service<'a> {
     bulk: Vec<u8>,
 }
 
-/// How soon the service says again that it is ready, if the socket had no room for it.
+/// How soon the service reports again that it is ready, if the socket had no room for the message.
 const RETRY_READY: Duration = Duration::from_millis(5);
 /// The most messages for one group. A usual group has fewer.
 const GROUP_MESSAGES: usize = 20_000;
@@ -170,7 +170,7 @@ impl Service<'_> {
             self.reap_clients()?;
             self.commit()?;
         }
-        // The acceptor stops storage when no handler is left, or when it waits for none of them any longer.
+        // The acceptor stops storage when no handler is left, or when it no longer waits for handlers.
         while self.requests.waiting()? > 0 {
             self.take_group()?;
             self.commit()?;
@@ -229,8 +229,8 @@ impl Service<'_> {
         }
     }
 
-    /// Takes requests until the queue is empty or the group has enough. A handler that was taken over may send without end
-    /// what belongs to no request.
+    /// Takes requests until the queue is empty or the group is full. The number of messages is limited too: a handler that was
+    /// taken over may send messages without end that belong to no request.
     fn take_group(&mut self) -> io::Result<()> {
         for _ in 0..GROUP_MESSAGES {
             if self.ledger.is_full() || !self.take_message()? {
@@ -240,10 +240,10 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Forgets the clients whose handlers have ended. First takes what they had sent, which is in the queue by now.
+    /// Forgets the clients whose handlers have ended. First takes the messages that the queue holds: theirs are among them.
     fn reap_clients(&mut self) -> io::Result<()> {
         while !self.gone.is_empty() {
-            // Taking messages may add more clients to `gone`; they get a round of their own.
+            // Taking messages may add more clients to `gone`. These get a round of their own.
             let gone = std::mem::take(&mut self.gone);
             for _ in 0..self.requests.waiting()? {
                 self.take_message()?;
@@ -264,7 +264,7 @@ impl Service<'_> {
             take_part(&mut self.clients, &mut self.ledger, head, bytes);
             return Ok(true);
         }
-        // Queue and socket have no common order: the acceptor's announcement of this client may still be in the socket.
+        // Queue and socket have no common order: the announcement of this client may still be in the socket.
         let bytes = bytes.to_vec();
         self.listen_to_acceptor()?;
         take_part(&mut self.clients, &mut self.ledger, head, &bytes);

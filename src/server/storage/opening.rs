@@ -11,7 +11,8 @@ use super::row_reader::{RESTORE, check_command};
 use crate::ipc::control::FileIdentity;
 use crate::logging::{Field, Level, Outcome, event, info};
 
-/// `known` is the file that an earlier storage process of this server had. None if the contest can't be used: the log says why.
+/// Opens and recovers. `known` is the file that an earlier storage process of this server had. None if the contest can't be
+/// used: the log says why.
 pub(super) fn open(
     path: &Path,
     known: Option<FileIdentity>,
@@ -49,7 +50,7 @@ fn open_disk(path: &Path, known: Option<FileIdentity>) -> Option<FileDisk> {
                 }
                 return Some(disk);
             }
-            // A program that only reads unlocks the file when it is done. A server that has started waits for that.
+            // A program that only reads unlocks the file at its end. A server that has started before waits for that.
             Err(error @ OpenError::ReadLocked { .. }) if known.is_some() => {
                 if !std::mem::replace(&mut warned, true) {
                     event(Level::Warning, "lock", Outcome::InProgress, &[("file", &name), ("error", &error)]);

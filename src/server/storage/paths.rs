@@ -1,5 +1,4 @@
-//! Where the files of a contest are. The state file stands beside the file that the path of the bets leads to, whatever
-//! links are on the way.
+//! Where the files of a contest are. The state file is beside the real bets file, whatever links lead to it.
 
 use std::fs::OpenOptions;
 use std::io;

@@ -1,4 +1,4 @@
-//! Recovery: what the files say about the contest, found in one pass over the bets at each start.
+//! Recovery: reads the contest from the files, in one pass over the bets at each start.
 //!
 //! A torn last row, left by a kill or a loss of power during a write, was never acknowledged: it is cut off. A damaged
 //! row is refused, and the files are left as they are: what follows it was acknowledged. After the draw nothing is
@@ -88,13 +88,13 @@ pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, R
     disk.sync()?;
     disk.sync_folder()?;
     if is_new {
-        // From now on a bets file that is missing has been lost.
+        // From now on a missing bets file is known to be lost.
         disk.store_state(&State::default().encode()?).map_err(io::Error::other)?;
     }
     Ok(Recovered { contest, hasher, length, cut: torn })
 }
 
-/// Reads all rows; returns how many bytes are whole rows, and how many bytes of a torn row follow.
+/// Reads all rows. Returns how many bytes are whole rows, and how many bytes of a torn row follow.
 fn read_rows(
     disk: &impl Disk,
     contest: &mut Contest,
@@ -117,7 +117,7 @@ fn read_rows(
     }
 }
 
-/// After the draw, the file has to hold what it held then.
+/// After the draw, the file must have the content that it had then.
 fn check_seal(found: Seal, drawn: Option<&Draw>) -> Result<(), RecoveryError> {
     match drawn.and_then(|draw| draw.seal) {
         Some(sealed) if sealed != found => Err(RecoveryError::Sealed { sealed, found }),

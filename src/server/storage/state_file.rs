@@ -57,7 +57,7 @@ impl Stored {
     }
 }
 
-/// Every key is required and no other is allowed: a damaged file must not be taken for a contest without a draw.
+/// Every key is required and no other is allowed: otherwise a damaged file could pass for a contest without a draw.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Format<E> {
@@ -146,7 +146,7 @@ impl State {
         })
     }
 
-    /// Everything in it that can't be true in a contest of agencies 1 to `agencies`.
+    /// Everything in the file that can't be true in a contest of agencies 1 to `agencies`.
     pub(crate) fn contradictions(&self, agencies: u16) -> Vec<String> {
         let outside = list(self.agencies().filter(|agency| agency.get() > agencies));
         let outside = outside.map(|list| {
