@@ -277,7 +277,8 @@ fn without_a_terminal_watch_prints_lines() {
         assert!(text.contains(part), "{part}\n{text}");
     }
     let one_second = |line: &str| line[..19].to_owned();
-    let contest: Vec<String> = text.lines().filter(|line| line.contains(" bets, ")).map(one_second).collect();
+    let contest: Vec<String> =
+        text.lines().filter(|line| line.contains(" groups/s, ")).map(one_second).collect();
     let mut once = contest.clone();
     once.dedup();
     assert!(contest.len() <= once.len() + 1, "{text}");

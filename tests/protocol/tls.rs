@@ -69,7 +69,9 @@ fn an_agency_with_a_certificate_does_everything_in_sessions_and_classic_messages
     session.end_agency();
     two.connect().classic(kind::BET, &bets(2, 0..1)[0].record(), kind::BET_ACK, b"OK");
     two.connect().classic(kind::MULTIPLE_BETS, &records(&bets(2, 1..3)), kind::BET_ACK, b"OK");
-    two.connect().classic(kind::RESULT_REQUEST, &[2], kind::IN_PROGRESS, b"");
+    for _ in 0..2 {
+        two.connect().classic(kind::RESULT_REQUEST, &[2], kind::IN_PROGRESS, b"");
+    }
     session.send_frame(kind::AWAIT_RESULT, b"");
     let mut client = two.connect();
     client.send_frame(kind::END, &[2]);
@@ -89,6 +91,8 @@ fn an_agency_with_a_certificate_does_everything_in_sessions_and_classic_messages
             .len(),
         2
     );
+    // The second poll is routine.
+    assert_eq!(log.lines_with("DEBUG    action: authenticate | ").len(), 1, "{}", log.0);
 }
 
 #[test]

@@ -12,14 +12,14 @@ use std::net::IpAddr;
 
 use super::connection::Connection;
 use super::context::HandlerContext;
-use super::log_lines::{Session, Subject, log_accepted};
+use super::keeper_gate::Proof;
+use super::log_lines::{Session, Subject, log_accepted, log_authenticated};
 use super::policy::{Action, Mode, Rejection};
 use super::status_query::StatusQuery;
 use crate::ipc::messages::{Refusal, Reply, Request};
 use crate::ipc::shared_counters::Counter;
 use crate::ipc::storage_client::StorageClient;
 use crate::ipc::storage_end::MAX_OUTSTANDING;
-use crate::ipc::voucher::{Peer, Voucher};
 use crate::logging::{Level, Outcome, event};
 use crate::lottery::{AgencyId, Digest};
 use crate::protocol::frame::{Frame, FrameType, header};
@@ -78,6 +78,8 @@ pub(super) struct Conversation<'a> {
     pub(super) ip: IpAddr,
     /// What the client may do.
     access: Access<'a>,
+    /// The serial number of the client's certificate, once that is proven.
+    certificate: Vec<u8>,
     pub(super) mode: Mode,
     /// Whether the client's arrival has been logged.
     is_announced: bool,
@@ -105,6 +107,7 @@ impl<'a> Conversation<'a> {
             context,
             ip,
             access,
+            certificate: Vec::new(),
             mode,
             is_announced: false,
             is_routine: false,
@@ -115,8 +118,9 @@ impl<'a> Conversation<'a> {
     }
 
     /// Takes who the client has proven to be, and shows storage the keeper's voucher.
-    pub(super) fn prove(&mut self, peer: Peer, voucher: Voucher) -> io::Result<()> {
+    pub(super) fn prove(&mut self, Proof { peer, voucher, number }: Proof) -> io::Result<()> {
         self.access.proven = Some(peer);
+        self.certificate = number;
         self.ask(Request::Prove { peer, voucher }, Pending::Proof)
     }
 
@@ -217,10 +221,13 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Logs once that the client came.
+    /// Logs once that the client came, and who it has proven to be.
     pub(super) fn announce(&mut self) {
         if !mem::replace(&mut self.is_announced, true) {
             log_accepted(self.ip, self.is_routine);
+            if let Some(peer) = self.access.proven {
+                log_authenticated(self.ip, self.is_routine, peer, &self.certificate);
+            }
         }
     }
 

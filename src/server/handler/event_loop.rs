@@ -16,8 +16,8 @@ use thiserror::Error;
 
 use super::connection::Connection;
 use super::conversation::Conversation;
-use super::keeper_gate::{Proof, Verdict};
-use super::log_lines::{log_authenticated, log_client, log_not_authenticated};
+use super::keeper_gate::Verdict;
+use super::log_lines::{log_client, log_not_authenticated};
 use super::policy::{Mode, Rejection};
 use super::tls::TlsSession;
 use crate::ipc::keeper::KeeperClient;
@@ -302,10 +302,7 @@ impl<'a> Handler<'a> {
         self.connection.fill();
         match self.connection.take_verdict() {
             None => Ok(()),
-            Some(Verdict::Proven(Proof { peer, voucher, number })) => {
-                log_authenticated(self.conversation.ip, peer, &number);
-                Ok(self.conversation.prove(peer, voucher)?)
-            }
+            Some(Verdict::Proven(proof)) => Ok(self.conversation.prove(proof)?),
             Some(Verdict::Rejected(rejection)) => Err(Failure::NotProven(rejection.to_string())),
             Some(Verdict::NoKeeper(error)) => {
                 Err(Failure::NotProven(format!("the keeper did not answer: {error}")))

@@ -7,6 +7,11 @@ use super::drawing::FAINT;
 use super::history::Progress;
 use crate::lottery::AgencyId;
 
+/// The keys, for a wide terminal and for a narrow one.
+const HELP: [&str; 2] = [
+    " ↑↓ PgUp PgDn Home End scroll   / find an agency   o change the order   q leave",
+    " ↑↓ scroll  / find  o order  q leave",
+];
 /// The most digits of an agency's number.
 const DIGITS: usize = 5;
 
@@ -85,9 +90,10 @@ impl AgencyList {
     }
 
     /// The keys, or what is being typed.
-    pub(super) fn help(&self, agencies: usize) -> Line<'static> {
+    pub(super) fn help(&self, agencies: usize, width: u16) -> Line<'static> {
         let Some(typed) = &self.typed else {
-            return Line::styled(" ↑↓ scroll  / find  o order  q leave", FAINT);
+            let [long, short] = HELP.map(|keys| Line::styled(keys, FAINT));
+            return if long.width() <= width.into() { long } else { short };
         };
         let is_missing = !typed.is_empty() && self.found.is_none_or(|id| usize::from(id.get()) > agencies);
         let end = if is_missing { "   there is none" } else { "" };

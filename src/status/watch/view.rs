@@ -66,7 +66,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, history: &History, list: &mut AgencyLi
         let title = title.map(|text| Line::styled(text, FAINT));
         draw_lines(frame, events, &title.chain(event_lines(history)).collect::<Vec<_>>());
     }
-    draw_lines(frame, help, &[list.help(agencies.len())]);
+    draw_lines(frame, help, &[list.help(agencies.len(), area.width)]);
 }
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History, now: DateTime<Local>) {
