@@ -43,6 +43,7 @@
 //! |---|---|
 //! | the check of a bet from the wire | `from_fields()` in `lottery::bet`, called by `protocol::record` |
 //! | the check of a row before it is written | `for_each_row()` in `lottery::row`, called by `server::storage::contest` for the rows of a request |
+//! | what is said of a file that a spreadsheet has saved | `lottery::foreign` |
 //! | the check of a row at a start | `parse_row()` in `lottery::row`, called by `server::storage::row_reader` for each line that `server::storage::recovery` reads |
 //! | the rules of the contest: who may send bets, when the draw is made | `server::storage::contest` |
 //! | the fork | `fork_handler()` and `launch_storage()` in `server::acceptor`; both lead to `fork_child()` in `system::process` |

@@ -9,9 +9,14 @@ use thiserror::Error;
 use super::bet::FIELDS;
 use super::row::parse_row;
 
-/// What may have changed bets without a trace in the form of their lines.
-pub(crate) const OTHER_BETS: &str =
-    "a spreadsheet, for instance, drops leading zeros (007 becomes 7) and may sort rows";
+/// Names a cause, for people, if a file has as many bets as it should, but other ones.
+pub(crate) fn hint(as_many: bool) -> &'static str {
+    if as_many {
+        "; a spreadsheet, for instance, drops leading zeros (007 becomes 7) and may sort rows"
+    } else {
+        ""
+    }
+}
 
 /// Which file a line is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,14 +99,16 @@ impl Foreign {
             Self::Binary => "export it as CSV in UTF-8".to_owned(),
             Self::Utf16 => convert("UTF-16", &file),
             Self::ZeroBytes => "replace the line by that of a good copy".to_owned(),
-            Self::Encoding => convert("WINDOWS-1252", &file),
+            Self::Encoding => format!("if all of the file is, {}", convert("WINDOWS-1252", &file)),
             Self::ByteOrderMark => format!("remove it (sed -i 's/^\\xef\\xbb\\xbf//' {file})"),
             Self::OpenQuote => "close it, no text may hold a line break".to_owned(),
             Self::CrAlone => "save the file with CRLF".to_owned(),
             Self::LineEnd => format!("write CRLF (sed -i -e 's/\\r*$/\\r/' -e '$a\\' {file})"),
             Self::Empty => format!("remove it (sed -i '/^[ ,;\\t\\r]*$/d' {file})"),
-            Self::Header => format!("remove it (sed -i '{line}d' {file})"),
-            Self::Semicolons | Self::Tabs => "save the file with commas".to_owned(),
+            Self::Header => format!("remove it (sed -i '{line}{{/[0-9]\"*\\r*$/!d;}}' {file})"),
+            Self::Semicolons | Self::Tabs => {
+                "save the file with commas, in UTF-8, with dates as YYYY-MM-DD".to_owned()
+            }
             Self::Spaces => "remove them".to_owned(),
             Self::TrailingComma => format!("remove it (sed -i 's/,*\\(\\r*\\)$/\\1/' {file})"),
             Self::Number => "write digits alone".to_owned(),
@@ -226,7 +233,7 @@ fn is_quoted_in_vain(field: &str) -> bool {
 }
 
 fn convert(encoding: &str, file: &str) -> String {
-    format!("convert it (iconv -f {encoding} -t UTF-8 {file} > {file}.utf8 && mv {file}.utf8 {file})")
+    format!("convert it (iconv -f {encoding} -t UTF-8 {file} > {file}.utf8) and move the result here")
 }
 
 /// A path as one word of a command.

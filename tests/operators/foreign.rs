@@ -119,20 +119,21 @@ fn foreign_bets() -> impl Iterator<Item = Changed> {
     foreign_to_both(0).into_iter().chain(foreign_to_the_server())
 }
 
-/// The command that a message gives in parentheses.
-fn command_of(message: &str) -> Option<&str> {
-    let start = ["(sed ", "(iconv "].iter().find_map(|start| message.find(start))? + 1;
-    let end = message[start..].find("); or ").or_else(|| message[start..].rfind(')'))?;
-    Some(&message[start..start + end])
-}
-
-/// Executes that command; returns the file, or None if there was no command.
+/// Executes the command that a message gives in parentheses, twice unless its result has to be moved. Returns the file, or
+/// None if there was no command.
 fn remedied(setup: &Setup, message: &str, name: &str) -> Option<Vec<u8>> {
-    let command = command_of(message)?;
-    let mut shell = Command::new("sh");
-    let done = output(shell.args(["-c", command]).env("LC_ALL", "C.UTF-8").current_dir(setup.path(".")));
-    assert!(done.status.success(), "{command}: {}", text(&done.stderr));
-    Some(std::fs::read(setup.path(name)).unwrap())
+    let start = ["(sed ", "(iconv "].iter().find_map(|start| message.find(start))? + 1;
+    let ends = [") and move the result here", "); or ", ")"];
+    let length = ends.iter().find_map(|end| message[start..].rfind(end))?;
+    let command = &message[start..start + length];
+    let (times, result) =
+        if message.contains(ends[0]) { (1, format!("{name}.utf8")) } else { (2, name.to_owned()) };
+    for _ in 0..times {
+        let mut shell = Command::new("sh");
+        let done = output(shell.args(["-c", command]).env("LC_ALL", "C.UTF-8").current_dir(setup.path(".")));
+        assert!(done.status.success(), "{command}: {}", text(&done.stderr));
+    }
+    Some(std::fs::read(setup.path(&result)).unwrap())
 }
 
 #[test]
@@ -226,8 +227,8 @@ fn an_export_of_a_spanish_spreadsheet_has_each_cause_once() {
     assert_eq!(
         causes,
         [
-            "./bets.csv:1: error: the fields are separated by semicolons, not by commas: save the file with commas",
-            "./bets.csv:2: error: the line is not UTF-8 text, but perhaps Latin-1 or Windows-1252: convert it ",
+            "./bets.csv:1: error: the fields are separated by semicolons, not by commas: save the file with commas, in UTF-8, with dates as YYYY-MM-DD",
+            "./bets.csv:2: error: the line is not UTF-8 text, but perhaps Latin-1 or Windows-1252: if all of the file is, convert it ",
             "./bets.csv:4: error: the line is empty: remove it ",
         ]
     );

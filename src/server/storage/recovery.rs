@@ -13,7 +13,7 @@ use super::disk::Disk;
 use super::row_reader::{Damage, Line, RESTORE, RowReader};
 use super::state_file::{Ended, State, StateError};
 use crate::ipc::messages::Refusal;
-use crate::lottery::foreign::OTHER_BETS;
+use crate::lottery::foreign::hint;
 use crate::lottery::seal::Hasher;
 use crate::lottery::{AgencyId, Draw, Seal};
 
@@ -49,8 +49,9 @@ pub enum RecoveryError {
     #[error("{0}: the file can't be used with this LOTTERY_WINNER_NUMBER; nothing was changed")]
     Refused(Refusal),
     #[error(
-        "this is not the file of the draw: it has {found}, but the draw was made of {sealed} ({OTHER_BETS}); {RESTORE}, \
-         nothing was changed"
+        "this is not the file of the draw: it has {found}, but the draw was made of {sealed}{}; {RESTORE}, nothing was \
+         changed",
+        hint(found.bets == sealed.bets)
     )]
     Sealed { sealed: Seal, found: Seal },
     #[error("the state file can't be used: {0}")]

@@ -15,14 +15,14 @@
 //! It is always replaced as a whole: see [`Disk::store_state`](super::disk::Disk::store_state).
 
 use std::collections::HashSet;
-use std::io;
+use std::{io, mem};
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::lottery::agency_id::list;
-use crate::lottery::foreign::OTHER_BETS;
+use crate::lottery::foreign::hint;
 use crate::lottery::{AgencyId, Digest, Draw};
 
 const VERSION: u32 = 2;
@@ -132,17 +132,16 @@ impl State {
 
     /// Each agency that has ended with other bets than those that are `found`. The first that has as many names a cause.
     pub(crate) fn disagreements(&self, found: impl Fn(AgencyId) -> Stored) -> impl Iterator<Item = String> {
-        let mut cause = Some(format!("; {OTHER_BETS}"));
-        let text = |Stored { bets, digest }| format!("{bets} bets (digest {digest})");
+        let mut is_hinted = false;
         self.ended.iter().filter_map(move |&Ended { agency, stored }| {
             let (ended, found) = (stored?, found(agency));
-            let cause = (ended != found && ended.bets == found.bets)
-                .then(|| cause.take())
-                .flatten()
-                .unwrap_or_default();
-            (ended != found).then(|| {
-                format!("agency {agency} ended with {}, but has {}{cause}", text(ended), text(found))
-            })
+            if ended == found {
+                return None;
+            }
+            let text = |Stored { bets, digest }| format!("{bets} bets (digest {digest})");
+            let as_many = ended.bets == found.bets;
+            let hint = hint(as_many && !mem::replace(&mut is_hinted, true));
+            Some(format!("agency {agency} ended with {}, but has {}{hint}", text(ended), text(found)))
         })
     }
 
