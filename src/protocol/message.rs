@@ -225,48 +225,8 @@ fn decode_digest(bytes: &[u8]) -> Result<Option<Digest>, TryFromSliceError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::HEADER_LEN;
     use super::*;
     use proptest::prelude::*;
-
-    /// The frame that `encode` appends.
-    fn frame(encode: impl FnOnce(&mut Vec<u8>), read: impl FnOnce(Frame<'_>)) {
-        let mut bytes = Vec::new();
-        encode(&mut bytes);
-        read(Frame { kind: FrameType::from_byte(bytes[0]).unwrap(), payload: &bytes[HEADER_LEN..] });
-    }
-
-    #[test]
-    fn every_message_is_read_back() {
-        for message in [
-            ClientMessage::Bet(b"x"),
-            ClientMessage::MultipleBets(b""),
-            ClientMessage::End(Some(3)),
-            ClientMessage::End(None),
-            ClientMessage::ResultRequest(Some(255)),
-            ClientMessage::OpenSession { version: 1, agency: 70_000 },
-            ClientMessage::SessionBets { first: u64::MAX, records: b"abc" },
-            ClientMessage::AwaitResult,
-            ClientMessage::StatusRequest,
-        ] {
-            frame(|out| message.encode(out), |frame| assert_eq!(ClientMessage::decode(frame), Ok(message)));
-        }
-        let (agency, state) = (AgencyId::new(5_u16).unwrap(), AgencyState::Ended);
-        let digest = Some(Digest(u64::MAX - 1));
-        for message in [
-            ServerMessage::Error("no"),
-            ServerMessage::BetAck,
-            ServerMessage::Result(b"1\x1e2"),
-            ServerMessage::InProgress,
-            ServerMessage::SessionOpened { agency, stored: 9, state, max_payload: 1 << 20, digest: None },
-            ServerMessage::SessionOpened { agency, stored: 9, state, max_payload: 1 << 20, digest },
-            ServerMessage::SessionStored { stored: 1 << 40, digest: None },
-            ServerMessage::SessionStored { stored: 1 << 40, digest },
-            ServerMessage::Status(b"{}"),
-        ] {
-            frame(|out| message.encode(out), |frame| assert_eq!(ServerMessage::decode(frame), Ok(message)));
-        }
-    }
 
     #[test]
     fn an_error_is_never_empty() {

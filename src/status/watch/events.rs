@@ -1,6 +1,7 @@
 //! The events that follow from the difference of two statuses. The server keeps no list of events.
 
 use crate::lottery::AgencyId;
+use crate::lottery::agency_id::list;
 use crate::protocol::status::Status;
 use crate::status::text::{counted, grouped};
 
@@ -21,9 +22,6 @@ impl Event {
     }
 }
 
-/// The most agencies that one event names.
-const NAMED: usize = 5;
-
 pub(crate) fn between(before: &Status, after: &Status) -> Vec<Event> {
     let mut events = Vec::new();
     let is_other = is_other_run(before, after);
@@ -34,8 +32,9 @@ pub(crate) fn between(before: &Status, after: &Status) -> Vec<Event> {
         events.push(Event::bad(format!("storage died and was started again, restart {restarts}")));
     }
     let ended = newly_ended(before, after);
-    if !ended.is_empty() {
-        events.push(Event::good(ended_text(&ended)));
+    if let Some(named) = list(ended.iter().copied()) {
+        let (agencies, have) = if ended.len() == 1 { ("agency", "has") } else { ("agencies", "have") };
+        events.push(Event::good(format!("{agencies} {named} {have} ended")));
     }
     if let (None, Some(draw)) = (&before.draw, &after.draw) {
         let seal = draw.seal.map_or_else(String::new, |seal| format!(", {seal}"));
@@ -55,15 +54,6 @@ pub(crate) fn between(before: &Status, after: &Status) -> Vec<Event> {
         events.push(Event::bad(format!("the disk failed: {requests} refused")));
     }
     events
-}
-
-fn ended_text(agencies: &[AgencyId]) -> String {
-    let named = agencies.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    match agencies.len() {
-        1 => format!("agency {named} has ended"),
-        2..=NAMED => format!("agencies {named} have ended"),
-        count => format!("{} agencies have ended: {named} and others", grouped(count as u64)),
-    }
 }
 
 /// Whether the two statuses are of different runs of a server.
@@ -112,7 +102,7 @@ mod tests {
         assert_eq!(texts(&before, &after), expected);
         assert!(between(&after, &after).is_empty());
         let [before, after] = [false, true].map(|ended| samples::status(&[(0, ended); 500]));
-        assert_eq!(texts(&before, &after), ["500 agencies have ended: 1, 2, 3, 4, 5 and others"]);
+        assert_eq!(texts(&before, &after), ["agencies 1, 2, 3, 4, 5 and 495 more have ended"]);
     }
 
     #[test]
