@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
@@ -203,4 +204,22 @@ pub fn termination_signals() -> Vec<Signal> {
         signals.push(Signal::SIGHUP);
     }
     signals
+}
+
+/// Whether the memory of a process contains these bytes.
+pub fn has_in_memory(pid: i32, bytes: &[u8]) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mut memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let ranges = maps.lines().filter(|line| line.contains(" rw")).map(|line| {
+        let (range, _) = line.split_once(' ').unwrap();
+        let (from, to) = range.split_once('-').unwrap();
+        [from, to].map(|number| u64::from_str_radix(number, 16).unwrap())
+    });
+    ranges.into_iter().any(|[from, to]| {
+        let mut content = Vec::new();
+        memory.seek(SeekFrom::Start(from)).unwrap();
+        // Some mappings of the kernel can't be read.
+        (&mut memory).take(to - from).read_to_end(&mut content).ok();
+        content.windows(bytes.len()).any(|window| window == bytes)
+    })
 }

@@ -16,6 +16,8 @@ mod attacks;
 mod descriptors;
 mod identity;
 #[cfg(target_arch = "x86_64")]
+mod keeper;
+#[cfg(target_arch = "x86_64")]
 mod memory;
 #[cfg(target_arch = "x86_64")]
 mod queue;

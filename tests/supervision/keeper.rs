@@ -1,7 +1,5 @@
 //! The keeper, the process that has the server's private key: where the key is, and what happens when the keeper dies or stops.
 
-use std::fs;
-use std::io::Read as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -32,24 +30,6 @@ fn use_ed25519(setup: &Setup) -> [Vec<u8>; 2] {
     [seed, prefix]
 }
 
-/// Whether the memory of a process contains these bytes.
-fn has_in_memory(pid: i32, bytes: &[u8]) -> bool {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let mut memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
-    let ranges = maps.lines().filter(|line| line.contains(" rw")).map(|line| {
-        let (range, _) = line.split_once(' ').unwrap();
-        let (from, to) = range.split_once('-').unwrap();
-        [from, to].map(|number| u64::from_str_radix(number, 16).unwrap())
-    });
-    ranges.into_iter().any(|[from, to]| {
-        let mut content = Vec::new();
-        std::io::Seek::seek(&mut memory, std::io::SeekFrom::Start(from)).unwrap();
-        // Some mappings of the kernel can't be read.
-        (&mut memory).take(to - from).read_to_end(&mut content).ok();
-        content.windows(bytes.len()).any(|window| window == bytes)
-    })
-}
-
 #[test]
 fn the_private_key_is_in_no_process_but_the_keeper() {
     let setup = tls_setup(1);
@@ -63,7 +43,7 @@ fn the_private_key_is_in_no_process_but_the_keeper() {
     let all = server.processes();
     assert_eq!(all.len(), 4, "acceptor, storage, keeper, handler");
     for pid in all {
-        let found = secrets.iter().any(|secret| has_in_memory(pid, secret));
+        let found = secrets.iter().any(|secret| processes::has_in_memory(pid, secret));
         assert_eq!(found, pid == keeper, "process {pid}");
     }
 }
