@@ -50,6 +50,10 @@ impl Agency {
         command
     }
 
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
     /// Its log so far.
     pub fn log(&self) -> Log {
         Log(fs::read_to_string(&self.log).unwrap())

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -28,8 +29,13 @@ pub fn make_certificates(setup: &Setup, agencies: u32, more: &[&str]) {
 
 /// A server with certificates for its agencies. It accepts agencies over TLS only.
 pub fn tls_setup(agencies: u32) -> Setup {
-    let setup = Setup::of(agencies);
+    with_tls(Setup::of(agencies), agencies)
+}
+
+/// The same for a setup, which may have a user of its own.
+pub fn with_tls(setup: Setup, agencies: u32) -> Setup {
     make_certificates(&setup, agencies, &[]);
+    fs::set_permissions(setup.path("certs"), fs::Permissions::from_mode(0o755)).unwrap();
     let folder = setup.path("certs/server");
     setup.with("TLS_DIR", folder.display())
 }
@@ -39,7 +45,8 @@ pub fn agency_folder(setup: &Setup, agency: u32) -> PathBuf {
     setup.path(&format!("certs/agency-{agency}"))
 }
 
-fn connect(port: u16, folder: &Path, has_certificate: bool) -> io::Result<(TcpStream, ClientConnection)> {
+/// Connects, and prepares a handshake with the certificate of the folder, or without one.
+pub fn connect(port: u16, folder: &Path, has_certificate: bool) -> io::Result<(TcpStream, ClientConnection)> {
     let read = |name| fs::read(folder.join(name)).unwrap();
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(&read("ca.crt")) {
@@ -83,7 +90,16 @@ fn exchange_as(
     has_certificate: bool,
     bytes: &[u8],
 ) -> Result<Vec<u8>, rustls::Error> {
-    let (mut socket, mut tls) = connect(port, folder, has_certificate).unwrap();
+    let (socket, tls) = connect(port, folder, has_certificate).unwrap();
+    complete(socket, tls, bytes)
+}
+
+/// Goes on with a handshake, sends bytes and reads until the server closes. Returns what it has sent.
+pub fn complete(
+    mut socket: TcpStream,
+    mut tls: ClientConnection,
+    bytes: &[u8],
+) -> Result<Vec<u8>, rustls::Error> {
     tls.writer().write_all(bytes).unwrap();
     let mut received = Vec::new();
     loop {

@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::hijack::Hijacked;
-use common::{Running, RunningServer, Setup, bets, kind};
+use common::tls::{agency_folder, relay, with_tls};
+use common::{Client, Running, RunningServer, Setup, bets, kind};
 use nix::errno::Errno;
 use nix::libc::c_long;
 use nix::sys::signal::Signal;
@@ -68,14 +69,15 @@ impl Attacker {
     }
 }
 
-/// Tries the attack in a server of this setup, as far as it can be set up. Afterwards the server must serve, and end at once.
+/// Tries the attack in a server of this setup with TLS, as far as it can be set up: by a handler whose client has sent nothing,
+/// which has a socket to the keeper, and in a session over TLS. Afterwards the server must serve, and end at once.
 #[track_caller]
 pub fn run(setup: Option<Setup>, attack: fn(&mut Attacker)) {
     let Some(setup) = setup else { return };
     if by_stand_in(&setup, attack).is_none() {
         return;
     }
-    let server = setup.start();
+    let server = with_tls(setup, 1).with("PLAIN_AGENCIES", "all").start();
     server.connect().classic(kind::BET, &bets(1, 0..1)[0].record(), kind::BET_ACK, b"OK");
     server.wait_for_handlers(0);
     let classic = server.connect();
@@ -83,7 +85,8 @@ pub fn run(setup: Option<Setup>, attack: fn(&mut Attacker)) {
     by_handler(&server, attack);
     drop(classic);
     server.wait_for_handlers(0);
-    let session = server.session(1);
+    let mut session = Client::connect(relay(server.port(), &agency_folder(&server.setup(), 1)));
+    session.open_session(1);
     by_handler(&server, attack);
     drop(session);
     assert_unharmed(server, &bets(1, 0..2));
@@ -100,7 +103,7 @@ pub fn assert_unharmed(mut server: RunningServer, bets: &[common::Bet]) {
 
 fn by_handler(server: &RunningServer, attack: fn(&mut Attacker)) {
     let process = Hijacked::attach(server.handlers()[0]).unwrap();
-    let victims = vec![server.pid(), server.storage()];
+    let victims = vec![server.pid(), server.storage(), server.keeper()];
     carry_out(attack, process, victims, server.setup().bets_path(), false);
 }
 

@@ -1,8 +1,9 @@
 //! What a handler has open, and what it may do with each.
 
-use common::Setup;
 use common::hijack::{Hijacked, argument};
 use common::processes::descriptors;
+use common::tls::with_tls;
+use common::{RunningServer, Setup};
 use nix::libc::{self, c_long};
 
 /// The kinds of a handler's descriptors, and which of [`CALLS`] each allows.
@@ -15,7 +16,7 @@ const TABLE: [(&str, &[&str]); 6] = [
     // Its replies, to read, twice: see `HANDLER_DESCRIPTORS`.
     ("pipe", &[]),
     ("pipe", &[]),
-    // Its client.
+    // Its client. With TLS another one, to the keeper.
     ("socket", &["shutdown"]),
 ];
 
@@ -62,7 +63,15 @@ fn kind(target: &str) -> &str {
 
 #[test]
 fn a_handler_has_only_the_descriptors_that_it_needs_and_can_change_none() {
-    let server = Setup::new().start();
+    assert_can_change_none(&Setup::new().start(), &[]);
+    let server = with_tls(Setup::new(), 1).with("PLAIN_AGENCIES", "all").start();
+    assert_can_change_none(&server, &["socket"]);
+}
+
+/// Tries each call with each descriptor, by a handler in a session and by one whose client has sent nothing. They have `more`
+/// descriptors than without TLS.
+#[track_caller]
+fn assert_can_change_none(server: &RunningServer, more: &[&str]) {
     let session = server.session(1);
     let first = server.handlers()[0];
     let classic = server.connect();
@@ -74,7 +83,7 @@ fn a_handler_has_only_the_descriptors_that_it_needs_and_can_change_none() {
         let descriptors = descriptors(pid);
         let mut kinds: Vec<&str> = descriptors.values().map(|target| kind(target)).collect();
         kinds.sort_unstable();
-        assert_eq!(kinds, TABLE.map(|(kind, _)| kind));
+        assert_eq!(kinds, [&TABLE.map(|(kind, _)| kind), more].concat());
         for (fd, target) in &descriptors {
             let tried = CALLS.iter().filter(|(_, call, second, third)| {
                 let address = |number| if number == SCRATCH { zeros } else { argument(number) };
