@@ -107,11 +107,14 @@ impl KeeperLink {
         self.launched + 1
     }
 
-    /// A keeper has been launched, with the other end of `socket`.
-    pub(super) fn on_launched(&mut self, socket: PacketSocket) {
+    /// A keeper has been launched, with the other end of `socket`. Returns the one that it replaces, which still read its
+    /// files, and must be killed: it may wait for a file for ever.
+    pub(super) fn on_launched(&mut self, socket: PacketSocket) -> Option<Generation> {
         self.launched += 1;
         self.must_launch = false;
-        self.loading = Some(Process { generation: self.launched, socket });
+        self.loading
+            .replace(Process { generation: self.launched, socket })
+            .map(|replaced| replaced.generation)
     }
 
     /// A keeper could not be launched. Returns whether there is something to log.

@@ -294,7 +294,9 @@ impl Acceptor<'_> {
         self.children.launch(Child::Keeper(generation), &keep, || {
             keeper::run(&folder, &theirs, || confinement.enter_keeper(acceptor), level)
         })?;
-        keeper.on_launched(ours);
+        if let Some(replaced) = keeper.on_launched(ours) {
+            self.children.signal(Signal::SIGKILL, |child| child == Child::Keeper(replaced));
+        }
         Ok(())
     }
 
