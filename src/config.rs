@@ -156,7 +156,15 @@ impl Settings {
 
 impl ServerConfig {
     pub(crate) fn load() -> Result<Self, Faults> {
-        Self::read(Sources::load(&SERVER_SETTINGS))
+        let config = Self::read(Sources::load(&SERVER_SETTINGS))?;
+        if config.tls_dir.is_some() || config.plain_agencies.is_empty() {
+            return Ok(config);
+        }
+        // Its operator believes that the other agencies must prove who they are.
+        let error = "without TLS_DIR all agencies may come without a certificate";
+        let value = config.plain_agencies.to_string();
+        let fields = [("key", "PLAIN_AGENCIES".to_owned()), ("value", value), ("error", error.to_owned())];
+        Err(Faults { faults: vec![fields.to_vec()], format: Some(config.log_format) })
     }
 
     pub(crate) fn listen_address(&self) -> SocketAddr {

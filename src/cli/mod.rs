@@ -121,7 +121,9 @@ fn check_configuration() -> CommandResult {
     let table = in_force().map_err(faulty)?;
     let config = ServerConfig::load().map_err(faulty)?;
     print(table.as_bytes())?;
-    server::check_certificates(&config).map_err(|error| fail(&error))
+    let concerns = server::check_certificates(&config).map_err(|error| fail(&error))?;
+    let lines: Vec<String> = concerns.iter().map(|concern| format!("warning: {concern}\n")).collect();
+    print(lines.concat().as_bytes())
 }
 
 fn run_agency() -> CommandResult {

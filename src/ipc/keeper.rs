@@ -50,6 +50,24 @@ pub struct Ready {
     pub schemes: [u16; 3],
 }
 
+/// A certificate that ends within this time causes a warning. In seconds.
+const SOON: i64 = 30 * DAY;
+const DAY: i64 = 86_400;
+
+impl Ready {
+    /// What the operator should know of the files. `now` is in seconds since 1970.
+    pub(crate) fn concerns(&self, now: i64) -> Vec<String> {
+        let left = self.certificate_until - now;
+        let certificate = match left {
+            ..0 => Some("the server's certificate has expired: clients refuse it".to_owned()),
+            0..SOON => Some(format!("the server's certificate ends in {} days", left / DAY)),
+            _ => None,
+        };
+        let list = "a revocation list has expired: it still counts, but later revocations are missing";
+        certificate.into_iter().chain(self.list_expired.then(|| list.to_owned())).collect()
+    }
+}
+
 /// What a handler asks: each question once, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {

@@ -7,9 +7,10 @@ pub(crate) mod handler;
 pub(crate) mod keeper;
 pub mod storage;
 
-use nix::errno::Errno;
 use std::path::{Path, absolute};
 
+use chrono::Utc;
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use self::error::{MINIMUM_DESCRIPTORS, ServerError};
@@ -27,12 +28,13 @@ pub(crate) fn run(config: &ServerConfig) -> Result<(), ServerError> {
     acceptor::run(config, max_clients)
 }
 
-/// Checks that a server could use its certificates, if TLS is configured.
+/// Checks that a server could use its certificates, if TLS is configured. Returns what the operator should know of them.
 ///
 /// # Errors
 /// The file that it could not use, and why.
-pub(crate) fn check_certificates(config: &ServerConfig) -> Result<(), FolderError> {
-    config.tls_dir.as_deref().map_or(Ok(()), keeper::check)
+pub(crate) fn check_certificates(config: &ServerConfig) -> Result<Vec<String>, FolderError> {
+    let Some(folder) = &config.tls_dir else { return Ok(Vec::new()) };
+    Ok(keeper::check(folder)?.concerns(Utc::now().timestamp()))
 }
 
 /// Such a contest may never end, and no other line would say why.

@@ -45,8 +45,8 @@ pub fn agency_folder(setup: &Setup, agency: u32) -> PathBuf {
     setup.path(&format!("certs/agency-{agency}"))
 }
 
-/// Connects, and prepares a handshake with the certificate of the folder, or without one.
-pub fn connect(port: u16, folder: &Path, has_certificate: bool) -> io::Result<(TcpStream, ClientConnection)> {
+/// How a client speaks TLS, with the certificate of the folder or without one.
+pub fn client_config(folder: &Path, has_certificate: bool) -> ClientConfig {
     let read = |name| fs::read(folder.join(name)).unwrap();
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(&read("ca.crt")) {
@@ -63,6 +63,12 @@ pub fn connect(port: u16, folder: &Path, has_certificate: bool) -> io::Result<(T
         config.with_no_client_auth()
     };
     config.resumption = Resumption::disabled();
+    config
+}
+
+/// Connects, and prepares a handshake with the certificate of the folder, or without one.
+pub fn connect(port: u16, folder: &Path, has_certificate: bool) -> io::Result<(TcpStream, ClientConnection)> {
+    let config = client_config(folder, has_certificate);
     let tls = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
     let socket = TcpStream::connect(("127.0.0.1", port))?;
     socket.set_read_timeout(Some(PATIENCE))?;

@@ -43,10 +43,9 @@ impl Besieged {
         let secrets = wiped_pages(server.pid());
         let (keys, tokens): (Vec<_>, Vec<_>) =
             secrets.into_iter().partition(|(_, secret)| secret.iter().any(|byte| *byte != 0));
-        let ([(_, voucher_key)], [(token, _)]) = (&keys[..], &tokens[..]) else {
-            panic!("one page has a secret before the first client: {keys:?} {tokens:?}")
-        };
-        Some(Self { server, known, token: *token, voucher_key: voucher_key.clone() })
+        // Before the first client, one page has a secret.
+        assert_eq!((keys.len(), tokens.len()), (1, 1));
+        Some(Self { server, known, token: tokens[0].0, voucher_key: keys[0].1.clone() })
     }
 
     /// Takes over the handler of a new client that has sent nothing.
@@ -132,11 +131,9 @@ impl TakenOver {
         let ready = self.process.call(libc::SYS_poll, &[poll, 1, argument(PATIENCE)]).unwrap();
         assert_eq!(ready, 1, "an answer or the end");
         let buffer = self.process.put(&[0; 512]);
-        match self.process.call(libc::SYS_read, &[descriptor, buffer, 512]) {
-            Ok(0) | Err(Errno::ECONNRESET) => None,
-            Ok(length) => Some(self.process.read(buffer, usize::try_from(length).unwrap())),
-            Err(error) => panic!("{error}"),
-        }
+        let read = self.process.call(libc::SYS_read, &[descriptor, buffer, 512]);
+        let length = if read == Err(Errno::ECONNRESET) { 0 } else { read.unwrap() };
+        (length > 0).then(|| self.process.read(buffer, usize::try_from(length).unwrap()))
     }
 
     /// Sends bytes to the keeper, unless its socket is full or closed.
@@ -316,14 +313,14 @@ fn prove(agency: Option<u16>, voucher: &[u8]) -> Vec<u8> {
     request(PROVE, &[&peer, voucher].concat(), b"")
 }
 
+/// What a handler claims that its client is, and the voucher that it shows, made of one for agency 1.
+type Forgery<'a> = (Option<u16>, &'a dyn Fn(Vec<u8>) -> Vec<u8>);
+
 #[test]
-fn storage_drops_a_client_that_asks_for_more_than_it_has_proven() {
+fn storage_believes_no_voucher_but_that_of_the_same_client_and_peer_and_once() {
     let Some(mut besieged) = Besieged::start() else { return };
-    let folder = besieged.server.setup().path("certs");
-    let [first, operator] = ["agency-1", "operator"].map(|name| folder.join(name));
-    let foreign = besieged.take_over().voucher(&first);
-    // What it claims to be, and the voucher that it shows, made of its own.
-    type Forgery<'a> = (Option<u16>, &'a dyn Fn(Vec<u8>) -> Vec<u8>);
+    let folder = agency_folder(&besieged.server.setup(), 1);
+    let foreign = besieged.take_over().voucher(&folder);
     let changed = |mut own: Vec<u8>| {
         own[15] ^= 1;
         own
@@ -338,42 +335,58 @@ fn storage_drops_a_client_that_asks_for_more_than_it_has_proven() {
     ];
     for (claimed, forge) in forgeries {
         let mut handler = besieged.take_over();
-        let own = handler.voucher(&first);
+        let own = handler.voucher(&folder);
         assert_eq!(handler.ask_storage(&prove(claimed, &forge(own))), None, "{claimed:?}");
     }
-    let of = |agency| move |kind| of_agency(kind, agency);
-    let all = [OPEN_SESSION, END_AGENCY, RESULT, AWAIT_RESULT];
-    // What it has proven, what it asks in the end, and the replies. Status is for all on this machine.
-    let mut attacks: Vec<(Option<&PathBuf>, Vec<Vec<u8>>, Option<u8>)> = Vec::new();
-    for kind in all {
-        attacks.extend([1, 2].map(|agency| (None, vec![of(agency)(kind)], None)));
-        attacks.extend([2, 3].map(|agency| (Some(&first), vec![of(agency)(kind)], None)));
-        attacks.push((Some(&operator), vec![of(3)(kind)], None));
+    let mut handler = besieged.take_over();
+    let voucher = handler.voucher(&folder);
+    assert_eq!(handler.ask_storage(&prove(Some(1), &voucher)), Some(PROVEN));
+    assert_eq!(handler.ask_storage(&prove(Some(1), &voucher)), None, "a second time");
+}
+
+/// What a handler proves, its requests, and the kind of the last reply; none if storage drops the client.
+type Attack<'a> = (Option<&'a PathBuf>, Vec<Vec<u8>>, Option<u8>);
+
+/// The requests of each row of the table of rights. Who has proven nothing may act for agency 3, and have the status, as on
+/// this machine.
+fn attacks<'a>(agency: &'a PathBuf, operator: &'a PathBuf) -> Vec<Attack<'a>> {
+    let mut attacks: Vec<Attack<'_>> = Vec::new();
+    for kind in [OPEN_SESSION, END_AGENCY, RESULT, AWAIT_RESULT] {
+        attacks.extend([1, 2].map(|other| (None, vec![of_agency(kind, other)], None)));
+        attacks.extend([2, 3].map(|other| (Some(agency), vec![of_agency(kind, other)], None)));
+        attacks.push((Some(operator), vec![of_agency(kind, 3)], None));
     }
-    let session = of_agency(OPEN_SESSION, 1);
-    let plain_session = of_agency(OPEN_SESSION, 3);
+    let [own, plain] = [1, 3].map(|agency| of_agency(OPEN_SESSION, agency));
     attacks.extend([
         (None, vec![store(&[1], false)], None),
         (None, vec![store(&[3, 1], false)], None),
         (None, vec![store(&[1], true)], Some(REFUSED)),
-        (None, vec![plain_session.clone(), store(&[1], true)], Some(REFUSED)),
-        (None, vec![plain_session, of_agency(END_AGENCY, 1)], None),
-        (Some(&first), vec![store(&[2], false)], None),
-        (Some(&first), vec![store(&[1, 2], false)], None),
-        (Some(&first), vec![session.clone(), store(&[2], true)], Some(REFUSED)),
-        (Some(&first), vec![session.clone(), of_agency(END_AGENCY, 2)], None),
-        (Some(&operator), vec![store(&[1], false)], None),
-        // What it may.
-        (Some(&operator), vec![request(STATISTICS, b"", b"")], Some(COUNTS)),
-        (Some(&first), vec![session, of_agency(RESULT, 1)], Some(NOT_DRAWN)),
-        (Some(&first), vec![store(&[1], false)], Some(STORED)),
+        (None, vec![plain.clone(), store(&[1], true)], Some(REFUSED)),
+        (None, vec![plain, of_agency(END_AGENCY, 1)], None),
+        (Some(agency), vec![store(&[2], false)], None),
+        (Some(agency), vec![store(&[1, 2], false)], None),
+        (Some(agency), vec![own.clone(), store(&[2], true)], Some(REFUSED)),
+        (Some(agency), vec![own.clone(), of_agency(END_AGENCY, 2)], None),
+        (Some(operator), vec![store(&[1], false)], None),
+        // What each may.
+        (Some(operator), vec![request(STATISTICS, b"", b"")], Some(COUNTS)),
+        (Some(agency), vec![own, of_agency(RESULT, 1)], Some(NOT_DRAWN)),
+        (Some(agency), vec![store(&[1], false)], Some(STORED)),
         (None, vec![store(&[3], false)], Some(STORED)),
     ]);
-    for (proven, requests, expected) in attacks {
+    attacks
+}
+
+#[test]
+fn storage_drops_a_client_that_asks_for_more_than_it_has_proven() {
+    let Some(mut besieged) = Besieged::start() else { return };
+    let folder = besieged.server.setup().path("certs");
+    let [agency, operator] = ["agency-1", "operator"].map(|name| folder.join(name));
+    for (proven, requests, expected) in attacks(&agency, &operator) {
         let mut handler = besieged.take_over();
         if let Some(folder) = proven {
             let voucher = handler.voucher(folder);
-            let claimed = (*folder != operator).then_some(1);
+            let claimed = (*folder == agency).then_some(1);
             assert_eq!(handler.ask_storage(&prove(claimed, &voucher)), Some(PROVEN));
         }
         let (last, others) = requests.split_last().unwrap();
@@ -382,12 +395,6 @@ fn storage_drops_a_client_that_asks_for_more_than_it_has_proven() {
         }
         assert_eq!(handler.ask_storage(last), expected, "{proven:?} {requests:?}");
     }
-    // The same voucher for a second time.
-    let mut handler = besieged.take_over();
-    let voucher = handler.voucher(&first);
-    assert_eq!(handler.ask_storage(&prove(Some(1), &voucher)), Some(PROVEN));
-    assert_eq!(handler.ask_storage(&prove(Some(1), &voucher)), None);
-    drop(handler);
     let server = &besieged.server;
     assert_eq!(server.bets_file(), [rows(&bets(1, 0..1)), rows(&bets(3, 0..1))].concat());
     assert_eq!(common::status(server.port())["ended"], 0);

@@ -1,14 +1,16 @@
 //! TLS: who may act for whom, and how a client that may not is told.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use common::client::{bets_frame, open_frame};
-use common::program::loteria;
-use common::tls::{agency_folder, alert, exchange, make_certificates, relay, tls_setup};
-use common::{Client, RunningServer, Setup, bets, kind, output, records, rows, text};
+use common::tls::{
+    agency_folder, alert, client_config, exchange, exchange_without_certificate, make_certificates, relay,
+    tls_setup,
+};
+use common::{Client, RunningServer, Setup, bets, frame, kind, loteria, output, records, rows, text};
 use rustls::AlertDescription;
 
 const NO_CERTIFICATE: &str = "this server accepts agencies over TLS with a certificate only";
@@ -139,15 +141,47 @@ fn the_operator_and_this_machine_have_the_status_and_nothing_else() {
 }
 
 #[test]
-fn a_stranger_cannot_force_the_draw() {
-    let server = tls_setup(2).start();
-    for agency in [1, 2] {
-        let mut client = server.connect();
-        client.send_frame(kind::END, &[agency]);
-        client.expect_eof();
+fn nobody_can_force_the_draw_without_the_certificates_of_all_agencies() {
+    let setup = tls_setup(2);
+    let server = setup.start();
+    let strangers = [Peer::plain(&server), Peer::operator(&server), Peer::agency(&server, 1)];
+    for (peer, agencies) in strangers.iter().zip([&[1, 2][..], &[1, 2], &[2]]) {
+        for agency in agencies {
+            let mut client = peer.connect();
+            client.send_frame(kind::END, &[*agency]);
+            client.expect_eof();
+            let mut session = peer.connect();
+            session.send(&[open_frame(1, (*agency).into()), frame(kind::END, b"")].concat());
+            session.expect_error();
+        }
     }
+    let end = frame(kind::END, &[2]);
+    exchange_without_certificate(server.port(), &agency_folder(&setup, 1), &end).unwrap_err();
     assert_eq!(common::status(server.port())["ended"], 0);
     Peer::agency(&server, 1).connect().classic(kind::RESULT_REQUEST, &[1], kind::IN_PROGRESS, b"");
+}
+
+/// A stranger's address is not that of the server's own loopback: here another one of its machine.
+#[test]
+fn a_stranger_does_not_get_the_status() {
+    let script = "ip link set lo up && ip address add 10.9.9.9/32 dev lo && exec \"$@\"";
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can make a network of its own");
+        return;
+    }
+    let setup = tls_setup(1).with("SERVER_IP", "0.0.0.0");
+    let server = setup.clone().started_by(&["unshare", "--net", "sh", "-c", script, "sh"]).start();
+    let pid = server.pid().to_string();
+    let status = |host: &str, more: &[&str]| {
+        let mut command = std::process::Command::new("nsenter");
+        command.args(["--net", "--target", &pid, &*common::program::PROGRAM, "status"]);
+        let address = format!("{host}:{}", server.port());
+        output(command.args(["--address", &address]).args(more).current_dir(setup.path("")))
+    };
+    assert!(status("127.0.0.1", &[]).status.success());
+    let refused = status("10.9.9.9", &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains(NO_CERTIFICATE), "{}", text(&refused.stderr));
 }
 
 #[test]
@@ -227,7 +261,67 @@ fn a_server_that_cannot_use_its_certificates_does_not_start_and_says_why() {
         let failure = ended.failure();
         assert!(failure.contains("CRITICAL action: tls | result: fail | error: "), "{failure}");
         assert!(failure.contains(reason) && failure.contains(name), "{failure}");
+        let checked = check(&setup);
+        assert_eq!(checked.status.code(), Some(1));
+        let failure = text(&checked.stderr);
+        assert!(failure.contains(reason) && failure.contains(name), "{failure}");
     }
+}
+
+/// Runs `loteria server --check` with the certificates of the setup.
+fn check(setup: &Setup) -> std::process::Output {
+    let mut command = loteria(&["server", "--check"]);
+    output(command.env("TLS_DIR", "certs/server").current_dir(setup.path("")))
+}
+
+#[test]
+fn what_needs_attention_is_warned_of_at_the_start_and_by_a_check() {
+    // `openssl ca` wants an index of what was issued.
+    let expired_list = "touch index
+        printf '[ca]\ndefault_ca = own\n[own]\ndatabase = index\ndefault_md = sha256\ncrl_extensions = more\n\
+        [more]\nauthorityKeyIdentifier = keyid\n' > config
+        openssl ca -config config -gencrl -cert ca.crt -keyfile ca.key -out server/ca.crl \
+        -crl_lastupdate 20200101000000Z -crl_nextupdate 20200201000000Z";
+    let expired_certificate = "openssl req -new -key server/tls.key -subj /CN=server -out server.csr
+        openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -days -1 -out server/tls.crt";
+    for (days, script, reason) in [
+        ("825", "true", None),
+        ("20", "true", Some("the server's certificate ends in ")),
+        ("825", expired_certificate, Some("the server's certificate has expired: clients refuse it")),
+        ("825", expired_list, Some("a revocation list has expired: it still counts")),
+    ] {
+        let setup = Setup::of(1);
+        make_certificates(&setup, 1, &["--days", days]);
+        let mut shell = std::process::Command::new("sh");
+        let made = output(shell.args(["-ec", script]).current_dir(setup.path("certs")));
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        let checked = check(&setup);
+        assert_eq!(checked.status.code(), Some(0));
+        let printed = text(&checked.stdout);
+        assert_eq!(printed.matches("\nwarning: ").count(), reason.iter().count(), "{printed}");
+        let server = setup.clone().with("TLS_DIR", "certs/server").start();
+        let log = server.log();
+        let line = log.lines_with("action: tls | result: success | certificate_until: ")[0];
+        assert_eq!(line.contains("WARNING"), reason.is_some(), "{line}");
+        if let Some(reason) = reason {
+            assert!(line.contains(&format!(" | reason: {reason}")), "{line}");
+            assert!(printed.contains(&format!("\nwarning: {reason}")), "{printed}");
+        }
+        if script == expired_list {
+            // It locks nobody out.
+            let status =
+                exchange(server.port(), &agency_folder(&setup, 1), &frame(kind::STATUS_REQUEST, b""));
+            assert_eq!(status.unwrap().first(), Some(&kind::STATUS));
+        }
+    }
+}
+
+#[test]
+fn a_list_of_plain_agencies_without_certificates_is_refused() {
+    let ended = Setup::of(2).with("PLAIN_AGENCIES", 2).run();
+    assert_eq!(ended.code, Some(2));
+    let failure = ended.failure();
+    assert!(failure.contains("without TLS_DIR all agencies may come without a certificate"), "{failure}");
 }
 
 #[test]
@@ -343,14 +437,14 @@ fn server_random(mut client: Client) -> [u8; 32] {
 fn each_handler_draws_its_own_random_numbers() {
     let server = tls_setup(1).start();
     let hello = client_hello();
-    let randoms: std::collections::HashSet<_> = (0..300)
+    let randoms: std::collections::HashSet<_> = (0..1000)
         .map(|_| {
             let mut client = server.connect();
             client.send(&hello);
             server_random(client)
         })
         .collect();
-    assert_eq!(randoms.len(), 300);
+    assert_eq!(randoms.len(), 1000);
 }
 
 #[test]
@@ -390,16 +484,23 @@ fn a_client_that_has_sent_much_still_gets_the_alert() {
 }
 
 #[test]
-fn there_are_no_tickets() {
+fn no_session_is_resumed_and_no_early_data_is_taken() {
     let setup = tls_setup(1);
     let server = setup.start();
-    let script = format!(
-        "printf '\\016\\0\\0\\0\\0' | openssl s_client -ign_eof -connect {} -CAfile ca.crt -cert tls.crt -key tls.key",
-        server.address()
-    );
-    let mut command = std::process::Command::new("sh");
-    let printed = output(command.args(["-c", &script]).current_dir(agency_folder(&setup, 1))).stdout;
-    let printed = String::from_utf8_lossy(&printed);
-    assert!(printed.contains("TLSv1.3"), "{printed}");
-    assert!(!printed.contains("New Session Ticket"), "{printed}");
+    let mut config = client_config(&agency_folder(&setup, 1), true);
+    config.resumption = rustls::client::Resumption::in_memory_sessions(8);
+    config.enable_early_data = true;
+    let config = std::sync::Arc::new(config);
+    for _ in 0..2 {
+        let mut tls = rustls::ClientConnection::new(config.clone(), "localhost".try_into().unwrap()).unwrap();
+        let mut socket = server.connect().stream;
+        assert!(tls.early_data().is_none());
+        let mut stream = rustls::Stream::new(&mut tls, &mut socket);
+        stream.write_all(&frame(kind::STATUS_REQUEST, b"")).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer.first(), Some(&kind::STATUS));
+        assert_eq!(tls.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        assert_eq!((tls.tls13_tickets_received(), tls.is_early_data_accepted()), (0, false));
+    }
 }

@@ -26,8 +26,6 @@ use crate::system::random;
 const PAUSE: Duration = Duration::from_millis(200);
 /// The pause after a keeper could not use its files.
 const LONG_PAUSE: Duration = Duration::from_secs(5);
-/// A certificate that ends within this time causes a warning.
-const SOON: Duration = Duration::from_hours(30 * 24);
 
 /// Numbers the keepers that were launched.
 pub(super) type Generation = u32;
@@ -184,20 +182,8 @@ impl KeeperLink {
 }
 
 fn log_ready(ready: &Ready, plain: &AgencyList) {
-    let now = Utc::now().timestamp();
-    let left = ready.certificate_until - now;
     let until = utc_text(ready.certificate_until);
-    let mut reasons = Vec::new();
-    if left < 0 {
-        reasons.push("the server's certificate has expired: clients refuse it".to_owned());
-    } else if u64::try_from(left).is_ok_and(|left| left < SOON.as_secs()) {
-        reasons.push(format!("the server's certificate ends in {} days", left / 86_400));
-    }
-    if ready.list_expired {
-        reasons.push(
-            "a revocation list has expired: it still counts, but later revocations are missing".to_owned(),
-        );
-    }
+    let mut reasons = ready.concerns(Utc::now().timestamp());
     if !plain.is_empty() {
         reasons.push(format!("the agencies {plain} may come without a certificate (PLAIN_AGENCIES)"));
     }

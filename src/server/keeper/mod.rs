@@ -23,7 +23,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use self::credentials::Credentials;
 use crate::ipc::codec::decode;
-use crate::ipc::keeper::{Answer, MAX_MESSAGE, Question, ToKeeper, decode_message, encode_message};
+use crate::ipc::keeper::{Answer, MAX_MESSAGE, Question, Ready, ToKeeper, decode_message, encode_message};
 use crate::ipc::messages::ClientSerial;
 use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Level, Outcome, event};
@@ -61,9 +61,9 @@ pub(crate) fn run(
     )
 }
 
-/// Checks that a keeper could use the files of a folder.
-pub(crate) fn check(folder: &Path) -> Result<(), FolderError> {
-    Credentials::load(&TlsFolder::new(folder)).map(drop)
+/// Checks that a keeper could use the files of a folder. Returns what it would tell the acceptor.
+pub(crate) fn check(folder: &Path) -> Result<Ready, FolderError> {
+    Ok(Credentials::load(&TlsFolder::new(folder))?.ready)
 }
 
 /// A keeper that has its files.
