@@ -283,7 +283,8 @@ fn what_needs_attention_is_warned_of_at_the_start_and_by_a_check() {
         openssl ca -config config -gencrl -cert ca.crt -keyfile ca.key -out server/ca.crl \
         -crl_lastupdate 20200101000000Z -crl_nextupdate 20200201000000Z";
     let expired_certificate = "openssl req -new -key server/tls.key -subj /CN=server -out server.csr
-        openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -days -1 -out server/tls.crt";
+        printf 'subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth' > extensions
+        openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -days -1 -out server/tls.crt -extfile extensions";
     for (days, script, reason) in [
         ("825", "true", None),
         ("20", "true", Some("the server's certificate ends in ")),
