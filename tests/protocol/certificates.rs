@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::tls::{
-    agency_folder, alert, exchange, exchange_without_certificate, make_certificates, tls_setup,
+    agency_folder, alert, exchange, exchange_without_certificate, make_certificates, relay, tls_setup,
 };
-use common::{Setup, kind};
+use common::{Client, Setup, bets, kind};
+use nix::sys::signal::Signal;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
 use rustls::AlertDescription;
 
@@ -104,4 +105,53 @@ fn a_client_without_a_certificate_gets_its_alert_and_the_log_says_why() {
     let expected = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
     assert_eq!(refused, Err(expected));
     server.wait_for_text("result: fail | ip: 127.0.0.1 | reason: peer sent no certificates");
+}
+
+/// By the recipe of docs/tls.md, with authorities that have the same name, and a list of what the old one has revoked.
+#[test]
+fn an_authority_is_replaced_while_agencies_go_on() {
+    let setup = tls_setup(2);
+    let path = |name: &str| setup.path(name);
+    let server = setup.start();
+    let revoked = path("revoked");
+    fs::create_dir(&revoked).unwrap();
+    copy(&agency_folder(&setup, 2), &revoked, &["tls.crt", "tls.key"]);
+    make_certificates(&setup, 2, &["--revoke", "2"]);
+    make_certificates(&setup, 2, &["--dir", "new"]);
+    let both = [path("certs/ca.crt"), path("new/ca.crt")].map(|file| fs::read(file).unwrap()).concat();
+    let folders = ["certs/server", "certs/agency-1", "certs/agency-2", "revoked"];
+    let trust = |authorities: &[u8]| {
+        folders.iter().for_each(|folder| fs::write(path(folder).join("ca.crt"), authorities).unwrap());
+    };
+    let reload = |count| {
+        server.signal(Signal::SIGHUP);
+        let loaded = || server.log().lines_with("action: tls | result: success").len();
+        common::until("a keeper with the new files serves", || loaded() == count);
+    };
+    let is_accepted = |agency: u32| {
+        let status =
+            exchange(server.port(), &agency_folder(&setup, agency), &[kind::STATUS_REQUEST, 0, 0, 0, 0]);
+        assert_eq!(status.unwrap().first(), Some(&kind::STATUS), "agency {agency}");
+    };
+    let mut session = Client::connect(relay(server.port(), &agency_folder(&setup, 1)));
+    session.open_session(1);
+    trust(&both);
+    reload(2);
+    for folder in ["agency-1", "server"] {
+        copy(&path("new").join(folder), &path("certs").join(folder), &["tls.crt", "tls.key"]);
+        is_accepted(1);
+        is_accepted(2);
+    }
+    reload(3);
+    is_accepted(1);
+    is_accepted(2);
+    assert_eq!(alert(server.port(), &revoked), AlertDescription::CertificateRevoked);
+    trust(&fs::read(path("new/ca.crt")).unwrap());
+    fs::remove_file(path("certs/server/ca.crl")).unwrap();
+    reload(4);
+    is_accepted(1);
+    for old in [agency_folder(&setup, 2), revoked] {
+        assert_eq!(alert(server.port(), &old), AlertDescription::UnknownCA);
+    }
+    session.store(0, &bets(1, 0..10));
 }

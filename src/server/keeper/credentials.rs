@@ -6,7 +6,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, Error, SignatureScheme};
+use rustls::{CertificateError, Error, RootCertStore, SignatureScheme};
 use webpki::EndEntityCert;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
@@ -51,7 +51,9 @@ impl Side {
 #[derive(Debug)]
 pub(super) struct Credentials {
     identity: CertifiedKey,
-    verifier: Arc<dyn ClientCertVerifier>,
+    /// One for each authority. A verifier finds a revocation list by the name of its authority, and the successor of an
+    /// authority often has the same name.
+    verifiers: Vec<Arc<dyn ClientCertVerifier>>,
     pub(super) ready: Ready,
 }
 
@@ -72,12 +74,19 @@ impl Credentials {
         // A list that has expired still counts, and an authority without a list has revoked nothing.
         let mut provider = provider();
         provider.signature_verification_algorithms = remembering(provider.signature_verification_algorithms);
-        let verifier = WebPkiClientVerifier::builder_with_provider(folder.roots()?, provider.into())
-            .with_crls(lists)
-            .allow_unknown_revocation_status()
-            .build()
-            .map_err(|error| folder.problem(REVOCATIONS, &error))?;
-        Ok(Self { identity, verifier, ready })
+        let provider = Arc::new(provider);
+        let verifier = |authority: &CertificateDer<'static>| {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority.clone()).map_err(|error| folder.problem(AUTHORITIES, &error))?;
+            let own = lists.iter().filter(|list| has_signed(authority, list)).cloned();
+            WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+                .with_crls(own)
+                .allow_unknown_revocation_status()
+                .build()
+                .map_err(|error| folder.problem(REVOCATIONS, &error))
+        };
+        let verifiers = folder.authorities()?.iter().map(verifier).collect::<Result<_, _>>()?;
+        Ok(Self { identity, verifiers, ready })
     }
 
     /// The server's certificate and those of its issuers.
@@ -102,9 +111,11 @@ impl Credentials {
     ) -> Result<(Peer, Vec<u8>), Rejection> {
         let chain: Vec<CertificateDer<'_>> = chain.iter().map(|bytes| CertificateDer::from(*bytes)).collect();
         let (certificate, issuers) = chain.split_first().ok_or(Rejection::Malformed)?;
-        self.verifier
-            .verify_client_cert(certificate, issuers, UnixTime::now())
-            .map_err(|error| reason(&error))?;
+        let now = UnixTime::now();
+        let verdicts = self.verifiers.iter().map(|verifier| {
+            verifier.verify_client_cert(certificate, issuers, now).map(drop).map_err(|error| reason(&error))
+        });
+        verdicts.min_by_key(|verdict| rank(*verdict)).unwrap_or(Err(Rejection::UnknownIssuer))?;
         let certificate = EndEntityCert::try_from(certificate).map_err(|_| Rejection::Malformed)?;
         let message = Side::Client.signed_message(hash).ok_or(Rejection::BadSignature)?;
         verify(&certificate, scheme.into(), &message, signature)?;
@@ -126,6 +137,16 @@ fn verify(
         .and_then(|(_, algorithms)| algorithms.first())
         .ok_or(Rejection::BadSignature)?;
     certificate.verify_signature(*algorithm, message, signature).map_err(|_| Rejection::BadSignature)
+}
+
+/// Which verdict counts, if several authorities have one: the lowest.
+fn rank(verdict: Result<(), Rejection>) -> u8 {
+    match verdict {
+        Err(Rejection::Revoked) => 0,
+        Ok(()) => 1,
+        Err(Rejection::UnknownIssuer) => 3,
+        Err(_) => 2,
+    }
 }
 
 /// Who the certificate names.
@@ -174,15 +195,10 @@ fn check_lists(
     let authorities = folder.authorities()?;
     let mut revoked = 0;
     let mut expired = false;
-    for list in lists {
-        let (_, list) = CertificateRevocationList::from_der(list)
+    for bytes in lists {
+        let (_, list) = CertificateRevocationList::from_der(bytes)
             .map_err(|_| folder.problem(REVOCATIONS, "the revocation list is malformed"))?;
-        let is_issuer = |authority: &CertificateDer<'_>| {
-            X509Certificate::from_der(authority).is_ok_and(|(_, authority)| {
-                authority.subject() == list.issuer() && list.verify_signature(authority.public_key()).is_ok()
-            })
-        };
-        if !authorities.iter().any(is_issuer) {
+        if !authorities.iter().any(|authority| has_signed(authority, bytes)) {
             let authorities = folder.path(AUTHORITIES);
             let problem =
                 format!("no authority of {} has signed this revocation list", authorities.display());
@@ -193,4 +209,13 @@ fn check_lists(
         expired |= list.next_update().is_some_and(|end| end.timestamp() < now);
     }
     Ok((revoked, expired))
+}
+
+fn has_signed(authority: &CertificateDer<'_>, list: &CertificateRevocationListDer<'_>) -> bool {
+    let (Ok((_, authority)), Ok((_, list))) =
+        (X509Certificate::from_der(authority), CertificateRevocationList::from_der(list))
+    else {
+        return false;
+    };
+    authority.subject() == list.issuer() && list.verify_signature(authority.public_key()).is_ok()
 }
