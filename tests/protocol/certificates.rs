@@ -121,7 +121,9 @@ fn an_authority_is_replaced_while_agencies_go_on() {
     let both = [path("certs/ca.crt"), path("new/ca.crt")].map(|file| fs::read(file).unwrap()).concat();
     let folders = ["certs/server", "certs/agency-1", "certs/agency-2", "revoked"];
     let trust = |authorities: &[u8]| {
-        folders.iter().for_each(|folder| fs::write(path(folder).join("ca.crt"), authorities).unwrap());
+        for folder in folders {
+            fs::write(path(folder).join("ca.crt"), authorities).unwrap();
+        }
     };
     let reload = |count| {
         server.signal(Signal::SIGHUP);
