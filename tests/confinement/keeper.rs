@@ -411,3 +411,26 @@ fn no_handler_has_the_key_of_all_vouchers() {
         assert_eq!(has_in_memory(pid, &besieged.voucher_key), expected, "process {pid}");
     }
 }
+
+#[test]
+fn the_keeper_keeps_only_what_it_needs() {
+    let server = tls_setup(1).start();
+    let Some(mut keeper) = Hijacked::attach(server.keeper()) else { return };
+    let acceptor = argument(server.pid());
+    let key = server.setup().path("certs/server/tls.key");
+    let key = keeper.put(format!("{}\0", key.display()).as_bytes());
+    let (here, any) = (argument(libc::AT_FDCWD), key);
+    for (call, arguments) in [
+        (libc::SYS_openat, &[here, key, 0, 0][..]),
+        (libc::SYS_kill, &[acceptor, argument(libc::SIGWINCH)]),
+        (libc::SYS_clone, &[argument(libc::SIGCHLD), 0, 0, 0, 0]),
+        (libc::SYS_socket, &[argument(libc::AF_INET), argument(libc::SOCK_STREAM), 0]),
+        (libc::SYS_execve, &[any, 0, 0]),
+        (libc::SYS_ptrace, &[argument(libc::PTRACE_SEIZE), acceptor, 0, 0]),
+        (libc::SYS_process_vm_readv, &[acceptor, any, 1, any, 1, 0]),
+        (libc::SYS_prlimit64, &[acceptor, 0, any, 0]),
+    ] {
+        let result = keeper.call(call, arguments);
+        assert!(matches!(result, Err(Errno::EPERM | Errno::EACCES | Errno::EAGAIN)), "{call}: {result:?}");
+    }
+}

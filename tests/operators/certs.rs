@@ -5,8 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::tls::make_certificates;
-use common::{Setup, loteria, output, text};
+use common::program::output_of_tool;
+use common::tls::{agency_folder, exchange, make_certificates, tls_setup};
+use common::{
+    Client, Running, Setup, await_some, bets, free_port, kind, loteria, output, records, rows, text,
+};
 
 /// What openssl prints. It must succeed.
 #[track_caller]
@@ -140,4 +143,64 @@ fn a_revoked_certificate_is_on_the_list_and_is_made_anew() {
     );
     let failed = output(loteria(&["certs", "--agencies", "2", "--revoke", "9"]).current_dir(setup.path("")));
     assert_eq!(text(&failed.stderr), "loteria: there is no certificate of agency 9 to revoke\n");
+}
+
+/// The block of docs/tls.md that begins so.
+fn block(language: &str, begin: &str) -> String {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tls.md")).unwrap();
+    let block = page.split("```").find(|block| block.starts_with(&format!("{language}\n{begin}"))).unwrap();
+    block.strip_prefix(language).unwrap().to_owned()
+}
+
+/// A certificate of agency 3 by the recipe with openssl, made where the authority is.
+fn follow_recipe(setup: &Setup, tool: &str, begin: &str) -> Option<()> {
+    output_of_tool(tool, &["version"])?;
+    let made = output(Command::new("sh").args(["-ec", &block("sh", begin)]).current_dir(setup.path("certs")));
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    Some(())
+}
+
+#[test]
+fn the_recipes_with_openssl_and_step_make_certificates_that_a_server_accepts() {
+    let setup = tls_setup(3);
+    let server = setup.start();
+    for (tool, begin) in [("openssl", "openssl req"), ("step", "step certificate create agency-3")] {
+        if follow_recipe(&setup, tool, begin).is_some() {
+            let status = exchange(server.port(), &setup.path("certs"), &[kind::STATUS_REQUEST, 0, 0, 0, 0]);
+            assert_eq!(status.unwrap().first(), Some(&kind::STATUS), "{tool}");
+            server.wait_for_text("result: success | ip: 127.0.0.1 | agency_id: 3");
+            fs::remove_file(setup.path("certs/tls.key")).unwrap();
+            fs::remove_file(setup.path("certs/tls.crt")).unwrap();
+        }
+    }
+}
+
+#[test]
+fn classic_clients_come_through_a_tunnel() {
+    let setup = tls_setup(1);
+    let server = setup.start();
+    let port = free_port();
+    let configuration = block("ini", "[loteria]")
+        .replace("127.0.0.1:12345", &format!("127.0.0.1:{port}"))
+        .replace("server.example:12345", &format!("localhost:{}", server.port()))
+        .replace("server.example", "localhost")
+        .replace("/etc/loteria", &agency_folder(&setup, 1).display().to_string());
+    let file = setup.clone().write("stunnel.conf", format!("foreground = yes\npid =\n{configuration}"));
+    let log = fs::File::create(setup.path("stunnel.log")).unwrap();
+    let mut stunnel = Command::new("stunnel");
+    let Ok(_stunnel) = Running::try_start(stunnel.arg(file.path("stunnel.conf")).stderr(log)) else {
+        eprintln!("skipped: stunnel is not installed");
+        return;
+    };
+    let connect = || await_some("the tunnel is open", || Client::try_connect(port).ok());
+    let own = bets(1, 0..20);
+    connect().classic(kind::BET, &own[0].record(), kind::BET_ACK, b"OK");
+    connect().classic(kind::MULTIPLE_BETS, &records(&own[1..]), kind::BET_ACK, b"OK");
+    assert!(connect().refused(kind::BET, &bets(2, 0..1)[0].record()).contains("agency"));
+    let mut end = connect();
+    end.send_frame(kind::END, &[1]);
+    end.half_close();
+    end.expect_eof();
+    connect().classic(kind::RESULT_REQUEST, &[1], kind::RESULT, b"");
+    assert!(server.bets_file() == rows(&own));
 }
