@@ -90,10 +90,9 @@ macro_rules! number {
 }
 
 const LEVEL: Kind<Level> = Kind("DEBUG, INFO, WARNING (or WARN, NOTICE), ERROR, CRITICAL", Level::from_name);
-const TLS_FOLDER: Kind<Option<PathBuf>> = Kind("a path; empty for plain TCP", |text| match text {
-    "" => Some(None),
-    text => path(text).map(Some),
-});
+const TLS_FOLDER: Kind<Option<PathBuf>> = Kind("a path; empty for plain TCP", |text| optional(text, path));
+const TIME_LIMIT: Kind<Option<Duration>> =
+    Kind("a duration above 0, or empty for no limit", |text| optional(text, go_duration));
 const FORM: Kind<Format> = Kind("text or json", Format::from_name);
 
 settings! {
@@ -139,6 +138,13 @@ settings! {
     log_format: Format = LOG_FORMAT, "text", FORM, "the format of the log: text lines, or a JSON object per line";
     batch_max_amount: u64 = BATCH_MAXAMOUNT, "136", number!("a number", 1..=1_000_000),
         "the most bets in one message";
+    batch_max_bytes: Option<usize> = BATCH_MAXBYTES, "",
+        Kind("bytes from 1 to 1048576, or empty", |text| optional(text, number!("", 1..=1_048_576).1)),
+        "the longest message with bets; empty for 8192 in classic mode, for the server's MAX_PAYLOAD in session mode";
+    connect_timeout: Option<Duration> = CONNECT_TIMEOUT, "", TIME_LIMIT,
+        "how long to try to connect, or in session mode to open a session, before the agency gives up";
+    result_timeout: Option<Duration> = RESULT_TIMEOUT, "", TIME_LIMIT,
+        "how long to wait for the result after the last bet, before the agency gives up";
     protocol: Protocol = PROTOCOL, "session", Kind("session or classic", Protocol::from_name),
         "classic is for a server that knows only the classic messages";
     bets_file: PathBuf = BETS_FILE, "./agency-{id}.csv", Kind("a path; {id} stands for the agency's number", path),
@@ -386,6 +392,15 @@ fn nearest(typo: &str, names: impl Iterator<Item = &'static str>) -> &'static st
 /// Replaces `{id}` in a path by the agency's number.
 pub(crate) fn with_id(path: &Path, id: AgencyId) -> PathBuf {
     path.to_string_lossy().replace("{id}", &id.to_string()).into()
+}
+
+/// Reads a value that may be empty.
+#[expect(
+    clippy::option_option,
+    reason = "as every function of a Kind: the outer one is none if the value is not allowed"
+)]
+fn optional<T>(text: &str, read: fn(&str) -> Option<T>) -> Option<Option<T>> {
+    if text.is_empty() { Some(None) } else { read(text).map(Some) }
 }
 
 fn path(text: &str) -> Option<PathBuf> {

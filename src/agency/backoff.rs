@@ -5,10 +5,13 @@ use std::mem;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::error::{AgencyError, AttemptError};
+use super::connection::ServerConnection;
+use super::error::{AgencyError, AttemptError, ConnectionLost};
 use super::progress::Progress;
+use super::time_limits::TimeLimits;
 use crate::logging::{self, Level, Outcome};
 use crate::system::random;
+use crate::tls::client::Target;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -26,11 +29,12 @@ pub(super) struct Backoff<'a> {
     is_warning_new: bool,
     /// Shows the number of retries.
     progress: Option<&'a Progress>,
+    pub(super) limits: TimeLimits,
 }
 
 impl<'a> Backoff<'a> {
-    pub(super) fn new(progress: Option<&'a Progress>) -> Self {
-        Self { next: FIRST_PAUSE, milestone: 0, warned: None, is_warning_new: false, progress }
+    pub(super) fn new(progress: Option<&'a Progress>, limits: TimeLimits) -> Self {
+        Self { next: FIRST_PAUSE, milestone: 0, warned: None, is_warning_new: false, progress, limits }
     }
 
     /// Repeats an attempt until it succeeds or fails for good.
@@ -40,6 +44,7 @@ impl<'a> Backoff<'a> {
     ) -> Result<T, AgencyError> {
         loop {
             let started = Instant::now();
+            self.limits.connecting();
             match attempt(self) {
                 Ok(value) => {
                     self.reset();
@@ -55,6 +60,11 @@ impl<'a> Backoff<'a> {
                 }
             }
         }
+    }
+
+    /// Connects for one message.
+    pub(super) fn connect(&mut self, server: &Target) -> Result<ServerConnection, ConnectionLost> {
+        ServerConnection::open(server).inspect(|_| self.limits.connected())
     }
 
     /// Makes the pauses short again if this attempt got further than all before it.
@@ -77,6 +87,7 @@ impl<'a> Backoff<'a> {
 
     fn wait(&mut self, error: &AttemptError) {
         let pause = self.next_pause();
+        self.limits.failed(error);
         if let Some(progress) = self.progress {
             progress.reconnecting();
         }
@@ -110,7 +121,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_the_longest_until_more_is_achieved() {
-        let mut backoff = Backoff::new(None);
+        let mut backoff = Backoff::new(None, TimeLimits::default());
         let mut limit = FIRST_PAUSE;
         for _ in 0..10 {
             let pause = backoff.next_pause();
@@ -126,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_reason_is_a_warning_once_until_it_changes_or_more_is_achieved() {
-        let mut backoff = Backoff::new(None);
+        let mut backoff = Backoff::new(None, TimeLimits::default());
         let mut levels = |reasons: &[&str]| -> Vec<Level> {
             reasons.iter().map(|reason| backoff.level_of((*reason).to_owned())).collect()
         };

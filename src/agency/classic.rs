@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::bets_file::{BetsFile, Limits};
-use super::connection::{ANSWER_TIMEOUT, ServerConnection};
+use super::connection::ANSWER_TIMEOUT;
 use super::error::{AgencyError, AttemptError};
 use super::progress::Progress;
+use super::time_limits::TimeLimits;
 use crate::config::AgencyConfig;
 use crate::logging::{self, Level, Outcome};
 use crate::lottery::Bet;
@@ -17,7 +18,7 @@ use crate::protocol::message::ClientMessage;
 use crate::protocol::record::push_record;
 use crate::tls::client::Target;
 
-/// The longest packet, in bytes: what the original allows.
+/// The longest packet unless configured, in bytes: what the original allows.
 const MAX_PACKET: usize = 8192;
 /// How long to wait for the server to close the connection of an END. The original's server never closes it.
 const END_SILENCE: Duration = Duration::from_millis(500);
@@ -27,14 +28,20 @@ const FIRST_POLL_PAUSE: Duration = Duration::from_millis(250);
 const POLLS_PER_END: usize = 10;
 
 /// Sends all bets and polls for the result; returns the number of winners.
-pub(super) fn run(config: &AgencyConfig, server: &Target, progress: &Progress) -> Result<u64, AgencyError> {
+pub(super) fn run(
+    config: &AgencyConfig,
+    server: &Target,
+    progress: &Progress,
+    limits: TimeLimits,
+) -> Result<u64, AgencyError> {
     let id = config.id.get();
     let agency = u8::try_from(id).map_err(|_| AgencyError::NoClassicAgency(id))?;
     let mut client =
-        ClassicClient { config, server, agency, progress, backoff: Backoff::new(Some(progress)) };
+        ClassicClient { config, server, agency, progress, backoff: Backoff::new(Some(progress), limits) };
     let sent = client.send_bets()?;
     client.send_end(Level::Info)?;
     progress.waits(sent);
+    client.backoff.limits.awaits_result();
     client.poll()
 }
 
@@ -50,7 +57,10 @@ impl ClassicClient<'_> {
     /// Sends all bets; returns how many there were.
     fn send_bets(&mut self) -> Result<u64, AgencyError> {
         let Self { config, server, progress, .. } = *self;
-        let limits = Limits { bets: config.batch_max_amount, bytes: MAX_PACKET - HEADER_LEN };
+        let limits = Limits {
+            bets: config.batch_max_amount,
+            bytes: config.batch_max_bytes.unwrap_or(MAX_PACKET).saturating_sub(HEADER_LEN),
+        };
         let mut file = BetsFile::open(&config.bets_file, config.id)?;
         let mut records = Vec::with_capacity(MAX_PACKET);
         let mut sent = 0;
@@ -61,7 +71,7 @@ impl ClassicClient<'_> {
             progress.uploaded(sent, file.expected_rows(), false);
             let message = ClientMessage::MultipleBets(&records);
             let name = file.name(batch);
-            self.backoff.retry(|_| deliver(server, &message, &name))?;
+            self.backoff.retry(|backoff| deliver(backoff, server, &message, &name))?;
             logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
             sent = batch.end();
         }
@@ -70,7 +80,7 @@ impl ClassicClient<'_> {
 
     fn send_end(&mut self, level: Level) -> Result<(), AgencyError> {
         let Self { config, server, agency, .. } = *self;
-        self.backoff.retry(|_| try_end(server, agency))?;
+        self.backoff.retry(|backoff| try_end(backoff, server, agency))?;
         logging::event(level, "end_message", Outcome::Success, &[("agency_id", &config.id)]);
         Ok(())
     }
@@ -81,7 +91,7 @@ impl ClassicClient<'_> {
         let mut pause = FIRST_POLL_PAUSE.min(config.loop_period);
         loop {
             for _ in 0..POLLS_PER_END {
-                let winners = self.backoff.retry(|_| ask_for_winners(server, agency))?;
+                let winners = self.backoff.retry(|backoff| ask_for_winners(backoff, server, agency))?;
                 if let Some(winners) = winners {
                     return Ok(winners);
                 }
@@ -97,8 +107,13 @@ impl ClassicClient<'_> {
 /// Sends bets and waits until they are stored. `name` names them for people.
 ///
 /// If they were sent whole and there is no reply, they must not be sent again: they may be stored.
-fn deliver(server: &Target, bets: &ClientMessage<'_>, name: &dyn Display) -> Result<(), AttemptError> {
-    let mut connection = ServerConnection::open(server)?;
+fn deliver(
+    backoff: &mut Backoff<'_>,
+    server: &Target,
+    bets: &ClientMessage<'_>,
+    name: &dyn Display,
+) -> Result<(), AttemptError> {
+    let mut connection = backoff.connect(server)?;
     connection.send_message(bets)?;
     connection.receive_ack(name).map_err(|error| match error {
         AttemptError::Lost(lost) => AgencyError::UnknownOutcome { bets: name.to_string(), lost }.into(),
@@ -107,8 +122,8 @@ fn deliver(server: &Target, bets: &ClientMessage<'_>, name: &dyn Display) -> Res
 }
 
 /// Sends END. It has no reply: our server closes the connection, the original's leaves it open.
-fn try_end(server: &Target, agency: u8) -> Result<(), AttemptError> {
-    let mut connection = ServerConnection::open(server)?;
+fn try_end(backoff: &mut Backoff<'_>, server: &Target, agency: u8) -> Result<(), AttemptError> {
+    let mut connection = backoff.connect(server)?;
     connection.send_message(&ClientMessage::End(Some(agency)))?;
     connection.finish_sending()?;
     if connection.replies_within(END_SILENCE)? {
@@ -118,8 +133,12 @@ fn try_end(server: &Target, agency: u8) -> Result<(), AttemptError> {
     }
 }
 
-fn ask_for_winners(server: &Target, agency: u8) -> Result<Option<u64>, AttemptError> {
-    let mut connection = ServerConnection::open(server)?;
+fn ask_for_winners(
+    backoff: &mut Backoff<'_>,
+    server: &Target,
+    agency: u8,
+) -> Result<Option<u64>, AttemptError> {
+    let mut connection = backoff.connect(server)?;
     connection.send_message(&ClientMessage::ResultRequest(Some(agency)))?;
     connection.receive_winners(Some(ANSWER_TIMEOUT))
 }
@@ -130,7 +149,8 @@ pub(crate) fn send_bet(bet: &Bet<'_>, server: &Target) -> Result<(), AgencyError
     let mut record = Vec::new();
     push_record(bet, &mut record);
     let message = ClientMessage::Bet(&record);
-    let result = Backoff::new(None).retry(|_| deliver(server, &message, &"the bet"));
+    let result = Backoff::new(None, TimeLimits::default())
+        .retry(|backoff| deliver(backoff, server, &message, &"the bet"));
     let (document, number) = (&bet.document, &bet.number);
     let log = |level, outcome, fields: &[logging::Field<'_>]| {
         logging::event(level, "apuesta_enviada", outcome, fields);

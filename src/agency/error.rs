@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -50,8 +51,18 @@ pub(crate) enum AgencyError {
     Tls(TlsError),
     #[error("{0}")]
     TlsFolder(#[from] FolderError),
-    #[error("can't wait for signals: {0}")]
-    Signals(io::Error),
+    #[error(
+        "no connection to {address} within {limit:?} (CLI_CONNECT_TIMEOUT): {failure}; what was acknowledged is stored, and in \
+         session mode the agency goes on behind it when it is started again"
+    )]
+    NoConnection { address: String, limit: Duration, failure: String },
+    #[error(
+        "no result within {0:?} (CLI_RESULT_TIMEOUT): the draw waits for agencies that have not ended, which `loteria \
+         status` names; all bets of this one are stored, and in session mode it goes on waiting when it is started again"
+    )]
+    NoResult(Duration),
+    #[error("can't start a thread: {0}")]
+    Thread(io::Error),
 }
 
 impl AgencyError {

@@ -8,10 +8,12 @@ use super::comparison::Comparison;
 use super::connection::{QUIET, ServerConnection, unexpected_reply};
 use super::error::{AgencyError, AttemptError, ConnectionLost};
 use super::progress::Progress;
+use super::time_limits::TimeLimits;
 use super::upload::Upload;
 use crate::config::AgencyConfig;
 use crate::logging::{self, Level, Outcome};
 use crate::lottery::Digest;
+use crate::protocol::frame::HEADER_LEN;
 use crate::protocol::message::{AgencyState, ClientMessage, ServerMessage};
 use crate::tls::client::Target;
 
@@ -25,12 +27,17 @@ const END_ACKNOWLEDGED: u64 = u64::MAX;
 const COMPARED_AT_ONCE: u64 = 10_000;
 
 /// Sends all bets and waits for the result; returns the number of winners.
-pub(super) fn run(config: &AgencyConfig, server: &Target, progress: &Progress) -> Result<u64, AgencyError> {
+pub(super) fn run(
+    config: &AgencyConfig,
+    server: &Target,
+    progress: &Progress,
+    limits: TimeLimits,
+) -> Result<u64, AgencyError> {
     // A missing file is reported at once, even if the server can't be reached.
     BetsFile::open(&config.bets_file, config.id)?;
     let mut client =
         SessionClient { config, server, progress, comparison: Comparison::new(), was_open: false };
-    Backoff::new(Some(progress)).retry(|backoff| client.attempt(backoff))
+    Backoff::new(Some(progress), limits).retry(|backoff| client.attempt(backoff))
 }
 
 struct SessionClient<'a> {
@@ -59,9 +66,10 @@ impl SessionClient<'_> {
         let mut file = BetsFile::open(&config.bets_file, config.id)?;
         self.compare(&mut file, opened)?;
         if opened.state == AgencyState::Open {
-            let batch = config.batch_max_amount;
-            Upload::new(&mut connection, &mut file, &mut self.comparison, batch, opened.max_payload)
-                .run(progress, backoff)?;
+            let longest = config.batch_max_bytes.unwrap_or(usize::MAX).saturating_sub(HEADER_LEN);
+            let bytes = longest.min(opened.max_payload as usize);
+            let limits = Limits { bets: config.batch_max_amount, bytes };
+            Upload::new(&mut connection, &mut file, &mut self.comparison, limits).run(progress, backoff)?;
             self.end(&mut connection, &mut file)?;
             backoff.achieved(END_ACKNOWLEDGED);
         } else if file.has_row()? {
@@ -69,6 +77,7 @@ impl SessionClient<'_> {
             return Err(AgencyError::EndedBefore { file, stored }.into());
         }
         progress.waits(file.taken());
+        backoff.limits.awaits_result();
         connection.send_message(&ClientMessage::AwaitResult)?;
         Ok(connection.receive_winners(None)?.ok_or(AgencyError::WrongReply)?)
     }
@@ -113,6 +122,7 @@ impl SessionClient<'_> {
                 let fields: [logging::Field<'_>; 2] = [("agency_id", &agency), ("stored", &stored)];
                 logging::event(level, "open_session", Outcome::Success, &fields);
                 self.was_open = true;
+                backoff.limits.connected();
                 Ok(Opened { stored, digest, state, max_payload })
             }
             other => Err(unexpected_reply(&other, "to open a session")),

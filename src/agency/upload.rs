@@ -17,7 +17,7 @@ const WINDOW: usize = 32;
 /// About how much goes into one write, in bytes.
 const WRITE_SIZE: usize = 64 * 1024;
 /// The longest payload to send, in bytes, whatever the server accepts. It bounds the memory.
-const MAX_PAYLOAD: u32 = 1 << 20;
+const MAX_PAYLOAD: usize = 1 << 20;
 /// The length of `first`, which precedes the records of a `SESSION_BETS`, in bytes.
 const INDEX_LEN: usize = size_of::<u64>();
 /// How often the log says how many bets are acknowledged.
@@ -42,21 +42,20 @@ pub(super) struct Upload<'a> {
 }
 
 impl<'a> Upload<'a> {
-    /// Prepares to send the bets of the file that were not read yet.
+    /// Prepares to send the bets of the file that were not read yet, in payloads of at most `limits.bytes`.
     pub(super) fn new(
         connection: &'a mut ServerConnection,
         file: &'a mut BetsFile,
         comparison: &'a mut Comparison,
-        batch_max_amount: u64,
-        max_payload: u32,
+        limits: Limits,
     ) -> Self {
-        let bytes = (max_payload.min(MAX_PAYLOAD) as usize).saturating_sub(INDEX_LEN);
+        let bytes = limits.bytes.min(MAX_PAYLOAD).saturating_sub(INDEX_LEN);
         let stored = file.taken();
         Self {
             connection,
             file,
             comparison,
-            limits: Limits { bets: batch_max_amount, bytes },
+            limits: Limits { bytes, ..limits },
             end: None,
             records: Vec::new(),
             out: Vec::with_capacity(2 * WRITE_SIZE),

@@ -168,8 +168,8 @@ fault. 1: it could not start or could not continue; the last lines of the log sa
 line has a fault.";
 
 const AGENCY_CODES: &str = "\n\nExit code 0: the agency has its result, or SIGTERM, SIGINT, SIGHUP or SIGQUIT ended it. 1: the \
-file is bad, the server refused something, or it is unknown whether some bets are stored; the last line of the log says why. \
-2: the configuration or the command line has a fault.";
+file is bad, the server refused something, a time limit is over, or it is unknown whether some bets are stored; the last line \
+of the log says why. 2: the configuration or the command line has a fault.";
 
 const DEMO_HELP: &str = "The demo ignores config.ini and environment variables. It leaves the bets, the agencies' files and \
 the log of every process in its folder.";

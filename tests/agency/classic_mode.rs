@@ -40,6 +40,18 @@ fn classic_mode_sends_packets_of_at_most_8_kb_and_polls() {
 }
 
 #[test]
+fn a_limit_in_bytes_replaces_the_8_kb_of_classic_mode() {
+    for (limit, sizes) in [("300", 200..=300), ("20000", 8193..=20_000)] {
+        let stage = Stage::new(&rows(1000));
+        let variables =
+            [("CLI_PROTOCOL", "classic"), ("CLI_BATCH_MAXAMOUNT", "1000"), ("CLI_BATCH_MAXBYTES", limit)];
+        let _agency = stage.agency(&variables);
+        let (_, payload) = stage.accept().frame().unwrap();
+        assert!(sizes.contains(&(payload.len() + 5)), "{}", payload.len());
+    }
+}
+
+#[test]
 fn classic_mode_does_not_send_again_what_may_be_stored() {
     let stage = Stage::new(&rows(10));
     let mut agency = stage.agency(&[("CLI_PROTOCOL", "classic")]);

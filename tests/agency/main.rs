@@ -13,4 +13,5 @@ mod classic_mode;
 mod other_bets;
 mod session_mode;
 mod terminal;
+mod time_limits;
 mod tls;

@@ -119,6 +119,22 @@ fn no_payload_is_longer_than_the_server_accepts() {
 }
 
 #[test]
+fn no_message_is_longer_than_the_agency_is_told() {
+    let stage = Stage::new(&rows(50));
+    let mut agency = stage.agency(&[("CLI_BATCH_MAXBYTES", "125")]);
+    let mut peer = stage.accept_session(0, 0, 1 << 20);
+    let mut stored = 0;
+    while stored < 50 {
+        let (kind, payload) = peer.frame().unwrap();
+        assert!(kind == kind::SESSION_BETS && payload.len() + 5 <= 125, "{}", payload.len());
+        stored += documents(&payload[8..]).len() as u64;
+        peer.acknowledge(stored);
+    }
+    peer.finish(50, 50, b"");
+    agency.succeed();
+}
+
+#[test]
 fn a_bet_that_fits_into_no_message_is_an_error_with_its_line() {
     let stage = Stage::new(&rows(50));
     let mut agency = stage.agency(&[]);

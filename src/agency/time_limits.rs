@@ -1,0 +1,103 @@
+//! Limits of what the agency waits for. They are off unless configured.
+//!
+//! A thread of its own ends the agency: the main thread may be in a call that can't be interrupted, such as the look-up of a
+//! name.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+use std::{process, thread};
+
+use super::error::AgencyError;
+use crate::config::AgencyConfig;
+
+/// What the thread is told.
+enum Event {
+    Connecting,
+    Connected,
+    /// An attempt failed, for this reason.
+    Failed(String),
+    AwaitsResult,
+}
+
+/// The way to the thread; none without limits.
+#[derive(Default)]
+pub(super) struct TimeLimits(Option<Sender<Event>>);
+
+impl TimeLimits {
+    /// Starts the thread, if there are limits. It removes the bar before it ends the agency.
+    #[expect(clippy::disallowed_methods, reason = "as the module says")]
+    pub(super) fn start(
+        config: &AgencyConfig,
+        remove_bar: impl Fn() + Send + 'static,
+    ) -> Result<Self, AgencyError> {
+        if config.connect_timeout.or(config.result_timeout).is_none() {
+            return Ok(Self(None));
+        }
+        let (sender, events) = channel();
+        let config = config.clone();
+        let body = move || {
+            if let Some(error) = first_exceeded(&config, &events) {
+                remove_bar();
+                error.log();
+                process::exit(1);
+            }
+        };
+        thread::Builder::new().name("limits".to_owned()).spawn(body).map_err(AgencyError::Thread)?;
+        Ok(Self(Some(sender)))
+    }
+
+    /// From now on the agency tries to connect, unless it does already.
+    pub(super) fn connecting(&self) {
+        self.tell(|| Event::Connecting);
+    }
+
+    pub(super) fn connected(&self) {
+        self.tell(|| Event::Connected);
+    }
+
+    pub(super) fn failed(&self, reason: &impl ToString) {
+        self.tell(|| Event::Failed(reason.to_string()));
+    }
+
+    /// From now on the agency waits for the result, unless it does already.
+    pub(super) fn awaits_result(&self) {
+        self.tell(|| Event::AwaitsResult);
+    }
+
+    fn tell(&self, event: impl FnOnce() -> Event) {
+        if let Some(sender) = &self.0 {
+            // Without the thread, the process is about to end.
+            sender.send(event()).unwrap_or_default();
+        }
+    }
+}
+
+/// Returns why the agency must end once a wait has taken longer than its limit. None if the agency ends before.
+fn first_exceeded(config: &AgencyConfig, events: &Receiver<Event>) -> Option<AgencyError> {
+    let [mut connection, mut result]: [Option<Instant>; 2] = [None; 2];
+    let mut failure = "nothing answers".to_owned();
+    loop {
+        let next = [connection, result].into_iter().flatten().min();
+        let event = match next {
+            Some(end) => events.recv_timeout(end.saturating_duration_since(Instant::now())),
+            None => events.recv().map_err(RecvTimeoutError::from),
+        };
+        match event {
+            Ok(Event::Connecting) => connection = connection.or_else(|| end_of(config.connect_timeout)),
+            Ok(Event::Connected) => connection = None,
+            Ok(Event::Failed(reason)) => failure = reason,
+            Ok(Event::AwaitsResult) => result = result.or_else(|| end_of(config.result_timeout)),
+            Err(RecvTimeoutError::Timeout) if next == connection => {
+                let (address, limit) = (config.server_address.clone(), config.connect_timeout?);
+                return Some(AgencyError::NoConnection { address, limit, failure });
+            }
+            Err(RecvTimeoutError::Timeout) => return config.result_timeout.map(AgencyError::NoResult),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+}
+
+/// When a wait that begins now must end.
+fn end_of(limit: Option<Duration>) -> Option<Instant> {
+    limit.and_then(|limit| Instant::now().checked_add(limit))
+}
