@@ -3,7 +3,7 @@
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
 use thiserror::Error;
 
@@ -55,12 +55,12 @@ impl Files {
         }
     }
 
-    /// Whether a path leads to one of the files.
-    pub(super) fn has(&self, path: &Path) -> bool {
+    /// Whether a path leads to one of the files. There may be no state file yet.
+    pub(super) fn has(&self, path: &Path) -> io::Result<bool> {
         let identity = |data: Metadata| (data.dev(), data.ino());
-        let other = fs::metadata(path).map(identity).ok();
-        let own = [self.bets.metadata(), fs::metadata(&self.state_path)];
-        own.into_iter().flatten().any(|own| Some(identity(own)) == other)
+        let bets = identity(self.bets.metadata()?);
+        let is_bets = fs::metadata(path).is_ok_and(|data| identity(data) == bets);
+        Ok(is_bets || absolute(resolve(path))? == absolute(&self.state_path)?)
     }
 
     /// The path of the bets file, for people.

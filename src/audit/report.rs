@@ -248,7 +248,9 @@ impl<'a> Report<'a> {
             ("CLIENTS_AMOUNT", draw.agencies.into(), clients_amount.into()),
             ("LOTTERY_WINNER_NUMBER", drawn, winner_number),
         ] {
-            if let Some(origin) = origin(key).filter(|_| drawn != configured) {
+            if drawn != configured
+                && let Some(origin) = origin(key)
+            {
                 self.notices.add(
                     &path,
                     format_args!("the draw holds: {key} was {drawn}, not {configured} ({origin})"),

@@ -43,7 +43,7 @@ pub(crate) fn winners_to_file(
     notes: &mut dyn Write,
 ) -> Result<bool, AuditError> {
     let failed = |error| AuditError::Output { path: path.to_owned(), error };
-    if files.has(path) {
+    if files.has(path).map_err(failed)? {
         return Err(failed(io::Error::other("this is a file of the contest: name another one")));
     }
     let mut file = NewFile::create(path).map_err(failed)?;

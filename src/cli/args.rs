@@ -237,12 +237,12 @@ const WINNERS_HELP: &str = "The winning number is that of the draw in the state 
 LOTTERY_WINNER_NUMBER of the configuration (config.ini, environment). The files are also checked, as by `loteria check`; with \
 --csv or --rows, the findings go to standard error. The file of --rows is replaced as a whole, and only if there are no errors.\n\n";
 
-const CHECK_HELP: &str = "These are errors: lines that are not rows (each cause once, with the remedy); an agency that has bets but does not take part (in the \
-line of its first bet); a state file (FILE.state) that is damaged or contradicts itself; after the draw, a file whose number of \
-bets, bytes or SHA-256 is not that of the draw; an agency with other bets than it ended with. These are notices: before the \
-draw, a last row that is not whole; a draw of an older version, which has no seal; what a server will do when it starts. Lines \
-are counted from 1. Up to 100 other errors and 100 notices are listed; all are counted.\n\nNothing is locked or written: a server may be \
-running.\n\nExit code 0: there are no errors. 1: there are errors, or a file can't be read. 2: the command line or the \
+const CHECK_HELP: &str = "These are errors: lines that are not rows (each cause once, with the remedy); an agency that has \
+bets but does not take part (in the line of its first bet); a state file (FILE.state) that is damaged or contradicts itself; \
+after the draw, a file whose number of bets, bytes or SHA-256 is not that of the draw; an agency with other bets than it ended \
+with. These are notices: before the draw, a last row that is not whole; a draw of an older version, which has no seal; what a \
+server will do when it starts. Lines are counted from 1. Up to 100 other errors and 100 notices are listed; all are \
+counted.\n\nNo file of the contest is locked or written: a server may be running.\n\nExit code 0: there are no errors. 1: there are errors, or a file can't be read. 2: the command line or the \
 configuration has a fault. 141: the reader closed the output.";
 
 const CERTS_HELP: &str = "What exists stays, so the same command makes what is missing: remove a folder, and its certificate is \

@@ -9,8 +9,8 @@ use thiserror::Error;
 use super::bet::FIELDS;
 use super::row::parse_row;
 
-/// Names a cause, for people, if a file has as many bets as it should, but other ones.
-pub(crate) fn hint(as_many: bool) -> &'static str {
+/// Names a possible cause, for people, if a file has as many bets as it should, but other ones.
+pub(crate) fn other_bets_hint(as_many: bool) -> &'static str {
     if as_many {
         "; a spreadsheet, for instance, drops leading zeros (007 becomes 7) and may sort rows"
     } else {
@@ -28,7 +28,7 @@ pub(crate) enum BetsOf {
 }
 
 /// What is foreign in a line, or in the whole file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Foreign {
     #[error("the file is a spreadsheet or compressed, not CSV")]
     Binary,

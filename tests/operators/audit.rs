@@ -177,6 +177,9 @@ fn a_file_of_rows_is_replaced_as_a_whole_or_not_at_all() {
     }
     assert_eq!(std::fs::read(setup.path("bets.csv")).unwrap(), bets);
     assert_eq!(std::fs::read(setup.path("bets.csv.state")).unwrap(), state);
+    std::fs::remove_file(setup.path("bets.csv.state")).unwrap();
+    assert_eq!(audit(&setup, &["winners", "--rows", "bets.csv.state"]).code, Some(1));
+    let setup = setup.write("bets.csv.state", &state);
     let missing = audit(&setup, &["winners", "--rows", "nowhere/rows.csv"]);
     assert_eq!(missing.error, "loteria: nowhere/rows.csv: No such file or directory (os error 2)\n");
 

@@ -13,7 +13,7 @@ use super::disk::Disk;
 use super::row_reader::{Damage, Line, RESTORE, RowReader};
 use super::state_file::{Ended, State, StateError};
 use crate::ipc::messages::Refusal;
-use crate::lottery::foreign::hint;
+use crate::lottery::foreign::other_bets_hint;
 use crate::lottery::seal::Hasher;
 use crate::lottery::{AgencyId, Draw, Seal};
 
@@ -51,7 +51,7 @@ pub enum RecoveryError {
     #[error(
         "this is not the file of the draw: it has {found}, but the draw was made of {sealed}{}; {RESTORE}, nothing was \
          changed",
-        hint(found.bets == sealed.bets)
+        other_bets_hint(found.bets == sealed.bets)
     )]
     Sealed { sealed: Seal, found: Seal },
     #[error("the state file can't be used: {0}")]

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::lottery::agency_id::list;
-use crate::lottery::foreign::hint;
+use crate::lottery::foreign::other_bets_hint;
 use crate::lottery::{AgencyId, Digest, Draw};
 
 const VERSION: u32 = 2;
@@ -140,7 +140,7 @@ impl State {
             }
             let text = |Stored { bets, digest }| format!("{bets} bets (digest {digest})");
             let as_many = ended.bets == found.bets;
-            let hint = hint(as_many && !mem::replace(&mut is_hinted, true));
+            let hint = other_bets_hint(as_many && !mem::replace(&mut is_hinted, true));
             Some(format!("agency {agency} ended with {}, but has {}{hint}", text(ended), text(found)))
         })
     }
