@@ -158,7 +158,8 @@ impl History {
 
     #[expect(clippy::cast_precision_loss, reason = "a rate is not that precise")]
     fn per_second(&self, count: impl Fn(&Status, &Status) -> u64) -> Option<f64> {
-        let (first, last) = self.window()?;
+        // What was the rate is not the rate of a server that does not answer.
+        let (first, last) = self.window().filter(|_| self.silent.is_none())?;
         let seconds = last.uptime_seconds - first.uptime_seconds;
         (seconds > 0.0).then(|| count(first, last) as f64 / seconds)
     }

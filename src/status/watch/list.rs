@@ -18,7 +18,7 @@ const DIGITS: usize = 5;
 #[derive(Default)]
 pub(crate) struct AgencyList {
     /// Whether the user wants the order of the numbers, which stands still, or those furthest behind first. Without a wish
-    /// a list that fits is in the order of the numbers.
+    /// a list is in the order of the numbers if it fits, or if all have ended.
     wish: Option<bool>,
     pub(super) is_by_number: bool,
     /// The place of the first agency on the screen.
@@ -76,7 +76,8 @@ impl AgencyList {
     /// The agencies for a screen that has room for so many, in their order.
     pub(super) fn page<'a>(&mut self, agencies: &'a [Progress<'a>], page: usize) -> Vec<&'a Progress<'a>> {
         self.page = page;
-        self.is_by_number = self.wish.unwrap_or(agencies.len() <= page);
+        let none_is_behind = || agencies.iter().all(|progress| progress.agency.ended);
+        self.is_by_number = self.wish.unwrap_or_else(|| agencies.len() <= page || none_is_behind());
         let mut ordered: Vec<&Progress<'_>> = agencies.iter().collect();
         if !self.is_by_number {
             furthest_behind_first(&mut ordered);

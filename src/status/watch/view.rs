@@ -142,15 +142,16 @@ fn draw_parts(status: &Status, width: u16) -> Vec<Part> {
 }
 
 fn stored_parts(status: &Status, history: &History) -> Vec<Part> {
-    let (per_second, style) = match history.rate() {
-        Some(per_second) => (rate(per_second), if per_second > 0.0 { BUSY } else { FAINT }),
-        None => ("-".to_owned(), FAINT),
-    };
+    let is_busy = history.rate().is_some_and(|per_second| per_second > 0.0);
     vec![
         (counted(status.bets, "bet", "bets"), STRONG),
-        (format!("{per_second}/s"), style),
+        (format!("{}/s", rate_or_dash(history.rate())), if is_busy { BUSY } else { FAINT }),
         (counted(status.batches, "message", "messages"), FAINT),
     ]
+}
+
+fn rate_or_dash(per_second: Option<f64>) -> String {
+    per_second.map_or_else(|| "-".to_owned(), rate)
 }
 
 fn refused_parts(status: &Status) -> Vec<Part> {
@@ -168,7 +169,7 @@ fn disk_parts(status: &Status, history: &History) -> Vec<Part> {
     let restarts = counted(status.storage_restarts, "restart", "restarts");
     let mut parts = vec![(restarts, BAD)];
     parts.retain(|_| status.storage_restarts > 0);
-    parts.push((format!("{} syncs/s", rate(history.groups().unwrap_or(0.0))), Style::new()));
+    parts.push((format!("{} syncs/s", rate_or_dash(history.groups())), Style::new()));
     parts.extend(
         history.sync_seconds().mean().map(|mean| (format!("{} each", short_time(mean)), Style::new())),
     );
@@ -302,6 +303,9 @@ mod tests {
         let head = |width| screen(&history, width, 24).remove(0);
         assert!(head(80).starts_with(" no answer for 0s  here:12345: Connection refused"), "{}", head(80));
         assert_eq!(head(40), " no answer for 0s  here:12345: Connecti…");
+        let rates =
+            screen(&history, 80, 24).into_iter().filter(|line| line.contains("/s")).collect::<Vec<_>>();
+        assert_eq!(rates, [" stored   688,360 bets    -/s             3 messages", " disk     - syncs/s"]);
     }
 
     #[test]
