@@ -29,12 +29,12 @@ pub(super) struct Backoff<'a> {
     is_warning_new: bool,
     /// Shows the number of retries.
     progress: Option<&'a Progress>,
-    pub(super) limits: TimeLimits,
+    pub(super) time_limits: TimeLimits,
 }
 
 impl<'a> Backoff<'a> {
-    pub(super) fn new(progress: Option<&'a Progress>, limits: TimeLimits) -> Self {
-        Self { next: FIRST_PAUSE, milestone: 0, warned: None, is_warning_new: false, progress, limits }
+    pub(super) fn new(progress: Option<&'a Progress>, time_limits: TimeLimits) -> Self {
+        Self { next: FIRST_PAUSE, milestone: 0, warned: None, is_warning_new: false, progress, time_limits }
     }
 
     /// Repeats an attempt until it succeeds or fails for good.
@@ -44,7 +44,7 @@ impl<'a> Backoff<'a> {
     ) -> Result<T, AgencyError> {
         loop {
             let started = Instant::now();
-            self.limits.connecting();
+            self.time_limits.connecting();
             match attempt(self) {
                 Ok(value) => {
                     self.reset();
@@ -64,7 +64,7 @@ impl<'a> Backoff<'a> {
 
     /// Connects for one message.
     pub(super) fn connect(&mut self, server: &Target) -> Result<ServerConnection, ConnectionLost> {
-        ServerConnection::open(server).inspect(|_| self.limits.connected())
+        ServerConnection::open(server).inspect(|_| self.time_limits.connected())
     }
 
     /// Makes the pauses short again if this attempt got further than all before it.
@@ -87,7 +87,7 @@ impl<'a> Backoff<'a> {
 
     fn wait(&mut self, error: &AttemptError) {
         let pause = self.next_pause();
-        self.limits.failed(error);
+        self.time_limits.failed(error);
         if let Some(progress) = self.progress {
             progress.reconnecting();
         }

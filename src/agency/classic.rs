@@ -41,7 +41,7 @@ pub(super) fn run(
     let sent = client.send_bets()?;
     client.send_end(Level::Info)?;
     progress.waits(sent);
-    client.backoff.limits.awaits_result();
+    client.backoff.time_limits.awaits_result();
     client.poll()
 }
 

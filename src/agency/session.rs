@@ -77,7 +77,7 @@ impl SessionClient<'_> {
             return Err(AgencyError::EndedBefore { file, stored }.into());
         }
         progress.waits(file.taken());
-        backoff.limits.awaits_result();
+        backoff.time_limits.awaits_result();
         connection.send_message(&ClientMessage::AwaitResult)?;
         Ok(connection.receive_winners(None)?.ok_or(AgencyError::WrongReply)?)
     }
@@ -122,7 +122,7 @@ impl SessionClient<'_> {
                 let fields: [logging::Field<'_>; 2] = [("agency_id", &agency), ("stored", &stored)];
                 logging::event(level, "open_session", Outcome::Success, &fields);
                 self.was_open = true;
-                backoff.limits.connected();
+                backoff.time_limits.connected();
                 Ok(Opened { stored, digest, state, max_payload })
             }
             other => Err(unexpected_reply(&other, "to open a session")),

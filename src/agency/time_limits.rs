@@ -75,7 +75,7 @@ impl TimeLimits {
 /// Returns why the agency must end once a wait has taken longer than its limit. None if the agency ends before.
 fn first_exceeded(config: &AgencyConfig, events: &Receiver<Event>) -> Option<AgencyError> {
     let [mut connection, mut result]: [Option<Instant>; 2] = [None; 2];
-    let mut failure = "nothing answers".to_owned();
+    let mut failure = None;
     loop {
         let next = [connection, result].into_iter().flatten().min();
         let event = match next {
@@ -84,11 +84,12 @@ fn first_exceeded(config: &AgencyConfig, events: &Receiver<Event>) -> Option<Age
         };
         match event {
             Ok(Event::Connecting) => connection = connection.or_else(|| end_of(config.connect_timeout)),
-            Ok(Event::Connected) => connection = None,
-            Ok(Event::Failed(reason)) => failure = reason,
+            Ok(Event::Connected) => (connection, failure) = (None, None),
+            Ok(Event::Failed(reason)) => failure = Some(reason),
             Ok(Event::AwaitsResult) => result = result.or_else(|| end_of(config.result_timeout)),
             Err(RecvTimeoutError::Timeout) if next == connection => {
                 let (address, limit) = (config.server_address.clone(), config.connect_timeout?);
+                let failure = failure.unwrap_or("nothing answers".to_owned());
                 return Some(AgencyError::NoConnection { address, limit, failure });
             }
             Err(RecvTimeoutError::Timeout) => return config.result_timeout.map(AgencyError::NoResult),
