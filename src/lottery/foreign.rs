@@ -160,9 +160,9 @@ impl Foreign {
 
     fn of_fields(fields: &[&str], columns: usize, is_strict: bool) -> Option<Self> {
         let (row, more) = fields.split_at_checked(columns)?;
-        let &[agency, .., quoted_date, quoted_number] = row else { return None };
-        let [date, number] = [quoted_date, quoted_number].map(|field| field.trim_matches('"'));
-        let is_padded = |field: &str| field.trim_matches('"').trim() != field.trim_matches('"');
+        let &[first, .., date, number] = row else { return None };
+        let [first, date, number] = [first, date, number].map(|field| field.trim_matches('"'));
+        let is_padded = |field: &str| field.trim() != field;
         let is_group = |field: &&str| field.len() == 3 && is_digits(field);
         if fields.iter().any(|field| field.starts_with(" \"")) {
             return Some(Self::Spaces);
@@ -175,7 +175,7 @@ impl Foreign {
         }
         if is_word(date) && is_word(number) {
             Some(Self::Header)
-        } else if is_padded(date) || is_padded(number) || (is_strict && is_padded(agency)) {
+        } else if is_padded(date) || is_padded(number) || (is_strict && is_padded(first)) {
             Some(Self::Spaces)
         } else if is_formatted(number) {
             Some(Self::Number)
@@ -233,7 +233,7 @@ fn is_quoted_in_vain(field: &str) -> bool {
 }
 
 fn convert(encoding: &str, file: &str) -> String {
-    format!("convert it (iconv -f {encoding} -t UTF-8 {file} > {file}.utf8) and move the result here")
+    format!("convert it (iconv -f {encoding} -t UTF-8 {file} > {file}.utf8) and put the result in its place")
 }
 
 /// A path as one word of a command.

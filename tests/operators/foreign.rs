@@ -123,7 +123,7 @@ fn foreign_bets() -> impl Iterator<Item = Changed> {
 /// None if there was no command.
 fn remedied(setup: &Setup, message: &str, name: &str) -> Option<Vec<u8>> {
     let start = ["(sed ", "(iconv "].iter().find_map(|start| message.find(start))? + 1;
-    let ends = [") and move the result here", "); or ", ")"];
+    let ends = [") and put the result in its place", "); or ", ")"];
     let length = ends.iter().find_map(|end| message[start..].rfind(end))?;
     let command = &message[start..start + length];
     let (times, result) =
