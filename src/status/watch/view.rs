@@ -75,8 +75,8 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History, now: DateTime
         let seconds = long_time((now - *since).as_seconds_f64());
         head = Line::styled(format!(" no answer for {seconds}  {}: {reason}", history.address), BAD);
     } else if let Some(status) = history.latest() {
-        head.push_span(Span::styled(format!("  up {}", long_time(status.uptime_seconds)), FAINT));
         head.extend(status.certificate_until.map(|until| certificate(until, now)));
+        head.push_span(Span::styled(format!("  up {}", long_time(status.uptime_seconds)), FAINT));
     } else {
         head.push_span(Span::styled("  asking", FAINT));
     }
@@ -138,7 +138,8 @@ fn draw_parts(status: &Status, width: u16) -> Vec<Part> {
     let text = format!("{} of {} ended", grouped(ended), grouped(all));
     let bar = usize::from(width).saturating_sub(LABEL + 2 * PART).min(ENDED_BAR);
     let (full, empty) = bar_of(ended.into(), all.into(), bar);
-    vec![("not made".to_owned(), STRONG), (text, Style::new()), (full + &empty, DONE)]
+    let state = if status.drawn { "made" } else { "not made" };
+    vec![(state.to_owned(), STRONG), (text, Style::new()), (full + &empty, DONE)]
 }
 
 fn stored_parts(status: &Status, history: &History) -> Vec<Part> {
