@@ -289,7 +289,7 @@ fn the_readme_and_the_shipped_file_have_each_setting_with_its_default_and_range(
         let rows = readme(section);
         let in_readme: Vec<_> = rows.iter().map(|row| &*row[0]).collect();
         let keys: Vec<_> = settings.rows.iter().map(|setting| setting.key).collect();
-        assert_eq!(in_readme, keys, "the keys in the README, and those of src/config.rs");
+        assert_eq!(in_readme, keys, "the keys in the README, and those of `config`");
         for (row, setting) in rows.iter().zip(settings.rows) {
             let (key, default) = (setting.key, setting.default);
             assert_eq!(row[1], if key == "ID" { "none: must be given" } else { default });
