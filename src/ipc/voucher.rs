@@ -74,23 +74,3 @@ fn subject(client: u64, peer: Peer) -> [u8; 16] {
     let number = if let Peer::Agency(agency) = peer { agency.get() } else { 0 };
     (u128::from(number) << 64 | u128::from(client)).to_le_bytes()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_voucher_holds_for_one_client_one_peer_and_one_key() {
-        let (key, other) = (VoucherKey::new(&[1; 16]), VoucherKey::new(&[2; 16]));
-        let [one, two] = [1, 2].map(|number| Peer::Agency(AgencyId::new(number).unwrap()));
-        let voucher = key.sign(7, one);
-        assert!(key.verify(7, one, voucher));
-        assert!(!key.verify(8, one, voucher));
-        assert!(!key.verify(7, two, voucher));
-        assert!(!key.verify(7, Peer::Operator, voucher));
-        assert!(!other.verify(7, one, voucher));
-        let mut forged = voucher;
-        forged.0[15] ^= 1;
-        assert!(!key.verify(7, one, forged));
-    }
-}
