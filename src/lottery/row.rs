@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use thiserror::Error;
 
 use super::agency_id::AgencyId;
-use super::bet::{Bet, BetError, FIELDS, MAX_TEXT};
+use super::bet::{Bet, BetError, FIELDS, MAX_TEXT, parse_decimal};
 
 /// The longest row, in bytes: agency, three texts of nothing but quotes, birthdate, number, commas and CRLF.
 pub const MAX_ROW: usize = 5 + 3 * (2 + 2 * MAX_TEXT) + 10 + 10 + 5 + 2;
@@ -130,6 +130,13 @@ pub fn for_each_row<'a, E: From<RowError>>(
         take(rows.next_row()?)?;
     }
     Ok(())
+}
+
+/// The agency of each line, none where it does not begin with one. The rest is not parsed: it may not be a row.
+pub(crate) fn agencies_of(rows: &[u8]) -> impl Iterator<Item = Option<AgencyId>> {
+    let agency =
+        |line: &[u8]| line.split(|byte| *byte == b',').next().and_then(parse_decimal).and_then(AgencyId::new);
+    rows.split_inclusive(|byte| *byte == b'\n').map(agency)
 }
 
 /// Rows one after the other.
@@ -286,6 +293,7 @@ mod tests {
             prop_assert_eq!(parsed.agency.to_string(), agency);
             prop_assert_eq!(parsed.number.to_string(), number);
             prop_assert_eq!(parsed.document, document);
+            prop_assert!(agencies_of(&row.repeat(2)).eq([Some(parsed.agency); 2]));
         }
 
         #[test]

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use super::answer::Answer;
-use crate::ipc::messages::{ClientSerial, ClientToken, PartHead, Refusal, Reply, ReplyHead, Request};
+use crate::ipc::messages::{ClientSerial, ClientToken, PartHead, Reply, ReplyHead, Request};
 use crate::ipc::storage_end::{ReplyWriter, Unwritable};
 use crate::ipc::voucher::{Peer, Voucher, VoucherKey};
-use crate::lottery::row::for_each_row;
+use crate::lottery::row::agencies_of;
 use crate::lottery::{AgencyId, AgencyList};
 use crate::server::access::Access;
 
@@ -213,8 +213,7 @@ fn allows(access: Access<'_>, request: &Request, rows: &[u8]) -> bool {
         | Request::Result { agency, .. }
         | Request::AwaitResult { agency } => access.check_agency(agency).is_ok(),
         Request::StoreBets { first: None } if access.plain.is_some() => {
-            let check = |agency| access.check_agency(agency).map_err(|_| Refusal::Malformed);
-            for_each_row(rows, |row| check(row.agency)).is_ok()
+            agencies_of(rows).all(|agency| agency.is_some_and(|agency| access.check_agency(agency).is_ok()))
         }
         // Only a session's rows have an index, and its opening was checked.
         Request::StoreBets { .. } | Request::Prove { .. } => true,
