@@ -247,7 +247,9 @@ configuration has a fault. 141: the reader closed the output.";
 
 const CERTS_HELP: &str = "What exists stays, so the same command makes what is missing: remove a folder, and its certificate is \
 made anew. Each of server, agency-1 to agency-N and operator is a TLS_DIR, with tls.crt, tls.key and ca.crt. Nobody but you needs \
-ca.key: with it anyone can be any agency.\n\n--revoke puts the certificate on the list server/ca.crl. The server obeys it after \
+ca.key: with it anyone can be any agency.\n\nOnly you can enter the folder. What is in server, agency-N and operator is readable for \
+everyone, because a container runs as another user. So a folder that you copy elsewhere shows its key to all users of that \
+machine, until you give the copy to the program's user and close it: chmod -R go= agency-3.\n\n--revoke puts the certificate on the list server/ca.crl. The server obeys it after \
 SIGHUP or a restart.\n\nExit code 0: all certificates exist. 1: a file can't be read or written.";
 
 const COMPLETIONS_HELP: &str = "For bash, in ~/.bashrc:\n  source <(loteria completions bash)\n\nFor zsh, in a folder of \

@@ -139,7 +139,7 @@ fn objection(error: &CertificateError) -> String {
     }
 }
 
-/// What an alert means for the one who gets it.
+/// What an alert tells this client.
 fn meaning(alert: AlertDescription) -> String {
     let text = match alert {
         AlertDescription::CertificateExpired => "this certificate has expired, or is not valid yet",
@@ -195,7 +195,7 @@ impl Stream {
         self.tls.as_ref().is_some_and(|tls| tls.connection.is_handshaking())
     }
 
-    /// Reads once from the socket, over TLS. Does what follows from it for TLS.
+    /// Over TLS, reads once from the socket, and sends what the handshake demands.
     pub fn receive(&mut self) -> io::Result<()> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         if !tls.is_confirmed {
@@ -204,7 +204,7 @@ impl Stream {
         }
         let count = tls.connection.read_tls(&mut self.tcp)?;
         let processed = tls.connection.process_new_packets().map_err(TlsError::from);
-        // What is left to send here are the end of the handshake, and alerts.
+        // Only the end of the handshake and alerts are left to send here.
         let flushed = self.flush();
         processed?;
         if count == 0 && self.is_handshaking() {

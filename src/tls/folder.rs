@@ -98,7 +98,7 @@ impl TlsFolder {
         self.items(AUTHORITIES, "certificate")
     }
 
-    /// The authorities, as rustls takes them.
+    /// The authorities, in the type of rustls.
     pub fn roots(&self) -> Result<Arc<RootCertStore>, FolderError> {
         let mut roots = RootCertStore::empty();
         for certificate in self.authorities()? {

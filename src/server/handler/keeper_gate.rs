@@ -1,4 +1,4 @@
-//! What rustls asks of the server's key and of the client's certificate: the handler forwards it to the keeper.
+//! Forwards to the keeper what rustls would do with the server's key and with the client's certificate.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,7 +18,7 @@ use crate::tls::provider;
 /// What precedes the hash in a message that is signed: 64 spaces, a text of 33 bytes and a zero.
 const PREFIX: usize = 64 + 33 + 1;
 
-/// What a client has proven, with the keeper's word for it.
+/// Who a client has proven to be, and the keeper's voucher for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Proof {
     pub(super) peer: Peer,
@@ -38,8 +38,8 @@ pub(super) enum Verdict {
     Failed(String),
 }
 
-/// The handler's side of the keeper's socket, in the shapes that rustls asks for. The acceptor makes it, and each handler
-/// connects its own copy.
+/// The handler's side of the keeper's socket, behind the traits of rustls. The acceptor makes it. Each handler inherits a copy
+/// and connects it.
 #[derive(Debug)]
 pub(super) struct Gate {
     keeper: OnceLock<Arc<KeeperClient>>,
@@ -60,7 +60,7 @@ impl Gate {
         self.keeper.set(keeper).unwrap_or_default();
     }
 
-    /// How the handshake has ended, as far as the keeper has a part in it.
+    /// The verdict, once the keeper has given one or has failed to answer.
     pub(super) fn verdict(&self) -> MutexGuard<'_, Option<Verdict>> {
         locked(&self.verdict)
     }
@@ -130,12 +130,12 @@ impl Signer for RemoteKey {
 }
 
 impl ClientCertVerifier for Gate {
-    /// Tells clients no names: each has one certificate.
+    /// Names no authorities to a client, which has only one certificate.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
 
-    /// Keeps the certificates for the verdict, which is on the signature too: a certificate alone is no secret.
+    /// Only keeps the certificates. The keeper judges them together with the signature: certificates are no secrets.
     fn verify_client_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -184,7 +184,7 @@ impl ClientCertVerifier for Gate {
     }
 }
 
-/// Gives the client the alert that matches the reason.
+/// The error for which rustls sends the alert that matches the reason.
 fn certificate_error(rejection: Rejection) -> CertificateError {
     match rejection {
         Rejection::Malformed | Rejection::Other => CertificateError::BadEncoding,

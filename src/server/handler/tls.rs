@@ -36,7 +36,7 @@ impl ServerIdentity {
             .with_protocol_versions(VERSIONS)?
             .with_client_cert_verifier(gate.clone())
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        // The cheapest cipher, whatever the client likes best.
+        // The server takes the cheapest cipher that the client offers.
         config.ignore_client_order = true;
         // No resumption: whoever has a ticket's key could forge a session, and each handler would inherit it.
         config.send_tls13_tickets = 0;
@@ -83,7 +83,7 @@ impl TlsSession {
         }
     }
 
-    /// Encrypts bytes and writes once to the socket. Returns how many of the bytes were encrypted: not all if many wait.
+    /// Encrypts bytes and writes once to the socket. Returns how many bytes were encrypted: fewer if many wait to be written.
     pub(super) fn write(&mut self, bytes: &[u8], mut socket: &TcpStream) -> io::Result<usize> {
         let count = self.connection.writer().write(bytes)?;
         match self.connection.write_tls(&mut socket) {
@@ -99,7 +99,7 @@ impl TlsSession {
         self.connection.wants_write()
     }
 
-    /// Ends TLS: sends as much as the socket takes, an alert that says why if TLS has failed.
+    /// Ends TLS with an alert, which says why if TLS has failed. Sends as much as the socket takes.
     pub(super) fn finish(&mut self, mut socket: &TcpStream) {
         if matches!(*self.gate.verdict(), Some(Verdict::NoKeeper(_))) {
             // The client is not told that its certificate is bad, so that it comes back.
@@ -109,7 +109,7 @@ impl TlsSession {
         while self.connection.wants_write() && self.connection.write_tls(&mut socket).is_ok() {}
     }
 
-    /// How the handshake has ended, once it has. It is told once.
+    /// How the handshake has ended, once it has. Returns it only once.
     pub(super) fn take_verdict(&mut self) -> Option<Verdict> {
         if self.is_judged || (self.connection.is_handshaking() && self.failure.is_none()) {
             return None;

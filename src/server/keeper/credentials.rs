@@ -38,7 +38,7 @@ enum Side {
 }
 
 impl Side {
-    /// What this side signs; none if that is no hash of a TLS 1.3 handshake.
+    /// The message that this side signs. None if the hash has not the length of one of TLS 1.3.
     fn signed_message(self, hash: &[u8]) -> Option<Vec<u8>> {
         let context: &[u8] = match self {
             Self::Server => b"TLS 1.3, server CertificateVerify\0",

@@ -1,8 +1,8 @@
-//! Signatures that were found valid once need not be verified again. Those of the authorities on certificates and on
-//! revocation lists come with each handshake, and to verify them was the half of what a handshake costs the keeper.
+//! Remembers which signatures were valid, so that each is verified once. With each handshake come the signatures of the
+//! authority on the client's certificate and on the revocation list. Verifying them took half of the keeper's time.
 //!
-//! Only the mathematics is remembered: dates, names and revocations are checked each time. Nothing but a signature of an
-//! authority gets in here: a chain of certificates is verified from the authority downwards.
+//! Dates, names and revocations are checked each time. Only signatures of authorities are remembered: webpki verifies a chain
+//! of certificates from the authority downwards, and nobody else can make one that it finds valid.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +14,7 @@ use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerifica
 /// When so many signatures are known, all are forgotten.
 const MAX_KNOWN: usize = 100_000;
 
-/// The same algorithms; each remembers the signatures that it has found valid. They are never freed.
+/// Makes the same algorithms, which remember the signatures that they have found valid. Their memory is never freed.
 pub(super) fn remembering(algorithms: WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
     let wrap = |algorithm: &&'static dyn SignatureVerificationAlgorithm| {
         let known = Remembering { algorithm: *algorithm, known: Mutex::default() };
