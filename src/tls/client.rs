@@ -92,7 +92,7 @@ pub enum TlsError {
 }
 
 impl TlsError {
-    /// Whether the same attempt would fail again, until someone changes something.
+    /// Whether another attempt would fail too, until someone changes a certificate or the configuration.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused(alert) => !matches!(
@@ -131,7 +131,7 @@ impl From<Error> for TlsError {
 /// What is wrong with the server's certificate.
 fn objection(error: &CertificateError) -> String {
     match error {
-        // A wrong signature is that of another authority of the same name.
+        // Another authority of the same name gives a wrong signature.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "it is not signed by an authority of ca.crt".to_owned()
         }
@@ -170,12 +170,12 @@ pub struct Stream {
 #[derive(Debug)]
 struct Tls {
     connection: ClientConnection,
-    /// Whether the server's first byte has come, and was one of TLS.
+    /// Whether the server has answered with TLS.
     is_confirmed: bool,
 }
 
 impl Stream {
-    /// Begins a connection, plain without `tls`. A TLS handshake is made by the first [`Self::receive`]s.
+    /// Begins a connection, plain without `tls`. The first calls of [`Self::receive`] make the TLS handshake.
     pub fn new(tcp: TcpStream, tls: Option<&ClientTls>) -> io::Result<Self> {
         let start = |tls: &ClientTls| ClientConnection::new(tls.config.clone(), tls.server.clone());
         let connection = tls.map(start).transpose().map_err(TlsError::from)?;
@@ -252,7 +252,7 @@ impl Read for Stream {
         if self.tls.is_none() {
             return self.tcp.read(bytes);
         }
-        // Without the alert that ends TLS the connection was cut. Each frame says its own length, so a cut shows.
+        // The end may come without the alert that ends TLS. This is no risk: each frame has its length.
         if !self.wait_readable()? {
             return Ok(0);
         }
@@ -280,7 +280,7 @@ impl Write for Stream {
     }
 }
 
-/// Looks at the server's first byte. A server without TLS, or too busy for it, answers with a plain ERROR.
+/// Checks that the server's first byte is of TLS. A server that does not speak TLS or is busy answers with a plain ERROR.
 fn confirm_tls(tcp: &mut TcpStream) -> io::Result<()> {
     let mut first = [0];
     if tcp.peek(&mut first)? == 0 || TLS_BYTES.contains(&first[0]) {

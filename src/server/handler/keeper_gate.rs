@@ -15,7 +15,7 @@ use crate::ipc::keeper::{Answer, KeeperClient, Question, Rejection};
 use crate::ipc::voucher::{Peer, Voucher};
 use crate::tls::provider;
 
-/// What precedes the hash in a message that is signed: 64 spaces, a text of 33 bytes and a zero.
+/// The length of what precedes the hash in a signed message: 64 spaces, a text of 33 bytes and a zero.
 const PREFIX: usize = 64 + 33 + 1;
 
 /// Who a client has proven to be, and the keeper's voucher for it.

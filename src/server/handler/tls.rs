@@ -1,5 +1,5 @@
-//! The server's side of TLS. The handler encrypts and decrypts, but it has no key: the keeper signs the handshake, and says who
-//! the client is.
+//! The server's side of TLS. The handler encrypts and decrypts, but it does not have the server's key: the keeper signs the
+//! handshake and identifies the client.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
@@ -26,7 +26,7 @@ pub struct ServerIdentity {
 
 impl ServerIdentity {
     pub fn new(ready: &Ready, chain: &[&[u8]]) -> Result<Self, rustls::Error> {
-        // Each process asks the processor once for what it can do. On a virtual machine that takes long: handlers inherit it.
+        // This asks the processor what it can do, which takes long on a virtual machine. Handlers inherit the answer.
         ring::digest::digest(&ring::digest::SHA256, &[]);
         let schemes = ready.schemes.into_iter().filter(|scheme| *scheme != 0);
         let gate = Arc::new(Gate::new(schemes.map(SignatureScheme::from).collect()));
@@ -38,7 +38,7 @@ impl ServerIdentity {
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         // The server takes the cheapest cipher that the client offers.
         config.ignore_client_order = true;
-        // No resumption: whoever has a ticket's key could forge a session, and each handler would inherit it.
+        // No resumption: each handler would inherit the key of the tickets, and could forge sessions with it.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self { config: Arc::new(config), gate, until: ready.certificate_until })
@@ -76,7 +76,8 @@ impl TlsSession {
                 Ok(0) => return Ok(false),
                 Ok(count) => input.received(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(is_open),
-                // The client has closed without the alert that ends TLS. Each frame says its own length, so a cut shows.
+                // The client has closed without the alert that ends TLS. This is no risk: each frame has its length, so an
+                // incomplete one is noticed.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
                 Err(error) => return Err(error),
             }
@@ -102,7 +103,7 @@ impl TlsSession {
     /// Ends TLS with an alert, which says why if TLS has failed. Sends as much as the socket takes.
     pub(super) fn finish(&mut self, mut socket: &TcpStream) {
         if matches!(*self.gate.verdict(), Some(Verdict::NoKeeper(_))) {
-            // The client is not told that its certificate is bad, so that it comes back.
+            // No alert: the client's certificate may be good, and it should try again.
             return;
         }
         self.connection.send_close_notify();

@@ -11,7 +11,7 @@ use ring::digest::{Context, SHA256};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
 
-/// When so many signatures are known, all are forgotten.
+/// How many signatures are remembered. When there are so many, all are forgotten.
 const MAX_KNOWN: usize = 100_000;
 
 /// Makes the same algorithms, which remember the signatures that they have found valid. Their memory is never freed.
