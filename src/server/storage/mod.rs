@@ -39,7 +39,7 @@ pub(crate) mod state_file;
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::thread::sleep;
+use std::thread::{sleep, yield_now};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -144,6 +144,8 @@ struct Service<'a> {
 const RETRY_READY: Duration = Duration::from_millis(5);
 /// The most messages for one group. A usual group has fewer.
 const GROUP_MESSAGES: usize = 20_000;
+/// How often the senders get a turn before a group is committed.
+const MAX_TURNS: u32 = 4;
 /// The time until the shared mutex is tried again, in milliseconds.
 const RETRY_MUTEX: u16 = 5;
 /// How long handlers have to pass on the last replies.
@@ -231,9 +233,21 @@ impl Service<'_> {
 
     /// Takes requests until the queue is empty or the group is full. The number of messages is limited too: a handler that was
     /// taken over may send messages without end that belong to no request.
+    ///
+    /// The queue holds few messages. When it is empty, its senders get a turn first: the larger a group, the fewer syncs.
     fn take_group(&mut self) -> io::Result<()> {
+        let (mut came, mut turns) = (false, 0);
         for _ in 0..GROUP_MESSAGES {
-            if self.ledger.is_full() || !self.take_message()? {
+            if self.ledger.is_full() {
+                break;
+            }
+            if self.take_message()? {
+                came = true;
+            } else if came && turns < MAX_TURNS && self.serials.len() > 1 {
+                came = false;
+                turns += 1;
+                yield_now();
+            } else {
                 break;
             }
         }
