@@ -82,25 +82,26 @@ impl Contestant {
 
 /// A process with its log. Dropping it kills it.
 #[derive(Debug)]
-struct Process {
+pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    fn start(mut command: Command, folder: &Path, name: &str) -> io::Result<Self> {
+    /// Starts it in a folder, which gets its log.
+    pub fn start(mut command: Command, folder: &Path, name: &str) -> io::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         die_with_parent(&mut command);
         Ok(Self { child: command.spawn()?, log })
     }
 
-    fn pid(&self) -> i32 {
+    pub fn pid(&self) -> i32 {
         self.child.id().cast_signed()
     }
 
     /// Waits until it ends, and calls `meanwhile` with its pid again and again.
-    fn wait(&mut self, mut meanwhile: impl FnMut(i32)) -> io::Result<ExitStatus> {
+    pub fn wait(&mut self, mut meanwhile: impl FnMut(i32)) -> io::Result<ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             meanwhile(self.pid());
@@ -113,7 +114,7 @@ impl Process {
     }
 
     /// The error with the end of the log.
-    fn explain(&mut self, error: &io::Error) -> io::Error {
+    pub fn explain(&mut self, error: &io::Error) -> io::Error {
         let state = match self.child.try_wait() {
             Ok(Some(status)) => status.to_string(),
             _ => "still running".to_owned(),
@@ -221,7 +222,7 @@ pub fn must_be_success(status: ExitStatus) -> io::Result<()> {
 
 /// A free port below the range from which the kernel takes the ports of clients, so that none of them gets it before the
 /// server does.
-fn free_port() -> io::Result<u16> {
+pub fn free_port() -> io::Result<u16> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
     let lowest = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32_768_u16);
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();

@@ -59,6 +59,11 @@ impl Row {
         Self { name: name.into(), unit, values: values.clone(), against: None, goal: Goal::None }
     }
 
+    /// A row that says why nothing was measured.
+    pub fn absent(reason: &str) -> Self {
+        Self::new(reason, Unit::Seconds, &Series::default())
+    }
+
     /// Sets the target that the median is below `limit`.
     pub fn below(self, limit: f64) -> Self {
         Self { goal: Goal::Below(limit), ..self }
@@ -88,6 +93,11 @@ impl Row {
     }
 
     fn cells(&self) -> [String; 8] {
+        if self.values.is_empty() {
+            let mut cells = <[String; 8]>::default();
+            cells[0].clone_from(&self.name);
+            return cells;
+        }
         let (low, high) = self.values.spread();
         let (against, ratio, ratio_spread) = match &self.against {
             Some((name, ratio)) => {

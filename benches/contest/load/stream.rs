@@ -145,6 +145,26 @@ pub fn total_bets(streams: &[Stream]) -> u64 {
     streams.iter().map(Stream::bets).sum()
 }
 
+/// Writes commands for `psql` that store the agency's bets: each takes one batch, which is one transaction.
+pub fn write_copy_commands(path: &Path, agency: AgencyId, bets: u64) -> io::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    let mut rows = Vec::new();
+    let mut first = 0;
+    while first < bets {
+        let next = (first + BATCH).min(bets);
+        rows.clear();
+        for_each_bet(agency, first..next, |_, bet| {
+            encode_row(bet, &mut rows);
+            Ok(())
+        })?;
+        file.write_all(b"COPY bets FROM stdin (FORMAT csv);\n")?;
+        file.write_all(&rows)?;
+        file.write_all(b"\\.\r\n")?;
+        first = next;
+    }
+    file.flush()
+}
+
 /// Writes and syncs a file of bets in which the agencies take turns.
 pub fn write_file(path: &Path, agency_count: u16, bets_each: u64) -> io::Result<()> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);

@@ -4,6 +4,7 @@ mod await_result;
 mod classic;
 mod growth;
 mod memory;
+mod postgres;
 mod sessions;
 mod start;
 mod thousand;
@@ -43,11 +44,13 @@ pub enum Group {
     Growth,
     /// TLS against plain connections
     Tls,
+    /// PostgreSQL, if it is installed, against sessions
+    Postgres,
 }
 
 impl Group {
     /// In the order of the table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Sessions,
         Self::Classic,
         Self::Await,
@@ -56,6 +59,7 @@ impl Group {
         Self::Thousand,
         Self::Growth,
         Self::Tls,
+        Self::Postgres,
     ];
 
     /// The name on the command line.
@@ -69,6 +73,7 @@ impl Group {
             Self::Thousand => "thousand",
             Self::Growth => "growth",
             Self::Tls => "tls",
+            Self::Postgres => "postgres",
         }
     }
 
@@ -83,6 +88,7 @@ impl Group {
             Self::Thousand => thousand::run(bench),
             Self::Growth => growth::run(bench),
             Self::Tls => tls::run(bench),
+            Self::Postgres => postgres::run(bench),
         }
     }
 }

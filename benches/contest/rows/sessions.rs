@@ -52,7 +52,7 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
 }
 
 /// Bets per second, from the first connection to the last acknowledgement.
-fn bring(bench: &Bench, contestant: Contestant, streams: &[Stream]) -> io::Result<f64> {
+pub(super) fn bring(bench: &Bench, contestant: Contestant, streams: &[Stream]) -> io::Result<f64> {
     let folder = bench.empty_folder()?;
     let server = Server::start(contestant, folder.path(), AGENCIES)?;
     let makes_draw = !matches!(contestant, Contestant::Baseline(Baseline::Bare));
