@@ -10,10 +10,11 @@
 mod line;
 pub(crate) mod time_zone;
 
+use std::cell::Cell;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use chrono::{FixedOffset, Local, Utc};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -25,12 +26,14 @@ pub(crate) use line::{Field, Format, Level, Outcome, one_line};
 pub(crate) const LOG_FORMAT: &str = "LOG_FORMAT";
 
 static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Info as u8);
-/// The frozen offset of local time in seconds, or `NOT_FROZEN`.
-static OFFSET: AtomicI32 = AtomicI32::new(NOT_FROZEN);
-const NOT_FROZEN: i32 = i32::MIN;
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 static WRAPPER: OnceLock<Box<Wrapper>> = OnceLock::new();
-static TAG: OnceLock<(&str, u32)> = OnceLock::new();
+// What a process sets after the fork. Only its main thread logs, and it writes to the page of its own variables anyway.
+thread_local! {
+    /// The offset of local time, once it is frozen.
+    static OFFSET: Cell<Option<FixedOffset>> = const { Cell::new(None) };
+    static TAG: Cell<Option<(&'static str, u32)>> = const { Cell::new(None) };
+}
 
 /// Start the log at level INFO, and log panics. Call this once, before the first event. Forked children inherit it. The
 /// format comes from the environment until the configuration has been read.
@@ -43,7 +46,8 @@ pub(crate) fn start() {
         .filter_module(module_path!(), log::LevelFilter::Info)
         .write_style(env_logger::WriteStyle::Never)
         .format(|out, record| {
-            let now = FixedOffset::east_opt(OFFSET.load(Ordering::Relaxed))
+            let now = OFFSET
+                .get()
                 .map_or_else(|| Local::now().fixed_offset(), |offset| Utc::now().with_timezone(&offset));
             match format() {
                 Format::Text => writeln!(out, "{} {}", now.format("%Y-%m-%d %H:%M:%S"), record.args()),
@@ -78,13 +82,13 @@ pub(crate) fn local_offset() -> FixedOffset {
 
 /// Use this offset of local time from now on. A process does this before it loses access to the time zone's file.
 pub(crate) fn freeze_offset(offset: FixedOffset) {
-    OFFSET.store(offset.local_minus_utc(), Ordering::Relaxed);
+    OFFSET.set(Some(offset));
 }
 
 /// End every line of this process with this field, so that the lines that belong together can be found. Only the first
 /// call has an effect.
 pub(crate) fn tag_lines(key: &'static str, value: u32) {
-    TAG.get_or_init(|| (key, value));
+    TAG.set(TAG.get().or(Some((key, value))));
 }
 
 /// Write one event.
@@ -93,7 +97,7 @@ pub(crate) fn event(level: Level, action: &str, outcome: Outcome, fields: &[Fiel
         return;
     }
     let tag = TAG.get().filter(|(tag, _)| fields.iter().all(|(key, _)| key != tag));
-    let tag = tag.map(|(key, value)| -> Field<'_> { (key, value) });
+    let tag = tag.as_ref().map(|(key, value)| -> Field<'_> { (key, value) });
     let fields = &[fields, tag.as_slice()].concat();
     let mut write = || {
         if reader_takes_lines() {
