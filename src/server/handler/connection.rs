@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::time::Instant;
 
 use nix::libc;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::keeper_gate::Verdict;
 use super::tls::TlsSession;
@@ -184,7 +184,7 @@ impl<'a> Connection<'a> {
 
     /// Whether the socket has bytes that have not been read.
     pub(super) fn has_unread(&self) -> bool {
-        matches!(self.socket.peek(&mut [0]), Ok(1..))
+        matches!(recv(self.socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK), Ok(1..))
     }
 }
 
