@@ -1,6 +1,8 @@
 //! Memory in mappings of its own: forked children share it, find it wiped, or can't write to it. See `mmap(2)`.
 
+use std::hint::black_box;
 use std::io;
+use std::mem::forget;
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
@@ -14,6 +16,33 @@ use nix::libc::c_void;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use nix::unistd::ftruncate;
+
+/// The largest block that `malloc(3)` keeps for the next request of its size, in bytes.
+const LARGEST_KEPT: usize = 1032;
+/// Larger than any hole in the heap of a process that has just started, and smaller than what gets a mapping of its own.
+const LARGE: usize = 100 * 1024;
+
+/// Uses up the holes in the heap, so that what is allocated from now on lies side by side. After a fork, parent and child copy
+/// each page that they write, and in the holes a handler's blocks are in a dozen more pages.
+pub(crate) fn fill_heap_holes() {
+    let block = |size| black_box(Vec::<u8>::with_capacity(size));
+    let behind = block(LARGE);
+    let end = behind.as_ptr().addr();
+    drop(behind);
+    for size in (24..LARGE).rev().step_by(16) {
+        // There are far fewer holes of a size.
+        for _ in 0..100 {
+            let block = block(size);
+            let is_hole = block.as_ptr().addr() < end;
+            if is_hole || size <= LARGEST_KEPT {
+                forget(block);
+            }
+            if !is_hole {
+                break;
+            }
+        }
+    }
+}
 
 /// A mapping that begins at the start of a page, zeroed and readable.
 #[derive(Debug)]

@@ -60,6 +60,7 @@ use crate::failpoint::kill_point;
 use crate::ipc::control::{ToStorage, control_pair};
 use crate::logging::{Level, Outcome, event, info, local_offset};
 use crate::system::fd_passing::{Sent, packet_socket_pair};
+use crate::system::memory::fill_heap_holes;
 use crate::system::poll_timeout;
 use crate::system::process::Exit;
 use crate::system::signal::{Signals, handle_hangups, is_termination};
@@ -78,6 +79,7 @@ pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerE
     let bound = Listener::bind(address, &signals).map_err(|error| ServerError::Listen { address, error })?;
     if let Some(listener) = bound {
         let resources = SharedResources::new(&config.storage_filepath)?;
+        fill_heap_holes();
         let keeper = config.tls_dir.as_deref().map(KeeperLink::new);
         let acceptor = Acceptor {
             config,
