@@ -185,14 +185,16 @@ fn sign(scheme: u16, fields: &[&[u8]]) -> Vec<u8> {
 
 /// The question who a client is that has signed a handshake with the key of a folder.
 fn proof(folder: &Path) -> Vec<u8> {
-    let read = |name: &str| fs::read(folder.join(name)).unwrap();
-    let certificate = CertificateDer::from_pem_slice(&read("tls.crt")).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(&read("tls.key")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(&fs::read(folder.join("tls.key")).unwrap()).unwrap();
     let random = ring::rand::SystemRandom::new();
     let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.secret_der(), &random).unwrap();
     let signed = [&[b' '; 64], &b"TLS 1.3, client CertificateVerify\0"[..], HASH].concat();
     let signature = key.sign(&random, &signed).unwrap();
-    message(1, ECDSA, &[HASH, signature.as_ref(), &certificate])
+    message(1, ECDSA, &[HASH, signature.as_ref(), &certificate(folder)])
+}
+
+fn certificate(folder: &Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(&fs::read(folder.join("tls.crt")).unwrap()).unwrap()
 }
 
 #[test]
@@ -222,6 +224,12 @@ fn a_handler_gets_one_signature_and_one_verdict_whatever_it_asks() {
         let answers = messages.iter().take_while(|message| handler.ask_keeper(message).is_some()).count();
         assert_eq!(answers, expected, "{messages:?}");
     }
+    // The certificate of a client, and what somebody else has signed.
+    let mut handler = besieged.take_over();
+    handler.ask_keeper(&good).unwrap();
+    let certificate = certificate(&agency_folder(&besieged.server.setup(), 1));
+    let rejected = handler.ask_keeper(&message(1, ECDSA, &[HASH, &[1; 70], &certificate])).unwrap();
+    assert_eq!(rejected, [2, 0, 0, 0, 5, 0, 0, 0, 0, 0], "rejected for its signature");
     // Longer than any message.
     for length in [65_536, 73_729, 150_000] {
         let mut handler = besieged.take_over();

@@ -13,6 +13,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
+use common::tls::tls_setup;
 use common::{
     A_WHILE, Log, PATIENCE, Running, RunningServer, Setup, await_within, bets, frame, free_port, kind,
     loteria, output, processes, records, text, until, winner,
@@ -27,9 +28,14 @@ struct Metrics {
 impl Metrics {
     /// Starts it on a free port and waits until it listens.
     fn of(address: &str) -> Self {
+        Self::with(address, &[])
+    }
+
+    fn with(address: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = loteria(&["metrics", "--listen", "127.0.0.1:0", "--address", address]);
-        let process = Running::start(command.stderr(File::create(folder.path().join("log")).unwrap()));
+        let process =
+            Running::start(command.args(more).stderr(File::create(folder.path().join("log")).unwrap()));
         let metrics = Self { process, folder };
         until("it listens", || metrics.log().value("metrics_listen", "port").is_some());
         metrics
@@ -95,6 +101,20 @@ fn with_metrics(setup: &Setup) -> (RunningServer, Metrics) {
     let server = setup.start();
     let metrics = Metrics::of(&server.address());
     (server, metrics)
+}
+
+#[test]
+fn it_asks_over_tls_with_the_operators_certificate() {
+    let setup = tls_setup(1);
+    let server = setup.start();
+    let address = format!("localhost:{}", server.port());
+    let operator = setup.path("certs/operator").display().to_string();
+    Metrics::with(&address, &["--tls-dir", &operator]).assert_value("loteria_up", 1);
+    let line = "action: authenticate | result: success | ip: 127.0.0.1 | agency_id: operator";
+    assert!(!server.log().lines_with(line).is_empty());
+    // A certificate that is no client's.
+    let other = setup.path("certs/server").display().to_string();
+    Metrics::with(&address, &["--tls-dir", &other]).assert_value("loteria_up", 0);
 }
 
 fn check_with_promtool(text: &str) {
