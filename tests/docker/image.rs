@@ -33,22 +33,6 @@ fn the_image_is_small_and_its_processes_have_no_rights() {
 }
 
 #[test]
-fn a_change_of_the_configuration_needs_no_build() {
-    let Some(_turn) = engine() else { return };
-    let contest = Contest::of_agencies("config", &[10]);
-    let contest = contest.with_file("config.ini", "[DEFAULT]\nLOTTERY_WINNER_NUMBER = 1\n");
-    let built = docker(&["image", "inspect", "--format", "{{.Id}}", "loteria"]);
-    let winning = |log: &common::Log| log.value("config", "lottery_winner_number");
-    contest.up();
-    assert_eq!(winning(&contest.log("server")).as_deref(), Some("1"));
-    contest.compose(&["down", "--volumes"]);
-    let contest = contest.with_file("config.ini", "[DEFAULT]\nLOTTERY_WINNER_NUMBER = 7574\n");
-    contest.up();
-    assert_eq!(winning(&contest.log("server")).as_deref(), Some("7574"));
-    assert_eq!(contest.inspect("server", ".Image"), built.trim());
-}
-
-#[test]
 fn a_server_of_the_image_alone_keeps_its_bets_in_data() {
     let Some(_turn) = engine() else { return };
     let folder = tempfile::tempdir().unwrap();
