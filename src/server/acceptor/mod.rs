@@ -343,8 +343,6 @@ impl Acceptor<'_> {
         let signal = self.signals.take()?;
         match (signal, &mut self.keeper) {
             (Some(Signal::SIGHUP), Some(keeper)) => keeper.reload(),
-            // A service manager asks for a reload, and there is nothing to reload. It has no terminal that could hang up.
-            (Some(Signal::SIGHUP), None) if self.manager.is_connected() => {}
             (Some(signal), _) if is_termination(signal) => {
                 // Storage that has just become ready must not be killed as one that recovers.
                 self.storage.receive_ready()?;

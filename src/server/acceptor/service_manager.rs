@@ -37,10 +37,6 @@ impl ServiceManager {
         Self { socket: open(&name).inspect_err(warn).ok(), ..Self::default() }
     }
 
-    pub(super) fn is_connected(&self) -> bool {
-        self.socket.is_some()
-    }
-
     /// Sends a state to the manager. It replaces a state that could not be sent before.
     pub(super) fn tell(&mut self, state: &'static str) {
         self.unsent = Some(state);
