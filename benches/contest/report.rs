@@ -92,47 +92,41 @@ impl Row {
         }
     }
 
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; 7] {
+        let mut cells = <[String; 7]>::default();
+        let [name, median, against, ratio, spread, target, met] = &mut cells;
+        name.clone_from(&self.name);
         if self.values.is_empty() {
-            let mut cells = <[String; 8]>::default();
-            cells[0].clone_from(&self.name);
             return cells;
         }
-        let (low, high) = self.values.spread();
-        let (against, ratio, ratio_spread) = match &self.against {
-            Some((name, ratio)) => {
-                let (low, high) = ratio.spread();
-                (*name, format!("{:.2}", ratio.median()), format!("{low:.2} - {high:.2}"))
-            }
-            None => ("", String::new(), String::new()),
-        };
-        let target = match self.goal {
+        *median = self.unit.format(self.values.median());
+        if let Some((other, values)) = &self.against {
+            let (low, high) = values.spread();
+            (*other).clone_into(against);
+            *ratio = format!("{:.2}", values.median());
+            *spread = format!("{low:.2} - {high:.2}");
+        } else {
+            let (low, high) = self.values.spread();
+            *spread = format!("{} - {}", self.unit.format(low), self.unit.format(high));
+        }
+        *target = match self.goal {
             Goal::None => String::new(),
             Goal::Below(limit) => format!("< {}", self.unit.format(limit)),
             Goal::RatioAtLeast(least) => format!(">= {least:.2}"),
             Goal::RatioAtMost(most) => format!("<= {most:.2}"),
         };
-        let met = self.is_met().map_or("", |met| if met { "yes" } else { "NO" });
-        let spread = format!("{} - {}", self.unit.format(low), self.unit.format(high));
-        [
-            self.name.clone(),
-            self.unit.format(self.values.median()),
-            spread,
-            against.to_owned(),
-            ratio,
-            ratio_spread,
-            target,
-            met.to_owned(),
-        ]
+        self.is_met().map_or("", |met| if met { "yes" } else { "NO" }).clone_into(met);
+        cells
     }
 }
 
-const TITLES: [&str; 8] = ["row", "median", "spread", "against", "ratio", "spread", "target", "met"];
+/// The spread is that of the ratio, if there is one.
+const TITLES: [&str; 7] = ["row", "median", "against", "ratio", "spread", "target", "met"];
 
 /// The table, followed by the rows that missed their targets.
 pub fn table(rows: &[Row]) -> String {
     let titles = TITLES.map(str::to_owned);
-    let lines: Vec<[String; 8]> = std::iter::once(titles).chain(rows.iter().map(Row::cells)).collect();
+    let lines: Vec<[String; 7]> = std::iter::once(titles).chain(rows.iter().map(Row::cells)).collect();
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|cells| cells.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -140,9 +134,9 @@ pub fn table(rows: &[Row]) -> String {
     let mut table = String::new();
     for cells in &lines {
         let padded = cells.iter().enumerate().map(|(column, cell)| {
-            // The first and the fourth column are text and left-aligned; the others are numbers.
+            // The first and the third column are text and left-aligned; the others are numbers.
             let width = width(column);
-            if matches!(column, 0 | 3) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            if matches!(column, 0 | 2) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
         });
         writeln!(table, "{}", padded.collect::<Vec<_>>().join("  ").trim_end()).unwrap_or_default();
     }

@@ -35,10 +35,10 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
     let [latency, bare_latency] = latencies;
     let rate = |name: &str, values| Row::new(name, Unit::BetsPerSecond, values);
     Ok(vec![
-        rate("classic", &server).against("bare shape", &bare, Goal::RatioAtLeast(0.85)),
+        rate("classic", &server).against("bare shape", &bare, Goal::RatioAtLeast(0.9)),
         rate("classic", &server).against("fork alone", &fork, Goal::None),
         rate("classic, log at INFO", &info).against("WARNING", &server, Goal::RatioAtLeast(0.85)),
-        Row::new("classic, time of a message, one client", Unit::Seconds, &latency).against(
+        Row::new("classic, one client, a message", Unit::Seconds, &latency).against(
             "bare shape",
             &bare_latency,
             Goal::RatioAtMost(1.0),

@@ -43,7 +43,7 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
     }
     let row = |name: &str, values| Row::new(name, Unit::Memory, values);
     Ok(vec![
-        row("largest server process, 1,000,000 bets", processes).below(SERVER_LIMIT),
+        row("largest server process", processes).below(SERVER_LIMIT),
         row("a handler's own memory", handlers).below(HANDLER_LIMIT),
         row("agency, 1,000,000 bets", long_file).below(AGENCY_LIMIT),
         row("agency, 1,000,000 bets", long_file).against("1,000 bets", short_file, Goal::RatioAtMost(1.3)),

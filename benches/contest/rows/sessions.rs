@@ -39,12 +39,12 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
     let rate = |name: &str, values| Row::new(name, Unit::BetsPerSecond, values);
     Ok(vec![
         rate("sessions", &server).against("bare shape", &bare, Goal::RatioAtLeast(0.85)),
-        rate("sessions", &server).against("thread server", &threads, Goal::RatioAtLeast(2.5)),
+        rate("sessions", &server).against("thread server", &threads, Goal::RatioAtLeast(4.5)),
         rate("sessions, log at INFO", &info).against("WARNING", &server, Goal::RatioAtLeast(0.95)),
         rate("sessions of 5 agency processes", &from_files).against(
             "bare shape",
             &bare,
-            Goal::RatioAtLeast(0.4),
+            Goal::RatioAtLeast(0.45),
         ),
         rate("  bare shape", &bare),
         rate("  thread server", &threads),

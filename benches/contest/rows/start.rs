@@ -31,7 +31,7 @@ pub fn run(bench: &Bench) -> io::Result<Vec<Row>> {
     Ok(vec![
         time_row(fewer, &small),
         time_row(more, &large),
-        Row::new(format!("storage's memory, start on {more} bets"), Unit::Memory, &large_peak).against(
+        Row::new(format!("storage's memory, {more} bets"), Unit::Memory, &large_peak).against(
             if bench.size.is_quick { "100,000 bets" } else { "1,000,000 bets" },
             &small_peak,
             Goal::RatioAtMost(1.3),
