@@ -17,7 +17,7 @@ mod upload;
 
 use std::path::Path;
 use std::time::Duration;
-use std::{io, process, thread};
+use std::{io, process};
 
 pub(crate) use classic::send_bet;
 pub(crate) use error::AgencyError;
@@ -32,8 +32,8 @@ use crate::tls::client::Target;
 /// Runs the agency until it knows how many of its bets won.
 pub(crate) fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
     let progress = Progress::start();
-    end_at_a_signal(progress.end()).map_err(AgencyError::Thread)?;
     logging::tag_lines("agency_id", config.id.get().into());
+    end_at_a_signal(progress.end()).map_err(AgencyError::Thread)?;
     log_config(config);
     let server = Target::new(config.server_address.clone(), config.tls_dir.as_deref())?;
     let limits = TimeLimits::start(config, progress.end())?;
@@ -80,11 +80,10 @@ fn log_config(config: &AgencyConfig) {
     reason = "the main thread may be in a call that can't be interrupted, such as the look-up of a name"
 )]
 fn end_at_a_signal(remove_bar: impl Fn() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+    logging::spawn("signals", move || {
         let Ok(signal) = signal::wait_for_termination() else { return };
         remove_bar();
         logging::info("shutdown", Outcome::Success, &[("signal", &signal)]);
         process::exit(0);
-    })?;
-    Ok(())
+    })
 }

@@ -3,12 +3,13 @@
 //! A thread of its own ends the agency: the main thread may be in a call that can't be interrupted, such as the look-up of a
 //! name.
 
+use std::process;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
-use std::{process, thread};
 
 use super::error::AgencyError;
 use crate::config::AgencyConfig;
+use crate::logging;
 
 /// What the thread is told.
 enum Event {
@@ -42,7 +43,7 @@ impl TimeLimits {
                 process::exit(1);
             }
         };
-        thread::Builder::new().name("limits".to_owned()).spawn(body).map_err(AgencyError::Thread)?;
+        logging::spawn("limits", body).map_err(AgencyError::Thread)?;
         Ok(Self(Some(sender)))
     }
 

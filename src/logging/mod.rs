@@ -11,10 +11,11 @@ mod line;
 pub(crate) mod time_zone;
 
 use std::cell::Cell;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread;
 
 use chrono::{FixedOffset, Local, Utc};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -28,7 +29,8 @@ pub(crate) const LOG_FORMAT: &str = "LOG_FORMAT";
 static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 static WRAPPER: OnceLock<Box<Wrapper>> = OnceLock::new();
-// What a process sets after the fork. Only its main thread logs, and it writes to the page of its own variables anyway.
+// What a process sets after the fork. Its main thread writes to the page of its own variables anyway. Other threads that log
+// are started by `spawn`.
 thread_local! {
     /// The offset of local time, once it is frozen.
     static OFFSET: Cell<Option<FixedOffset>> = const { Cell::new(None) };
@@ -89,6 +91,17 @@ pub(crate) fn freeze_offset(offset: FixedOffset) {
 /// call has an effect.
 pub(crate) fn tag_lines(key: &'static str, value: u32) {
     TAG.set(TAG.get().or(Some((key, value))));
+}
+
+/// Start a thread whose lines end as those of this one.
+pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let tag = TAG.get();
+    let body = move || {
+        TAG.set(tag);
+        body();
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(body)?;
+    Ok(())
 }
 
 /// Write one event.
