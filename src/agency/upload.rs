@@ -82,7 +82,9 @@ impl<'a> Upload<'a> {
             self.report();
             self.send_batches()?;
         }
-        logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &self.acknowledged)]);
+        let is_all = !matches!(self.end, Some(Err(_)));
+        let outcome = if is_all { Outcome::Success } else { Outcome::InProgress };
+        logging::info("apuesta_enviada", outcome, &[("cantidad", &self.acknowledged)]);
         Ok(self.end.unwrap_or(Ok(()))?)
     }
 

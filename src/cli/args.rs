@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use rustls::pki_types::ServerName;
 
 use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, Setting, Settings, host_and_port};
 use crate::lottery::bet::{check_text, is_real_date, parse_decimal};
@@ -120,7 +121,7 @@ pub(super) enum Command {
         #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
         agencies: u16,
         /// The names and addresses by which clients reach the server, separated by commas
-        #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = certs::DEFAULT_NAMES)]
+        #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = certs::DEFAULT_NAMES, value_parser = server_name)]
         server: Vec<String>,
         /// For how many days the certificates are valid
         #[arg(long, default_value_t = certs::DEFAULT_DAYS, value_parser = clap::value_parser!(u16).range(1..=3650))]
@@ -303,6 +304,11 @@ fn address(text: &str) -> Result<String, &'static str> {
 fn listen_address(text: &str) -> Result<String, &'static str> {
     let parts = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     parts.map(|_| text.to_owned()).ok_or("an address must be HOST:PORT")
+}
+
+fn server_name(text: &str) -> Result<String, &'static str> {
+    let name = ServerName::try_from(text.strip_prefix("*.").unwrap_or(text));
+    name.map(|_| text.to_owned()).map_err(|_| "a name must be a host name or an IP address, without a port")
 }
 
 fn agency(text: &str) -> Result<AgencyId, BetError> {

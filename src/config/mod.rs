@@ -163,6 +163,10 @@ impl Settings {
     pub(crate) fn variable(&self, key: &str) -> String {
         if key == LOG_FORMAT { key.to_owned() } else { format!("{}{key}", self.prefix) }
     }
+
+    fn with_variable(&self, name: &str) -> Option<&Setting> {
+        self.rows.iter().find(|setting| self.variable(setting.key) == name)
+    }
 }
 
 impl ServerConfig {
@@ -331,6 +335,11 @@ impl Sources {
             return;
         } else if let Some(other) = TABLES.into_iter().find(has) {
             format!("this setting belongs to the section {}", other.section)
+        } else if let Some(Setting { key, .. }) = AGENCY_SETTINGS.with_variable(&key) {
+            format!(
+                "this is an environment variable; here it is {key}, in the section {}",
+                AGENCY_SETTINGS.section
+            )
         } else {
             let near = nearest(&key, settings.rows.iter().map(|setting| setting.key));
             format!("there is no such setting; the nearest name is {near}")

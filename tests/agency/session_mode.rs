@@ -153,7 +153,9 @@ fn an_invalid_row_ends_the_agency_and_nothing_of_its_batch_is_sent() {
     assert_eq!(peer.frame(), None);
     let line = agency.fail();
     assert!(line.contains("agency-3.csv | line: 16 | error: the birthdate"), "{line}");
-    assert!(agency.log().has("apuesta_enviada | result: success | cantidad: 10"));
+    let log = agency.log();
+    assert_eq!(log.count("INFO", "apuesta_enviada | result: in_progress | cantidad: 10"), 1, "{}", log.0);
+    assert_eq!(log.count("INFO", "apuesta_enviada | result: success"), 0, "not all are sent: {}", log.0);
 }
 
 #[test]

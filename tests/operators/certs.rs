@@ -39,6 +39,18 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
+fn what_is_no_name_of_a_server_is_refused() {
+    for name in ["http://lottery.example", "localhost:12345", "lottery.example,", "10.0.0.7/8"] {
+        let setup = Setup::new();
+        let mut command = loteria(&["certs", "--agencies", "1", "--server", name]);
+        let output = output(command.current_dir(setup.path(".")));
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        assert!(text(&output.stderr).contains("a host name or an IP address"), "{name}");
+        assert!(!setup.path("certs").exists());
+    }
+}
+
+#[test]
 fn openssl_accepts_each_certificate_for_its_purpose_and_no_other() {
     let setup = Setup::new();
     make_certificates(&setup, 2, &["--server", "lottery.example,10.0.0.7", "--days", "90"]);

@@ -99,7 +99,7 @@ fn refused(setup: &Setup, program: &str, variables: &[(&str, &str)]) -> String {
 fn all_faults_are_reported_together_one_line_each() {
     let file = "SERVER_IP = 1.2.3.4\n[DEFAULT]\nSERVER_PROT = 12\nMAX_CLIENTS = 10 # ten\nCLIENT_TIMEOUT\n\
         clients_amount = 3\nCLIENTS_AMOUNT: 4\nPROTOCOL = classic\n[AGENCI]\nID = 1\n[AGENCY]\nMAX_PAYLOAD = 5\n\
-        LOOP_PERIOD = soon\n";
+        LOOP_PERIOD = soon\nCLI_ID = 1\n";
     let setup = Setup::new().write("config.ini", file);
     let of_both = "\
 CRITICAL action: config | result: fail | origin: config.ini line 1 | error: \"SERVER_IP = 1.2.3.4\" is before the first [SECTION]
@@ -109,6 +109,7 @@ CRITICAL action: config | result: fail | key: CLIENTS_AMOUNT | value: 4 | origin
 CRITICAL action: config | result: fail | key: PROTOCOL | value: classic | origin: config.ini line 8 | error: this setting belongs to the section [AGENCY]
 CRITICAL action: config | result: fail | origin: config.ini line 9 | error: there is no section [AGENCI]; the nearest name is [AGENCY]
 CRITICAL action: config | result: fail | key: MAX_PAYLOAD | value: 5 | origin: config.ini line 12 | error: this setting belongs to the section [DEFAULT]
+CRITICAL action: config | result: fail | key: CLI_ID | value: 1 | origin: config.ini line 14 | error: this is an environment variable; here it is ID, in the section [AGENCY]
 ";
     let of_server = "\
 CRITICAL action: config | result: fail | key: SERVER_PORT | value: 99999 | origin: environment variable SERVER_PORT | allowed: a port from 0 to 65535
