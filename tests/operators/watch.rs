@@ -97,6 +97,20 @@ fn other_keys_do_nothing() {
     watched.leave();
 }
 
+/// Alt and `[`, or a letter that is not UTF-8.
+#[test]
+fn a_key_of_which_only_a_part_comes_holds_up_nothing() {
+    for part in [&b"\x1b["[..], b"\xf1"] {
+        let server = Setup::new().start();
+        let mut watched = Watched::of(&server);
+        watched.type_in(part);
+        server.session(1).0.store(0, &bets(1, 0..7));
+        watched.wait_for("7 bets");
+        watched.process.signal(Signal::SIGTERM);
+        watched.expect_end(0);
+    }
+}
+
 #[cfg(debug_assertions)]
 #[test]
 fn a_panic_leaves_the_terminal_as_it_was() {

@@ -1,8 +1,8 @@
 //! `loteria status --watch`: asks a server for its status again and again. On a terminal it draws a live view, elsewhere it
 //! writes lines.
 //!
-//! A thread asks the server, so that a slow answer delays neither keys nor signals. The terminal is restored on q, Ctrl-C,
-//! signals and a panic.
+//! A thread asks the server and another reads keys, so that neither a slow answer nor a key of which only a part has come
+//! delays anything else. The terminal is restored on q, Ctrl-C, signals and a panic.
 
 mod agencies;
 mod drawing;
@@ -14,7 +14,8 @@ mod view;
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -77,11 +78,25 @@ fn poll_server(server: Target) -> io::Result<Receiver<Answer>> {
     Ok(receiver)
 }
 
-/// Wait for a tick, or until a descriptor is readable. Return whether a signal asks to end.
-fn wait(signals: &Signals, others: &[BorrowedFd<'_>]) -> io::Result<bool> {
-    let all = others.iter().copied().chain([signals.as_fd()]);
-    let mut waited: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-    match poll(&mut waited, PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO)) {
+/// Reads keys. Before a key or sequence is whole, the library waits for the rest of it.
+fn read_keys() -> io::Result<Receiver<io::Result<keys::Event>>> {
+    let (sender, receiver) = channel();
+    thread::Builder::new().spawn(move || {
+        loop {
+            let event = keys::read();
+            let is_last = event.is_err();
+            if sender.send(event).is_err() || is_last {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+/// Waits for a tick or a signal. Returns whether a signal asks to end.
+fn wait(signals: &Signals, tick: Duration) -> io::Result<bool> {
+    let mut waited = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut waited, PollTimeout::try_from(tick).unwrap_or(PollTimeout::ZERO)) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(error) => return Err(error.into()),
     }
@@ -103,7 +118,7 @@ fn next_answer(answers: &Receiver<Answer>) -> io::Result<Option<Answer>> {
 
 fn write_lines(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) -> io::Result<()> {
     let mut lines = Lines::default();
-    while !wait(signals, &[])? {
+    while !wait(signals, TICK)? {
         let now = Local::now();
         while let Some(answer) = next_answer(answers)? {
             let events = history.add(now, answer);
@@ -115,13 +130,14 @@ fn write_lines(history: &mut History, answers: &Receiver<Answer>, signals: &Sign
     Ok(())
 }
 
-/// The terminal in raw mode on its alternate screen, until this is dropped.
-struct Screen(DefaultTerminal);
+/// The terminal in raw mode on its alternate screen, until this is dropped. The library's own drop would print an error, and
+/// panic if the terminal is gone.
+struct Screen(ManuallyDrop<DefaultTerminal>);
 
 impl Screen {
     fn enter() -> io::Result<Self> {
         // This also sets a panic hook, which restores the terminal before it prints the panic.
-        ratatui::try_init().map(Self).inspect_err(|_| restore())
+        ratatui::try_init().map(ManuallyDrop::new).map(Self).inspect_err(|_| restore())
     }
 }
 
@@ -143,6 +159,7 @@ fn restore() {
 fn show(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) -> io::Result<()> {
     let has_colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut screen = Screen::enter()?;
+    let keys = read_keys()?;
     let mut list = AgencyList::default();
     let mut drawn: Option<Instant> = None;
     loop {
@@ -161,15 +178,17 @@ fn show(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) ->
             })?;
             drawn = Some(Instant::now());
         }
-        if wait(signals, &[io::stdin().as_fd()])? {
-            return Ok(());
-        }
-        while keys::poll(Duration::ZERO)? {
+        let mut read = keys.recv_timeout(TICK).ok();
+        while let Some(event) = read {
             // Shows what the key has changed, or follows the size of the terminal.
             drawn = None;
-            if keys::read()?.as_key_press_event().is_some_and(|key| list.press(key)) {
+            if event?.as_key_press_event().is_some_and(|key| list.press(key)) {
                 return Ok(());
             }
+            read = keys.try_recv().ok();
+        }
+        if wait(signals, Duration::ZERO)? {
+            return Ok(());
         }
     }
 }
