@@ -97,7 +97,7 @@ macro_rules! number {
 const LEVEL: Kind<Level> = Kind("DEBUG, INFO, WARNING (or WARN, NOTICE), ERROR, CRITICAL", Level::from_name);
 const TLS_FOLDER: Kind<Option<PathBuf>> = Kind("a path; empty for plain TCP", |text| optional(text, path));
 const TIME_LIMIT: Kind<Option<Duration>> =
-    Kind("a duration above 0, or empty for no limit", |text| optional(text, go_duration));
+    Kind("a duration above 0 such as 5s or 1m30s, or empty for no limit", |text| optional(text, go_duration));
 const FORM: Kind<Format> = Kind("text or json", Format::from_name);
 
 settings! {
