@@ -76,6 +76,7 @@ struct EndedFormat {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with a version")]
 struct AnyFormat {
     version: u32,
 }
