@@ -3,14 +3,14 @@
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::logging::one_line;
 use crate::lottery::Draw;
 use crate::lottery::seal::{Hasher, HashingReader};
-use crate::server::storage::paths::{read_state_file, resolve, state_path};
+use crate::server::storage::paths::{folder_of, open_to_read, read_state_file, resolve, state_path};
 use crate::server::storage::row_reader::RowReader;
 use crate::server::storage::state_file::{State, StateError};
 
@@ -47,7 +47,7 @@ impl Files {
             .map(|bytes| State::decode(&bytes))
             .transpose();
         let path = path.to_owned();
-        let opened = File::open(&path).and_then(|bets| Ok((bets.metadata()?.is_file(), bets)));
+        let opened = open_to_read(&path).and_then(|bets| Ok((bets.metadata()?.is_file(), bets)));
         match opened {
             Ok((true, bets)) => Ok(Self { path, state_path, bets, state }),
             Ok((false, _)) => Err(AuditError::NotAFile(path)),
@@ -60,7 +60,10 @@ impl Files {
         let identity = |data: Metadata| (data.dev(), data.ino());
         let bets = identity(self.bets.metadata()?);
         let is_bets = fs::metadata(path).is_ok_and(|data| identity(data) == bets);
-        Ok(is_bets || absolute(resolve(path))? == absolute(&self.state_path)?)
+        // Many paths lead to one folder: over `..`, links and mounts.
+        let place =
+            |file: &Path| Some((identity(fs::metadata(folder_of(file)).ok()?), file.file_name()?.to_owned()));
+        Ok(is_bets || place(&resolve(path)) == place(&self.state_path))
     }
 
     /// The path of the bets file, for people.
@@ -108,7 +111,12 @@ impl NewFile {
         let mut part = path.clone().into_os_string();
         part.push(format!(".{}.part", std::process::id()));
         let part = PathBuf::from(part);
-        Ok(Self { out: BufWriter::new(File::create_new(&part)?), paths: Some((part, path)) })
+        let file = Self { out: BufWriter::new(File::create_new(&part)?), paths: Some((part, path.clone())) };
+        // It stays as private as the one before.
+        if let Ok(before) = fs::metadata(&path) {
+            file.out.get_ref().set_permissions(before.permissions())?;
+        }
+        Ok(file)
     }
 
     #[expect(clippy::disallowed_methods, reason = "after a loss of power the list can be made again")]

@@ -1,7 +1,8 @@
 //! `loteria winners` and `loteria check`, on files that a server or the test wrote.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::{Command, Stdio};
 
 use common::program::PROGRAM;
@@ -170,7 +171,9 @@ fn a_file_of_rows_is_replaced_as_a_whole_or_not_at_all() {
     let files = |setup: &Setup| std::fs::read_dir(setup.path(".")).unwrap().count();
     let [bets, state] = ["bets.csv", "bets.csv.state"].map(|name| std::fs::read(setup.path(name)).unwrap());
     std::os::unix::fs::symlink("bets.csv", setup.path("link.csv")).unwrap();
-    for own in ["bets.csv", "./bets.csv.state", "link.csv"] {
+    std::os::unix::fs::symlink(".", setup.path("here")).unwrap();
+    std::fs::create_dir(setup.path("sub")).unwrap();
+    for own in ["bets.csv", "./bets.csv.state", "link.csv", "sub/../bets.csv.state", "here/bets.csv.state"] {
         let refused = audit(&setup, &["winners", "--rows", own]);
         let error = format!("loteria: {own}: this is a file of the contest: name another one\n");
         assert_eq!((refused.code, refused.error), (Some(1), error));
@@ -178,7 +181,7 @@ fn a_file_of_rows_is_replaced_as_a_whole_or_not_at_all() {
     assert_eq!(std::fs::read(setup.path("bets.csv")).unwrap(), bets);
     assert_eq!(std::fs::read(setup.path("bets.csv.state")).unwrap(), state);
     std::fs::remove_file(setup.path("bets.csv.state")).unwrap();
-    assert_eq!(audit(&setup, &["winners", "--rows", "bets.csv.state"]).code, Some(1));
+    assert_eq!(audit(&setup, &["winners", "--rows", "sub/../bets.csv.state"]).code, Some(1));
     let setup = setup.write("bets.csv.state", &state);
     let missing = audit(&setup, &["winners", "--rows", "nowhere/rows.csv"]);
     assert_eq!(missing.error, "loteria: nowhere/rows.csv: No such file or directory (os error 2)\n");
@@ -197,8 +200,10 @@ fn a_file_of_rows_is_replaced_as_a_whole_or_not_at_all() {
 
     let setup = setup.write("bets.csv", &bets);
     std::os::unix::fs::symlink("rows.csv", setup.path("to-rows.csv")).unwrap();
+    std::fs::set_permissions(setup.path("rows.csv"), Permissions::from_mode(0o640)).unwrap();
     audit(&setup, &["winners", "--rows", "to-rows.csv"]).good();
     assert_eq!(std::fs::read(setup.path("rows.csv")).unwrap(), rows(&contest_winners()));
+    assert_eq!(std::fs::metadata(setup.path("rows.csv")).unwrap().mode() & 0o777, 0o640);
     assert_eq!(
         audit(&setup, &["winners", "--rows", "/dev/full"]).error,
         "loteria: /dev/full: No space left on device (os error 28)\n"
@@ -234,6 +239,7 @@ fn a_state_file_that_contradicts_the_bets_is_an_error_of_both_commands() {
         ),
         (format!("{{\"version\":1,\"ended\":[1,2],{draw},\"writing\":null}}"), "it is damaged"),
         ("{".to_owned(), "it is damaged"),
+        ("2".to_owned(), "expected an object with a version"),
         (r#"{"version":1,"ended":[1,9],"draw":null}"#.to_owned(), "ENDs of agencies that do not take part"),
         (DRAWN.replace("\"version\":1", "\"version\":3"), "it has version 3"),
     ] {
@@ -271,8 +277,12 @@ fn a_torn_last_row_is_a_notice_and_after_the_draw_an_error() {
 #[test]
 fn a_special_file_and_an_agency_outside_the_draw_are_reported() {
     let setup = folder(&contest(), DRAWN);
-    let pipe = audit(&setup, &["check", "--file", "/dev/null"]);
-    assert_eq!((pipe.code, &*pipe.error), (Some(1), "loteria: /dev/null: not a regular file\n"));
+    nix::unistd::mkfifo(&setup.path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for special in ["/dev/null", "pipe"] {
+        let refused = audit(&setup, &["check", "--file", special]);
+        let error = format!("loteria: {special}: not a regular file\n");
+        assert_eq!((refused.code, refused.error), (Some(1), error));
+    }
     let out = audit(&setup, &["winners", "--agency", "5"]).good();
     assert!(out.contains("agency 5 had no part in the draw: 1 to 2 had\n"), "{out}");
     std::fs::remove_file(setup.path("bets.csv.state")).unwrap();

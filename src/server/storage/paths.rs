@@ -1,6 +1,6 @@
 //! Where the files of a contest are. The state file is beside the real bets file, whatever links lead to it.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -38,14 +38,19 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-pub(super) fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Opens a file for reading, or what is in its place.
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    // Opening a FIFO would block otherwise.
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 /// Reads a state file, if it exists.
 pub(crate) fn read_state_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    // Opening a FIFO would block otherwise.
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+    let file = match open_to_read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
