@@ -129,7 +129,9 @@ pub(crate) enum BadRow {
     Utf8,
     #[error("{0}")]
     Bet(#[from] BetError),
-    #[error("the bet takes {len} bytes, but a message holds at most {max}")]
+    #[error(
+        "the bet takes {len} bytes, but a message holds at most {max}: raise CLI_BATCH_MAXBYTES, or the server's MAX_PAYLOAD"
+    )]
     TooLong { len: usize, max: usize },
     #[error("the row is longer than {0} bytes")]
     Endless(u64),

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::logging::one_line;
-use crate::lottery::Draw;
 use crate::lottery::seal::{Hasher, HashingReader};
+use crate::lottery::{AgencyId, Draw};
 use crate::server::storage::paths::{folder_of, open_to_read, read_state_file, resolve, state_path};
 use crate::server::storage::row_reader::RowReader;
 use crate::server::storage::state_file::{State, StateError};
@@ -20,6 +20,9 @@ pub(crate) enum AuditError {
     Read { path: PathBuf, error: io::Error },
     #[error("{}: not a regular file", .0.display())]
     NotAFile(PathBuf),
+    /// `of` says where the number of agencies comes from.
+    #[error("there is no agency {agency}: the agencies are 1 to {agencies}, says {of}")]
+    NoAgency { agency: AgencyId, agencies: u16, of: String },
     #[error("{}: {error}", .path.display())]
     Output { path: PathBuf, error: io::Error },
     /// Nobody reads the output any more, or the disk is full.

@@ -67,6 +67,7 @@ pub(crate) fn winners(
     out: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> Result<bool, AuditError> {
+    check_agency(files, question)?;
     let lists = question.form != Form::Report || question.agency.is_some();
     let bar = if lists { ProgressBar::hidden() } else { report::bar(files)? };
     match question.form {
@@ -89,6 +90,18 @@ pub(crate) fn winners(
     }
     out.flush()?;
     Ok(report.is_good())
+}
+
+/// A mistyped number would look like an agency without winners.
+fn check_agency(files: &Files, question: &Question) -> Result<(), AuditError> {
+    let (agencies, of) = match files.draw() {
+        Some(draw) => (draw.agencies, format!("the draw in {}", files.state_name())),
+        None => (question.configured.clients_amount, "CLIENTS_AMOUNT".to_owned()),
+    };
+    match question.agency.filter(|agency| agency.get() > agencies) {
+        Some(agency) => Err(AuditError::NoAgency { agency, agencies, of }),
+        None => Ok(()),
+    }
 }
 
 fn write_number(files: &Files, question: &Question, out: &mut dyn Write) -> io::Result<()> {
@@ -147,16 +160,11 @@ fn write_counts(
     report: &Report<'_>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let drawn = files.draw().map(|draw| draw.agencies);
     let Some(agency) = question.agency else {
         writeln!(out)?;
-        report.tally.write_table(drawn.unwrap_or(0), out)?;
+        report.tally.write_table(files.draw().map_or(0, |draw| draw.agencies), out)?;
         return writeln!(out);
     };
     let Count { bets, winners, digest } = report.tally.of(agency);
-    writeln!(out, "bets of agency {agency}: {bets}, winners: {winners}, digest: {digest}")?;
-    match drawn.filter(|agencies| agency.get() > *agencies) {
-        Some(agencies) => writeln!(out, "agency {agency} had no part in the draw: 1 to {agencies} had"),
-        None => Ok(()),
-    }
+    writeln!(out, "bets of agency {agency}: {bets}, winners: {winners}, digest: {digest}")
 }

@@ -165,8 +165,8 @@ pub(super) enum Command {
 }
 
 const SERVER_CODES: &str = "\n\nWith TLS_DIR, SIGHUP makes the server read the certificates again.\n\nExit code 0: SIGTERM, SIGINT, SIGHUP or SIGQUIT ended the server, or --check found no \
-fault. 1: it could not start or could not continue; the last lines of the log say why. 2: the configuration or the command \
-line has a fault.";
+fault. 1: it could not start or could not continue; the last lines of the log say why. 2: the configuration, the \
+certificates or the command line cannot be used.";
 
 const AGENCY_CODES: &str = "\n\nExit code 0: the agency has its result, or SIGTERM, SIGINT, SIGHUP or SIGQUIT ended it. 1: the \
 file is bad, the server refused something, a time limit is over, or it is unknown whether some bets are stored; the last line \

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use crate::config::Faults;
 
-/// The exit code for a command line or a configuration with faults.
-const USAGE: u8 = 2;
+/// The exit code for a command line or a configuration with faults, the certificates of a server included.
+pub(super) const USAGE: u8 = 2;
 /// The exit code that shells report for a program ended by SIGPIPE.
 const NOBODY_READS: u8 = 141;
 

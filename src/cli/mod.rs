@@ -16,11 +16,12 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use self::args::{BetArgs, Cli, Command, ServerArgs};
-use self::exit::{CommandResult, end_output, explain, fail, log_faults, misuse, print, report};
+use self::exit::{CommandResult, USAGE, end_output, explain, fail, log_faults, misuse, print, report};
 use crate::audit::{AuditError, Files, Form, Question, check, winners, winners_to_file};
 use crate::config::{AgencyConfig, Faults, ServerConfig, check_log_format, in_force, with_id};
 use crate::logging::{self, Format, Level, Outcome};
 use crate::lottery::{AgencyId, Bet};
+use crate::server::ServerError;
 use crate::server::storage::Rules;
 use crate::system::signal;
 use crate::tls::client::Target;
@@ -107,8 +108,10 @@ fn log_failure(action: &str, fields: &[logging::Field<'_>]) -> ExitCode {
 fn run_server() -> CommandResult {
     let config = load(ServerConfig::load)?;
     set_log(config.logging_level, config.log_format);
-    server::run(&config).map_err(|error| {
-        if error.is_logged() { ExitCode::FAILURE } else { log_failure("server", &[("error", &error)]) }
+    server::run(&config).map_err(|error| match error {
+        ServerError::KeeperGaveUp => ExitCode::from(USAGE),
+        ServerError::StorageGaveUp => ExitCode::FAILURE,
+        error => log_failure("server", &[("error", &error)]),
     })
 }
 
@@ -121,7 +124,7 @@ fn check_configuration() -> CommandResult {
     let table = in_force().map_err(faulty)?;
     let config = ServerConfig::load().map_err(faulty)?;
     print(table.as_bytes())?;
-    let concerns = server::check_certificates(&config).map_err(|error| fail(&error))?;
+    let concerns = server::check_certificates(&config).map_err(|error| misuse([error]))?;
     let lines: Vec<String> = concerns.iter().map(|concern| format!("warning: {concern}\n")).collect();
     print(lines.concat().as_bytes())
 }
@@ -220,6 +223,7 @@ fn audit(
         Ok(true) => Ok(()),
         Ok(false) => Err(ExitCode::FAILURE),
         Err(AuditError::Write(error)) => end_output(Err(error)),
+        Err(error @ AuditError::NoAgency { .. }) => Err(misuse([error])),
         Err(error @ AuditError::Read { .. }) if !is_given => Err(fail(&format_args!(
             "{error}; the configuration's STORAGE_FILEPATH is {}, --file names another file",
             path.display()

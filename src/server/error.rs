@@ -39,11 +39,6 @@ pub(crate) enum ServerError {
 }
 
 impl ServerError {
-    /// Whether the reason has been logged.
-    pub(crate) fn is_logged(&self) -> bool {
-        matches!(self, Self::StorageGaveUp | Self::KeeperGaveUp)
-    }
-
     /// Makes the error of a call that the server can't do without: `what` failed.
     pub(crate) fn of(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::System { what, error }

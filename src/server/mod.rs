@@ -13,7 +13,8 @@ use chrono::Utc;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use self::error::{MINIMUM_DESCRIPTORS, ServerError};
+use self::error::MINIMUM_DESCRIPTORS;
+pub(crate) use self::error::ServerError;
 use crate::config::ServerConfig;
 use crate::logging::{Level, Outcome, event, info};
 use crate::system::process;

@@ -136,11 +136,14 @@ fn no_message_is_longer_than_the_agency_is_told() {
 
 #[test]
 fn a_bet_that_fits_into_no_message_is_an_error_with_its_line() {
-    let stage = Stage::new(&rows(50));
-    let mut agency = stage.agency(&[]);
-    let mut peer = stage.accept_session(0, 0, 40);
-    assert_eq!(peer.frame(), None);
-    assert!(agency.fail().contains("| line: 1 |"));
+    for (limit, max_payload) in [("", 40), ("10", 1 << 20)] {
+        let stage = Stage::new(&rows(50));
+        let mut agency = stage.agency(&[("CLI_BATCH_MAXBYTES", limit)]);
+        let mut peer = stage.accept_session(0, 0, max_payload);
+        assert_eq!(peer.frame(), None);
+        let line = agency.fail();
+        assert!(line.contains("| line: 1 |") && line.contains(": raise CLI_BATCH_MAXBYTES, or "), "{line}");
+    }
 }
 
 #[test]

@@ -283,9 +283,16 @@ fn a_special_file_and_an_agency_outside_the_draw_are_reported() {
         let error = format!("loteria: {special}: not a regular file\n");
         assert_eq!((refused.code, refused.error), (Some(1), error));
     }
-    let out = audit(&setup, &["winners", "--agency", "5"]).good();
-    assert!(out.contains("agency 5 had no part in the draw: 1 to 2 had\n"), "{out}");
+    let refused = |arguments: &[&str], agencies: &str| {
+        let of_none = audit(&setup, &[&["winners", "--agency", "9"], arguments].concat());
+        let error = format!("loteria: there is no agency 9: the agencies are 1 to {agencies}\n");
+        assert_eq!((of_none.code, &*of_none.out, of_none.error), (Some(2), "", error));
+    };
+    for arguments in [&[][..], &["--csv"], &["--rows", "-"], &["--rows", "rows.csv"]] {
+        refused(arguments, "2, says the draw in ./bets.csv.state");
+    }
     std::fs::remove_file(setup.path("bets.csv.state")).unwrap();
+    refused(&[], "5, says CLIENTS_AMOUNT");
     nix::unistd::mkfifo(&setup.path("bets.csv.state"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let waits = audit(&setup, &["check"]);
     assert!(

@@ -257,12 +257,12 @@ fn a_server_that_cannot_use_its_certificates_does_not_start_and_says_why() {
             fs::write(&path, content).unwrap();
         }
         let ended = setup.run();
-        assert_eq!(ended.code, Some(1));
+        assert_eq!(ended.code, Some(2));
         let failure = ended.failure();
         assert!(failure.contains("CRITICAL action: tls | result: fail | error: "), "{failure}");
         assert!(failure.contains(reason) && failure.contains(name), "{failure}");
         let checked = check(&setup);
-        assert_eq!(checked.status.code(), Some(1));
+        assert_eq!(checked.status.code(), Some(2));
         let failure = text(&checked.stderr);
         assert!(failure.contains(reason) && failure.contains(name), "{failure}");
     }
