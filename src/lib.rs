@@ -42,20 +42,22 @@
 //! | you look for | look in |
 //! |---|---|
 //! | the check of a bet from the wire | `from_fields()` in `lottery::bet`, called by `protocol::record` |
-//! | the check of a row before it is written | `for_each_row()` in `lottery::row`, called by `server::storage::contest` for the rows of a request |
+//! | the check of a row of an agency's file | `push_row()` in `agency::bets_file`, which calls `from_fields()` too |
+//! | the check of a row before it is written to the file of bets | `for_each_row()` in `lottery::row`, called by `server::storage::contest` for the rows of a request |
 //! | what is said of a file that a spreadsheet has saved | `lottery::foreign` |
-//! | the check of a row at a start | `parse_row()` in `lottery::row`, called by `server::storage::row_reader` for each line that `server::storage::recovery` reads |
+//! | the check of a row of the file of bets at a start | `parse_row()` in `lottery::row`, called by `server::storage::row_reader` for each line that `server::storage::recovery` reads |
 //! | the rules of the contest: who may send bets, when the draw is made | `server::storage::contest` |
-//! | the fork | `fork_handler()` and `launch_storage()` in `server::acceptor`; both lead to `fork_child()` in `system::process` |
+//! | the fork | `launch_handler()`, `launch_storage()` and `launch_keeper()` in `server::acceptor`; all lead to `fork_child()` in `system::process` |
 //! | what happens when a write or the sync fails | `store_bets()` in `server::storage::ledger` cuts the file back and decides the group again, or ends storage if the outcome is unknown |
 //! | who may act for whom | `server::access`, used by handlers and by `server::storage::clients` |
+//! | which agency a TLS client is | `identify()` in `server::keeper` finds out, and makes a voucher; `prove()` in `server::storage::clients` checks that |
 //! | TLS: the client's side, the server's side, the private key | `tls`, `server::handler::tls`, `server::keeper` |
 //! | what every start does with the files | `server::storage::recovery` |
 //! | the messages between the processes | `ipc` |
 //! | what confines which process | the tables of `system::confinement` and `system::seccomp` |
 //! | every unsafe block | `system` |
 //! | the wire format | `protocol` |
-//! | how to add a setting | add a row to a table of `config`, use its field, and document it in `README.md` and `config.ini`; a test compares the three |
+//! | how to add a setting | add a row to a table of `config`, use its field, and document it in `README.md` and `config.ini`; a test compares the three. Add it to `log_config()` in `server` or `agency` and to that line in `docs/operations.md` |
 //! | how to add a log line | call `event()` of `logging` and add a row to `docs/operations.md`; a test compares them |
 //! | which module may use which | `tests/operators/layers.rs` |
 

@@ -98,7 +98,7 @@ const LEVEL: Kind<Level> = Kind("DEBUG, INFO, WARNING (or WARN, NOTICE), ERROR, 
 const TLS_FOLDER: Kind<Option<PathBuf>> = Kind("a path; empty for plain TCP", |text| optional(text, path));
 const TIME_LIMIT: Kind<Option<Duration>> =
     Kind("a duration above 0 such as 5s or 1m30s, or empty for no limit", |text| optional(text, go_duration));
-const FORM: Kind<Format> = Kind("text or json", Format::from_name);
+const FORMAT: Kind<Format> = Kind("text or json", Format::from_name);
 
 settings! {
     /// What `loteria server` runs with.
@@ -109,7 +109,7 @@ settings! {
     listen_backlog: u16 = SERVER_LISTEN_BACKLOG, "128", number!("a number", 1..=65535),
         "connections that may wait to be accepted";
     logging_level: Level = LOGGING_LEVEL, "INFO", LEVEL, "the lowest level that is logged";
-    log_format: Format = LOG_FORMAT, "text", FORM, "the format of the log: text lines, or a JSON object per line";
+    log_format: Format = LOG_FORMAT, "text", FORMAT, "the format of the log: text lines, or a JSON object per line";
     clients_amount: u16 = CLIENTS_AMOUNT, "5", number!("a number", 1..=65535),
         "how many agencies take part; they are numbered from 1";
     storage_filepath: PathBuf = STORAGE_FILEPATH, "./bets.csv", Kind("a path", path),
@@ -140,7 +140,7 @@ settings! {
     loop_period: Duration = LOOP_PERIOD, "5s",
         Kind("a duration above 0 such as 5s, 200ms or 1m30s", go_duration), "how often classic mode asks for the result";
     log_level: Level = LOG_LEVEL, "INFO", LEVEL, "the lowest level that is logged";
-    log_format: Format = LOG_FORMAT, "text", FORM, "the format of the log: text lines, or a JSON object per line";
+    log_format: Format = LOG_FORMAT, "text", FORMAT, "the format of the log: text lines, or a JSON object per line";
     batch_max_amount: u64 = BATCH_MAXAMOUNT, "136", number!("a number", 1..=1_000_000),
         "the most bets in one message";
     batch_max_bytes: Option<usize> = BATCH_MAXBYTES, "",
@@ -199,7 +199,7 @@ impl AgencyConfig {
 /// Checks the environment's `LOG_FORMAT`, for a command that has no other setting.
 pub(crate) fn check_log_format() -> Result<(), Faults> {
     let mut sources = Sources::new(&AGENCY_SETTINGS);
-    sources.get(LOG_FORMAT, "text", &FORM).map(drop).ok_or_else(|| sources.into_faults())
+    sources.get(LOG_FORMAT, "text", &FORMAT).map(drop).ok_or_else(|| sources.into_faults())
 }
 
 /// Makes the table that `server --check` prints: each setting of the server, its value and where that came from.

@@ -82,12 +82,12 @@ pub enum Question {
 pub enum Answer {
     Signed,
     Proven { peer: Peer, voucher: Voucher },
-    Rejected(Rejection),
+    Rejected(CertificateFault),
 }
 
 /// Why a client's certificate is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Error)]
-pub enum Rejection {
+pub enum CertificateFault {
     #[error("the certificate is malformed")]
     Malformed,
     #[error("the certificate has expired")]

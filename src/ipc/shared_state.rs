@@ -3,7 +3,7 @@
 //! An array has one byte for each agency, at the agency's number. **If an entry is set, the agency's END is on disk.** The
 //! reverse holds unless the array is marked as stale. Storage sets entries under a robust process-shared mutex. If the mutex
 //! is locked, storage does not wait: it marks the array as stale and sets the entries later. If a process dies while it holds
-//! the mutex, nothing has to be repaired. Handlers read without the mutex, because an entry never changes once it is set.
+//! the mutex, the array needs no repair. Handlers read without the mutex, because an entry never changes once it is set.
 //!
 //! Where the system can't protect the memory from handlers, there is no array. Handlers then ask storage, and no handler gives
 //! up its place early.

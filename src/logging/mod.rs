@@ -37,7 +37,7 @@ thread_local! {
     static TAG: Cell<Option<(&'static str, u32)>> = const { Cell::new(None) };
 }
 
-/// Start the log at level INFO, and log panics. Call this once, before the first event. Forked children inherit it. The
+/// Starts the log at level INFO, and logs panics. Call this once, before the first event. Forked children inherit it. The
 /// format comes from the environment until the configuration has been read.
 pub(crate) fn start() {
     if let Some(format) = std::env::var(LOG_FORMAT).ok().and_then(|name| Format::from_name(&name)) {
@@ -82,7 +82,7 @@ pub(crate) fn local_offset() -> FixedOffset {
     *Local::now().offset()
 }
 
-/// Use this offset of local time from now on. A process does this before it loses access to the time zone's file.
+/// Uses this offset of local time from now on. A process does this before it loses access to the time zone's file.
 pub(crate) fn freeze_offset(offset: FixedOffset) {
     OFFSET.set(Some(offset));
 }
@@ -104,7 +104,7 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Res
     Ok(())
 }
 
-/// Write one event.
+/// Writes one event.
 pub(crate) fn event(level: Level, action: &str, outcome: Outcome, fields: &[Field<'_>]) {
     if (level as u8) < THRESHOLD.load(Ordering::Relaxed) {
         return;
@@ -127,7 +127,7 @@ pub(crate) fn event(level: Level, action: &str, outcome: Outcome, fields: &[Fiel
 /// Calls its argument once, which writes a line.
 pub(crate) type Wrapper = dyn Fn(&mut dyn FnMut()) + Send + Sync;
 
-/// Write every line from within `wrapper`, which can hide a progress bar meanwhile. Only the first call has an effect.
+/// Writes every line from within `wrapper`, which can hide a progress bar meanwhile. Only the first call has an effect.
 pub(crate) fn write_through(wrapper: Box<Wrapper>) {
     WRAPPER.get_or_init(|| wrapper);
 }
@@ -139,11 +139,11 @@ const READER_PATIENCE: u8 = 100;
 fn reader_takes_lines() -> bool {
     let error = std::io::stderr();
     let mut output = [PollFd::new(error.as_fd(), PollFlags::POLLOUT)];
-    // A confined handler may not poll, so it writes at once. If that blocks, the acceptor kills it at the end.
+    // If the poll fails, the line is written at once.
     poll(&mut output, READER_PATIENCE) != Ok(0)
 }
 
-/// Write an event of level INFO.
+/// Writes an event of level INFO.
 pub(crate) fn info(action: &str, outcome: Outcome, fields: &[Field<'_>]) {
     event(Level::Info, action, outcome, fields);
 }

@@ -72,7 +72,8 @@ impl Foreign {
         Self::of_bytes(line).or_else(|| Self::of_text(str::from_utf8(line).ok()?, file))
     }
 
-    /// Recognises what is foreign in the bytes behind the last row of `bets.csv`. What a server may have begun to write is not.
+    /// Recognises what is foreign in the bytes behind the last row of `bets.csv`. The beginning of a row is not: a server may
+    /// have been killed while it wrote that.
     pub(crate) fn of_tail(tail: &[u8]) -> Option<Self> {
         Self::of(tail, BetsOf::Server).filter(|foreign| match foreign {
             Self::Binary | Self::ByteOrderMark => true,
@@ -99,9 +100,9 @@ impl Foreign {
             Self::Binary => "export it as CSV in UTF-8".to_owned(),
             Self::Utf16 => convert("UTF-16", &file),
             Self::ZeroBytes => "replace the line by that of a good copy".to_owned(),
-            Self::Encoding => format!("if all of the file is, {}", convert("WINDOWS-1252", &file)),
+            Self::Encoding => format!("if the whole file is, {}", convert("WINDOWS-1252", &file)),
             Self::ByteOrderMark => format!("remove it (sed -i 's/^\\xef\\xbb\\xbf//' {file})"),
-            Self::OpenQuote => "close it, no text may hold a line break".to_owned(),
+            Self::OpenQuote => "close it; no text may hold a line break".to_owned(),
             Self::CrAlone => "save the file with CRLF".to_owned(),
             Self::LineEnd => format!("write CRLF (sed -i -e 's/\\r*$/\\r/' -e '$a\\' {file})"),
             Self::Empty => format!("remove it (sed -i '/^[ ,;\\t\\r]*$/d' {file})"),
@@ -120,11 +121,12 @@ impl Foreign {
     fn of_bytes(line: &[u8]) -> Option<Self> {
         // ZIP, which xlsx and ods are; gzip; xls.
         const MAGIC: [&[u8]; 3] = [b"PK\x03\x04", b"\x1f\x8b", b"\xd0\xcf\x11\xe0"];
+        // In UTF-16 about every second byte is zero.
         let zeros = line.split(|byte| *byte == 0).count() - 1;
-        let alternate = 3 * zeros > line.len() && !line.windows(2).any(|pair| pair == [0, 0]);
+        let is_every_second = 3 * zeros > line.len() && !line.windows(2).any(|pair| pair == [0, 0]);
         if MAGIC.iter().any(|magic| line.starts_with(magic)) {
             Some(Self::Binary)
-        } else if alternate || line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") {
+        } else if is_every_second || line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") {
             Some(Self::Utf16)
         } else if zeros > 0 {
             Some(Self::ZeroBytes)

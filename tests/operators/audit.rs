@@ -357,7 +357,7 @@ fn each_error_is_reported_with_its_line_and_reason() {
         "other.csv:12: error: the last name must not hold a control character (U+0000 to U+001F, U+007F), such as a tab or a line break",
         "other.csv:13: error: the first name must be at most 255 bytes long",
         "other.csv:14: error: the line is longer than 1568 bytes, the longest row",
-        "other.csv:15: error: the line is not UTF-8 text, but perhaps Latin-1 or Windows-1252: if all of the file is, convert it (iconv -f WINDOWS-1252 -t UTF-8 other.csv > other.csv.utf8) and put the result in its place",
+        "other.csv:15: error: the line is not UTF-8 text, but perhaps Latin-1 or Windows-1252: if the whole file is, convert it (iconv -f WINDOWS-1252 -t UTF-8 other.csv > other.csv.utf8) and put the result in its place",
         "other.csv:6: error: agency 9 does not take part: only 1 to 5 do, says CLIENTS_AMOUNT",
         "other.csv: 4 bets of 2 agencies; no state file: no agency has ended, or it is missing",
     ];

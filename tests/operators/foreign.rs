@@ -228,7 +228,7 @@ fn an_export_of_a_spanish_spreadsheet_has_each_cause_once() {
         causes,
         [
             "./bets.csv:1: error: the fields are separated by semicolons, not by commas: save the file with commas, in UTF-8, with dates as YYYY-MM-DD",
-            "./bets.csv:2: error: the line is not UTF-8 text, but perhaps Latin-1 or Windows-1252: if all of the file is, convert it ",
+            "./bets.csv:2: error: the line is not UTF-8 text, but perhaps Latin-1 or Windows-1252: if the whole file is, convert it ",
             "./bets.csv:4: error: the line is empty: remove it ",
         ]
     );

@@ -54,8 +54,8 @@ impl Arrivals {
         handlers.saturating_add(waiting) < self.places
     }
 
-    /// The listener, if the acceptor has to know of a connection: it may accept one, or does not know yet that one waits for
-    /// a place.
+    /// The listener, if a connection matters to the acceptor: it may accept one, or it has no place and does not know yet that a
+    /// client waits.
     fn watched(&self, handlers: u32, now: Instant) -> Option<&Listener> {
         let matters = if self.has_place(handlers) { self.pause.end(now).is_none() } else { !self.is_crowded };
         self.listener.as_ref().filter(|listener| matters && listener.is_listening)

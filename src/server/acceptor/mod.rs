@@ -2,8 +2,8 @@
 //! storage and the keeper, and stops all of them.
 //!
 //! It never waits for a client or for storage, and sleeps in one place only. It never locks the shared mutex and touches no
-//! bets. The few bytes of a client that it reads it discards. It keeps only the token of the last client, in memory that no
-//! child inherits.
+//! bets. If it reads bytes of a client, it discards them. Of the clients' tokens it keeps only the last, in memory that no child
+//! inherits.
 //!
 //! | file | owns |
 //! |---|---|
@@ -65,8 +65,8 @@ use crate::system::poll_timeout;
 use crate::system::process::Exit;
 use crate::system::signal::{Signals, handle_hangups, is_termination};
 
-/// How many clients must wait for the acceptor to yield the processor after each fork.
-const CROWD: usize = 16;
+/// From so many accepted clients without a handler on, the acceptor yields the processor after each fork.
+const MANY_WAITING: usize = 16;
 
 /// Runs the server with at most `max_clients` handlers until a signal ends it.
 pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerError> {
@@ -213,8 +213,8 @@ impl Acceptor<'_> {
         match self.launch_handler(client) {
             Ok(()) => {
                 self.arrivals.succeed();
-                if self.arrivals.waiting() >= CROWD {
-                    // Otherwise the acceptor would wait for its next turn until each new handler has had one.
+                if self.arrivals.waiting() >= MANY_WAITING {
+                    // Otherwise the acceptor's next turn would come only after each new handler has had one.
                     thread::yield_now();
                 }
             }

@@ -51,8 +51,8 @@ enum Query {
 /// How far a result is.
 #[derive(Debug, Clone, Copy)]
 enum ResultStage {
-    /// Storage answers at once, also before the draw. Then the client is told so, or, if `wait` is set, storage is asked
-    /// again with `AwaitDraw`. So after the draw even a client that half-closes behind an `AWAIT_RESULT` gets its result.
+    /// Storage answers at once. If there is no draw yet, the client is told so; with `wait` storage is asked again, with
+    /// `AwaitDraw`. Thus a client that half-closes behind an `AWAIT_RESULT` gets its result if the draw has been made.
     First { wait: bool },
     /// Storage answers once the draw has been made.
     AwaitDraw,
@@ -79,7 +79,7 @@ pub(super) struct Conversation<'a> {
     /// What the client may do.
     access: Access<'a>,
     /// The serial number of the client's certificate, once that is proven.
-    certificate: Vec<u8>,
+    certificate_number: Vec<u8>,
     pub(super) mode: Mode,
     /// Whether the client's arrival has been logged.
     is_announced: bool,
@@ -107,7 +107,7 @@ impl<'a> Conversation<'a> {
             context,
             ip,
             access,
-            certificate: Vec::new(),
+            certificate_number: Vec::new(),
             mode,
             is_announced: false,
             is_routine: false,
@@ -120,7 +120,7 @@ impl<'a> Conversation<'a> {
     /// Takes who the client has proven to be, and shows storage the keeper's voucher.
     pub(super) fn prove(&mut self, Proof { peer, voucher, number }: Proof) -> io::Result<()> {
         self.access.proven = Some(peer);
-        self.certificate = number;
+        self.certificate_number = number;
         self.ask(Request::Prove { peer, voucher }, Pending::Proof)
     }
 
@@ -203,7 +203,7 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// Takes what is decided about the first message. The conversation ends with it, unless it opens a session.
+    /// Begins the conversation with what was decided about the first message, which is the only one unless it opens a session.
     fn begin(&mut self, first: &Result<Action, Rejection>) {
         let HandlerContext { shared, counters, agencies, .. } = self.context;
         self.is_routine = match *first {
@@ -226,7 +226,7 @@ impl<'a> Conversation<'a> {
         if !mem::replace(&mut self.is_announced, true) {
             log_accepted(self.ip, self.is_routine);
             if let Some(peer) = self.access.proven {
-                log_authenticated(self.ip, self.is_routine, peer, &self.certificate);
+                log_authenticated(self.ip, self.is_routine, peer, &self.certificate_number);
             }
         }
     }

@@ -11,7 +11,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureAlgorithm, SignatureScheme,
 };
 
-use crate::ipc::keeper::{Answer, KeeperClient, Question, Rejection};
+use crate::ipc::keeper::{Answer, CertificateFault, KeeperClient, Question};
 use crate::ipc::voucher::{Peer, Voucher};
 use crate::tls::provider;
 
@@ -31,7 +31,7 @@ pub(super) struct Proof {
 #[derive(Debug, Clone)]
 pub(super) enum Verdict {
     Proven(Proof),
-    Rejected(Rejection),
+    Rejected(CertificateFault),
     /// The keeper did not answer.
     NoKeeper(String),
     /// The client broke the rules of TLS, or sent no certificate.
@@ -171,9 +171,9 @@ impl ClientCertVerifier for Gate {
                 self.decide(Verdict::Proven(Proof { peer, voucher, number }));
                 Ok(HandshakeSignatureValid::assertion())
             }
-            (Answer::Rejected(rejection), _) => {
-                self.decide(Verdict::Rejected(rejection));
-                Err(Error::InvalidCertificate(certificate_error(rejection)))
+            (Answer::Rejected(fault), _) => {
+                self.decide(Verdict::Rejected(fault));
+                Err(Error::InvalidCertificate(certificate_error(fault)))
             }
             (Answer::Signed, _) => Err(Error::General("the keeper answered another question".to_owned())),
         }
@@ -185,15 +185,15 @@ impl ClientCertVerifier for Gate {
 }
 
 /// The error for which rustls sends the alert that matches the reason.
-fn certificate_error(rejection: Rejection) -> CertificateError {
-    match rejection {
-        Rejection::Malformed | Rejection::Other => CertificateError::BadEncoding,
-        Rejection::Expired => CertificateError::Expired,
-        Rejection::NotYetValid => CertificateError::NotValidYet,
-        Rejection::Revoked => CertificateError::Revoked,
-        Rejection::UnknownIssuer => CertificateError::UnknownIssuer,
-        Rejection::BadSignature => CertificateError::BadSignature,
-        Rejection::NotForClients => CertificateError::InvalidPurpose,
-        Rejection::WrongName => CertificateError::ApplicationVerificationFailure,
+fn certificate_error(fault: CertificateFault) -> CertificateError {
+    match fault {
+        CertificateFault::Malformed | CertificateFault::Other => CertificateError::BadEncoding,
+        CertificateFault::Expired => CertificateError::Expired,
+        CertificateFault::NotYetValid => CertificateError::NotValidYet,
+        CertificateFault::Revoked => CertificateError::Revoked,
+        CertificateFault::UnknownIssuer => CertificateError::UnknownIssuer,
+        CertificateFault::BadSignature => CertificateError::BadSignature,
+        CertificateFault::NotForClients => CertificateError::InvalidPurpose,
+        CertificateFault::WrongName => CertificateError::ApplicationVerificationFailure,
     }
 }

@@ -90,13 +90,13 @@ pub(super) fn log_client(level: Level, ip: IpAddr, error: &dyn Display) {
 
 /// Logs who a client over TLS has proven to be, and the serial number of its certificate.
 pub(super) fn log_authenticated(ip: IpAddr, is_routine: bool, peer: Peer, number: &[u8]) {
-    let serial = hex(number);
+    let number = hex(number);
     let level = if is_routine { Level::Debug } else { Level::Info };
     let agency: &dyn Display = match &peer {
         Peer::Agency(agency) => agency,
         Peer::Operator => &"operator",
     };
-    let fields: [Field<'_>; 3] = [("ip", &ip), ("agency_id", agency), ("serial", &serial)];
+    let fields: [Field<'_>; 3] = [("ip", &ip), ("agency_id", agency), ("serial", &number)];
     event(level, "authenticate", Outcome::Success, &fields);
 }
 

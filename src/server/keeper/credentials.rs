@@ -11,7 +11,7 @@ use webpki::EndEntityCert;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::known_signatures::remembering;
-use crate::ipc::keeper::{Ready, Rejection};
+use crate::ipc::keeper::{CertificateFault, Ready};
 use crate::ipc::voucher::Peer;
 use crate::lottery::AgencyId;
 use crate::lottery::bet::parse_decimal;
@@ -71,7 +71,6 @@ impl Credentials {
             list_expired,
             schemes: [(); 3].map(|()| schemes.next().unwrap_or_default()),
         };
-        // A list that has expired still counts, and an authority without a list has revoked nothing.
         let mut provider = provider();
         provider.signature_verification_algorithms = remembering(provider.signature_verification_algorithms);
         let provider = Arc::new(provider);
@@ -79,6 +78,7 @@ impl Credentials {
             let mut roots = RootCertStore::empty();
             roots.add(authority.clone()).map_err(|error| folder.problem(AUTHORITIES, &error))?;
             let own = lists.iter().filter(|list| has_signed(authority, list)).cloned();
+            // A list that has expired still counts, and an authority without a list has revoked nothing.
             WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
                 .with_crls(own)
                 .allow_unknown_revocation_status()
@@ -108,16 +108,16 @@ impl Credentials {
         hash: &[u8],
         signature: &[u8],
         chain: &[&[u8]],
-    ) -> Result<(Peer, Vec<u8>), Rejection> {
+    ) -> Result<(Peer, Vec<u8>), CertificateFault> {
         let chain: Vec<CertificateDer<'_>> = chain.iter().map(|bytes| CertificateDer::from(*bytes)).collect();
-        let (certificate, issuers) = chain.split_first().ok_or(Rejection::Malformed)?;
+        let (certificate, issuers) = chain.split_first().ok_or(CertificateFault::Malformed)?;
         let now = UnixTime::now();
         let verdicts = self.verifiers.iter().map(|verifier| {
             verifier.verify_client_cert(certificate, issuers, now).map(drop).map_err(|error| reason(&error))
         });
-        verdicts.min_by_key(|verdict| rank(*verdict)).unwrap_or(Err(Rejection::UnknownIssuer))?;
-        let certificate = EndEntityCert::try_from(certificate).map_err(|_| Rejection::Malformed)?;
-        let message = Side::Client.signed_message(hash).ok_or(Rejection::BadSignature)?;
+        verdicts.min_by_key(|verdict| rank(*verdict)).unwrap_or(Err(CertificateFault::UnknownIssuer))?;
+        let certificate = EndEntityCert::try_from(certificate).map_err(|_| CertificateFault::Malformed)?;
+        let message = Side::Client.signed_message(hash).ok_or(CertificateFault::BadSignature)?;
         verify(&certificate, scheme.into(), &message, signature)?;
         Ok((peer(&certificate)?, certificate.serial().to_vec()))
     }
@@ -128,53 +128,55 @@ fn verify(
     scheme: SignatureScheme,
     message: &[u8],
     signature: &[u8],
-) -> Result<(), Rejection> {
+) -> Result<(), CertificateFault> {
     // The schemes of older versions of TLS are known too.
     let known = provider().signature_verification_algorithms.mapping.iter();
     let algorithm = known
         .filter(|_| SCHEMES.contains(&scheme))
         .find(|(known, _)| *known == scheme)
         .and_then(|(_, algorithms)| algorithms.first())
-        .ok_or(Rejection::BadSignature)?;
-    certificate.verify_signature(*algorithm, message, signature).map_err(|_| Rejection::BadSignature)
+        .ok_or(CertificateFault::BadSignature)?;
+    certificate.verify_signature(*algorithm, message, signature).map_err(|_| CertificateFault::BadSignature)
 }
 
 /// Which verdict counts, if several authorities have one: the lowest.
-fn rank(verdict: Result<(), Rejection>) -> u8 {
+fn rank(verdict: Result<(), CertificateFault>) -> u8 {
     match verdict {
-        Err(Rejection::Revoked) => 0,
+        Err(CertificateFault::Revoked) => 0,
         Ok(()) => 1,
-        Err(Rejection::UnknownIssuer) => 3,
+        Err(CertificateFault::UnknownIssuer) => 3,
         Err(_) => 2,
     }
 }
 
 /// Who the certificate names.
-fn peer(certificate: &EndEntityCert<'_>) -> Result<Peer, Rejection> {
+fn peer(certificate: &EndEntityCert<'_>) -> Result<Peer, CertificateFault> {
     let mut names = certificate.valid_dns_names();
-    let (Some(name), None) = (names.next(), names.next()) else { return Err(Rejection::WrongName) };
+    let (Some(name), None) = (names.next(), names.next()) else { return Err(CertificateFault::WrongName) };
     if name == "operator" {
         return Ok(Peer::Operator);
     }
     // Leading zeros would give an agency a second name.
     let number = name.strip_prefix("agency-").filter(|number| !number.starts_with('0'));
     let agency = number.and_then(|number| parse_decimal(number.as_bytes())).and_then(AgencyId::new);
-    agency.map(Peer::Agency).ok_or(Rejection::WrongName)
+    agency.map(Peer::Agency).ok_or(CertificateFault::WrongName)
 }
 
-fn reason(error: &Error) -> Rejection {
-    let Error::InvalidCertificate(error) = error else { return Rejection::Malformed };
+fn reason(error: &Error) -> CertificateFault {
+    let Error::InvalidCertificate(error) = error else { return CertificateFault::Malformed };
     match error {
-        CertificateError::BadEncoding => Rejection::Malformed,
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Rejection::Expired,
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Rejection::NotYetValid,
-        CertificateError::Revoked => Rejection::Revoked,
-        // Signed by another authority of the same name.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => Rejection::UnknownIssuer,
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            Rejection::NotForClients
+        CertificateError::BadEncoding => CertificateFault::Malformed,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => CertificateFault::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            CertificateFault::NotYetValid
         }
-        _ => Rejection::Other,
+        CertificateError::Revoked => CertificateFault::Revoked,
+        // Signed by another authority of the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => CertificateFault::UnknownIssuer,
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            CertificateFault::NotForClients
+        }
+        _ => CertificateFault::Other,
     }
 }
 

@@ -33,14 +33,14 @@ struct Remembering {
 
 impl SignatureVerificationAlgorithm for Remembering {
     fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
-        let name = name_of([key, message, signature]);
+        let hash = hash_of([key, message, signature]);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains(&name) {
+        if !known.contains(&hash) {
             self.algorithm.verify_signature(key, message, signature)?;
             if known.len() >= MAX_KNOWN {
                 known.clear();
             }
-            known.insert(name);
+            known.insert(hash);
         }
         Ok(())
     }
@@ -54,13 +54,13 @@ impl SignatureVerificationAlgorithm for Remembering {
     }
 }
 
-fn name_of(parts: [&[u8]; 3]) -> [u8; 32] {
-    let mut hash = Context::new(&SHA256);
+fn hash_of(parts: [&[u8]; 3]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
     for part in parts {
-        hash.update(&part.len().to_le_bytes());
-        hash.update(part);
+        context.update(&part.len().to_le_bytes());
+        context.update(part);
     }
-    hash.finish().as_ref().first_chunk().copied().unwrap_or_default()
+    context.finish().as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -147,7 +147,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Answers a client's next question. Closes the socket of a client that has asked both, or that asks what it may not.
+    /// Answers a client's next question. Closes the socket of a client that has asked both questions, or asks anything else.
     fn answer(&mut self, serial: ClientSerial, buffer: &mut [u8]) {
         let Some(mut client) = self.clients.remove(&serial) else { return };
         let length = match client.socket.receive(buffer) {

@@ -97,18 +97,10 @@ impl FileDisk {
         if known.is_some() && !has_state {
             return Err(OpenError::StateMissing);
         }
-        let opened = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(known.is_none())
-            .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
-            .open(&resolved);
-        let bets = match opened {
-            Err(error) if known.is_some() && error.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::Moved);
-            }
-            opened => opened.map_err(failed(path))?,
-        };
+        let bets = open_bets(&resolved, known.is_none()).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if known.is_some() => OpenError::Moved,
+            _ => failed(path)(error),
+        })?;
         let metadata = bets.metadata().map_err(failed(path))?;
         let (identity, links) = (identity(&metadata), metadata.nlink());
         if known.is_some_and(|known| known != identity) {
@@ -124,6 +116,15 @@ impl FileDisk {
         let path = path.to_owned();
         Ok(Self { path, bets, identity, links, has_state, folder, state_path, next_state_path })
     }
+}
+
+fn open_bets(path: &Path, may_create: bool) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(may_create)
+        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+        .open(path)
 }
 
 fn identity(file: &Metadata) -> FileIdentity {

@@ -237,13 +237,14 @@ impl<D: Disk> Ledger<D> {
         let mut failed = None;
         if let Err(error) = self.disk.append(&self.group.rows) {
             self.disk.cut(self.length).map_err(LedgerError::Unknown)?;
+            // The rows of a single request were written alone already.
             let refused_len = if self.group.is_mixed() { usize::MAX } else { 0 };
             failed = Some(self.decide_again(refused_len, &error)?);
         }
         let sync = match self.sync() {
             Ok(sync) => sync,
-            // The kernel may mark the lost pages as clean. A second sync would then succeed without writing them. So the rows
-            // are cut off, and the cut is made durable.
+            // The kernel may mark the lost pages as clean. A second sync would then succeed without writing them. So all rows
+            // are refused and cut off, and this sync makes the cut durable.
             Err(error) => {
                 failed = Some(self.decide_again(0, &error)?);
                 self.sync().map_err(LedgerError::Unknown)?
@@ -275,7 +276,7 @@ impl<D: Disk> Ledger<D> {
     }
 
     /// Rolls the group back, decides its requests again in their order, and writes the rows of each alone. Rows of
-    /// `refused_len` bytes or more are refused. Cuts off what is left of failed writes.
+    /// `refused_len` bytes or more are refused. Cuts off what the file then holds besides the group.
     fn decide_again(&mut self, refused_len: usize, error: &io::Error) -> Result<Failure, LedgerError> {
         let alone = WriteAlone { refused_len, refusal: refusal_of(error) };
         let mut group = self.roll_back();

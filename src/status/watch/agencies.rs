@@ -5,9 +5,9 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::drawing::{BUSY, DONE, EMPTY, FAINT, FOUND, IDLE, bar_of, draw_lines};
 use super::history::Progress;
-use super::list::AgencyList;
+use super::list::ListState;
+use super::rendering::{BUSY, DONE, EMPTY, FAINT, FOUND, IDLE, bar_of, render_lines};
 use crate::status::text::{grouped, long_time, rate};
 
 /// The least width of an agency's line.
@@ -35,12 +35,12 @@ pub(crate) fn rows_needed(agencies: usize, width: u16) -> u16 {
     u16::try_from(rows).unwrap_or(u16::MAX)
 }
 
-/// Draws as many as fit. Returns the title.
-pub(crate) fn draw(
+/// Renders as many as fit. Returns the title.
+pub(crate) fn render(
     frame: &mut Frame<'_>,
     area: Rect,
     agencies: &[Progress<'_>],
-    list: &mut AgencyList,
+    list: &mut ListState,
 ) -> String {
     let rows = usize::from(area.height).max(1);
     let needed = u16::try_from(agencies.len().div_ceil(rows)).unwrap_or(u16::MAX);
@@ -56,7 +56,7 @@ pub(crate) fn draw(
             if is_found { Line::styled(line.to_string(), FOUND) } else { line }
         };
         let lines: Vec<Line<'_>> = agencies.iter().map(line).collect();
-        draw_lines(frame, Rect { x: area.x + column * (width + GAP), width, ..area }, &lines);
+        render_lines(frame, Rect { x: area.x + column * (width + GAP), width, ..area }, &lines);
     }
     let order = if list.is_by_number { "by number" } else { "furthest behind first" };
     match (page.len(), agencies.len()) {

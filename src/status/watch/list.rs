@@ -3,8 +3,8 @@
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::text::Line;
 
-use super::drawing::FAINT;
 use super::history::Progress;
+use super::rendering::FAINT;
 use crate::lottery::AgencyId;
 
 /// The keys, for a wide terminal and for a narrow one.
@@ -16,10 +16,10 @@ const HELP: [&str; 2] = [
 const DIGITS: usize = 5;
 
 #[derive(Default)]
-pub(crate) struct AgencyList {
-    /// Whether the user wants the order of the numbers, which stands still, or those furthest behind first. Without a wish
-    /// a list is in the order of the numbers if it fits, or if all have ended.
-    wish: Option<bool>,
+pub(crate) struct ListState {
+    /// Whether the user has chosen the order of the numbers, in which no agency moves, or those furthest behind first. None
+    /// until a choice: then the order is that of the numbers if all agencies fit, or if all have ended.
+    chosen_by_number: Option<bool>,
     pub(super) is_by_number: bool,
     /// The place of the first agency on the screen.
     pub(super) first: usize,
@@ -31,8 +31,8 @@ pub(crate) struct AgencyList {
     typed: Option<String>,
 }
 
-impl AgencyList {
-    /// Handle a key. Return whether it asks to leave.
+impl ListState {
+    /// Handles a key. Returns whether it asks to leave.
     pub(crate) fn press(&mut self, key: KeyEvent) -> bool {
         if self.takes(key.code) {
             return false;
@@ -46,9 +46,9 @@ impl AgencyList {
             KeyCode::PageUp => self.scroll_to(self.first.saturating_sub(self.page)),
             KeyCode::PageDown => self.scroll_to(self.first + self.page),
             KeyCode::Home => self.scroll_to(0),
-            // Drawing puts it back to the last page.
+            // `page` puts it back to the last page.
             KeyCode::End => self.scroll_to(usize::from(u16::MAX)),
-            KeyCode::Char('o') => self.wish = Some(!self.is_by_number),
+            KeyCode::Char('o') => self.chosen_by_number = Some(!self.is_by_number),
             KeyCode::Char('/') => self.typed = Some(String::new()),
             KeyCode::Esc => self.found = None,
             _ => {}
@@ -76,8 +76,9 @@ impl AgencyList {
     /// The agencies for a screen that has room for so many, in their order.
     pub(super) fn page<'a>(&mut self, agencies: &'a [Progress<'a>], page: usize) -> Vec<&'a Progress<'a>> {
         self.page = page;
-        let none_is_behind = || agencies.iter().all(|progress| progress.agency.ended);
-        self.is_by_number = self.wish.unwrap_or_else(|| agencies.len() <= page || none_is_behind());
+        let have_all_ended = || agencies.iter().all(|progress| progress.agency.ended);
+        self.is_by_number =
+            self.chosen_by_number.unwrap_or_else(|| agencies.len() <= page || have_all_ended());
         let mut ordered: Vec<&Progress<'_>> = agencies.iter().collect();
         if !self.is_by_number {
             furthest_behind_first(&mut ordered);

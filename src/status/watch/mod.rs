@@ -5,11 +5,11 @@
 //! delays anything else. The terminal is restored on q, Ctrl-C, signals and a panic.
 
 mod agencies;
-mod drawing;
 mod events;
 mod history;
 mod lines;
 mod list;
+mod rendering;
 mod view;
 
 use std::env;
@@ -26,10 +26,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event as keys;
 
-use self::drawing::remove_colours;
 use self::history::History;
 use self::lines::Lines;
-use self::list::AgencyList;
+use self::list::ListState;
+use self::rendering::remove_colours;
 use super::ask::{DEADLINE, ask};
 use crate::failpoint::error_point;
 use crate::protocol::status::Status;
@@ -160,7 +160,7 @@ fn show(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) ->
     let has_colours = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut screen = Screen::enter()?;
     let keys = read_keys()?;
-    let mut list = AgencyList::default();
+    let mut list = ListState::default();
     let mut drawn: Option<Instant> = None;
     loop {
         let mut changed = drawn.is_none_or(|at| at.elapsed() >= REDRAW);
@@ -171,7 +171,7 @@ fn show(history: &mut History, answers: &Receiver<Answer>, signals: &Signals) ->
         if changed {
             error_point!("watch_draws");
             screen.0.draw(|frame| {
-                view::draw(frame, history, &mut list, Local::now());
+                view::render(frame, history, &mut list, Local::now());
                 if !has_colours {
                     remove_colours(frame);
                 }

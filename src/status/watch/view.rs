@@ -1,4 +1,4 @@
-//! Draws the live view, on a terminal of any size.
+//! Renders the live view, on a terminal of any size.
 
 use chrono::{DateTime, Local};
 use ratatui::Frame;
@@ -7,22 +7,22 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::agencies::{self, rows_needed};
-use super::drawing::{BAD, BUSY, DONE, FAINT, IDLE, STRONG, bar_of, draw_lines};
 use super::events::is_full;
 use super::history::History;
-use super::list::AgencyList;
+use super::list::ListState;
+use super::rendering::{BAD, BUSY, DONE, FAINT, IDLE, STRONG, bar_of, render_lines};
 use crate::protocol::status::Status;
 use crate::status::text::{counted, grouped, long_time, rate, short_time};
 
 /// The lines that are kept free for events below the agencies, with the blank line and the title.
 const EVENTS: u16 = 5;
-/// A lower terminal has no blank lines, and events only if the agencies leave room.
+/// A terminal with fewer lines has no blank ones, and events only if the agencies leave room.
 const HIGH: u16 = 20;
-/// A lower terminal has no title above the agencies.
+/// A terminal with fewer lines has no title above the agencies.
 const LOW: u16 = 12;
 /// The width of the summary where the events are beside it.
 const SUMMARY: u16 = 78;
-/// A narrower terminal has the events below the agencies, however many these are.
+/// A terminal with fewer columns has the events below the agencies, however many these are.
 const WIDE: u16 = 120;
 /// The most that the bar of the agencies that have ended takes.
 const ENDED_BAR: usize = 24;
@@ -32,7 +32,7 @@ const PART: usize = 16;
 /// A certificate that ends within so many days is marked.
 const SOON: i64 = 30;
 
-pub(crate) fn draw(frame: &mut Frame<'_>, history: &History, list: &mut AgencyList, now: DateTime<Local>) {
+pub(crate) fn render(frame: &mut Frame<'_>, history: &History, list: &mut ListState, now: DateTime<Local>) {
     let area = frame.area();
     let gap = u16::from(area.height >= HIGH);
     let agencies = history.agencies();
@@ -49,27 +49,27 @@ pub(crate) fn draw(frame: &mut Frame<'_>, history: &History, list: &mut AgencyLi
     let rest = [Constraint::Min(0), Constraint::Length(1)];
     let [head, _, summary, _, title, rows, events, help] =
         Layout::vertical(lengths.into_iter().chain(rest)).areas(area);
-    draw_lines(frame, summary, &lines);
-    let text = agencies::draw(frame, rows, &agencies, list);
-    draw_lines(frame, title, &[Line::styled(text, FAINT)]);
+    render_lines(frame, summary, &lines);
+    let text = agencies::render(frame, rows, &agencies, list);
+    render_lines(frame, title, &[Line::styled(text, FAINT)]);
     if history.silent.is_some() {
-        // What is known is no longer what is.
+        // What is shown may have changed since.
         let is_old = title.union(rows).union(summary);
         frame.buffer_mut().set_style(is_old, FAINT);
     }
-    draw_head(frame, head, history, now);
+    render_head(frame, head, history, now);
     if is_beside {
         let beside = Rect { x: SUMMARY, width: area.width - SUMMARY, ..summary };
-        draw_lines(frame, beside, &event_lines(history).collect::<Vec<_>>());
+        render_lines(frame, beside, &event_lines(history).collect::<Vec<_>>());
     } else {
         let title = ["", " events"].into_iter().skip(usize::from(gap == 0));
         let title = title.map(|text| Line::styled(text, FAINT));
-        draw_lines(frame, events, &title.chain(event_lines(history)).collect::<Vec<_>>());
+        render_lines(frame, events, &title.chain(event_lines(history)).collect::<Vec<_>>());
     }
-    draw_lines(frame, help, &[list.help(agencies.len(), area.width)]);
+    render_lines(frame, help, &[list.help(agencies.len(), area.width)]);
 }
 
-fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History, now: DateTime<Local>) {
+fn render_head(frame: &mut Frame<'_>, area: Rect, history: &History, now: DateTime<Local>) {
     let mut head = Line::from(vec![Span::styled(" loteria ", STRONG), Span::raw(&history.address)]);
     if let Some((since, reason)) = &history.silent {
         let seconds = long_time((now - *since).as_seconds_f64());
@@ -84,7 +84,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, history: &History, now: DateTime
     if head.width() + clock.width() <= area.width.into() {
         frame.render_widget(clock.right_aligned(), area);
     }
-    draw_lines(frame, area, &[head]);
+    render_lines(frame, area, &[head]);
 }
 
 /// How long the server's certificate is still valid.
@@ -94,7 +94,7 @@ fn certificate(until: i64, now: DateTime<Local>) -> Span<'static> {
     Span::styled(format!("  certificate {left}"), if days < SOON { BAD } else { FAINT })
 }
 
-/// What matters first comes first: of a low terminal the last lines are cut, of a narrow one the last parts are left out.
+/// The most important comes first: a low terminal lacks the last lines, a narrow one the last parts of each line.
 fn summary_lines(status: &Status, history: &History, width: u16) -> Vec<Line<'static>> {
     let sealed = status.seal().map(|seal| ("sha256", vec![(seal.sha256.to_string(), Style::new())]));
     // A part of a hash would be of no use.
@@ -205,8 +205,8 @@ mod tests {
     /// The lines that a terminal of that size shows.
     fn screen(history: &History, width: u16, height: u16) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        let list = &mut AgencyList::default();
-        terminal.draw(|frame| draw(frame, history, list, Local::now())).unwrap();
+        let list = &mut ListState::default();
+        terminal.draw(|frame| render(frame, history, list, Local::now())).unwrap();
         let buffer = terminal.backend().buffer();
         let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
         (0..height).map(row).collect()

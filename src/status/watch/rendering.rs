@@ -21,8 +21,8 @@ pub(crate) const IDLE: Style = Style::new().fg(Color::Yellow);
 /// An error.
 pub(crate) const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
-/// Draw as many lines as fit, from the top of the area. A line that is cut ends with `…`.
-pub(crate) fn draw_lines(frame: &mut Frame<'_>, area: Rect, lines: &[Line<'_>]) {
+/// Renders as many lines as fit, from the top of the area. A line that is cut ends with `…`.
+pub(crate) fn render_lines(frame: &mut Frame<'_>, area: Rect, lines: &[Line<'_>]) {
     for (line, row) in lines.iter().zip(area.rows()) {
         frame.render_widget(line, row);
         if line.width() > row.width.into()
