@@ -19,6 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const REPEAT_WARNING: Duration = Duration::from_mins(1);
 
 pub(super) struct Backoff<'a> {
+    server: &'a Target,
     /// The next pause is at most this long.
     next: Duration,
     /// The furthest that an attempt got.
@@ -33,8 +34,16 @@ pub(super) struct Backoff<'a> {
 }
 
 impl<'a> Backoff<'a> {
-    pub(super) fn new(progress: Option<&'a Progress>, time_limits: TimeLimits) -> Self {
-        Self { next: FIRST_PAUSE, milestone: 0, warned: None, is_warning_new: false, progress, time_limits }
+    pub(super) fn new(server: &'a Target, progress: Option<&'a Progress>, time_limits: TimeLimits) -> Self {
+        Self {
+            server,
+            next: FIRST_PAUSE,
+            milestone: 0,
+            warned: None,
+            is_warning_new: false,
+            progress,
+            time_limits,
+        }
     }
 
     /// Repeats an attempt until it succeeds or fails for good.
@@ -63,8 +72,8 @@ impl<'a> Backoff<'a> {
     }
 
     /// Connects for one message.
-    pub(super) fn connect(&mut self, server: &Target) -> Result<ServerConnection, ConnectionLost> {
-        ServerConnection::open(server).inspect(|_| self.time_limits.connected())
+    pub(super) fn connect(&mut self) -> Result<ServerConnection, ConnectionLost> {
+        ServerConnection::open(self.server).inspect(|_| self.time_limits.connected())
     }
 
     /// Makes the pauses short again if this attempt got further than all before it.
@@ -92,7 +101,8 @@ impl<'a> Backoff<'a> {
             progress.reconnecting();
         }
         let level = self.level_of(error.to_string());
-        let fields: [logging::Field<'_>; 2] = [("error", error), ("retry_in_ms", &pause.as_millis())];
+        let fields: [logging::Field<'_>; 3] =
+            [("server_address", &self.server.address), ("error", error), ("retry_in_ms", &pause.as_millis())];
         logging::event(level, "connect", Outcome::Fail, &fields);
         thread::sleep(pause);
     }
@@ -121,7 +131,8 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_the_longest_until_more_is_achieved() {
-        let mut backoff = Backoff::new(None, TimeLimits::default());
+        let server = Target::new("localhost:1".to_owned(), None).unwrap();
+        let mut backoff = Backoff::new(&server, None, TimeLimits::default());
         let mut limit = FIRST_PAUSE;
         for _ in 0..10 {
             let pause = backoff.next_pause();
@@ -137,7 +148,8 @@ mod tests {
 
     #[test]
     fn a_reason_is_a_warning_once_until_it_changes_or_more_is_achieved() {
-        let mut backoff = Backoff::new(None, TimeLimits::default());
+        let server = Target::new("localhost:1".to_owned(), None).unwrap();
+        let mut backoff = Backoff::new(&server, None, TimeLimits::default());
         let mut levels = |reasons: &[&str]| -> Vec<Level> {
             reasons.iter().map(|reason| backoff.level_of((*reason).to_owned())).collect()
         };

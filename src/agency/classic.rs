@@ -37,7 +37,7 @@ pub(super) fn run(
     let id = config.id.get();
     let agency = u8::try_from(id).map_err(|_| AgencyError::NoClassicAgency(id))?;
     let mut client =
-        ClassicClient { config, server, agency, progress, backoff: Backoff::new(Some(progress), limits) };
+        ClassicClient { config, agency, progress, backoff: Backoff::new(server, Some(progress), limits) };
     let sent = client.send_bets()?;
     client.send_end(Level::Info)?;
     progress.waits(sent);
@@ -47,7 +47,6 @@ pub(super) fn run(
 
 struct ClassicClient<'a> {
     config: &'a AgencyConfig,
-    server: &'a Target,
     agency: u8,
     progress: &'a Progress,
     backoff: Backoff<'a>,
@@ -56,7 +55,7 @@ struct ClassicClient<'a> {
 impl ClassicClient<'_> {
     /// Sends all bets; returns how many there were.
     fn send_bets(&mut self) -> Result<u64, AgencyError> {
-        let Self { config, server, progress, .. } = *self;
+        let Self { config, progress, .. } = *self;
         let limits = Limits {
             bets: config.batch_max_amount,
             bytes: config.batch_max_bytes.unwrap_or(MAX_PACKET).saturating_sub(HEADER_LEN),
@@ -71,7 +70,7 @@ impl ClassicClient<'_> {
             progress.uploaded(sent, file.expected_rows(), false);
             let message = ClientMessage::MultipleBets(&records);
             let name = file.name(batch);
-            self.backoff.retry(|backoff| deliver(backoff, server, &message, &name))?;
+            self.backoff.retry(|backoff| deliver(backoff, &message, &name))?;
             logging::info("apuesta_enviada", Outcome::Success, &[("cantidad", &batch.bets)]);
             sent = batch.end();
         }
@@ -79,19 +78,19 @@ impl ClassicClient<'_> {
     }
 
     fn send_end(&mut self, level: Level) -> Result<(), AgencyError> {
-        let Self { config, server, agency, .. } = *self;
-        self.backoff.retry(|backoff| try_end(backoff, server, agency))?;
+        let Self { config, agency, .. } = *self;
+        self.backoff.retry(|backoff| try_end(backoff, agency))?;
         logging::event(level, "end_message", Outcome::Success, &[("agency_id", &config.id)]);
         Ok(())
     }
 
     /// Asks until the draw has been made; returns how many winners there are.
     fn poll(&mut self) -> Result<u64, AgencyError> {
-        let Self { config, server, agency, .. } = *self;
+        let Self { config, agency, .. } = *self;
         let mut pause = FIRST_POLL_PAUSE.min(config.loop_period);
         loop {
             for _ in 0..POLLS_PER_END {
-                let winners = self.backoff.retry(|backoff| ask_for_winners(backoff, server, agency))?;
+                let winners = self.backoff.retry(|backoff| ask_for_winners(backoff, agency))?;
                 if let Some(winners) = winners {
                     return Ok(winners);
                 }
@@ -109,11 +108,10 @@ impl ClassicClient<'_> {
 /// If they were sent whole and there is no reply, they must not be sent again: they may be stored.
 fn deliver(
     backoff: &mut Backoff<'_>,
-    server: &Target,
     bets: &ClientMessage<'_>,
     name: &dyn Display,
 ) -> Result<(), AttemptError> {
-    let mut connection = backoff.connect(server)?;
+    let mut connection = backoff.connect()?;
     connection.send_message(bets)?;
     connection.receive_ack(name).map_err(|error| match error {
         AttemptError::Lost(lost) => AgencyError::UnknownOutcome { bets: name.to_string(), lost }.into(),
@@ -122,8 +120,8 @@ fn deliver(
 }
 
 /// Sends END. It has no reply: our server closes the connection, the original's leaves it open.
-fn try_end(backoff: &mut Backoff<'_>, server: &Target, agency: u8) -> Result<(), AttemptError> {
-    let mut connection = backoff.connect(server)?;
+fn try_end(backoff: &mut Backoff<'_>, agency: u8) -> Result<(), AttemptError> {
+    let mut connection = backoff.connect()?;
     connection.send_message(&ClientMessage::End(Some(agency)))?;
     connection.finish_sending()?;
     if connection.replies_within(END_SILENCE)? {
@@ -133,12 +131,8 @@ fn try_end(backoff: &mut Backoff<'_>, server: &Target, agency: u8) -> Result<(),
     }
 }
 
-fn ask_for_winners(
-    backoff: &mut Backoff<'_>,
-    server: &Target,
-    agency: u8,
-) -> Result<Option<u64>, AttemptError> {
-    let mut connection = backoff.connect(server)?;
+fn ask_for_winners(backoff: &mut Backoff<'_>, agency: u8) -> Result<Option<u64>, AttemptError> {
+    let mut connection = backoff.connect()?;
     connection.send_message(&ClientMessage::ResultRequest(Some(agency)))?;
     connection.receive_winners(Some(ANSWER_TIMEOUT))
 }
@@ -149,8 +143,8 @@ pub(crate) fn send_bet(bet: &Bet<'_>, server: &Target) -> Result<(), AgencyError
     let mut record = Vec::new();
     push_record(bet, &mut record);
     let message = ClientMessage::Bet(&record);
-    let result = Backoff::new(None, TimeLimits::default())
-        .retry(|backoff| deliver(backoff, server, &message, &"the bet"));
+    let result = Backoff::new(server, None, TimeLimits::default())
+        .retry(|backoff| deliver(backoff, &message, &"the bet"));
     let (document, number) = (&bet.document, &bet.number);
     let log = |level, outcome, fields: &[logging::Field<'_>]| {
         logging::event(level, "apuesta_enviada", outcome, fields);

@@ -20,7 +20,7 @@ const NEW_CONTEST: &str = "for a new contest the server needs an empty folder or
 
 #[derive(Debug, Error)]
 pub(crate) enum AgencyError {
-    #[error("{}: {error}", .file.display())]
+    #[error("{}: {error} (CLI_BETS_FILE)", .file.display())]
     File { file: PathBuf, error: io::Error },
     /// `line` is the line on which the row begins.
     #[error("{}, line {line}: {error}", .file.display())]

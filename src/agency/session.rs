@@ -37,7 +37,7 @@ pub(super) fn run(
     BetsFile::open(&config.bets_file, config.id)?;
     let mut client =
         SessionClient { config, server, progress, comparison: Comparison::new(), was_open: false };
-    Backoff::new(Some(progress), limits).retry(|backoff| client.attempt(backoff))
+    Backoff::new(server, Some(progress), limits).retry(|backoff| client.attempt(backoff))
 }
 
 struct SessionClient<'a> {

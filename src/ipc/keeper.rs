@@ -42,12 +42,23 @@ pub enum ToKeeper {
 pub struct Ready {
     /// The end of the server's certificate, in seconds since 1970.
     pub certificate_until: i64,
+    /// Why no client accepts the server's certificate, whatever the time.
+    pub unfit: Option<Unfit>,
     /// How many certificates are revoked.
     pub revoked: u32,
     /// Whether a revocation list has expired.
     pub list_expired: bool,
     /// How the key can sign, as TLS numbers it; the best first, then zeros.
     pub schemes: [u16; 3],
+}
+
+/// What a certificate lacks that is used for a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Error)]
+pub enum Unfit {
+    #[error("it is not for TLS servers (extendedKeyUsage), as that of an agency is not")]
+    NotForServers,
+    #[error("it names no host (subjectAltName)")]
+    NoName,
 }
 
 /// A certificate that ends within this time causes a warning. In seconds.
@@ -63,8 +74,11 @@ impl Ready {
             0..SOON => Some(format!("the server's certificate ends in {} days", left / DAY)),
             _ => None,
         };
+        let unfit = self.unfit.map(|unfit| {
+            format!("tls.crt of TLS_DIR: {unfit}: clients refuse it; put the server's own tls.crt and tls.key there")
+        });
         let list = "a revocation list has expired: it still counts, but later revocations are missing";
-        certificate.into_iter().chain(self.list_expired.then(|| list.to_owned())).collect()
+        unfit.into_iter().chain(certificate).chain(self.list_expired.then(|| list.to_owned())).collect()
     }
 }
 

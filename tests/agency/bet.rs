@@ -136,7 +136,10 @@ fn bet_waits_for_a_server_that_does_not_run_yet() {
     let mut command = command(&format!("127.0.0.1:{port}"), &FLAGS, &[]);
     let mut process = Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
     let mut lines = BufReader::new(process.stderr()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains("retry_in_ms")), "it ended");
+    assert!(
+        lines.any(|line| line.contains(&format!(" | server_address: 127.0.0.1:{port} | error: "))),
+        "it ended"
+    );
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     answer(&mut listener.accept().unwrap().0, &frame(kind::BET_ACK, b"OK"));
     let rest: Vec<String> = lines.collect();

@@ -185,7 +185,8 @@ fn an_invalid_text_is_refused_with_its_line() {
 fn a_missing_file_is_reported_even_without_a_server() {
     let stage = Stage::new("");
     let mut agency = stage.agency(&[("CLI_BETS_FILE", "nothing-{id}.csv")]);
-    assert!(agency.fail().contains("nothing-3.csv"));
+    let line = agency.fail();
+    assert!(line.contains("nothing-3.csv: No such file") && line.contains("(CLI_BETS_FILE)"), "{line}");
 }
 
 #[test]

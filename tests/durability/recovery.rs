@@ -91,7 +91,11 @@ fn a_damaged_state_file_is_refused_and_not_changed() {
         let setup = server.setup().write("bets.csv.state", damaged);
         let ended = setup.run();
         assert_eq!(ended.code, Some(1), "{damaged:?}");
-        assert!(ended.failure().contains("bets.csv.state"));
+        let line = ended.failure();
+        assert!(
+            line.contains("bets.csv.state") && line.contains("; restore both files from one backup"),
+            "{line}"
+        );
         assert_eq!(std::fs::read_to_string(setup.path("bets.csv.state")).unwrap(), damaged);
     }
 }

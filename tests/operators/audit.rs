@@ -238,7 +238,7 @@ fn a_state_file_that_contradicts_the_bets_is_an_error_of_both_commands() {
             "agency 2 does not take part: only 1 to 1 do, says the draw",
         ),
         (format!("{{\"version\":1,\"ended\":[1,2],{draw},\"writing\":null}}"), "it is damaged"),
-        ("{".to_owned(), "it is damaged"),
+        ("{".to_owned(), "at line 1 column 1; restore both files from one backup"),
         ("2".to_owned(), "expected an object with a version"),
         (r#"{"version":1,"ended":[1,9],"draw":null}"#.to_owned(), "ENDs of agencies that do not take part"),
         (DRAWN.replace("\"version\":1", "\"version\":3"), "it has version 3"),

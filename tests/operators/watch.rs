@@ -302,7 +302,7 @@ fn without_a_terminal_watch_prints_lines() {
 fn a_missing_server_is_one_line() {
     let text = lines("127.0.0.1:1", "\n", || ());
     assert_eq!(text.lines().count(), 1, "{text}");
-    assert!(text.contains("the server does not answer: Connection refused"), "{text}");
+    assert!(text.contains("127.0.0.1:1 does not answer: Connection refused"), "{text}");
 }
 
 #[test]

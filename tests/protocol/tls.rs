@@ -285,10 +285,19 @@ fn what_needs_attention_is_warned_of_at_the_start_and_by_a_check() {
     let expired_certificate = "openssl req -new -key server/tls.key -subj /CN=server -out server.csr
         printf 'subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth' > extensions
         openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -days -1 -out server/tls.crt -extfile extensions";
+    let nameless = "openssl req -new -x509 -key server/tls.key -subj /CN=server -out server/tls.crt -days 99";
     for (days, script, reason) in [
         ("825", "true", None),
         ("20", "true", Some("the server's certificate ends in ")),
         ("825", expired_certificate, Some("the server's certificate has expired: clients refuse it")),
+        (
+            "825",
+            "cp agency-1/tls.* server",
+            Some(
+                "tls.crt of TLS_DIR: it is not for TLS servers (extendedKeyUsage), as that of an agency is not: ",
+            ),
+        ),
+        ("825", nameless, Some("tls.crt of TLS_DIR: it names no host (subjectAltName): clients refuse it; ")),
         ("825", expired_list, Some("a revocation list has expired: it still counts")),
     ] {
         let setup = Setup::of(1);

@@ -11,7 +11,7 @@ use webpki::EndEntityCert;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::known_signatures::remembering;
-use crate::ipc::keeper::{CertificateFault, Ready};
+use crate::ipc::keeper::{CertificateFault, Ready, Unfit};
 use crate::ipc::voucher::Peer;
 use crate::lottery::AgencyId;
 use crate::lottery::bet::parse_decimal;
@@ -65,8 +65,10 @@ impl Credentials {
         let (revoked, list_expired) = check_lists(folder, &lists, now)?;
         let schemes = SCHEMES.into_iter().filter(|scheme| identity.key.choose_scheme(&[*scheme]).is_some());
         let mut schemes = schemes.map(u16::from).chain([0; 3]);
+        let (certificate_until, unfit) = examine(folder, &identity)?;
         let ready = Ready {
-            certificate_until: end_of(folder, &identity)?,
+            certificate_until,
+            unfit,
             revoked,
             list_expired,
             schemes: [(); 3].map(|()| schemes.next().unwrap_or_default()),
@@ -180,11 +182,19 @@ fn reason(error: &Error) -> CertificateFault {
     }
 }
 
-fn end_of(folder: &TlsFolder, identity: &CertifiedKey) -> Result<i64, FolderError> {
+/// Returns the end of the server's certificate, and what it lacks.
+fn examine(folder: &TlsFolder, identity: &CertifiedKey) -> Result<(i64, Option<Unfit>), FolderError> {
     let malformed = || folder.problem(CERTIFICATE, "the first certificate is malformed");
     let certificate = identity.end_entity_cert().map_err(|_| malformed())?;
     let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| malformed())?;
-    Ok(certificate.validity().not_after.timestamp())
+    let uses = certificate.extended_key_usage().map_err(|_| malformed())?;
+    let names = certificate.subject_alternative_name().map_err(|_| malformed())?;
+    let unfit = if uses.is_some_and(|uses| !uses.value.server_auth) {
+        Some(Unfit::NotForServers)
+    } else {
+        names.is_none().then_some(Unfit::NoName)
+    };
+    Ok((certificate.validity().not_after.timestamp(), unfit))
 }
 
 /// Checks that each list was signed by one of the authorities: a list that was not would lock everyone out. Returns how many

@@ -54,7 +54,7 @@ pub enum RecoveryError {
         other_bets_hint(found.bets == sealed.bets)
     )]
     Sealed { sealed: Seal, found: Seal },
-    #[error("the state file can't be used: {0}")]
+    #[error("the state file can't be used: {0}; nothing was changed")]
     State(#[from] StateError),
     #[error("the state file can't be used: {0}; {RESTORE}, nothing was changed")]
     Contradiction(String),

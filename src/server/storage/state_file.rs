@@ -21,6 +21,7 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::row_reader::RESTORE;
 use crate::lottery::agency_id::list;
 use crate::lottery::foreign::other_bets_hint;
 use crate::lottery::{AgencyId, Digest, Draw};
@@ -84,11 +85,13 @@ struct AnyFormat {
 /// Why a state file can't be used.
 #[derive(Debug, Error)]
 pub enum StateError {
-    #[error("it is damaged: {0}")]
+    #[error("it is damaged: {0}; {RESTORE}")]
     Damaged(#[from] serde_json::Error),
-    #[error("its draw must have a time as RFC 3339 has it, agencies, and from version 2 on a seal")]
+    #[error(
+        "its draw must have a time as RFC 3339 has it, agencies, and from version 2 on a seal; {RESTORE}"
+    )]
     Draw,
-    #[error("it has version {0}, but this server reads versions 1 to {VERSION}")]
+    #[error("it has version {0}, but this server reads versions 1 to {VERSION}: start a newer one")]
     Version(u32),
 }
 

@@ -79,7 +79,7 @@ impl History {
             *reason = error;
             return Vec::new();
         }
-        let event = Event::bad(format!("the server does not answer: {error}"));
+        let event = Event::bad(format!("{} does not answer: {error}", self.address));
         self.silent = Some((when, error));
         vec![event]
     }
@@ -213,7 +213,7 @@ mod tests {
         let mut add = |answer: Result<Status, &str>| history.add(Local::now(), answer.map_err(str::to_owned));
         let status = || Ok(samples::status(&[(1, false)]));
         let [lost, back] =
-            [Event::bad("the server does not answer: late"), Event::good("the server answers again")];
+            [Event::bad("here:1 does not answer: late"), Event::good("the server answers again")];
         assert_eq!(add(Err("late")).first(), Some(&lost));
         assert_eq!(add(Err("late")), []);
         assert_eq!(add(status()), [Event::good("the server answers")]);
