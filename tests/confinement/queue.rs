@@ -19,11 +19,13 @@ fn malformed_messages_between_requests_do_not_cost_a_sync_each() {
     let is_queue = |target: &String| target.starts_with("/loteria-");
     let (queue, _) = descriptors(own).into_iter().find(|(_, target)| is_queue(target)).unwrap();
     let garbage = attacker.put(&[0xff; 8192]);
+    // A time that has passed: if the queue is full, because other servers use up the user's bytes, this fails and never waits.
+    let now = attacker.put(&[0; 16]);
     send(storage, Signal::SIGSTOP);
     for (agency, session) in &mut sessions {
         session.send_bets(0, &bets(*agency, 0..3));
         until("the handlers have sent all", || are_idle(&others));
-        attacker.call(libc::SYS_mq_timedsend, &[argument(queue), garbage, 8192, 0, 0]).unwrap();
+        attacker.call(libc::SYS_mq_timedsend, &[argument(queue), garbage, 8192, 0, now]).unwrap();
     }
     send(storage, Signal::SIGCONT);
     for (_, session) in &mut sessions {
