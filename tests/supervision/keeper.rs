@@ -22,8 +22,8 @@ fn status(server: &RunningServer) -> bool {
     answer.is_ok_and(|bytes| bytes.first() == Some(&kind::STATUS))
 }
 
-/// Gives the server of this setup a certificate with an Ed25519 key, made by openssl. Returns the secrets: the seed, what a
-/// signer keeps of it, and the key as it stands in the file.
+/// Gives the server of this setup a certificate with an Ed25519 key, made by openssl. Returns three forms of the secret: the
+/// seed, the half of its hash that a signer keeps, and the text of the key's file.
 fn use_ed25519(setup: &Setup) -> [Vec<u8>; 3] {
     let script = "openssl genpkey -algorithm ed25519 -out server/tls.key
         openssl req -new -key server/tls.key -subj /CN=server -out server.csr

@@ -164,8 +164,8 @@ impl StorageLink {
         self.must_stop = true;
     }
 
-    /// Sends messages until none is left or storage's socket is full. Returns the pending client as soon as storage knows it;
-    /// more messages may then be left.
+    /// Sends messages until none is left or storage's socket is full. It stops earlier once storage knows the pending client,
+    /// and returns that client.
     pub(super) fn send(&mut self) -> io::Result<Option<AcceptedClient>> {
         while self.pause.end(Instant::now()).is_none()
             && let Some(Process { control, .. }) = &self.process
