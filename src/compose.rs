@@ -14,32 +14,27 @@ pub(crate) fn compose_file(agencies: u16, data: &str, certs: Option<&str>, conta
     // A folder, not its files: a mounted file stays the old one when it is replaced.
     let mount = |service: &str| {
         let source = certs.map(|certs| bind_source(certs, service));
-        source.map_or(String::new(), |source| {
-            format!("      - {{ <<: *file, source: {source}, target: /certs }}\n")
-        })
+        source.map(|source| format!("      - {{ <<: *file, source: {source}, target: /certs }}\n"))
     };
-    let setting = |line: &str| if certs.is_some() { line.to_owned() } else { String::new() };
-    let name = |service: &str| {
-        if container_names { format!("    container_name: {service}\n") } else { String::new() }
-    };
-    // The server needs at least one agency. Without any, `config.ini` says how many there are.
-    let amount = if agencies == 0 { String::new() } else { format!("      CLIENTS_AMOUNT: {agencies}\n") };
-    let head = HEAD
-        .replace("    # CONTAINER_NAME\n", &name("server"))
-        .replace("      # CLIENTS_AMOUNT\n", &amount)
-        .replace("      # TLS_DIR\n", &setting("      TLS_DIR: /certs\n"))
-        .replace("      # SERVER_CERTIFICATE\n", &mount("server"))
-        .replace("      # OPERATOR_CERTIFICATE\n", &setting("      CLI_TLS_DIR: /certs\n"))
-        .replace("  # AGENCY_CERTIFICATE\n", &setting("  CLI_TLS_DIR: /certs\n"))
-        .replace(
-            "    # OPERATOR_VOLUME\n",
-            &certs.map_or(String::new(), |_| format!("    volumes:\n{}", mount("operator"))),
-        )
-        .replace("AGENCIES", &agencies.to_string());
+    let with_certs = |line: &str| certs.map(|_| line.to_owned());
+    let name = |service: &str| container_names.then(|| format!("    container_name: {service}\n"));
+    let head = [
+        ("    # CONTAINER_NAME\n", name("server")),
+        // The server needs at least one agency. Without any, `config.ini` says how many there are.
+        ("      # CLIENTS_AMOUNT\n", (agencies > 0).then(|| format!("      CLIENTS_AMOUNT: {agencies}\n"))),
+        ("      # TLS_DIR\n", with_certs("      TLS_DIR: /certs\n")),
+        ("      # SERVER_CERTIFICATE\n", mount("server")),
+        ("      # OPERATOR_CERTIFICATE\n", with_certs("      CLI_TLS_DIR: /certs\n")),
+        ("  # AGENCY_CERTIFICATE\n", with_certs("  CLI_TLS_DIR: /certs\n")),
+        ("    # OPERATOR_VOLUME\n", mount("operator").map(|mount| format!("    volumes:\n{mount}"))),
+        ("AGENCIES", Some(agencies.to_string())),
+    ]
+    .into_iter()
+    .fold(HEAD.to_owned(), |head, (mark, lines)| head.replace(mark, &lines.unwrap_or_default()));
     let clients = (1..=agencies).map(|id| {
-        let name = name(&format!("client{id}"));
+        let name = name(&format!("client{id}")).unwrap_or_default();
         let file = bind_source(data, &format!("agency-{id}.csv"));
-        let certificate = mount(&format!("agency-{id}"));
+        let certificate = mount(&format!("agency-{id}")).unwrap_or_default();
         format!(
             "\n  client{id}:\n    <<: *client\n{name}    environment: {{ <<: *agency, CLI_ID: {id} }}\n    volumes:\n      \
              - *config\n      - {{ <<: *file, source: {file}, target: /agency-{id}.csv }}\n{certificate}"
