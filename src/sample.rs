@@ -3,12 +3,13 @@
 //! `tests/data/agency-1.csv` to `agency-5.csv` are what
 //! `loteria sample --agencies 5 --bets 9000,6000,3500,1500,0 --dir tests/data` writes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use chrono::{Days, NaiveDate};
-use csv::{Terminator, Writer, WriterBuilder};
+use csv::{Terminator, WriterBuilder};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use thiserror::Error;
@@ -18,7 +19,7 @@ use crate::lottery::AgencyId;
 /// The seed where none is given.
 pub const DEFAULT_SEED: u64 = 7574;
 /// The default winning number. More bets are on it than on others.
-const WINNING_NUMBER: u32 = 7574;
+pub(crate) const WINNING_NUMBER: u32 = 7574;
 /// On average one of this many bets is on the winning number.
 const BETS_PER_WINNER: u32 = 1000;
 /// Numbers are below this.
@@ -61,7 +62,7 @@ pub enum SampleError {
     Write(PathBuf, io::Error),
 }
 
-/// Write `agency-1.csv` to `agency-N.csv` into a folder, which is made if it is missing.
+/// Writes `agency-1.csv` to `agency-N.csv` into a folder, which is made if it is missing.
 ///
 /// # Errors
 /// `bets` is neither one number nor one for each agency, or a file cannot be written.
@@ -76,68 +77,41 @@ pub fn write(agencies: u16, bets: &[u64], seed: u64, folder: &Path) -> Result<()
     let mut first_document = 0;
     for (agency, bets) in (1..=agencies).filter_map(AgencyId::new).zip(amounts) {
         let path = folder.join(file_name(agency));
-        write_file(&path, Bets::new(seed, agency, first_document, bets)).map_err(|error| at(&path, error))?;
+        let rows = rows(Dice::new(seed, agency), first_document..first_document + bets);
+        write_file(&path, rows).map_err(|error| at(&path, error))?;
         first_document += bets;
     }
     Ok(())
 }
 
-/// The name of an agency's file.
+/// Returns the name of an agency's file.
 #[must_use]
 pub fn file_name(agency: AgencyId) -> String {
     format!("agency-{agency}.csv")
 }
 
-fn write_file(path: &Path, bets: Bets) -> io::Result<()> {
-    let mut rows: Writer<File> =
-        WriterBuilder::new().terminator(Terminator::CRLF).from_writer(File::create(path)?);
-    for row in bets {
-        rows.write_record(row)?;
+fn write_file(path: &Path, rows: impl Iterator<Item = [String; 5]>) -> io::Result<()> {
+    let mut file = WriterBuilder::new().terminator(Terminator::CRLF).from_path(path)?;
+    for row in rows {
+        file.write_record(row)?;
     }
-    rows.flush()
+    file.flush()
 }
 
-/// The bets of one agency, as rows.
-struct Bets {
-    dice: Dice,
-    /// The index of the next bet's document among all documents.
-    document: u64,
-    left: u64,
-    /// The bet that wins in any case, as the value of `left`.
-    sure_winner: Option<u64>,
+/// Makes the rows of one agency, whose documents have these indices among all documents.
+fn rows(mut dice: Dice, documents: Range<u64>) -> impl Iterator<Item = [String; 5]> {
+    let bets = documents.end - documents.start;
+    let from_last = dice.below(u32::try_from(bets).unwrap_or(u32::MAX));
+    let sure_winner = (bets >= ENOUGH_FOR_A_WINNER).then(|| documents.end - 1 - u64::from(from_last));
+    documents.map(move |index| {
+        let number = dice.below(NUMBERS);
+        let wins = dice.below(BETS_PER_WINNER) == 0 || sure_winner == Some(index);
+        let number = if wins { WINNING_NUMBER } else { number }.to_string();
+        [dice.first_name(), dice.last_name(), document(index).to_string(), dice.birthdate(), number]
+    })
 }
 
-impl Bets {
-    fn new(seed: u64, agency: AgencyId, first_document: u64, bets: u64) -> Self {
-        let mut dice = Dice::new(seed, agency);
-        let range = u32::try_from(bets).unwrap_or(u32::MAX);
-        let sure_winner = u64::from(dice.below(range)) + 1;
-        let sure_winner = (bets >= ENOUGH_FOR_A_WINNER).then_some(sure_winner);
-        Self { dice, document: first_document, left: bets, sure_winner }
-    }
-
-    fn number(&mut self) -> u32 {
-        let number = self.dice.below(NUMBERS);
-        let is_lucky = self.dice.below(BETS_PER_WINNER) == 0;
-        if is_lucky || self.sure_winner == Some(self.left) { WINNING_NUMBER } else { number }
-    }
-}
-
-impl Iterator for Bets {
-    type Item = [String; 5];
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let left = self.left.checked_sub(1)?;
-        let number = self.number().to_string();
-        let document = document(self.document).to_string();
-        let [first_name, last_name] = [self.dice.first_name(), self.dice.last_name()];
-        self.left = left;
-        self.document += 1;
-        Some([first_name, last_name, document, self.dice.birthdate(), number])
-    }
-}
-
-/// A unique document. Documents are a permutation of a range of numbers, so that they do not look like a sequence.
+/// Returns a unique document. Documents are a permutation of a range of numbers, so that they do not look like a sequence.
 fn document(index: u64) -> u64 {
     const LOWEST: u64 = 5_000_000;
     const HOW_MANY: u64 = 43_000_000;
@@ -159,7 +133,7 @@ impl Dice {
         Self(generator)
     }
 
-    /// A number from 0 to `limit` - 1; 0 for a limit of 0.
+    /// Returns a number from 0 to `limit` - 1; 0 for a limit of 0.
     fn below(&mut self, limit: u32) -> u32 {
         let scaled = u64::from(self.0.next_u32()) * u64::from(limit);
         u32::try_from(scaled >> u32::BITS).unwrap_or(0)
@@ -188,11 +162,11 @@ impl Dice {
         }
     }
 
+    /// Returns a day from 1930-01-01 to 2005-12-31.
     fn birthdate(&mut self) -> String {
-        // 1930-01-01 to 2005-12-31.
-        let days = self.below(27_759);
+        let days = Days::new(self.below(27_759).into());
         let first = NaiveDate::from_ymd_opt(1930, 1, 1).unwrap_or_default();
-        first.checked_add_days(Days::new(days.into())).unwrap_or(first).format("%Y-%m-%d").to_string()
+        first.checked_add_days(days).unwrap_or(first).to_string()
     }
 }
 
@@ -202,7 +176,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn bets(seed: u64, agency: u16, count: u64) -> Vec<[String; 5]> {
-        Bets::new(seed, AgencyId::new(agency).unwrap(), 0, count).collect()
+        rows(Dice::new(seed, AgencyId::new(agency).unwrap()), 0..count).collect()
     }
 
     #[test]
