@@ -31,7 +31,7 @@ pub(crate) struct Report<'a> {
     number: u32,
     pub(crate) tally: Tally,
     /// The draw's seal, if the file agrees with it.
-    seal: Option<Seal>,
+    pub(crate) seal: Option<Seal>,
     errors: Findings,
     /// What is wrong with rows, in the order of the first line that has it.
     damages: Vec<(Damage, Lines)>,

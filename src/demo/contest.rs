@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,8 +12,7 @@ use super::error::DemoError;
 use super::process::Process;
 use crate::audit::{Count, Tally};
 use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, Settings};
-use crate::lottery::{AgencyId, Digest, Seal};
-use crate::protocol::status::Status;
+use crate::lottery::{AgencyId, Digest};
 use crate::status;
 use crate::system::signal::{Signals, is_termination};
 use crate::tls::client::Target;
@@ -26,26 +24,16 @@ pub(crate) const BETS_FILE: &str = "bets.csv";
 const TICK: Duration = Duration::from_millis(150);
 /// The time between two looks at the server's log until it listens.
 const SHORT_TICK: Duration = Duration::from_millis(10);
-/// The time in which a server must listen. It may have to wait for a killed one to end, and to read a long file.
+/// The time in which a server must listen. It may have to wait for the end of a killed one, and to read a long file.
 const START_LIMIT: Duration = Duration::from_mins(1);
-/// The time limit of a status request for the progress bar. It delays the reaction to a signal.
-const PEEK_LIMIT: Duration = Duration::from_millis(300);
+/// The time limit of a status request. It delays the reaction to a signal.
+const STATUS_LIMIT: Duration = Duration::from_millis(300);
 /// The time after which a server that has not ended is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 /// How often, at most, a server that was killed is started again.
 const MAX_RESTARTS: u32 = 5;
 /// Connections that the server serves besides the agencies'.
 const SPARE_CLIENTS: u16 = 64;
-
-/// What server and agencies report at the end.
-pub(crate) struct Reported {
-    /// The bets, winners and digests by the agencies' logs.
-    pub(crate) tally: Tally,
-    pub(crate) winning_number: u32,
-    pub(crate) seal: Option<Seal>,
-    /// From the start of the agencies to the end of the last.
-    pub(crate) duration: Duration,
-}
 
 /// A running contest.
 pub(crate) struct Contest<'a> {
@@ -55,6 +43,8 @@ pub(crate) struct Contest<'a> {
     /// Draws nothing unless standard error is a terminal.
     bar: ProgressBar,
     server: Process,
+    /// Whether the server listens.
+    listens: bool,
     /// 0 until the first server listens. A server that is started again gets the same port.
     port: u16,
     restarts: u32,
@@ -62,45 +52,42 @@ pub(crate) struct Contest<'a> {
 }
 
 impl<'a> Contest<'a> {
-    /// Start the server. Each agency will have that many bets.
+    /// Starts the server. Each agency will have that many bets.
     pub(crate) fn start(
         folder: &'a Path,
         size: u16,
         bets: u64,
         signals: &'a Signals,
     ) -> Result<Self, DemoError> {
-        let bar = ProgressBar::new(u64::from(size) * bets);
-        if let Ok(style) =
-            ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} bets stored, {elapsed}")
-        {
-            bar.set_style(style);
-        }
+        let template = "{bar:40} {human_pos} of {human_len} bets stored, {elapsed}";
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(u64::from(size) * bets).with_style(style);
         let server = start_server(folder, size, 0)?;
-        Ok(Self { folder, size, signals, bar, server, port: 0, restarts: 0, agencies: Vec::new() })
+        let agencies = Vec::new();
+        Ok(Self { folder, size, signals, bar, server, listens: false, port: 0, restarts: 0, agencies })
     }
 
-    /// Run the agencies until all of them have their results.
-    pub(crate) fn run(&mut self) -> Result<Reported, DemoError> {
-        self.await_listening()?;
+    /// Runs the agencies until all have their results. Returns what they report, and how long they took.
+    pub(crate) fn run(&mut self) -> Result<(Tally, Duration), DemoError> {
+        self.keep_server_alive()?;
         let begun = Instant::now();
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         self.say(&format!("agencies: {}", self.size))?;
         for agency in all_agencies(self.size) {
-            self.agencies.push((agency, start_agency(self.folder, agency, self.address())?));
+            self.agencies.push((agency, start_agency(self.folder, agency, server)?));
         }
         while !self.agencies_have_ended()? {
             self.wait(TICK)?;
             self.keep_server_alive()?;
-            if let Ok(status) = self.status(PEEK_LIMIT) {
+            if let Ok(status) = status::ask(&Target::plain(&server), STATUS_LIMIT) {
                 self.bar.set_position(status.bets);
             }
         }
         let duration = begun.elapsed();
-        let status = self.last_status()?;
-        let winning_number = status.draw.as_ref().map_or(0, |draw| draw.winning_number);
-        Ok(Reported { tally: self.tally()?, winning_number, seal: status.seal(), duration })
+        Ok((self.tally()?, duration))
     }
 
-    /// End all processes.
+    /// Ends all processes.
     pub(crate) fn stop(mut self) -> Result<(), DemoError> {
         let limit = Instant::now() + STOP_LIMIT;
         self.bar.finish_and_clear();
@@ -108,30 +95,22 @@ impl<'a> Contest<'a> {
         self.agencies.clear();
         self.server.terminate()?;
         loop {
-            match self.server.ended()? {
+            match self.server.child.try_wait()? {
                 Some(status) if status.success() => return Ok(()),
-                Some(status) => return Err(self.server_ended(status)),
+                Some(status) => return Err(self.server.failure(format_args!("the server ended ({status})"))),
                 // Another signal asks for what is already being done.
                 None if Instant::now() < limit => drop(self.signals.wait(SHORT_TICK)?),
-                None => return Err(DemoError::NotEnding { last_line: self.server.last_line() }),
+                None => return Err(self.server.failure("the server does not end")),
             }
         }
     }
 
-    fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
-    }
-
-    fn status(&self, limit: Duration) -> Result<Status, status::StatusError> {
-        status::ask(&Target::plain(&self.address()), limit)
-    }
-
-    /// Print a line above the bar.
+    /// Prints a line above the bar.
     fn say(&self, line: &str) -> io::Result<()> {
         self.bar.suspend(|| writeln!(io::stdout(), "{line}"))
     }
 
-    /// Wait for that time, or until a child ends.
+    /// Waits for that time, or until a child ends.
     fn wait(&self, time: Duration) -> Result<(), DemoError> {
         match self.signals.wait(time)? {
             Some(signal) if is_termination(signal) => Err(DemoError::Interrupted),
@@ -139,74 +118,54 @@ impl<'a> Contest<'a> {
         }
     }
 
-    /// Wait until the server listens, or has been killed.
-    fn await_listening(&mut self) -> Result<(), DemoError> {
-        let limit = Instant::now() + START_LIMIT;
-        while Instant::now() < limit {
-            if let Some(port) = self.server.logged("listen", "port")? {
-                self.port = port.parse().map_err(io::Error::other)?;
-                return Ok(self.say(&format!("server: pid {}, port {port}", self.server.id()))?);
-            }
-            if let Some(status) = self.server.ended()? {
-                let killed = status.signal().is_some() && self.port != 0;
-                return if killed { Ok(()) } else { Err(self.server_ended(status)) };
-            }
-            self.wait(SHORT_TICK)?;
-        }
-        Err(DemoError::NotListening { last_line: self.server.last_line() })
-    }
-
-    /// Start the server again if it was killed.
+    /// Starts the server again if it was killed, and waits until it listens.
     fn keep_server_alive(&mut self) -> Result<(), DemoError> {
-        while let Some(status) = self.server.ended()? {
-            let Some(signal) = status.signal().filter(|_| self.restarts < MAX_RESTARTS) else {
-                return Err(self.server_ended(status));
-            };
-            self.restarts += 1;
-            self.say(&format!("server: killed by signal {signal}, starting it again"))?;
-            self.server = start_server(self.folder, self.size, self.port)?;
-            self.await_listening()?;
+        let limit = Instant::now() + START_LIMIT;
+        loop {
+            if let Some(status) = self.server.child.try_wait()? {
+                let Some(signal) = status.signal().filter(|_| self.restarts < MAX_RESTARTS) else {
+                    return Err(self.server.failure(format_args!("the server ended ({status})")));
+                };
+                self.restarts += 1;
+                self.say(&format!("server: killed by signal {signal}, starting it again"))?;
+                self.server = start_server(self.folder, self.size, self.port)?;
+                self.listens = false;
+            } else if self.listens {
+                return Ok(());
+            } else if let Some(port) = self.server.logged("listen", "port")? {
+                self.port = port.parse().map_err(io::Error::other)?;
+                self.listens = true;
+                self.say(&format!("server: pid {}, port {port}", self.server.child.id()))?;
+            } else if Instant::now() < limit {
+                self.wait(SHORT_TICK)?;
+            } else {
+                return Err(self.server.failure("the server does not listen"));
+            }
         }
-        Ok(())
-    }
-
-    fn server_ended(&self, status: ExitStatus) -> DemoError {
-        DemoError::ServerEnded { status, last_line: self.server.last_line() }
     }
 
     fn agencies_have_ended(&mut self) -> Result<bool, DemoError> {
         let mut all = true;
         for (agency, process) in &mut self.agencies {
-            match process.ended()? {
-                Some(status) if !status.success() => {
-                    let last_line = process.last_line();
-                    return Err(DemoError::AgencyEnded { agency: *agency, status, last_line });
+            match process.child.try_wait()? {
+                Some(status) if status.success() => {}
+                Some(status) => {
+                    return Err(process.failure(format_args!("agency {agency} ended ({status})")));
                 }
-                Some(_) => {}
                 None => all = false,
             }
         }
         Ok(all)
     }
 
-    fn last_status(&mut self) -> Result<Status, DemoError> {
-        loop {
-            self.keep_server_alive()?;
-            match self.status(status::DEADLINE) {
-                Ok(status) => return Ok(status),
-                // It was killed meanwhile, and is started again.
-                Err(_) if self.server.ended()?.is_some() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
+    /// Reads from the agencies' logs which bets are stored, and how many won.
     fn tally(&self) -> Result<Tally, DemoError> {
         let mut tally = Tally::default();
         for (agency, process) in &self.agencies {
             let number = |action: &str, key: &str, radix: u32| {
                 let text = process.logged(action, key)?.unwrap_or_default();
-                u64::from_str_radix(&text, radix).map_err(|_| DemoError::NoResult(*agency))
+                u64::from_str_radix(&text, radix)
+                    .map_err(|_| process.failure(format_args!("agency {agency} does not log its {key}")))
             };
             let (bets, digest) = (number("end_message", "bets", 10)?, number("end_message", "digest", 16)?);
             let winners = number("consulta_ganadores", "cant_ganadores", 10)?;
@@ -216,7 +175,7 @@ impl<'a> Contest<'a> {
     }
 }
 
-/// The agencies of a contest of that size.
+/// Returns the agencies of a contest of that size.
 pub(crate) fn all_agencies(size: u16) -> impl Iterator<Item = AgencyId> {
     (1..=size).filter_map(AgencyId::new)
 }
@@ -238,7 +197,7 @@ fn start_agency(folder: &Path, agency: AgencyId, server: SocketAddr) -> io::Resu
     Process::start(folder, "agency", variables(&AGENCY_SETTINGS, &changes), &log)
 }
 
-/// All settings as environment variables, so that a `config.ini` in the folder has no effect.
+/// Returns all settings as environment variables, so that a `config.ini` in the folder has no effect.
 fn variables(settings: &Settings, changes: &[(&str, String)]) -> impl Iterator<Item = (String, String)> {
     settings.rows.iter().map(|setting| {
         let change = changes.iter().find(|(key, _)| *key == setting.key);

@@ -2,14 +2,12 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 
 use thiserror::Error;
 
 use crate::audit::{AuditError, Count};
 use crate::lottery::AgencyId;
 use crate::sample::SampleError;
-use crate::status::StatusError;
 
 #[derive(Debug, Error)]
 pub(crate) enum DemoError {
@@ -23,18 +21,9 @@ pub(crate) enum DemoError {
     Io(#[from] io::Error),
     #[error("interrupted")]
     Interrupted,
-    #[error("the server ended ({status}): {last_line}")]
-    ServerEnded { status: ExitStatus, last_line: String },
-    #[error("the server does not listen: {last_line}")]
-    NotListening { last_line: String },
-    #[error("the server does not end: {last_line}")]
-    NotEnding { last_line: String },
-    #[error("the server gave no status: {0}")]
-    Status(#[from] StatusError),
-    #[error("agency {agency} ended ({status}): {last_line}")]
-    AgencyEnded { agency: AgencyId, status: ExitStatus, last_line: String },
-    #[error("the log of agency {0} does not say which bets are stored, or how many won")]
-    NoResult(AgencyId),
+    /// A process failed. The last line of its log is in the text.
+    #[error("{0}")]
+    Process(String),
     #[error(
         "agency {agency} has a file of {bets} bets; bets.csv has {counted}; the agency reports {reported}"
     )]

@@ -1,5 +1,5 @@
 //! `loteria demo`: runs a whole contest on this machine, with this program as server and agencies and with made-up bets. At
-//! the end it compares what they reported with the file of bets.
+//! the end it compares the file of bets with what the agencies report.
 
 mod contest;
 mod error;
@@ -7,12 +7,12 @@ mod process;
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use indicatif::ProgressBar;
 use nix::unistd::mkdtemp;
 
-use self::contest::{BETS_FILE, Contest, Reported};
+use self::contest::{BETS_FILE, Contest, all_agencies};
 use self::error::DemoError;
 use crate::audit::{Files, Report};
 use crate::sample;
@@ -22,7 +22,7 @@ use crate::system::signal::Signals;
 /// The most agencies. Each is a process.
 pub(crate) const MAX_AGENCIES: i64 = 1000;
 
-/// Run a contest of that many agencies with that many bets each. Its processes have ended when this returns.
+/// Runs a contest of that many agencies with that many bets each. Its processes have ended when this returns.
 pub(crate) fn run(agencies: u16, bets: u64, folder: Option<PathBuf>) -> Result<(), DemoError> {
     let signals = Signals::open()?;
     let folder = prepare(folder)?;
@@ -31,47 +31,34 @@ pub(crate) fn run(agencies: u16, bets: u64, folder: Option<PathBuf>) -> Result<(
     let mut contest = Contest::start(&folder, agencies, bets, &signals)?;
     let reported = contest.run();
     let stopped = contest.stop();
-    let reported = reported?;
+    let (reported, duration) = reported?;
     stopped?;
     let bets_file = folder.join(BETS_FILE);
-    print(&reported, agencies, &bets_file)?;
-    check(&reported, agencies, bets, &bets_file)
-}
-
-/// Make the folder, and return its full path.
-fn prepare(folder: Option<PathBuf>) -> Result<PathBuf, DemoError> {
-    let folder = folder.map_or_else(
-        || {
-            let template = std::env::temp_dir().join("loteria-demo-XXXXXX");
-            mkdtemp(&template).map_err(|error| DemoError::File { path: template, error: error.into() })
-        },
-        |path| {
-            let made = fs::create_dir_all(&path).and_then(|()| path.canonicalize());
-            made.map_err(|error| DemoError::File { path, error })
-        },
-    )?;
-    if folder.join(BETS_FILE).exists() { Err(DemoError::FolderInUse(folder)) } else { Ok(folder) }
-}
-
-fn print(reported: &Reported, agencies: u16, bets_file: &Path) -> io::Result<()> {
+    let files = Files::open(&bets_file)?;
+    let rules = Rules { clients_amount: agencies, winner_number: sample::WINNING_NUMBER };
+    let found = Report::read(&files, rules, None, &ProgressBar::hidden(), |_| Ok(()))?;
     let mut out = io::stdout().lock();
     writeln!(out)?;
-    reported.tally.write_table(agencies, &mut out)?;
-    writeln!(out, "\ntime: {:.2} s", reported.duration.as_secs_f64())?;
-    writeln!(out, "bets: {}", bets_file.display())?;
-    reported.seal.map_or(Ok(()), |seal| writeln!(out, "seal: {seal}"))
-}
-
-/// Compare what the processes reported with the file of bets, which must have each bet of the agencies' files once.
-fn check(reported: &Reported, agencies: u16, bets: u64, bets_file: &Path) -> Result<(), DemoError> {
-    let rules = Rules { clients_amount: agencies, winner_number: reported.winning_number };
-    let files = Files::open(bets_file)?;
-    let report = Report::read(&files, rules, None, &ProgressBar::hidden(), |_| Ok(()))?;
-    for agency in contest::all_agencies(agencies) {
-        let (reported, counted) = (reported.tally.of(agency), report.tally.of(agency));
+    reported.write_table(agencies, &mut out)?;
+    writeln!(out, "\ntime: {:.2} s\nbets: {}", duration.as_secs_f64(), bets_file.display())?;
+    found.seal.map_or(Ok(()), |seal| writeln!(out, "seal: {seal}"))?;
+    // The file of bets must have each bet of the agencies' files once.
+    for agency in all_agencies(agencies) {
+        let (reported, counted) = (reported.of(agency), found.tally.of(agency));
         if reported != counted || counted.bets != bets {
             return Err(DemoError::Disagreement { agency, bets, counted, reported });
         }
     }
-    if report.is_good() { Ok(()) } else { Err(DemoError::BadFile(bets_file.to_owned())) }
+    if found.is_good() { Ok(()) } else { Err(DemoError::BadFile(bets_file)) }
+}
+
+/// Makes the folder, and returns its full path.
+fn prepare(folder: Option<PathBuf>) -> Result<PathBuf, DemoError> {
+    let template = std::env::temp_dir().join("loteria-demo-XXXXXX");
+    let made = match &folder {
+        Some(path) => fs::create_dir_all(path).and_then(|()| path.canonicalize()),
+        None => mkdtemp(&template).map_err(io::Error::from),
+    };
+    let folder = made.map_err(|error| DemoError::File { path: folder.unwrap_or(template), error })?;
+    if folder.join(BETS_FILE).exists() { Err(DemoError::FolderInUse(folder)) } else { Ok(folder) }
 }

@@ -1,13 +1,15 @@
 //! A process of the contest: this program as a server or an agency, with its log in a file.
 
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::error::DemoError;
 use crate::system::process::{die_with_parent, signal_child};
 
 /// This program, even if its file was replaced or removed.
@@ -16,14 +18,14 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 /// A process. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Process {
-    child: Child,
+    pub(super) child: Child,
     log: PathBuf,
     /// The offset of its own lines in the log. An earlier process may have written to the same file.
     log_start: u64,
 }
 
 impl Process {
-    /// Run a command of this program in `folder`, with only those variables in its environment.
+    /// Runs a command of this program in `folder`, with only those variables in its environment.
     pub(crate) fn start(
         folder: &Path,
         command: &str,
@@ -42,24 +44,16 @@ impl Process {
         Ok(Self { child: program.spawn()?, log, log_start })
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
-    }
-
-    /// Send SIGTERM, unless it has ended.
+    /// Sends SIGTERM, unless it has ended.
     pub(crate) fn terminate(&mut self) -> io::Result<()> {
-        if self.ended()?.is_none() {
+        if self.child.try_wait()?.is_none() {
             let id = i32::try_from(self.child.id()).map_err(io::Error::other)?;
             signal_child(Pid::from_raw(id), Signal::SIGTERM);
         }
         Ok(())
     }
 
-    /// The value of `key` in the first line of its log that reports the action as a success.
+    /// Returns the value of `key` in the first line of its log that reports the action as a success.
     pub(crate) fn logged(&self, action: &str, key: &str) -> io::Result<Option<String>> {
         let wanted = format!(" action: {action} | result: success");
         let log = self.read_log()?;
@@ -70,11 +64,11 @@ impl Process {
         Ok(value.map(ToOwned::to_owned))
     }
 
-    /// The last line of its log.
-    pub(crate) fn last_line(&self) -> String {
+    /// Returns the error that it failed in that way, with the last line of its log.
+    pub(crate) fn failure(&self, how: impl Display) -> DemoError {
         let log = self.read_log().unwrap_or_default();
         let line = log.lines().next_back().unwrap_or("it wrote nothing to its log");
-        format!("{line} ({})", self.log.display())
+        DemoError::Process(format!("{how}: {line} ({})", self.log.display()))
     }
 
     fn read_log(&self) -> io::Result<String> {
