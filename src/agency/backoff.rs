@@ -1,14 +1,15 @@
 //! Retries with pauses between them. The pauses grow, to spare a server in trouble. They are random, so that agencies that
 //! lost their server together do not all come back together.
 
+use std::io;
 use std::mem;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::connection::ServerConnection;
-use super::error::{AgencyError, AttemptError, ConnectionLost};
+use super::error::{AgencyError, AttemptError};
 use super::progress::Progress;
-use super::time_limits::TimeLimits;
+use super::time_limits::{Event, TimeLimits};
 use crate::logging::{self, Level, Outcome};
 use crate::system::random;
 use crate::tls::client::Target;
@@ -19,7 +20,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const REPEAT_WARNING: Duration = Duration::from_mins(1);
 
 pub(super) struct Backoff<'a> {
-    server: &'a Target,
+    pub(super) server: &'a Target,
+    /// Shows how far the attempts got, and the number of retries.
+    pub(super) progress: &'a Progress,
+    pub(super) time_limits: TimeLimits,
     /// The next pause is at most this long.
     next: Duration,
     /// The furthest that an attempt got.
@@ -28,22 +32,12 @@ pub(super) struct Backoff<'a> {
     warned: Option<(String, Instant)>,
     /// Whether a WARNING was logged since the last call of `has_warned`.
     is_warning_new: bool,
-    /// Shows the number of retries.
-    progress: Option<&'a Progress>,
-    pub(super) time_limits: TimeLimits,
 }
 
 impl<'a> Backoff<'a> {
-    pub(super) fn new(server: &'a Target, progress: Option<&'a Progress>, time_limits: TimeLimits) -> Self {
-        Self {
-            server,
-            next: FIRST_PAUSE,
-            milestone: 0,
-            warned: None,
-            is_warning_new: false,
-            progress,
-            time_limits,
-        }
+    pub(super) fn new(server: &'a Target, progress: &'a Progress, time_limits: TimeLimits) -> Self {
+        let next = FIRST_PAUSE;
+        Self { server, progress, time_limits, next, milestone: 0, warned: None, is_warning_new: false }
     }
 
     /// Repeats an attempt until it succeeds or fails for good.
@@ -53,7 +47,7 @@ impl<'a> Backoff<'a> {
     ) -> Result<T, AgencyError> {
         loop {
             let started = Instant::now();
-            self.time_limits.connecting();
+            self.time_limits.tell(Event::Connecting);
             match attempt(self) {
                 Ok(value) => {
                     self.reset();
@@ -72,8 +66,8 @@ impl<'a> Backoff<'a> {
     }
 
     /// Connects for one message.
-    pub(super) fn connect(&mut self) -> Result<ServerConnection, ConnectionLost> {
-        ServerConnection::open(self.server).inspect(|_| self.time_limits.connected())
+    pub(super) fn connect(&self) -> io::Result<ServerConnection> {
+        ServerConnection::open(self.server).inspect(|_| self.time_limits.tell(Event::Connected))
     }
 
     /// Makes the pauses short again if this attempt got further than all before it.
@@ -96,10 +90,8 @@ impl<'a> Backoff<'a> {
 
     fn wait(&mut self, error: &AttemptError) {
         let pause = self.next_pause();
-        self.time_limits.failed(error);
-        if let Some(progress) = self.progress {
-            progress.reconnecting();
-        }
+        self.time_limits.tell(Event::Failed(error.to_string()));
+        self.progress.reconnecting();
         let level = self.level_of(error.to_string());
         let fields: [logging::Field<'_>; 3] =
             [("server_address", &self.server.address), ("error", error), ("retry_in_ms", &pause.as_millis())];
@@ -131,8 +123,8 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_the_longest_until_more_is_achieved() {
-        let server = Target::new("localhost:1".to_owned(), None).unwrap();
-        let mut backoff = Backoff::new(&server, None, TimeLimits::default());
+        let (server, progress) = (Target::plain(&"localhost:1"), Progress::hidden());
+        let mut backoff = Backoff::new(&server, &progress, TimeLimits::default());
         let mut limit = FIRST_PAUSE;
         for _ in 0..10 {
             let pause = backoff.next_pause();
@@ -144,18 +136,5 @@ mod tests {
         assert!(backoff.next_pause() <= FIRST_PAUSE);
         backoff.achieved(5);
         assert!(backoff.next_pause() >= FIRST_PAUSE);
-    }
-
-    #[test]
-    fn a_reason_is_a_warning_once_until_it_changes_or_more_is_achieved() {
-        let server = Target::new("localhost:1".to_owned(), None).unwrap();
-        let mut backoff = Backoff::new(&server, None, TimeLimits::default());
-        let mut levels = |reasons: &[&str]| -> Vec<Level> {
-            reasons.iter().map(|reason| backoff.level_of((*reason).to_owned())).collect()
-        };
-        assert_eq!(levels(&["a", "a", "b"]), [Level::Warning, Level::Debug, Level::Warning]);
-        backoff.achieved(1);
-        assert_eq!(backoff.level_of("b".to_owned()), Level::Warning);
-        assert!(backoff.has_warned() && !backoff.has_warned());
     }
 }

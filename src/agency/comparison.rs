@@ -1,7 +1,7 @@
 //! Compares the stored bets with the agency's file: the server tells how many bets are stored, and their digest.
 
 use super::bets_file::BetsFile;
-use super::error::{AgencyError, Mismatch};
+use super::error::{AgencyError, NEW_CONTEST};
 use crate::lottery::Digest;
 use crate::protocol::message::SESSION_VERSION;
 
@@ -36,17 +36,35 @@ impl Comparison {
         if digest.is_some() != (self.version > 1) {
             return Err(AgencyError::WrongReply);
         }
-        let own = file.digest_of(stored)?;
-        if own.is_none() || digest.is_some_and(|digest| own != Some(digest)) {
-            let rows = own.is_none().then(|| file.taken());
-            // The server may have lost bets that were equal.
-            let equal = if self.equal < stored { self.equal } else { 0 };
-            let (file, sent) = (file.path(), self.sent);
-            return Err(AgencyError::OtherBets(Mismatch { file, stored, rows, equal, sent }));
-        }
-        if digest.is_some() {
-            self.equal = stored;
+        match (file.digest_of(stored)?, digest) {
+            (Some(own), Some(digest)) if own == digest => self.equal = stored,
+            (Some(_), None) => {}
+            (own, _) => return Err(self.mismatch(file, stored, own.is_none())),
         }
         Ok(())
+    }
+
+    fn mismatch(&self, file: &BetsFile, stored: u64, is_short: bool) -> AgencyError {
+        // The server may have lost bets that were equal.
+        let equal = if self.equal < stored { self.equal } else { 0 };
+        let (next, rows) = (equal + 1, file.taken());
+        let difference = if is_short {
+            format!("{stored} are stored, but it has only {rows}")
+        } else if next == stored {
+            format!("bet {stored} differs")
+        } else {
+            format!("one of the bets {next} to {stored} differs, a digest does not tell which")
+        };
+        let sent = match (equal, self.sent) {
+            (_, 0) => {
+                format!("nothing of it was sent. Use the file that this contest began with; {NEW_CONTEST}")
+            }
+            (_, sent) if sent <= equal => format!("its first {equal} are stored, no other was sent"),
+            (0, sent) => format!("its first {sent} were sent and may be stored, no other was sent"),
+            (_, sent) => format!(
+                "its first {equal} are stored, {next} to {sent} were sent and may be stored, no other was sent"
+            ),
+        };
+        AgencyError::OtherBets { file: file.path(), difference, sent }
     }
 }

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::time::Duration;
 use std::{io, process};
 
+use backoff::Backoff;
 pub(crate) use classic::send_bet;
 pub(crate) use error::AgencyError;
 use progress::Progress;
@@ -36,10 +37,10 @@ pub(crate) fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
     end_at_a_signal(progress.end()).map_err(AgencyError::Thread)?;
     log_config(config);
     let server = Target::new(config.server_address.clone(), config.tls_dir.as_deref())?;
-    let limits = TimeLimits::start(config, progress.end())?;
+    let mut backoff = Backoff::new(&server, &progress, TimeLimits::start(config, progress.end())?);
     let winners = match config.protocol {
-        Protocol::Session => session::run(config, &server, &progress, limits)?,
-        Protocol::Classic => classic::run(config, &server, &progress, limits)?,
+        Protocol::Session => session::run(config, &mut backoff)?,
+        Protocol::Classic => classic::run(config, &mut backoff)?,
     };
     drop(progress);
     logging::info("consulta_ganadores", Outcome::Success, &[("cant_ganadores", &winners)]);

@@ -18,24 +18,27 @@ const UPLOADING: &str = "{bar:30} {human_pos} of {prefix}{human_len} bets, {rate
 const WAITING: &str = "{spinner} {human_pos} bets sent, waiting for the draw for {elapsed}{msg}";
 
 pub(super) struct Progress {
-    /// Hidden if standard error is no terminal.
     bar: ProgressBar,
     reconnections: Cell<u64>,
 }
 
 impl Progress {
+    /// Shows nothing.
+    pub(super) fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden(), reconnections: Cell::new(0) }
+    }
+
     /// Shows the bar if standard error is a terminal, and lets the log write above it.
     pub(super) fn start() -> Self {
-        let reconnections = Cell::new(0);
         if !std::io::stderr().is_terminal() {
-            return Self { bar: ProgressBar::hidden(), reconnections };
+            return Self::hidden();
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let above = bar.clone();
         logging::write_through(Box::new(move |write| above.suspend(write)));
         bar.set_style(style(CONNECTING));
         bar.enable_steady_tick(TICK);
-        Self { bar, reconnections }
+        Self { bar, reconnections: Cell::new(0) }
     }
 
     /// Returns a function that removes the bar, from any thread.
@@ -99,8 +102,6 @@ fn style(template: &str) -> ProgressStyle {
         // Writing to a line of the bar does not fail.
         write!(out, "{} bets/s", HumanFloatCount(state.per_sec().round())).unwrap_or_default();
     };
-    match ProgressStyle::with_template(template) {
-        Ok(style) => style.with_key("rate", rate),
-        Err(_) => ProgressStyle::default_bar(),
-    }
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("rate", rate)
 }

@@ -11,12 +11,14 @@ use super::error::AgencyError;
 use crate::config::AgencyConfig;
 use crate::logging;
 
-/// What the thread is told.
-enum Event {
+/// What the agency tells the thread.
+pub(super) enum Event {
+    /// It tries to connect, unless it does already.
     Connecting,
     Connected,
     /// An attempt failed, for this reason.
     Failed(String),
+    /// It waits for the result, unless it does already.
     AwaitsResult,
 }
 
@@ -36,39 +38,21 @@ impl TimeLimits {
         }
         let (sender, events) = channel();
         let config = config.clone();
-        let body = move || {
+        let end_in_time = move || {
             if let Some(error) = first_exceeded(&config, &events) {
                 remove_bar();
                 error.log();
                 process::exit(1);
             }
         };
-        logging::spawn("limits", body).map_err(AgencyError::Thread)?;
+        logging::spawn("limits", end_in_time).map_err(AgencyError::Thread)?;
         Ok(Self(Some(sender)))
     }
 
-    /// From now on the agency tries to connect, unless it does already.
-    pub(super) fn connecting(&self) {
-        self.tell(|| Event::Connecting);
-    }
-
-    pub(super) fn connected(&self) {
-        self.tell(|| Event::Connected);
-    }
-
-    pub(super) fn failed(&self, reason: &impl ToString) {
-        self.tell(|| Event::Failed(reason.to_string()));
-    }
-
-    /// From now on the agency waits for the result, unless it does already.
-    pub(super) fn awaits_result(&self) {
-        self.tell(|| Event::AwaitsResult);
-    }
-
-    fn tell(&self, event: impl FnOnce() -> Event) {
+    pub(super) fn tell(&self, event: Event) {
         if let Some(sender) = &self.0 {
             // Without the thread, the process is about to end.
-            sender.send(event()).unwrap_or_default();
+            sender.send(event).unwrap_or_default();
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use super::bets_file::{Batch, BetsFile, Limits};
 use super::comparison::Comparison;
-use super::connection::{ServerConnection, unexpected_reply};
+use super::connection::ServerConnection;
 use super::error::{AgencyError, AttemptError};
 use super::progress::Progress;
 use crate::logging::{self, Level, Outcome};
@@ -66,10 +66,10 @@ impl<'a> Upload<'a> {
     }
 
     /// Sends the rest of the file and waits until it is stored.
-    pub(super) fn run(mut self, progress: &Progress, backoff: &mut Backoff<'_>) -> Result<(), AttemptError> {
+    pub(super) fn run(mut self, backoff: &mut Backoff<'_>) -> Result<(), AttemptError> {
         self.send_batches()?;
-        self.show(progress);
-        progress.uploads_from(self.acknowledged);
+        self.show(backoff.progress);
+        backoff.progress.uploads_from(self.acknowledged);
         while !self.in_flight.is_empty() {
             self.receive_reply()?;
             // The server answers many batches after one sync. Take all their replies before the next batches are sent:
@@ -78,7 +78,7 @@ impl<'a> Upload<'a> {
                 continue;
             }
             backoff.achieved(self.acknowledged);
-            self.show(progress);
+            self.show(backoff.progress);
             self.report();
             self.send_batches()?;
         }
@@ -132,9 +132,8 @@ impl<'a> Upload<'a> {
     }
 
     fn receive_reply(&mut self) -> Result<(), AttemptError> {
-        let reply = self.connection.receive()?;
         let Some(batch) = self.in_flight.pop_front() else { return Ok(()) };
-        match reply {
+        match self.connection.receive(self.file.name(batch))? {
             ServerMessage::SessionStored { stored, digest } if stored >= batch.end() => {
                 self.comparison.check(self.file, stored, digest)?;
                 self.acknowledged = batch.end();
@@ -142,7 +141,7 @@ impl<'a> Upload<'a> {
                 logging::event(Level::Debug, "apuesta_enviada", Outcome::Success, &fields);
                 Ok(())
             }
-            other => Err(unexpected_reply(&other, self.file.name(batch))),
+            _ => Err(AgencyError::WrongReply.into()),
         }
     }
 }

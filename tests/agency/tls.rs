@@ -103,7 +103,8 @@ fn a_busy_server_and_one_that_closes_are_tried_again() {
         }
     };
     Builder::new().spawn(relay).unwrap();
-    agency.succeed();
+    let log = agency.succeed();
+    assert_eq!(log.lines_of("WARNING").len(), 2, "one for each reason: {}", log.0);
 }
 
 #[test]
