@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::protocol::status::Status;
 
-/// A status with these agencies, numbered from 1: the bets of each, and whether it has ended.
-pub(crate) fn status(agencies: &[(u64, bool)]) -> Status {
+/// A status at that uptime, with these agencies, numbered from 1: the bets of each, and whether it has ended.
+pub(crate) fn status_at(uptime_seconds: f64, agencies: &[(u64, bool)]) -> Status {
     let per_agency: Vec<_> = (1..)
         .zip(agencies)
         .map(|(number, (bets, ended))| json!({"agency": number, "bets": bets, "ended": ended}))
@@ -13,7 +13,7 @@ pub(crate) fn status(agencies: &[(u64, bool)]) -> Status {
     let status = json!({
         "agencies": agencies.len(), "ended": agencies.iter().filter(|(_, ended)| *ended).count(),
         "bets": agencies.iter().map(|(bets, _)| bets).sum::<u64>(), "drawn": false, "draw": null,
-        "handlers": 2, "max_clients": 1024, "uptime_seconds": 12.345, "storage_restarts": 0,
+        "handlers": 2, "max_clients": 1024, "uptime_seconds": uptime_seconds, "storage_restarts": 0,
         "confinement": {"identity": "partial", "limits": "full", "landlock": "full", "seccomp": "none"},
         "connections": 9, "status_requests": 2, "batches": 3,
         "refusals": [
@@ -23,9 +23,4 @@ pub(crate) fn status(agencies: &[(u64, bool)]) -> Status {
         "per_agency": per_agency,
     });
     serde_json::from_value(status).unwrap()
-}
-
-/// The same at that uptime.
-pub(crate) fn status_at(uptime_seconds: f64, agencies: &[(u64, bool)]) -> Status {
-    Status { uptime_seconds, ..status(agencies) }
 }

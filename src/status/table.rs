@@ -9,24 +9,19 @@ use crate::protocol::status::{AgencyStatus, Status, utc_text};
 const LISTED: usize = 100;
 
 pub(crate) fn table(status: &Status) -> String {
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let mut line = |name: &str, value: String| {
-        writeln!(text, "{name:<18}{value}").ok();
-    };
-    line("agencies ended", format!("{} of {}", status.ended, status.agencies));
-    line("bets stored", status.bets.to_string());
-    line("draw", draw_of(status));
-    if let Some(seal) = status.seal() {
-        line("seal", seal.to_string());
-    }
-    line("connections", format!("{} of {}", status.clients(), status.max_clients));
-    line("uptime", format!("{:.1} s", status.uptime_seconds));
-    line("storage restarts", status.storage_restarts.to_string());
-    line("confinement", status.confinement.to_string());
-    if let Some(until) = status.certificate_until {
-        line("certificate until", utc_text(until));
-    }
+    let lines = [
+        ("agencies ended", Some(format!("{} of {}", status.ended, status.agencies))),
+        ("bets stored", Some(status.bets.to_string())),
+        ("draw", Some(draw_of(status))),
+        ("seal", status.seal().map(|seal| seal.to_string())),
+        ("connections", Some(format!("{} of {}", status.clients(), status.max_clients))),
+        ("uptime", Some(format!("{:.1} s", status.uptime_seconds))),
+        ("storage restarts", Some(status.storage_restarts.to_string())),
+        ("confinement", Some(status.confinement.to_string())),
+        ("certificate until", status.certificate_until.map(utc_text)),
+    ];
+    let lines = lines.into_iter().filter_map(|(name, value)| Some(format!("{name:<18}{}\n", value?)));
+    let mut text = lines.collect();
     push_agencies(&mut text, &status.per_agency);
     text
 }
@@ -40,6 +35,7 @@ fn push_agencies(text: &mut String, agencies: &[AgencyStatus]) {
     }
     for agency in agencies.iter().take(LISTED) {
         let ended = if agency.ended { "yes" } else { "no" };
+        // Writing to a String cannot fail.
         writeln!(text, "{:>6} {:>12}  {ended}", agency.agency, agency.bets).ok();
     }
     let others = agencies.get(LISTED..).unwrap_or_default();
@@ -62,19 +58,17 @@ pub(crate) fn draw_of(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::samples;
+    use crate::status::samples::status_at;
 
     #[test]
     fn of_many_agencies_those_that_have_not_ended_are_listed_first_and_the_rest_is_summed_up() {
         let agencies = |count: u64| {
             let agencies: Vec<_> = (0..count).map(|number| (1, number % 2 == 0)).collect();
-            let table = table(&samples::status(&agencies));
-            let (_, agencies) = table.split_once("  ended\n").unwrap();
-            agencies.lines().map(str::to_owned).collect::<Vec<_>>()
+            let table = table(&status_at(1.0, &agencies));
+            table.lines().skip_while(|line| !line.ends_with("  ended")).skip(1).map(str::to_owned).collect()
         };
-        let whole = agencies(100);
+        let [whole, cut]: [Vec<String>; 2] = [100, 102].map(agencies);
         assert_eq!([&whole[0], &whole[99]], ["     1            1  yes", "   100            1  no"]);
-        let cut = agencies(102);
         assert_eq!([&cut[0], &cut[50]], ["     2            1  no", "   102            1  no"]);
         assert_eq!([&cut[51], &cut[100]], ["     1            1  yes", "and 2 more: 2 bets, 2 ended"]);
         assert_eq!((whole.len(), cut.len()), (100, 101));

@@ -2,7 +2,7 @@
 
 use crate::lottery::AgencyId;
 use crate::lottery::agency_id::list;
-use crate::protocol::status::Status;
+use crate::protocol::status::{Refusals, Status};
 use crate::status::text::{counted, grouped};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,40 +74,26 @@ pub(crate) fn is_full(status: &Status) -> bool {
 }
 
 fn disk_failures(status: &Status) -> u64 {
-    let all = status.refusals.iter().filter(|refusals| refusals.by == "storage" && refusals.reason == "disk");
-    all.fold(0, |sum, refusals| sum.saturating_add(refusals.count))
+    let is_of_disk = |refusals: &&Refusals| refusals.by == "storage" && refusals.reason == "disk";
+    status.refusals.iter().find(is_of_disk).map_or(0, |refusals| refusals.count)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lottery::Draw;
-    use crate::status::samples;
-
-    fn texts(before: &Status, after: &Status) -> Vec<String> {
-        between(before, after).into_iter().map(|event| event.text).collect()
-    }
+    use crate::status::samples::status_at;
 
     #[test]
-    fn ends_and_the_draw_are_reported_once() {
-        let before = samples::status(&[(7, false), (3, true)]);
-        let draw = Some(Draw {
-            at: "2026-01-01T00:00:00-03:00".into(),
-            agencies: 2,
-            winning_number: 7574,
-            seal: None,
-        });
-        let after = Status { drawn: true, draw, ..samples::status(&[(7, true), (3, true)]) };
-        let expected = ["agency 1 has ended", "the draw was made: winning number 7574"];
-        assert_eq!(texts(&before, &after), expected);
-        assert!(between(&after, &after).is_empty());
-        let [before, after] = [false, true].map(|ended| samples::status(&[(0, ended); 500]));
-        assert_eq!(texts(&before, &after), ["agencies 1, 2, 3, 4, 5 and 495 more have ended"]);
+    fn many_agencies_that_end_are_one_event() {
+        let [before, after] = [false, true].map(|ended| status_at(1.0, &[(0, ended); 500]));
+        let event = Event::good("agencies 1, 2, 3, 4, 5 and 495 more have ended");
+        assert_eq!(between(&before, &after), [event]);
+        assert_eq!(between(&after, &after), []);
     }
 
     #[test]
     fn restarts_full_handlers_and_a_failing_disk_are_bad() {
-        let before = samples::status(&[(7, false)]);
+        let before = status_at(1.0, &[(7, false)]);
         let mut after = Status { storage_restarts: 1, handlers: 1024, ..before.clone() };
         after.refusals[1].count = 1;
         let expected = [

@@ -3,6 +3,7 @@
 //! Rates use the server's uptime as their clock, so a delay of an answer does not change them.
 
 use std::collections::VecDeque;
+use std::iter::zip;
 
 use chrono::{DateTime, Local};
 
@@ -14,6 +15,7 @@ const WINDOW: f64 = 5.0;
 /// The most events that are kept.
 const KEPT: usize = 100;
 
+#[derive(Default)]
 pub(crate) struct History {
     /// The server's address, as the user gave it.
     pub(crate) address: String,
@@ -23,8 +25,8 @@ pub(crate) struct History {
     statuses: VecDeque<Status>,
     /// For each agency the uptime at which its number of bets last changed.
     changed: Vec<f64>,
-    /// Newest first.
-    events: VecDeque<(DateTime<Local>, Event)>,
+    /// The events with their times, newest first.
+    pub(crate) events: VecDeque<(DateTime<Local>, Event)>,
 }
 
 /// An agency, and what it did in the window.
@@ -38,16 +40,10 @@ pub(crate) struct Progress<'a> {
 
 impl History {
     pub(crate) fn new(address: &str) -> Self {
-        Self {
-            address: address.to_owned(),
-            silent: None,
-            statuses: VecDeque::new(),
-            changed: Vec::new(),
-            events: VecDeque::new(),
-        }
+        Self { address: address.to_owned(), ..Self::default() }
     }
 
-    /// Add an answer, and return the events that follow from it.
+    /// Adds an answer. Returns the events that follow from it.
     pub(crate) fn add(&mut self, when: DateTime<Local>, answer: Result<Status, String>) -> Vec<Event> {
         let events = match answer {
             Ok(status) => self.answered(status),
@@ -61,15 +57,14 @@ impl History {
     }
 
     fn answered(&mut self, status: Status) -> Vec<Event> {
-        let mut events = Vec::new();
         let was_silent = self.silent.take().is_some();
-        match self.latest() {
-            None => events.push(Event::good("the server answers")),
+        let events = match self.latest() {
+            None => vec![Event::good("the server answers")],
             Some(before) => {
-                events.extend(was_silent.then(|| Event::good("the server answers again")));
-                events.extend(between(before, &status));
+                let again = was_silent.then(|| Event::good("the server answers again"));
+                again.into_iter().chain(between(before, &status)).collect()
             }
-        }
+        };
         self.keep(status);
         events
     }
@@ -85,18 +80,19 @@ impl History {
     }
 
     fn keep(&mut self, status: Status) {
-        if self.latest().is_some_and(|before| is_other_run(before, &status)) {
-            self.statuses.clear();
-            self.changed.clear();
-        }
         let now = status.uptime_seconds;
-        self.changed.resize(status.per_agency.len(), now);
-        if let Some(before) = self.statuses.back() {
-            let counts = status.per_agency.iter().zip(&before.per_agency);
-            for (changed, (agency, before)) in self.changed.iter_mut().zip(counts) {
-                if agency.bets != before.bets {
-                    *changed = now;
+        match self.statuses.back() {
+            Some(before) if !is_other_run(before, &status) => {
+                let counts = zip(&before.per_agency, &status.per_agency);
+                for (changed, (before, after)) in zip(&mut self.changed, counts) {
+                    if after.bets != before.bets {
+                        *changed = now;
+                    }
                 }
+            }
+            _ => {
+                self.statuses.clear();
+                self.changed = vec![now; status.per_agency.len()];
             }
         }
         self.statuses.push_back(status);
@@ -109,42 +105,33 @@ impl History {
         self.statuses.back()
     }
 
-    /// The events with their times, newest first.
-    pub(crate) fn events(&self) -> impl Iterator<Item = &(DateTime<Local>, Event)> {
-        self.events.iter()
-    }
-
     /// All agencies, in the order of their numbers.
     pub(crate) fn agencies(&self) -> Vec<Progress<'_>> {
         let Some((first, last)) = self.window() else { return Vec::new() };
-        let agencies = last.per_agency.iter().zip(&first.per_agency).zip(&self.changed);
+        let agencies = zip(zip(&first.per_agency, &last.per_agency), &self.changed);
         agencies
-            .map(|((agency, before), changed)| Progress {
+            .map(|((before, agency), changed)| Progress {
                 agency,
-                rate: self.per_second(|_, _| agency.bets.saturating_sub(before.bets)),
+                rate: self.per_second(agency.bets.saturating_sub(before.bets)),
                 idle: last.uptime_seconds - changed,
             })
             .collect()
     }
 
     /// Bets per second.
-    pub(crate) fn rate(&self) -> Option<f64> {
-        self.per_second(|first, last| last.bets.saturating_sub(first.bets))
+    pub(crate) fn bet_rate(&self) -> Option<f64> {
+        let (first, last) = self.window()?;
+        self.per_second(last.bets.saturating_sub(first.bets))
     }
 
     /// Groups per second.
-    pub(crate) fn groups(&self) -> Option<f64> {
-        self.per_second(|first, last| last.group_bets.since(&first.group_bets).count)
+    pub(crate) fn group_rate(&self) -> Option<f64> {
+        self.per_second(self.in_window(|status| status.group_bets).count)
     }
 
-    /// The bets of the window's groups.
-    pub(crate) fn group_bets(&self) -> Summary {
-        self.in_window(|status| &status.group_bets)
-    }
-
-    /// The durations of the window's syncs.
-    pub(crate) fn sync_seconds(&self) -> Summary {
-        self.in_window(|status| &status.sync_seconds)
+    /// The values that were observed in the window.
+    pub(crate) fn in_window(&self, of: fn(&Status) -> Summary) -> Summary {
+        self.window().map_or_else(Summary::default, |(first, last)| of(last).since(&of(first)))
     }
 
     /// The first and the last status of the window.
@@ -152,31 +139,28 @@ impl History {
         self.statuses.front().zip(self.statuses.back())
     }
 
-    fn in_window(&self, of: impl Fn(&Status) -> &Summary) -> Summary {
-        self.window().map_or_else(Summary::default, |(first, last)| of(last).since(of(first)))
-    }
-
+    /// The rate of what has been counted in the window. None while the server does not answer.
     #[expect(clippy::cast_precision_loss, reason = "a rate is not that precise")]
-    fn per_second(&self, count: impl Fn(&Status, &Status) -> u64) -> Option<f64> {
-        // What was the rate is not the rate of a server that does not answer.
+    fn per_second(&self, count: u64) -> Option<f64> {
         let (first, last) = self.window().filter(|_| self.silent.is_none())?;
         let seconds = last.uptime_seconds - first.uptime_seconds;
-        (seconds > 0.0).then(|| count(first, last) as f64 / seconds)
+        (seconds > 0.0).then(|| count as f64 / seconds)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(statuses: impl IntoIterator<Item = Status>) -> Self {
+        let mut history = Self::new("here:12345");
+        for status in statuses {
+            history.add(Local::now(), Ok(status));
+        }
+        history
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::samples::{self, status_at as at};
-
-    fn history(statuses: impl IntoIterator<Item = Status>) -> History {
-        let mut history = History::new("here:1");
-        for status in statuses {
-            history.add(Local::now(), Ok(status));
-        }
-        history
-    }
+    use crate::status::samples::status_at as at;
 
     /// The rate and the idle time of each agency.
     fn agencies(history: &History) -> Vec<(Option<f64>, f64)> {
@@ -185,13 +169,13 @@ mod tests {
 
     #[test]
     fn rates_are_those_of_the_last_seconds() {
-        let mut history = history([at(1.0, &[(0, false), (0, false)])]);
-        assert_eq!((history.rate(), &*agencies(&history)), (None, &[(None, 0.0); 2][..]));
+        let mut history = History::of([at(1.0, &[(0, false), (0, false)])]);
+        assert_eq!((history.bet_rate(), &*agencies(&history)), (None, &[(None, 0.0); 2][..]));
         for second in 2..=20_u32 {
             let bets = u64::from(second.min(15)) * 10;
             history.add(Local::now(), Ok(at(second.into(), &[(bets, false), (7, false)])));
         }
-        assert_eq!(history.rate(), Some(0.0));
+        assert_eq!(history.bet_rate(), Some(0.0));
         assert_eq!(agencies(&history), [(Some(0.0), 5.0), (Some(0.0), 18.0)]);
         history.add(Local::now(), Ok(at(20.5, &[(205, false), (7, false)])));
         assert_eq!(agencies(&history)[0], (Some(10.0), 0.0));
@@ -199,30 +183,28 @@ mod tests {
 
     #[test]
     fn another_server_begins_another_history() {
-        let mut history = history([at(100.0, &[(50, false)]), at(101.0, &[(60, false)])]);
-        assert_eq!(history.rate(), Some(10.0));
+        let mut history = History::of([at(100.0, &[(50, false)]), at(101.0, &[(60, false)])]);
+        assert_eq!(history.bet_rate(), Some(10.0));
         let events = history.add(Local::now(), Ok(at(1.0, &[(60, false)])));
         assert_eq!(events, [Event::bad("the server was started again")]);
         assert_eq!(agencies(&history), [(None, 0.0)]);
-        assert_eq!(history.events().count(), 2);
+        assert_eq!(history.events.len(), 2);
     }
 
     #[test]
     fn loss_and_return_of_a_server_are_one_event_each_and_the_newest_events_are_kept() {
-        let mut history = history([]);
-        let mut add = |answer: Result<Status, &str>| history.add(Local::now(), answer.map_err(str::to_owned));
-        let status = || Ok(samples::status(&[(1, false)]));
+        let mut history = History::new("here:1");
+        let mut add = |is_up: bool| {
+            let status = is_up.then(|| at(1.0, &[(1, false)]));
+            history.add(Local::now(), status.ok_or("late".to_owned()))
+        };
         let [lost, back] =
             [Event::bad("here:1 does not answer: late"), Event::good("the server answers again")];
-        assert_eq!(add(Err("late")).first(), Some(&lost));
-        assert_eq!(add(Err("late")), []);
-        assert_eq!(add(status()), [Event::good("the server answers")]);
-        assert_eq!(add(status()), []);
+        let first = [add(false), add(false), add(true), add(true)].concat();
+        assert_eq!(first, [lost.clone(), Event::good("the server answers")]);
         for _ in 0..KEPT {
-            assert_eq!(add(Err("late")).first(), Some(&lost));
-            assert_eq!(add(status()).first(), Some(&back));
+            assert_eq!([add(false), add(true)].concat(), [lost.clone(), back.clone()]);
         }
-        let kept: Vec<&Event> = history.events().map(|(_, event)| event).collect();
-        assert_eq!((kept.len(), kept[0]), (KEPT, &back));
+        assert_eq!((history.events.len(), &history.events[0].1), (KEPT, &back));
     }
 }

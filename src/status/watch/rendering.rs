@@ -6,10 +6,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 
 pub(crate) const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
-/// Labels and other things of little weight. A grey would be illegible on some backgrounds.
+/// Labels, the empty part of a bar, and other things of little weight. A grey would be illegible on some backgrounds.
 pub(crate) const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
-/// The empty part of a bar.
-pub(crate) const EMPTY: Style = FAINT;
 /// The agency that was looked for.
 pub(crate) const FOUND: Style = Style::new().add_modifier(Modifier::REVERSED);
 /// An agency that sends bets.
