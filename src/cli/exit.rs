@@ -27,9 +27,9 @@ pub(super) fn report<T, E: Display>(result: Result<T, E>) -> Result<T, ExitCode>
 }
 
 /// Prints a command's output.
-pub(super) fn print(text: &[u8]) -> CommandResult {
+pub(super) fn print(text: impl AsRef<[u8]>) -> CommandResult {
     let mut out = io::stdout();
-    end_output(out.write_all(text).and_then(|()| out.flush()))
+    end_output(out.write_all(text.as_ref()).and_then(|()| out.flush()))
 }
 
 /// Reports why output can't be written. It is no error if the reader closes the pipe early.

@@ -14,14 +14,14 @@ pub(super) fn completions(shell: Shell) -> Vec<u8> {
 }
 
 /// The manual page of a command, or of the program.
-pub(super) fn man(command: Option<&str>) -> io::Result<Vec<u8>> {
+pub(super) fn man(command: Option<&str>) -> io::Result<String> {
     let mut program = Cli::command();
     program.build();
     let page = command.and_then(|name| program.find_subcommand(name)).unwrap_or(&program);
     let mut text = Vec::new();
     let man = clap_mangen::Man::new(page.clone()).source(concat!("loteria ", env!("CARGO_PKG_VERSION")));
     man.render(&mut text)?;
-    Ok(with_notes(&String::from_utf8_lossy(&text)).into_bytes())
+    Ok(with_notes(&String::from_utf8_lossy(&text)))
 }
 
 /// Changes the layout of the text below the flags from that of a terminal to that of `man`.

@@ -9,7 +9,7 @@ mod generated;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,10 +19,11 @@ use self::args::{BetArgs, Cli, Command, ServerArgs};
 use self::exit::{CommandResult, USAGE, end_output, explain, fail, log_faults, misuse, print, report};
 use crate::audit::{AuditError, Files, Form, Question, check, winners, winners_to_file};
 use crate::config::{AgencyConfig, Faults, ServerConfig, check_log_format, in_force, with_id};
-use crate::logging::{self, Format, Level, Outcome};
+use crate::logging::{self, Level, Outcome};
 use crate::lottery::{AgencyId, Bet};
 use crate::server::ServerError;
 use crate::server::storage::Rules;
+use crate::status::StatusError;
 use crate::system::signal;
 use crate::tls::client::Target;
 use crate::tls::folder::FolderError;
@@ -47,9 +48,9 @@ fn execute(command: Command) -> CommandResult {
         Command::Demo { agencies, bets, dir } => report(demo::run(agencies, bets, dir)),
         Command::Sample { agencies, bets, seed, dir } => run_sample(agencies, &bets, seed, &dir),
         Command::Status { server, watch: true, .. } => run_watch(server),
-        Command::Status { server, json: true, .. } => run_status(server, status::Format::Json),
-        Command::Status { server, prometheus: true, .. } => run_status(server, status::Format::Prometheus),
-        Command::Status { server, .. } => run_status(server, status::Format::Table),
+        Command::Status { server, json: true, .. } => run_status(server, status::as_json),
+        Command::Status { server, prometheus: true, .. } => run_status(server, status::as_metrics),
+        Command::Status { server, .. } => run_status(server, status::as_table),
         Command::Metrics { listen, server } => run_metrics(&listen, server),
         Command::Bet(args) => run_bet(&args),
         Command::Winners { file, agency, number, csv, rows } => audit(file, |files, configured| {
@@ -66,12 +67,12 @@ fn execute(command: Command) -> CommandResult {
         Command::Certs { agencies, server, days, revoke, dir } => {
             let revoke = revoke.map(AgencyId::get);
             let made = report(certs::make(&certs::Order { agencies, server, days, revoke, folder: dir }))?;
-            print(made.iter().map(ToString::to_string).collect::<String>().as_bytes())
+            print(made.iter().map(ToString::to_string).collect::<String>())
         }
-        Command::Completions { shell } => print(&generated::completions(shell)),
-        Command::Man { command } => print(&report(generated::man(command.as_deref()))?),
+        Command::Completions { shell } => print(generated::completions(shell)),
+        Command::Man { command } => print(report(generated::man(command.as_deref()))?),
         Command::Compose { agencies, data, certs, container_names } => {
-            print(compose::compose_file(agencies, &data, certs.as_deref(), container_names).as_bytes())
+            print(compose::compose_file(agencies, &data, certs.as_deref(), container_names))
         }
     }
 }
@@ -88,15 +89,11 @@ fn takes_signals(command: &Command) -> bool {
     )
 }
 
-/// Starts the log and reads the configuration. Its file may be a pipe that nobody writes to; then a signal ends the process.
+/// Starts the log and reads the configuration. Meanwhile a signal ends the process: the file may be a pipe that nobody
+/// writes to.
 fn load<T>(load: fn() -> Result<T, Faults>) -> Result<T, ExitCode> {
     logging::start();
     report(signal::exit_on_termination(load))?.map_err(|faults| log_faults(&faults))
-}
-
-fn set_log(level: Level, format: Format) {
-    logging::set_level(level);
-    logging::set_format(format);
 }
 
 /// Logs the error that ends a command.
@@ -107,7 +104,8 @@ fn log_failure(action: &str, fields: &[logging::Field<'_>]) -> ExitCode {
 
 fn run_server() -> CommandResult {
     let config = load(ServerConfig::load)?;
-    set_log(config.logging_level, config.log_format);
+    logging::set_level(config.logging_level);
+    logging::set_format(config.log_format);
     server::run(&config).map_err(|error| match error {
         ServerError::KeeperGaveUp => ExitCode::from(USAGE),
         ServerError::StorageGaveUp => ExitCode::FAILURE,
@@ -117,21 +115,21 @@ fn run_server() -> CommandResult {
 
 /// Prints the settings in force. Faults are logged, as the server would log them.
 fn check_configuration() -> CommandResult {
-    let faulty = |faults: Faults| {
+    let load = || -> Result<_, Faults> { Ok((in_force()?, ServerConfig::load()?)) };
+    let (table, config) = load().map_err(|faults| {
         logging::start();
         log_faults(&faults)
-    };
-    let table = in_force().map_err(faulty)?;
-    let config = ServerConfig::load().map_err(faulty)?;
-    print(table.as_bytes())?;
+    })?;
+    print(table)?;
     let concerns = server::check_certificates(&config).map_err(|error| misuse([error]))?;
     let lines: Vec<String> = concerns.iter().map(|concern| format!("warning: {concern}\n")).collect();
-    print(lines.concat().as_bytes())
+    print(lines.concat())
 }
 
 fn run_agency() -> CommandResult {
     let config = load(AgencyConfig::load)?;
-    set_log(config.log_level, config.log_format);
+    logging::set_level(config.log_level);
+    logging::set_format(config.log_format);
     agency::run(&config).map_err(|error| {
         error.log();
         ExitCode::FAILURE
@@ -162,10 +160,9 @@ fn run_sample(agencies: u16, bets: &[u64], seed: u64, folder: &Path) -> CommandR
     })
 }
 
-fn run_status(server: ServerArgs, format: status::Format) -> CommandResult {
+fn run_status(server: ServerArgs, ask: fn(&Target) -> Result<String, StatusError>) -> CommandResult {
     let server = target(server)?;
-    let text = status::text_of(&server, format).map_err(|error| fail(&format_args!("{server}: {error}")))?;
-    print(text.as_bytes())
+    print(report(ask(&server).map_err(|error| format!("{server}: {error}")))?)
 }
 
 fn run_watch(server: ServerArgs) -> CommandResult {
@@ -185,7 +182,7 @@ fn target(ServerArgs { address, tls_dir }: ServerArgs) -> Result<Target, ExitCod
     report(target_at(server_address(address)?, tls_dir))
 }
 
-/// An empty folder, as of an environment variable, stands for none.
+/// Returns the server at this address. An empty `tls_dir`, as of an empty environment variable, means plain TCP.
 fn target_at(address: String, tls_dir: Option<OsString>) -> Result<Target, FolderError> {
     let folder = tls_dir.filter(|folder| !folder.is_empty()).map(PathBuf::from);
     Target::new(address, folder.as_deref())
@@ -202,10 +199,9 @@ fn server_address(given: Option<String>) -> Result<String, ExitCode> {
     if address.port() == 0 {
         return Err(misuse(["SERVER_PORT is 0, which takes any free port".to_owned(), remedy]));
     }
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
+    if address.ip().is_unspecified() {
+        let [v4, v6] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        address.set_ip(if address.is_ipv4() { v4 } else { v6 });
     }
     Ok(address.to_string())
 }

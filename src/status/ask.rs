@@ -1,8 +1,8 @@
 //! Asks a server for its status.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::logging::one_line;
-use crate::protocol::frame::{FrameBuffer, FrameError};
-use crate::protocol::message::{ClientMessage, NotAnAnswer, ServerMessage};
+use crate::protocol::frame::{FrameBuffer, FrameError, FrameType, header};
+use crate::protocol::message::{NotAnAnswer, ServerMessage};
 use crate::protocol::status::Status;
 use crate::tls::client::{Stream, Target, TlsError};
 
@@ -24,7 +24,7 @@ const MAX_ANSWER: u32 = 16 << 20;
 #[derive(Debug, Error)]
 pub(crate) enum StatusError {
     #[error("{0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     #[error("there is no such address")]
     NoAddress,
     #[error("no answer within {} s", DEADLINE.as_secs())]
@@ -33,8 +33,6 @@ pub(crate) enum StatusError {
     Closed,
     #[error("the server refused: {0}")]
     Refused(String),
-    #[error("{0}")]
-    Tls(TlsError),
     #[error("this is not a lottery server: {0}")]
     NoSuchFrame(#[from] FrameError),
     #[error("this is not a lottery server: {0}")]
@@ -43,29 +41,41 @@ pub(crate) enum StatusError {
     NoStatus(#[from] serde_json::Error),
 }
 
-/// Asks a server.
+impl From<io::Error> for StatusError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::Late,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// Asks a server. Its texts are escaped as in a line of the log, because it may be anyone.
 pub(crate) fn ask(server: &Target, limit: Duration) -> Result<Status, StatusError> {
     parse(&ask_for_json(server, limit)?)
 }
 
-/// Asks a server, and returns the JSON that it sent. A thread does it, because nothing limits the time in
-/// which a name is looked up; after the limit the thread is left alone.
-pub(super) fn ask_for_json(server: &Target, limit: Duration) -> Result<String, StatusError> {
+/// Asks a server, and returns the JSON that it sent, as a line that does not control a terminal.
+pub(crate) fn as_json(server: &Target) -> Result<String, StatusError> {
+    let json = ask_for_json(server, DEADLINE)?;
+    parse(&json)?;
+    Ok(printable(&json))
+}
+
+/// A thread asks, because nothing limits the time in which a name is looked up. After the limit it is left alone.
+fn ask_for_json(server: &Target, limit: Duration) -> Result<String, StatusError> {
     let deadline = Instant::now() + limit;
     let server = server.clone();
     let (sender, receiver) = channel();
-    thread::Builder::new().spawn(move || {
+    let ask = move || {
         // Once the limit has passed, nobody receives.
         sender.send(ask_any(&server, deadline)).ok();
-    })?;
-    receiver.recv_timeout(limit).unwrap_or_else(|error| match error {
-        RecvTimeoutError::Timeout => Err(StatusError::Late),
-        RecvTimeoutError::Disconnected => Err(StatusError::Closed),
-    })
+    };
+    thread::Builder::new().spawn(ask).map_err(StatusError::Io)?;
+    receiver.recv_timeout(limit).unwrap_or(Err(StatusError::Late))
 }
 
-/// Reads a status. The server may be anyone, so its texts are escaped as in a line of the log.
-pub(super) fn parse(json: &str) -> Result<Status, StatusError> {
+fn parse(json: &str) -> Result<Status, StatusError> {
     let mut value = serde_json::from_str(json)?;
     escape_texts(&mut value);
     Ok(serde_json::from_value(value)?)
@@ -80,8 +90,9 @@ fn escape_texts(value: &mut Value) {
     }
 }
 
-/// Makes valid JSON a line for a terminal: in a text, JSON allows no control characters but U+007F to U+009F.
-pub(super) fn printable(json: &str) -> String {
+/// Makes JSON one line that does not control a terminal. A string of JSON may contain the control characters U+007F to
+/// U+009F, but no others.
+fn printable(json: &str) -> String {
     let escape =
         |text: String, control: char| text.replace(control, &format!("\\u{:04x}", u32::from(control)));
     ('\u{7f}'..='\u{9f}').fold(json.replace(['\t', '\r', '\n'], " "), escape) + "\n"
@@ -92,7 +103,9 @@ fn ask_any(server: &Target, deadline: Instant) -> Result<String, StatusError> {
     let mut last = StatusError::NoAddress;
     for candidate in server.address.to_socket_addrs()? {
         match ask_at(candidate, server, deadline) {
-            Err(error @ StatusError::Tls(_)) => return Err(error),
+            Err(StatusError::Io(error)) if TlsError::of(&error).is_some() => {
+                return Err(StatusError::Io(error));
+            }
             Err(error) => last = error,
             answer => return answer,
         }
@@ -101,20 +114,18 @@ fn ask_any(server: &Target, deadline: Instant) -> Result<String, StatusError> {
 }
 
 fn ask_at(address: SocketAddr, server: &Target, deadline: Instant) -> Result<String, StatusError> {
-    let socket = TcpStream::connect_timeout(&address, left(deadline)?).map_err(late)?;
+    let socket = TcpStream::connect_timeout(&address, left(deadline)?)?;
     socket.set_write_timeout(Some(left(deadline)?))?;
-    let mut stream = Stream::new(socket, server.tls.as_ref()).map_err(late)?;
+    let mut stream = Stream::new(socket, server.tls.as_ref())?;
     while stream.is_handshaking() {
         stream.socket().set_read_timeout(Some(left(deadline)?))?;
-        stream.receive().map_err(late)?;
+        stream.receive()?;
     }
-    let mut question = Vec::new();
-    ClientMessage::StatusRequest.encode(&mut question);
-    stream.write_all(&question).map_err(late)?;
+    stream.write_all(&header(FrameType::StatusRequest, 0))?;
     let mut incoming = FrameBuffer::new(MAX_ANSWER);
     while !incoming.has_frame() {
         stream.socket().set_read_timeout(Some(left(deadline)?))?;
-        match stream.read(incoming.space()).map_err(late)? {
+        match stream.read(incoming.space())? {
             0 => return Err(StatusError::Closed),
             count => incoming.received(count),
         }
@@ -130,14 +141,4 @@ fn ask_at(address: SocketAddr, server: &Target, deadline: Instant) -> Result<Str
 /// The time until the deadline; never zero, which would mean no limit.
 fn left(deadline: Instant) -> Result<Duration, StatusError> {
     deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()).ok_or(StatusError::Late)
-}
-
-fn late(error: io::Error) -> StatusError {
-    if let Some(error) = TlsError::of(&error) {
-        return StatusError::Tls(error.clone());
-    }
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => StatusError::Late,
-        _ => StatusError::Io(error),
-    }
 }

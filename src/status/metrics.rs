@@ -21,52 +21,47 @@ use crate::tls::client::Target;
 const MAX_CONNECTIONS: usize = 128;
 /// How long a scraper may be silent, or not read.
 const SCRAPER_TIMEOUT: Duration = Duration::from_secs(5);
-const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// The content types: metrics, and a text for people.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Serve the metrics of `server` at `listen` until SIGTERM or SIGINT. Both signals must be blocked.
+/// Serves the metrics of `server` at `listen` until SIGTERM or SIGINT. Both signals must be blocked.
 pub(crate) fn run(listen: &str, server: Target) -> io::Result<()> {
     // The library binds by itself, but neither looks up a name, which may take long, nor tells which port it got.
     let listener = exit_on_termination(|| TcpListener::bind(listen))?;
     let address = listener?.local_addr()?;
-    let source = Source { server, latest: Mutex::default() };
+    let none = Scrape { asked_at: Instant::now(), is_up: true, text: String::new() };
+    let source = Source { server, latest: Mutex::new(none) };
     let http = Server::new(move |request| respond(request, &source))
         .bind(address)
         .with_global_timeout(SCRAPER_TIMEOUT)
         .with_max_concurrent_connections(MAX_CONNECTIONS);
     http.spawn()?;
     info("metrics_listen", Outcome::Success, &[("ip", &address.ip()), ("port", &address.port())]);
-    wait_for_termination()?;
-    Ok(())
+    wait_for_termination().map(drop)
 }
 
 fn respond(request: &mut Request<Body>, source: &Source) -> Response<Body> {
     // The library then closes the connection. An idle scraper would take the place of another.
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    if request.uri().path() != "/metrics" {
-        return refusal(StatusCode::NOT_FOUND, "not found: the metrics are at /metrics\n");
-    }
-    if request.method() != Method::GET {
-        let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-        return response;
-    }
-    let mut response = Response::new(Body::from(source.metrics()));
-    response.headers_mut().insert(CONTENT_TYPE, METRICS_TYPE);
-    response
-}
-
-fn refusal(status: StatusCode, text: &'static str) -> Response<Body> {
+    let (status, content_type, text) = match (request.uri().path(), request.method()) {
+        ("/metrics", &Method::GET) => (StatusCode::OK, METRICS, source.metrics()),
+        ("/metrics", _) => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is allowed\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, TEXT, "not found: the metrics are at /metrics\n".to_owned()),
+    };
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, TEXT);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    }
     response
 }
 
 /// Where the metrics come from.
 struct Source {
     server: Target,
-    latest: Mutex<Option<Scrape>>,
+    latest: Mutex<Scrape>,
 }
 
 /// An answer of the server, or its absence.
@@ -77,20 +72,17 @@ struct Scrape {
 }
 
 impl Source {
-    /// The metrics of this moment. Scrapers that come while the server is asked share its next answer.
+    /// Returns the metrics of this moment. Scrapers that come while the server is asked share its next answer.
     fn metrics(&self) -> String {
         let came_at = Instant::now();
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*latest {
-            Some(scrape) if scrape.asked_at >= came_at => scrape.text.clone(),
-            before => {
-                let was_up = before.as_ref().is_none_or(|scrape| scrape.is_up);
-                latest.insert(self.ask(was_up)).text.clone()
-            }
+        if latest.asked_at <= came_at {
+            *latest = self.ask(latest.is_up);
         }
+        latest.text.clone()
     }
 
-    /// Ask the server. Log when it stops answering, and when it answers again.
+    /// Asks the server. Logs when it stops answering, and when it answers again.
     fn ask(&self, was_up: bool) -> Scrape {
         let asked_at = Instant::now();
         let status = ask(&self.server, DEADLINE);

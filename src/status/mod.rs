@@ -11,24 +11,14 @@ pub(crate) mod watch;
 
 use crate::tls::client::Target;
 
-pub(crate) use self::ask::{DEADLINE, StatusError, ask};
+pub(crate) use self::ask::{DEADLINE, StatusError, as_json, ask};
 
-/// The form in which a status is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    Table,
-    /// The JSON object as the server sent it.
-    Json,
-    Prometheus,
+/// Asks a server for its status, and returns it as a table.
+pub(crate) fn as_table(server: &Target) -> Result<String, StatusError> {
+    ask(server, DEADLINE).map(|status| table::table(&status))
 }
 
-/// Ask a server for its status, in the form in which it is printed. Nothing in it controls a terminal.
-pub(crate) fn text_of(server: &Target, format: Format) -> Result<String, StatusError> {
-    let json = ask::ask_for_json(server, DEADLINE)?;
-    let status = ask::parse(&json)?;
-    Ok(match format {
-        Format::Table => table::table(&status),
-        Format::Json => ask::printable(&json),
-        Format::Prometheus => prometheus::exposition(Some(&status)),
-    })
+/// Asks a server for its status, and returns it in the text format of Prometheus.
+pub(crate) fn as_metrics(server: &Target) -> Result<String, StatusError> {
+    ask(server, DEADLINE).map(|status| prometheus::exposition(Some(&status)))
 }

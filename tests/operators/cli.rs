@@ -140,7 +140,7 @@ fn nothing_that_a_server_sends_reaches_a_terminal_unescaped() {
         let status = STATUS.replacen(r#""drawn":false,"draw":null"#, &draw, 1);
         status.replacen(r#""per_agency""#, &format!(r#"{more}"per_agency""#), 1)
     };
-    let escape = "\\u001b[31m\\u009b2J\\u007f\\r";
+    let escape = "\\u001b[31m\\u009b2J\\u007f\\r\\\"";
     let is_clean = |bytes: &[u8]| !text(bytes).contains(|c: char| c.is_control() && c != '\n');
     for flags in [&[][..], &["--json"], &["--prometheus"]] {
         for (answer, code) in [
@@ -155,6 +155,9 @@ fn nothing_that_a_server_sends_reaches_a_terminal_unescaped() {
             assert_eq!(output.status.code(), Some(code), "{flags:?} {output:?}");
         }
     }
+    let metrics = status(&frame(0x0F, draw(escape).as_bytes()), &["--prometheus"]).stdout;
+    let label = r#"loteria_refusals_total{by="\\x1b[31m\\x9b2J\\x7f\\x0d\"",reason="#;
+    assert!(text(&metrics).contains(label), "a label can't break its line: {}", text(&metrics));
 }
 
 #[test]
