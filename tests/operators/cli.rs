@@ -251,6 +251,7 @@ fn bash_completes_with_the_script() {
 #[test]
 fn every_command_has_a_page_of_the_manual() {
     let page = text(&loteria(&["man"]).stdout);
+    assert_eq!(page.matches("(1)\n").count(), COMMANDS.len() + 1, "these commands and `help`: {page}");
     for command in COMMANDS {
         assert!(page.contains(&format!("loteria\\-{command}(1)")), "{command} in {page}");
         let output = loteria(&["man", command]);
