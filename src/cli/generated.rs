@@ -13,7 +13,7 @@ pub(super) fn completions(shell: Shell) -> Vec<u8> {
     script
 }
 
-/// The manual page of a command, or of the program.
+/// Makes the manual page of a command, or of the program.
 pub(super) fn man(command: Option<&str>) -> io::Result<String> {
     let mut program = Cli::command();
     program.build();

@@ -138,7 +138,7 @@ fn ask_at(address: SocketAddr, server: &Target, deadline: Instant) -> Result<Str
     }
 }
 
-/// The time until the deadline; never zero, which would mean no limit.
+/// Returns the time until the deadline. It is never zero, which would mean no limit.
 fn left(deadline: Instant) -> Result<Duration, StatusError> {
     deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()).ok_or(StatusError::Late)
 }

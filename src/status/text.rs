@@ -4,33 +4,33 @@ use std::time::Duration;
 
 use indicatif::{HumanCount, HumanDuration, HumanFloatCount};
 
-/// A number with commas between thousands.
+/// Writes a number with commas between thousands.
 pub(crate) fn grouped(number: impl Into<u64>) -> String {
     HumanCount(number.into()).to_string()
 }
 
-/// The singular or the plural of a word.
+/// Returns the singular or the plural of a word.
 pub(crate) fn plural<'a>(count: u64, one: &'a str, several: &'a str) -> &'a str {
     if count == 1 { one } else { several }
 }
 
-/// A number with its noun.
+/// Writes a number with its noun.
 pub(crate) fn counted(count: u64, one: &str, several: &str) -> String {
     format!("{} {}", grouped(count), plural(count, one, several))
 }
 
-/// A rate, with one decimal if it is small.
+/// Writes a rate, with one decimal if it is small.
 pub(crate) fn rate(per_second: f64) -> String {
     let is_small = per_second > 0.0 && per_second < 9.95;
     if is_small { format!("{per_second:.1}") } else { HumanFloatCount(per_second.round()).to_string() }
 }
 
-/// A duration in seconds to years, such as `17s`.
+/// Writes a duration in one unit, from seconds to years, such as `17s`.
 pub(crate) fn long_time(seconds: f64) -> String {
     format!("{:#}", HumanDuration(duration(seconds)))
 }
 
-/// A duration below a second or little above it, such as `6.1ms`.
+/// Writes a short duration with one decimal, such as `6.1ms`.
 pub(crate) fn short_time(seconds: f64) -> String {
     format!("{:.1?}", duration(seconds))
 }

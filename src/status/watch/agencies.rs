@@ -44,7 +44,7 @@ pub(crate) struct ListState {
     page: usize,
     /// The agency that was looked for. It stays on the screen until the user scrolls.
     found: Option<AgencyId>,
-    /// What has been typed of its number, while it is typed.
+    /// The digits typed so far, while the user types a number.
     typed: Option<String>,
 }
 
@@ -133,7 +133,7 @@ impl ListState {
             self.chosen_by_number.unwrap_or_else(|| agencies.len() <= page || have_all_ended());
         let mut ordered: Vec<&Progress<'_>> = agencies.iter().collect();
         if !self.is_by_number {
-            // Those that have not ended, among these the idle ones, and those with few bets come first.
+            // Those that have not ended come first, of these the idle ones, of these those with the fewest bets.
             ordered.sort_by_key(|progress| {
                 (progress.agency.ended, progress.rate > Some(0.0), progress.agency.bets)
             });
@@ -163,14 +163,14 @@ fn columns_in(width: u16) -> u16 {
     ((width + GAP) / (NARROW + GAP)).max(1)
 }
 
-/// The number of lines that the agencies need at that width, without their title.
+/// Returns how many lines the agencies need at that width, without their title.
 pub(crate) fn rows_needed(agencies: usize, width: u16) -> u16 {
     let columns = usize::from(columns_in(width));
     let rows = if agencies <= FEW { agencies } else { agencies.div_ceil(columns).max(FEW) };
     u16::try_from(rows).unwrap_or(u16::MAX)
 }
 
-/// The line of an agency. `most` is the number of bets that fills a bar.
+/// Returns the line of an agency. `most` is the number of bets that fills a bar.
 fn bar_line(progress: &Progress<'_>, most: u64, width: u16) -> Line<'static> {
     let agency = progress.agency;
     let (note, style) = note(progress);

@@ -105,7 +105,7 @@ impl History {
         self.statuses.back()
     }
 
-    /// All agencies, in the order of their numbers.
+    /// Returns all agencies, in the order of their numbers.
     pub(crate) fn agencies(&self) -> Vec<Progress<'_>> {
         let Some((first, last)) = self.window() else { return Vec::new() };
         let agencies = zip(zip(&first.per_agency, &last.per_agency), &self.changed);
@@ -118,28 +118,28 @@ impl History {
             .collect()
     }
 
-    /// Bets per second.
+    /// Returns the bets per second.
     pub(crate) fn bet_rate(&self) -> Option<f64> {
         let (first, last) = self.window()?;
         self.per_second(last.bets.saturating_sub(first.bets))
     }
 
-    /// Groups per second.
+    /// Returns the groups per second.
     pub(crate) fn group_rate(&self) -> Option<f64> {
         self.per_second(self.in_window(|status| status.group_bets).count)
     }
 
-    /// The values that were observed in the window.
+    /// Returns count and sum of the values that were observed in the window.
     pub(crate) fn in_window(&self, of: fn(&Status) -> Summary) -> Summary {
         self.window().map_or_else(Summary::default, |(first, last)| of(last).since(&of(first)))
     }
 
-    /// The first and the last status of the window.
+    /// Returns the first and the last status of the window.
     fn window(&self) -> Option<(&Status, &Status)> {
         self.statuses.front().zip(self.statuses.back())
     }
 
-    /// The rate of what has been counted in the window. None while the server does not answer.
+    /// Returns the rate of what was counted in the window, and `None` while the server does not answer.
     #[expect(clippy::cast_precision_loss, reason = "a rate is not that precise")]
     fn per_second(&self, count: u64) -> Option<f64> {
         let (first, last) = self.window().filter(|_| self.silent.is_none())?;

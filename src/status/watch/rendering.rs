@@ -37,7 +37,7 @@ pub(crate) fn remove_colours(frame: &mut Frame<'_>) {
     }
 }
 
-/// The full and the empty part of a bar of `width` columns, with a precision of half a column.
+/// Returns the full and the empty part of a bar of `width` columns, with a precision of half a column.
 pub(crate) fn bar_of(part: u64, whole: u64, width: usize) -> (String, String) {
     let whole = u128::from(whole.max(1));
     let halves = usize::try_from(u128::from(part) * width as u128 * 2 / whole).unwrap_or(0).min(width * 2);

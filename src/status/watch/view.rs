@@ -37,14 +37,14 @@ pub(crate) fn render(frame: &mut Frame<'_>, history: &History, list: &mut ListSt
     let is_wide = area.width >= WIDE;
     let summary = summary_lines(history, if is_wide { SUMMARY } else { area.width });
     let agencies = history.agencies();
-    let [gap, title] = [HIGH, LOW].map(|least| u16::from(area.height >= least));
-    let height = u16::try_from(summary.len()).unwrap_or(u16::MAX);
-    let room = area.height.saturating_sub(2 + height + 2 * gap + title);
+    let [gap, title_height] = [HIGH, LOW].map(|least| u16::from(area.height >= least));
+    let summary_height = u16::try_from(summary.len()).unwrap_or(u16::MAX);
+    let room = area.height.saturating_sub(2 + summary_height + 2 * gap + title_height);
     let needed = rows_needed(agencies.len(), area.width);
     let is_beside = is_wide && needed + EVENTS > room;
     let gap_below = if is_beside { 0 } else { gap };
     let rows = needed.min(room.saturating_sub(gap_below * EVENTS));
-    let lengths = [1, gap, height, gap, title, rows, gap_below].map(Length);
+    let lengths = [1, gap, summary_height, gap, title_height, rows, gap_below].map(Length);
     let [head, _, upper, _, title, rows, _, lower, help] =
         Layout::vertical(lengths.into_iter().chain([Min(0), Length(1)])).areas(area);
     render_lines(frame, upper, &summary);
@@ -83,7 +83,7 @@ fn render_head(frame: &mut Frame<'_>, area: Rect, history: &History, now: DateTi
     render_lines(frame, area, &[head]);
 }
 
-/// How long the server's certificate is still valid.
+/// Tells how long the server's certificate is still valid.
 fn certificate(until: i64, now: DateTime<Local>) -> Span<'static> {
     let days = until.saturating_sub(now.timestamp()).div_euclid(86_400);
     let left = if days < 0 { "expired".to_owned() } else { format!("{days}d") };
