@@ -45,7 +45,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// The index of the bet after the last one.
+    /// Returns the index of the bet behind the last one.
     pub(super) fn end(&self) -> u64 {
         self.first + self.bets
     }
@@ -132,18 +132,18 @@ impl BetsFile {
         self.path.clone()
     }
 
-    /// How many bets were read.
+    /// Returns how many bets were read.
     pub(super) fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// The digest of the bets that were read.
+    /// Returns the digest of the bets that were read.
     pub(super) fn digest(&self) -> Digest {
         self.digests.back().copied().unwrap_or_default()
     }
 
     /// Returns the digest of the first `count` bets, and forgets the digests of fewer. If fewer bets were read, it reads on:
-    /// those bets will not be in a batch. `None` if the file has fewer bets, or if that digest was forgotten.
+    /// those bets will not be in a batch. Returns `None` if the file has fewer bets, or if that digest was forgotten.
     pub(super) fn digest_of(&mut self, count: u64) -> Result<Option<Digest>, AgencyError> {
         let mut record = Vec::new();
         while self.taken < count {
@@ -231,7 +231,7 @@ impl BetsFile {
         Ok(self.digest().with_row(&self.stored_row))
     }
 
-    /// The offset in the file of `row`, or of the line ends before it.
+    /// Returns the offset of `row` in the file, or of the line ends before it.
     fn offset(&self) -> u64 {
         self.row.position().map_or(0, csv::Position::byte)
     }
@@ -263,14 +263,14 @@ mod tests {
 
     const LIMITS: Limits = Limits { bets: 136, bytes: 8192 };
 
-    /// A file of bets. It is removed when the second value is dropped.
+    /// Makes a file of bets. It is removed when the second value is dropped.
     fn file_of(bytes: &[u8]) -> (BetsFile, tempfile::NamedTempFile) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
         (BetsFile::open(file.path(), AgencyId::new(7_u16).unwrap()).unwrap(), file)
     }
 
-    /// The batches of a file: how many bets each has, and all records.
+    /// Reads the batches of a file. Returns how many bets each has, and all records.
     fn batches(bytes: &[u8], limits: Limits) -> (Vec<u64>, String) {
         let (mut file, _kept) = file_of(bytes);
         let (mut counts, mut all, mut records) = (Vec::new(), Vec::new(), Vec::new());

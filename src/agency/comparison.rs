@@ -20,7 +20,7 @@ impl Comparison {
         Self { version: SESSION_VERSION, equal: 0, sent: 0 }
     }
 
-    /// The bets before this index are being sent.
+    /// Notes that the bets before this index are being sent.
     pub(super) fn sends(&mut self, end: u64) {
         self.sent = self.sent.max(end);
     }

@@ -76,7 +76,7 @@ impl ServerConnection {
         self.stream().finish_sending()
     }
 
-    /// Whether the next reply has begun to arrive.
+    /// Returns whether the next reply has begun to arrive.
     pub(super) fn has_reply(&self) -> bool {
         !self.replies.buffer().is_empty()
     }
@@ -102,7 +102,7 @@ impl ServerConnection {
         Ok(false)
     }
 
-    /// Waits for the next reply. A refusal is an error; `what` names what it refuses, for people.
+    /// Waits for the next reply. A refusal is an error, which names the refused request as `what`.
     pub(super) fn receive(&mut self, what: impl Display) -> Result<ServerMessage<'_>, AttemptError> {
         let (kind, len) = self.receive_header()?;
         if len > MAX_REPLY {
@@ -217,7 +217,7 @@ fn enable_keepalive(stream: &TcpStream) -> nix::Result<()> {
     setsockopt(stream, sockopt::TcpUserTimeout, &UNACKNOWLEDGED_MS)
 }
 
-/// Whether this is how a read or a write ends whose time limit has passed.
+/// Returns whether a read or a write ended because its time limit passed.
 fn is_timeout(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock
 }

@@ -83,7 +83,7 @@ fn first_exceeded(config: &AgencyConfig, events: &Receiver<Event>) -> Option<Age
     }
 }
 
-/// When a wait that begins now must end.
+/// Returns when a wait that begins now must end.
 fn end_of(limit: Option<Duration>) -> Option<Instant> {
     limit.and_then(|limit| Instant::now().checked_add(limit))
 }
