@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{MAX_HEAD, decode, encode};
-use super::messages::{ClientSerial, ClientToken};
+use super::messages::{ClientNumber, ClientToken};
 use crate::system::fd_passing::{PacketSocket, Received, Sent, packet_socket_pair};
 
 /// What the acceptor sends to storage.
@@ -18,9 +18,9 @@ pub enum ToStorage {
     /// The key of all vouchers follows. Only with TLS, and before the first client.
     VoucherKey,
     /// A new client, which may come from this machine. Its token follows, and the write end of its reply pipe is attached.
-    ClientCame { client: ClientSerial, is_local: bool },
+    ClientCame { client: ClientNumber, is_local: bool },
     /// The client's handler has ended.
-    ClientGone(ClientSerial),
+    ClientGone(ClientNumber),
     /// Store and answer what the queue holds, then end.
     Stop,
 }

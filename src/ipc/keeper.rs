@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::codec::{MAX_HEAD, decode, encode};
-use super::messages::ClientSerial;
+use super::messages::ClientNumber;
 use super::voucher::{Peer, Voucher};
 use crate::system::fd_passing::{PacketSocket, Received, Sent};
 
@@ -34,7 +34,7 @@ pub enum ToKeeper {
     /// The key of all vouchers follows.
     Key,
     /// A new client. The keeper's end of its socket is attached.
-    ClientCame(ClientSerial),
+    ClientCame(ClientNumber),
 }
 
 /// The keeper has its files, and takes clients.

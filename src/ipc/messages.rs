@@ -14,11 +14,11 @@ use crate::protocol::message::AgencyState;
 use crate::protocol::status::Summary;
 
 /// Numbers the clients of a server. Not a secret.
-pub type ClientSerial = u64;
+pub type ClientNumber = u64;
 
 /// The secret that identifies a client to storage. A process that knows it can make requests as that client. It is random,
 /// and only storage and the client's handler keep it. The acceptor draws it in memory that no child inherits, and otherwise
-/// uses the client's [`ClientSerial`].
+/// uses the client's [`ClientNumber`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ClientToken(u128);
 

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::keeper_link::Generation;
-use crate::ipc::messages::ClientSerial;
+use crate::ipc::messages::ClientNumber;
 use crate::system::process::{Exit, fork_child, reap, signal_child};
 
 /// What a child is.
@@ -17,7 +17,7 @@ use crate::system::process::{Exit, fork_child, reap, signal_child};
 pub(super) enum Child {
     Storage,
     Keeper(Generation),
-    Handler(ClientSerial),
+    Handler(ClientNumber),
 }
 
 impl Child {

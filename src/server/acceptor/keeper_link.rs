@@ -9,7 +9,7 @@ use chrono::Utc;
 
 use super::pause::Pause;
 use crate::ipc::keeper::{KeeperClient, MAX_MESSAGE, Ready, ToKeeper, decode_message, encode_message};
-use crate::ipc::messages::ClientSerial;
+use crate::ipc::messages::ClientNumber;
 use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Field, Level, Outcome, event};
 use crate::lottery::AgencyList;
@@ -172,7 +172,7 @@ impl KeeperLink {
     }
 
     /// Connects a client to the keeper that serves. None if there is none now.
-    pub(super) fn connect(&self, client: ClientSerial) -> Option<KeeperClient> {
+    pub(super) fn connect(&self, client: ClientNumber) -> Option<KeeperClient> {
         let Process { socket, .. } = self.serving.as_ref()?;
         let (ours, theirs) = packet_socket_pair().ok()?;
         let message = encode_message(&ToKeeper::ClientCame(client), &[]).ok()?;

@@ -219,7 +219,7 @@ impl Acceptor<'_> {
                 }
             }
             Err(error) => {
-                self.storage.retire(client.serial);
+                self.storage.retire(client.number);
                 self.arrivals.reject(&client.socket, "fork", &error);
             }
         }
@@ -231,7 +231,7 @@ impl Acceptor<'_> {
             identity: keeper.identity.as_ref(),
             plain: &self.config.plain_agencies,
         });
-        let socket = self.keeper.as_ref().and_then(|keeper| keeper.connect(client.serial)).map(Arc::new);
+        let socket = self.keeper.as_ref().and_then(|keeper| keeper.connect(client.number)).map(Arc::new);
         let context = HandlerContext {
             acceptor: getpid(),
             signals: &self.signals,
@@ -255,7 +255,7 @@ impl Acceptor<'_> {
         let keep = keep.into_iter().chain(context.confinement.descriptor());
         let keep: Vec<_> = keep.chain(socket.as_ref().map(|socket| socket.as_fd())).collect();
         self.children
-            .launch(Child::Handler(client.serial), &keep, || handler::run(client, socket.as_ref(), &context))
+            .launch(Child::Handler(client.number), &keep, || handler::run(client, socket.as_ref(), &context))
     }
 
     fn launch_storage(&mut self) -> io::Result<()> {

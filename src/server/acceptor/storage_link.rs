@@ -9,7 +9,7 @@ use nix::poll::PollFlags;
 
 use super::pause::Pause;
 use crate::ipc::control::{AcceptorEnd, FileIdentity, FromStorage, ToStorage};
-use crate::ipc::messages::{ClientSerial, ClientToken};
+use crate::ipc::messages::{ClientNumber, ClientToken};
 use crate::ipc::storage_end::reply_pipe;
 use crate::logging::{Level, Outcome, event};
 use crate::server::access::is_local;
@@ -30,12 +30,12 @@ const LAUNCH_PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct StorageLink {
     process: Option<Process>,
     /// Clients whose handlers have ended. Storage does not know it yet.
-    gone: Vec<ClientSerial>,
+    gone: Vec<ClientNumber>,
     /// The next client to announce, and storage's end of its reply pipe. The handler is forked once storage knows the client.
     pending: Option<(AcceptedClient, OwnedFd)>,
     /// The token of the pending client, at the start of the page. No child inherits it, and this process has no other copy.
     token: WipeOnForkPage,
-    last_serial: ClientSerial,
+    last_number: ClientNumber,
     must_stop: bool,
     /// The pause before the next message, after the system had no memory for one.
     pause: Pause,
@@ -62,7 +62,7 @@ impl StorageLink {
             gone: Vec::new(),
             pending: None,
             token: WipeOnForkPage::new()?,
-            last_serial: 0,
+            last_number: 0,
             must_stop: false,
             pause: Pause::default(),
             launch_pause: Pause::default(),
@@ -145,12 +145,12 @@ impl StorageLink {
 
     /// Announces a client with the pipe that was made last. [`Self::send`] returns the client once storage knows it.
     pub(super) fn announce(&mut self, socket: TcpStream, ip: IpAddr, (replies, pipe): (OwnedFd, OwnedFd)) {
-        self.last_serial += 1;
-        self.pending = Some((AcceptedClient { serial: self.last_serial, socket, ip, replies }, pipe));
+        self.last_number += 1;
+        self.pending = Some((AcceptedClient { number: self.last_number, socket, ip, replies }, pipe));
     }
 
     /// Tells storage that the handler of a client has ended.
-    pub(super) fn retire(&mut self, client: ClientSerial) {
+    pub(super) fn retire(&mut self, client: ClientNumber) {
         self.gone.push(client);
     }
 
@@ -197,7 +197,7 @@ impl StorageLink {
     fn next_message(&self) -> Option<ToStorage> {
         let gone = self.gone.last().map(|client| ToStorage::ClientGone(*client));
         let came = self.pending.as_ref().map(|(client, _)| ToStorage::ClientCame {
-            client: client.serial,
+            client: client.number,
             is_local: is_local(client.ip),
         });
         gone.or(came).or(self.must_stop.then_some(ToStorage::Stop))

@@ -79,7 +79,7 @@ pub(super) struct Conversation<'a> {
     /// What the client may do.
     access: Access<'a>,
     /// The serial number of the client's certificate, once that is proven.
-    certificate_number: Vec<u8>,
+    certificate_serial: Vec<u8>,
     pub(super) mode: Mode,
     /// Whether the client's arrival has been logged.
     is_announced: bool,
@@ -107,7 +107,7 @@ impl<'a> Conversation<'a> {
             context,
             ip,
             access,
-            certificate_number: Vec::new(),
+            certificate_serial: Vec::new(),
             mode,
             is_announced: false,
             is_routine: false,
@@ -118,9 +118,9 @@ impl<'a> Conversation<'a> {
     }
 
     /// Takes who the client has proven to be, and shows storage the keeper's voucher.
-    pub(super) fn prove(&mut self, Proof { peer, voucher, number }: Proof) -> io::Result<()> {
+    pub(super) fn prove(&mut self, Proof { peer, voucher, serial }: Proof) -> io::Result<()> {
         self.access.proven = Some(peer);
-        self.certificate_number = number;
+        self.certificate_serial = serial;
         self.ask(Request::Prove { peer, voucher }, Pending::Proof)
     }
 
@@ -226,7 +226,7 @@ impl<'a> Conversation<'a> {
         if !mem::replace(&mut self.is_announced, true) {
             log_accepted(self.ip, self.is_routine);
             if let Some(peer) = self.access.proven {
-                log_authenticated(self.ip, self.is_routine, peer, &self.certificate_number);
+                log_authenticated(self.ip, self.is_routine, peer, &self.certificate_serial);
             }
         }
     }

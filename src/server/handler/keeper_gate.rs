@@ -24,7 +24,7 @@ pub(super) struct Proof {
     pub(super) peer: Peer,
     pub(super) voucher: Voucher,
     /// The serial number of its certificate.
-    pub(super) number: Vec<u8>,
+    pub(super) serial: Vec<u8>,
 }
 
 /// How a handshake ends.
@@ -167,8 +167,8 @@ impl ClientCertVerifier for Gate {
         let mut fields = vec![message.get(PREFIX..).unwrap_or_default(), signed.signature()];
         fields.extend(certificates.iter().map(AsRef::as_ref));
         match self.ask(Question::Prove { scheme: signed.scheme.into() }, &fields)? {
-            (Answer::Proven { peer, voucher }, number) => {
-                self.decide(Verdict::Proven(Proof { peer, voucher, number }));
+            (Answer::Proven { peer, voucher }, serial) => {
+                self.decide(Verdict::Proven(Proof { peer, voucher, serial }));
                 Ok(HandshakeSignatureValid::assertion())
             }
             (Answer::Rejected(fault), _) => {

@@ -89,14 +89,14 @@ pub(super) fn log_client(level: Level, ip: IpAddr, error: &dyn Display) {
 }
 
 /// Logs who a client over TLS has proven to be, and the serial number of its certificate.
-pub(super) fn log_authenticated(ip: IpAddr, is_routine: bool, peer: Peer, number: &[u8]) {
-    let number = hex(number);
+pub(super) fn log_authenticated(ip: IpAddr, is_routine: bool, peer: Peer, serial: &[u8]) {
+    let serial = hex(serial);
     let level = if is_routine { Level::Debug } else { Level::Info };
     let agency: &dyn Display = match &peer {
         Peer::Agency(agency) => agency,
         Peer::Operator => &"operator",
     };
-    let fields: [Field<'_>; 3] = [("ip", &ip), ("agency_id", agency), ("serial", &number)];
+    let fields: [Field<'_>; 3] = [("ip", &ip), ("agency_id", agency), ("serial", &serial)];
     event(level, "authenticate", Outcome::Success, &fields);
 }
 

@@ -37,7 +37,7 @@ use self::event_loop::Handler;
 use self::log_lines::{log_accepted, log_client};
 pub(crate) use self::tls::ServerIdentity;
 use crate::ipc::keeper::KeeperClient;
-use crate::ipc::messages::ClientSerial;
+use crate::ipc::messages::ClientNumber;
 use crate::ipc::storage_client::StorageClient;
 use crate::logging::{self, Level};
 
@@ -45,7 +45,7 @@ use crate::logging::{self, Level};
 #[derive(Debug)]
 pub struct AcceptedClient {
     /// Storage knows the client by this number.
-    pub serial: ClientSerial,
+    pub number: ClientNumber,
     pub socket: TcpStream,
     pub ip: IpAddr,
     /// The read end of the client's reply pipe, with the client's token in it.

@@ -24,14 +24,14 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use self::credentials::Credentials;
 use crate::ipc::codec::decode;
 use crate::ipc::keeper::{Answer, MAX_MESSAGE, Question, Ready, ToKeeper, decode_message, encode_message};
-use crate::ipc::messages::ClientSerial;
+use crate::ipc::messages::ClientNumber;
 use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Level, Outcome, event};
 use crate::system::fd_passing::{PacketSocket, Received, Sent};
 use crate::tls::folder::{FolderError, TlsFolder};
 
 /// The key of epoll events of the acceptor's socket. Clients are numbered from 1.
-const ACCEPTOR: ClientSerial = 0;
+const ACCEPTOR: ClientNumber = 0;
 
 /// Exit status: it can't use its files, and has logged why.
 pub(crate) const GAVE_UP: i32 = 3;
@@ -73,7 +73,7 @@ struct Keeper<'a> {
     acceptor: &'a PacketSocket,
     epoll: Epoll,
     vouchers: Option<VoucherKey>,
-    clients: HashMap<ClientSerial, Client>,
+    clients: HashMap<ClientNumber, Client>,
     /// Whether no more clients come: another keeper has taken over, or the server stops.
     is_replaced: bool,
 }
@@ -140,7 +140,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn add(&mut self, client: ClientSerial, socket: OwnedFd) {
+    fn add(&mut self, client: ClientNumber, socket: OwnedFd) {
         let socket = PacketSocket::from(socket);
         if self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, client)).is_ok() {
             self.clients.insert(client, Client { socket, has_signature: false });
@@ -148,26 +148,26 @@ impl<'a> Keeper<'a> {
     }
 
     /// Answers a client's next question. Closes the socket of a client that has asked both questions, or asks anything else.
-    fn answer(&mut self, serial: ClientSerial, buffer: &mut [u8]) {
-        let Some(mut client) = self.clients.remove(&serial) else { return };
+    fn answer(&mut self, number: ClientNumber, buffer: &mut [u8]) {
+        let Some(mut client) = self.clients.remove(&number) else { return };
         let length = match client.socket.receive(buffer) {
             Ok(Received::Packet(length, _)) => length,
-            Ok(Received::Empty) => return drop(self.clients.insert(serial, client)),
+            Ok(Received::Empty) => return drop(self.clients.insert(number, client)),
             Ok(Received::PeerGone) | Err(_) => return,
         };
         let Ok((question, fields)) = decode_message(buffer.get(..length).unwrap_or_default()) else { return };
-        let Some((answer, field)) = self.decide(serial, &client, question, &fields) else { return };
+        let Some((answer, field)) = self.decide(number, &client, question, &fields) else { return };
         let Ok(message) = encode_message(&answer, &[&field]) else { return };
         let is_sent = client.socket.send([&message, &[]], None).is_ok_and(|sent| sent == Sent::Done);
         if is_sent && !client.has_signature {
             client.has_signature = true;
-            self.clients.insert(serial, client);
+            self.clients.insert(number, client);
         }
     }
 
     fn decide(
         &self,
-        serial: ClientSerial,
+        number: ClientNumber,
         client: &Client,
         question: Question,
         fields: &[&[u8]],
@@ -179,8 +179,8 @@ impl<'a> Keeper<'a> {
             (Question::Prove { scheme }, [hash, signature, chain @ ..], true) => {
                 let vouchers = self.vouchers.as_ref()?;
                 Some(match self.credentials.identify(scheme, hash, signature, chain) {
-                    Ok((peer, number)) => {
-                        (Answer::Proven { peer, voucher: vouchers.sign(serial, peer) }, number)
+                    Ok((peer, serial)) => {
+                        (Answer::Proven { peer, voucher: vouchers.sign(number, peer) }, serial)
                     }
                     Err(rejection) => (Answer::Rejected(rejection), Vec::new()),
                 })

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use super::answer::Answer;
-use crate::ipc::messages::{ClientSerial, ClientToken, PartHead, Reply, ReplyHead, Request};
+use crate::ipc::messages::{ClientNumber, ClientToken, PartHead, Reply, ReplyHead, Request};
 use crate::ipc::storage_end::{ReplyWriter, Unwritable};
 use crate::ipc::voucher::{Peer, Voucher, VoucherKey};
 use crate::lottery::row::agencies_of;
@@ -33,7 +33,7 @@ pub(super) struct Clients {
 
 #[derive(Debug)]
 struct Client {
-    serial: ClientSerial,
+    number: ClientNumber,
     is_local: bool,
     /// Who it has proven to be.
     proven: Option<Peer>,
@@ -67,10 +67,10 @@ impl Clients {
         self.vouchers = key;
     }
 
-    pub(super) fn add(&mut self, token: ClientToken, serial: ClientSerial, is_local: bool, pipe: OwnedFd) {
+    pub(super) fn add(&mut self, token: ClientToken, number: ClientNumber, is_local: bool, pipe: OwnedFd) {
         let replies = Some(ReplyWriter::new(pipe));
         let client = Client {
-            serial,
+            number,
             is_local,
             proven: None,
             replies,
@@ -164,7 +164,7 @@ impl Clients {
     /// Accepts that a client is a peer if the keeper vouches for it.
     fn prove(&mut self, token: ClientToken, id: u32, peer: Peer, voucher: Voucher) {
         let Some(client) = self.known.get_mut(&token) else { return };
-        let verified = self.vouchers.as_ref().is_some_and(|key| key.verify(client.serial, peer, voucher));
+        let verified = self.vouchers.as_ref().is_some_and(|key| key.verify(client.number, peer, voucher));
         if !verified || client.proven.is_some() {
             return self.remove(token);
         }

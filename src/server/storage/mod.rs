@@ -56,7 +56,7 @@ use self::group::{Failure, Written};
 use self::ledger::{Committed, LedgerError};
 use self::opening::open;
 use crate::ipc::control::{FileIdentity, FromStorage, StorageEnd, ToStorage};
-use crate::ipc::messages::{ClientSerial, ClientToken, PartHead, ReplyHead};
+use crate::ipc::messages::{ClientNumber, ClientToken, PartHead, ReplyHead};
 use crate::ipc::shared_state::SharedState;
 use crate::ipc::storage_end::RequestReceiver;
 use crate::ipc::voucher::VoucherKey;
@@ -111,7 +111,7 @@ pub(crate) fn run(
         stale: true,
         stopping: false,
         gone: Vec::new(),
-        serials: HashMap::new(),
+        tokens: HashMap::new(),
         bulk: Vec::new(),
     };
     match service.serve() {
@@ -135,8 +135,8 @@ struct Service<'a> {
     stopping: bool,
     /// Clients whose handlers have ended, but whose last requests may be in the queue.
     gone: Vec<ClientToken>,
-    /// The acceptor's names for the clients.
-    serials: HashMap<ClientSerial, ClientToken>,
+    /// The tokens of the clients that the acceptor knows by these numbers.
+    tokens: HashMap<ClientNumber, ClientToken>,
     bulk: Vec<u8>,
 }
 
@@ -209,7 +209,7 @@ impl Service<'_> {
                 }
                 Received::Packet((ToStorage::ClientCame { client, is_local }, Some(token)), Some(pipe)) => {
                     let token = ClientToken::from_bytes(token);
-                    self.serials.insert(client, token);
+                    self.tokens.insert(client, token);
                     self.clients.add(token, client, is_local, pipe);
                 }
                 Received::Packet((ToStorage::ClientCame { .. }, _), _) => {
@@ -217,7 +217,7 @@ impl Service<'_> {
                     event(Level::Error, "client_came", Outcome::Fail, &[("error", &error)]);
                 }
                 Received::Packet((ToStorage::ClientGone(client), _), _) => {
-                    if let Some(token) = self.serials.remove(&client) {
+                    if let Some(token) = self.tokens.remove(&client) {
                         self.clients.stop_replies(token);
                         self.gone.push(token);
                     }
@@ -243,7 +243,7 @@ impl Service<'_> {
             }
             if self.take_message()? {
                 came = true;
-            } else if came && turns < MAX_TURNS && self.serials.len() > 1 {
+            } else if came && turns < MAX_TURNS && self.tokens.len() > 1 {
                 came = false;
                 turns += 1;
                 yield_now();
