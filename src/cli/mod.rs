@@ -115,12 +115,11 @@ fn run_server() -> CommandResult {
 
 /// Prints the settings in force. Faults are logged, as the server would log them.
 fn check_configuration() -> CommandResult {
-    let load = || -> Result<_, Faults> { Ok((in_force()?, ServerConfig::load()?)) };
-    let (table, config) = load().map_err(|faults| {
+    let config = ServerConfig::load().map_err(|faults| {
         logging::start();
         log_faults(&faults)
     })?;
-    print(table)?;
+    print(in_force())?;
     let concerns = server::check_certificates(&config).map_err(|error| misuse([error]))?;
     let lines: Vec<String> = concerns.iter().map(|concern| format!("warning: {concern}\n")).collect();
     print(lines.concat())

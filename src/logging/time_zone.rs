@@ -1,6 +1,5 @@
 //! Whether `TZ` names a time zone. If it does not, chrono would write all times in UTC and not say so.
 
-use std::env;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -12,13 +11,8 @@ const FOLDERS: [&str; 4] =
 pub(crate) const ALLOWED: &str =
     "a zone that has a file in /usr/share/zoneinfo, such as America/Lima, or a rule such as <-05>5";
 
-/// Returns the value of `TZ` if it is not a time zone.
-pub(crate) fn unknown() -> Option<String> {
-    let zone = env::var_os("TZ")?.to_string_lossy().into_owned();
-    (!is_known(&zone)).then_some(zone)
-}
-
-fn is_known(zone: &str) -> bool {
+/// Whether a value of `TZ` names a time zone.
+pub(crate) fn is_known(zone: &str) -> bool {
     match zone.strip_prefix(':') {
         _ if zone.is_empty() => true,
         _ if zone == "localtime" => has_file("/etc/localtime"),

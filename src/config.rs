@@ -1,10 +1,7 @@
 //! The configuration: `config.ini` in the current directory, and environment variables, which override it.
 //!
 //! Each setting is one row of a table below: its field, its key, its default, what is allowed, and what it is for. The
-//! help, the faults and `server --check` are made from the same rows. To add a setting, add a row. `values` has the functions
-//! that read values of several settings.
-
-mod values;
+//! help, the faults and `server --check` are made from the same rows. To add a setting, add a row.
 
 use std::collections::HashMap;
 use std::env;
@@ -12,11 +9,9 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::iter::zip;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{PathBuf, absolute};
+use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
-pub(crate) use self::values::{Protocol, host_and_port, with_id};
-use self::values::{go_duration, host, optional, path, seconds};
 use crate::logging::{self, Field, Format, LOG_FORMAT, Level, Outcome, one_line, time_zone};
 use crate::lottery::bet::parse_decimal;
 use crate::lottery::{AgencyId, AgencyList};
@@ -72,14 +67,13 @@ macro_rules! settings {
         };
 
         impl $config {
-            fn read(mut sources: Sources) -> Result<Self, Faults> {
+            fn read() -> Result<Self, Faults> {
+                let mut sources = Sources::load(&$settings);
                 $(let $field = sources.get(stringify!($key), $default, &$kind);)*
-                match ($($field,)*) {
-                    ($(Some($field),)*) if sources.faults.is_empty() => {
-                        Ok(Self { $($field,)* config_file: sources.config_file })
-                    }
-                    _ => Err(sources.into_faults()),
+                if let ($(Some($field),)*) = ($($field,)*) && sources.faults.is_empty() {
+                    return Ok(Self { $($field,)* config_file: sources.config_file });
                 }
+                Err(sources.into_faults())
             }
         }
     };
@@ -99,6 +93,7 @@ const TLS_FOLDER: Kind<Option<PathBuf>> = Kind("a path; empty for plain TCP", |t
 const TIME_LIMIT: Kind<Option<Duration>> =
     Kind("a duration above 0 such as 5s or 1m30s, or empty for no limit", |text| optional(text, go_duration));
 const FORMAT: Kind<Format> = Kind("text or json", Format::from_name);
+const ZONE: Kind<()> = Kind(time_zone::ALLOWED, |zone| time_zone::is_known(zone).then_some(()));
 
 settings! {
     /// What `loteria server` runs with.
@@ -159,27 +154,93 @@ settings! {
 static TABLES: [&Settings; 2] = [&SERVER_SETTINGS, &AGENCY_SETTINGS];
 
 impl Settings {
-    /// The environment variable that overrides a setting. `LOG_FORMAT` has no prefix: it is the same for all programs.
+    /// Returns the environment variable that overrides a setting. Those that are the same for all programs have no prefix.
     pub(crate) fn variable(&self, key: &str) -> String {
-        if key == LOG_FORMAT { key.to_owned() } else { format!("{}{key}", self.prefix) }
+        if [LOG_FORMAT, "TZ"].contains(&key) { key.to_owned() } else { format!("{}{key}", self.prefix) }
+    }
+}
+
+/// How an agency talks to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// One connection, many batches in flight.
+    Session,
+    /// One connection per message, as the original.
+    Classic,
+}
+
+impl Protocol {
+    pub(crate) fn name(self) -> &'static str {
+        if self == Self::Session { "session" } else { "classic" }
     }
 
-    fn with_variable(&self, name: &str) -> Option<&Setting> {
-        self.rows.iter().find(|setting| self.variable(setting.key) == name)
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Session, Self::Classic].into_iter().find(|protocol| protocol.name() == name)
     }
+}
+
+/// Reads a value that may be empty.
+#[expect(clippy::option_option, reason = "the outer one is none if the value is not allowed")]
+fn optional<T>(text: &str, read: fn(&str) -> Option<T>) -> Option<Option<T>> {
+    if text.is_empty() { Some(None) } else { read(text).map(Some) }
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty() && !text.contains('\0')).then(|| text.into())
+}
+
+/// Replaces `{id}` in a path by the agency's number.
+pub(crate) fn with_id(path: &Path, id: AgencyId) -> PathBuf {
+    path.to_string_lossy().replace("{id}", &id.to_string()).into()
+}
+
+/// Reads an address to listen on, or a host name, which means all addresses. The original's configuration has a name.
+fn host(text: &str) -> Option<Result<IpAddr, String>> {
+    // Digits and dots alone are a mistyped address.
+    let is_name = text.contains(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    text.parse().map(Ok).ok().or_else(|| is_name.then(|| Err(text.to_owned())))
+}
+
+/// Reads an address `HOST:PORT`.
+pub(crate) fn host_and_port(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = parse_decimal(port.as_bytes()).filter(|port| (1..=65535).contains(port))?;
+    (!host.is_empty()).then(|| format!("{host}:{port}"))
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    let duration = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
+    (!duration.is_zero() && duration <= Duration::from_hours(24)).then_some(duration)
+}
+
+/// Reads a duration as Go's `time.ParseDuration` does, without a sign: decimal numbers, each with a unit.
+fn go_duration(mut text: &str) -> Option<Duration> {
+    let units = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"];
+    let lengths = [1e-9, 1e-6, 1e-6, 1e-6, 1e-3, 1.0, 60.0, 3600.0];
+    let mut seconds = 0.0;
+    while !text.is_empty() {
+        let is_digit = |c: char| c.is_ascii_digit() || c == '.';
+        let (number, rest) = text.split_at(text.find(|c| !is_digit(c))?);
+        let (unit, rest) = rest.split_at(rest.find(is_digit).unwrap_or(rest.len()));
+        let (_, length) = zip(units, lengths).find(|(name, _)| *name == unit)?;
+        seconds += number.parse::<f64>().ok()? * length;
+        text = rest;
+    }
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero())
 }
 
 impl ServerConfig {
     pub(crate) fn load() -> Result<Self, Faults> {
-        let config = Self::read(Sources::load(&SERVER_SETTINGS))?;
+        let config = Self::read()?;
         if config.tls_dir.is_some() || config.plain_agencies.is_empty() {
             return Ok(config);
         }
         // Its operator believes that the other agencies must prove who they are.
-        let error = "without TLS_DIR all agencies may come without a certificate";
+        let error = "without TLS_DIR all agencies may come without a certificate".into();
         let value = config.plain_agencies.to_string();
-        let fields = [("key", "PLAIN_AGENCIES".to_owned()), ("value", value), ("error", error.to_owned())];
-        Err(Faults { faults: vec![fields.to_vec()], format: Some(config.log_format) })
+        let fault = vec![("key", "PLAIN_AGENCIES".into()), ("value", value), ("error", error)];
+        Err(Faults { faults: vec![fault], format: config.log_format })
     }
 
     pub(crate) fn listen_address(&self) -> SocketAddr {
@@ -189,7 +250,7 @@ impl ServerConfig {
 
 impl AgencyConfig {
     pub(crate) fn load() -> Result<Self, Faults> {
-        let mut config = Self::read(Sources::load(&AGENCY_SETTINGS))?;
+        let mut config = Self::read()?;
         config.bets_file = with_id(&config.bets_file, config.id);
         config.tls_dir = config.tls_dir.map(|folder| with_id(&folder, config.id));
         Ok(config)
@@ -203,7 +264,7 @@ pub(crate) fn check_log_format() -> Result<(), Faults> {
 }
 
 /// Makes the table that `server --check` prints: each setting of the server, its value and where that came from.
-pub(crate) fn in_force() -> Result<String, Faults> {
+pub(crate) fn in_force() -> String {
     let sources = Sources::load(&SERVER_SETTINGS);
     let line = |&Setting { key, default, .. }: &Setting| {
         let (text, mut origin) = sources.find(key).unwrap_or((default.to_owned(), "default".to_owned()));
@@ -214,8 +275,7 @@ pub(crate) fn in_force() -> Result<String, Faults> {
         }
         format!("{key:<21}  {value:<10}  {origin}\n")
     };
-    let table = SERVER_SETTINGS.rows.iter().map(line).collect();
-    ServerConfig::read(sources).map(|_| table)
+    SERVER_SETTINGS.rows.iter().map(line).collect()
 }
 
 /// Where a setting of the server was given. None if its default holds.
@@ -227,7 +287,7 @@ pub(crate) fn origin(key: &str) -> Option<String> {
 #[derive(Debug)]
 pub(crate) struct Faults {
     faults: Vec<Fault>,
-    format: Option<Format>,
+    format: Format,
 }
 
 /// The fields of the line that reports one fault.
@@ -236,9 +296,7 @@ type Fault = Vec<(&'static str, String)>;
 impl Faults {
     /// Logs each fault, in the format that the configuration selects.
     pub(crate) fn log(&self) {
-        if let Some(format) = self.format {
-            logging::set_format(format);
-        }
+        logging::set_format(self.format);
         for fault in &self.faults {
             let fields: Vec<Field<'_>> = fault.iter().map(|(key, text)| (*key, text as _)).collect();
             logging::event(Level::Critical, "config", Outcome::Fail, &fields);
@@ -264,23 +322,21 @@ struct Sources {
 }
 
 impl Sources {
+    /// Reads the environment only.
     fn new(settings: &'static Settings) -> Self {
-        let fault = |zone| {
-            let [key, origin, allowed] =
-                ["TZ", "environment variable TZ", time_zone::ALLOWED].map(str::to_owned);
-            vec![("key", key), ("value", zone), ("origin", origin), ("allowed", allowed)]
-        };
-        let faults = time_zone::unknown().map(fault).into_iter().collect();
-        Self { settings, config_file: "none".to_owned(), entries: HashMap::new(), faults }
+        let mut sources =
+            Self { settings, config_file: "none".into(), entries: HashMap::new(), faults: vec![] };
+        sources.get("TZ", "", &ZONE);
+        sources
     }
 
-    /// Reads the file; a missing one is no fault.
+    /// Reads the file too. A missing one is no fault.
     fn load(settings: &'static Settings) -> Self {
         let mut sources = Self::new(settings);
         match File::open(CONFIG_FILE).and_then(read_whole) {
             Ok(bytes) => {
-                sources.config_file =
-                    absolute(CONFIG_FILE).unwrap_or(CONFIG_FILE.into()).display().to_string();
+                let path = absolute(CONFIG_FILE).unwrap_or(CONFIG_FILE.into());
+                sources.config_file = path.display().to_string();
                 sources.parse(&bytes);
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -295,18 +351,15 @@ impl Sources {
         let mut section = None;
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes); // Some editors write this mark first.
         for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
-            let Ok(line) = str::from_utf8(line).map(str::trim) else {
-                self.fault_at(number, vec![], "the line is not UTF-8".to_owned());
-                continue;
-            };
-            match section {
-                _ if line.is_empty() || line.starts_with(['#', ';']) => {}
-                _ if line.starts_with('[') => section = self.section(number, line),
-                Some(settings) => self.entry(number, line, settings),
-                None if self.faults.is_empty() => {
+            match (str::from_utf8(line).map(str::trim), section) {
+                (Err(_), _) => self.fault_at(number, vec![], "the line is not UTF-8".to_owned()),
+                (Ok(line), _) if line.is_empty() || line.starts_with(['#', ';']) => {}
+                (Ok(line), _) if line.starts_with('[') => section = self.section(number, line),
+                (Ok(line), Some(settings)) => self.entry(number, line, settings),
+                (Ok(line), None) if self.faults.is_empty() => {
                     self.fault_at(number, vec![], format!("{line:?} is before the first [SECTION]"));
                 }
-                None => {} // Its section is unknown, which is a fault already.
+                (Ok(_), None) => {} // Its section is unknown, which is a fault already.
             }
         }
     }
@@ -327,6 +380,7 @@ impl Sources {
         };
         let (key, value) = (key.trim_end().to_ascii_uppercase(), value.trim_start().to_owned());
         let has = |table: &&Settings| table.rows.iter().any(|setting| setting.key == key);
+        let is_variable = |setting: &&Setting| AGENCY_SETTINGS.variable(setting.key) == key;
         let place = (settings.section, key.clone());
         let error = if let Some((_, first)) = self.entries.get(&place) {
             format!("line {first} sets this key already")
@@ -335,11 +389,9 @@ impl Sources {
             return;
         } else if let Some(other) = TABLES.into_iter().find(has) {
             format!("this setting belongs to the section {}", other.section)
-        } else if let Some(Setting { key, .. }) = AGENCY_SETTINGS.with_variable(&key) {
-            format!(
-                "this is an environment variable; here it is {key}, in the section {}",
-                AGENCY_SETTINGS.section
-            )
+        } else if let Some(Setting { key, .. }) = AGENCY_SETTINGS.rows.iter().find(is_variable) {
+            let section = AGENCY_SETTINGS.section;
+            format!("this is an environment variable; here it is {key}, in the section {section}")
         } else {
             let near = nearest(&key, settings.rows.iter().map(|setting| setting.key));
             format!("there is no such setting; the nearest name is {near}")
@@ -367,16 +419,17 @@ impl Sources {
         let (text, origin) = self.find(key).unzip();
         let found = read(text.as_deref().unwrap_or(default));
         if found.is_none() {
-            let has_comment =
-                |text: &String| text.split(['#', ';']).any(|part| read(part.trim_end()).is_some());
-            let error = match &text {
-                None => Some("not set".to_owned()),
-                Some(text) if has_comment(text) => Some("a comment must be on a line of its own".to_owned()),
-                Some(_) => None,
-            };
-            let (key, allowed) = (Some(self.settings.variable(key)), Some((*allowed).to_owned()));
-            let fields =
-                [("key", key), ("value", text), ("origin", origin), ("allowed", allowed), ("error", error)];
+            let before_comment = text.as_ref().and_then(|text| text.split(['#', ';']).next());
+            let has_comment = before_comment.is_some_and(|value| read(value.trim_end()).is_some());
+            let comment = has_comment.then_some("a comment must be on a line of its own");
+            let error = if text.is_none() { Some("not set") } else { comment };
+            let fields = [
+                ("key", Some(self.settings.variable(key))),
+                ("value", text),
+                ("origin", origin),
+                ("allowed", Some((*allowed).to_owned())),
+                ("error", error.map(str::to_owned)),
+            ];
             self.faults.push(fields.into_iter().filter_map(|(key, text)| Some((key, text?))).collect());
         }
         found
@@ -384,7 +437,7 @@ impl Sources {
 
     fn into_faults(self) -> Faults {
         let format = self.find(LOG_FORMAT).and_then(|(text, _)| Format::from_name(&text));
-        Faults { faults: self.faults, format }
+        Faults { faults: self.faults, format: format.unwrap_or(Format::Text) }
     }
 }
 
@@ -397,4 +450,19 @@ fn nearest(typo: &str, names: impl Iterator<Item = &'static str>) -> &'static st
         200 * (before + after) / (typo.len() + name.len())
     };
     names.max_by_key(likeness).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_go() {
+        for (text, millis) in [("5s", 5000), ("200ms", 200), ("1m30s", 90_000), ("1.5h", 5_400_000)] {
+            assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "5", "s", "5x", "-1s", "0s", "1.2.3s", "5 s"] {
+            assert_eq!(go_duration(text), None, "{text}");
+        }
+    }
 }
