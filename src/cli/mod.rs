@@ -161,7 +161,7 @@ fn run_sample(agencies: u16, bets: &[u64], seed: u64, folder: &Path) -> CommandR
 
 fn run_status(server: ServerArgs, ask: fn(&Target) -> Result<String, StatusError>) -> CommandResult {
     let server = target(server)?;
-    print(report(ask(&server).map_err(|error| format!("{server}: {error}")))?)
+    print(report(ask(&server).map_err(|error| format!("{}: {error}", server.address)))?)
 }
 
 fn run_watch(server: ServerArgs) -> CommandResult {

@@ -86,10 +86,11 @@ impl Source {
     fn ask(&self, was_up: bool) -> Scrape {
         let asked_at = Instant::now();
         let status = ask(&self.server, DEADLINE);
+        let server = &self.server.address;
         match &status {
-            Ok(_) if !was_up => info("status", Outcome::Success, &[("server", &self.server)]),
+            Ok(_) if !was_up => info("status", Outcome::Success, &[("server", server)]),
             Err(error) if was_up => {
-                event(Level::Warning, "status", Outcome::Fail, &[("server", &self.server), ("error", error)]);
+                event(Level::Warning, "status", Outcome::Fail, &[("server", server), ("error", error)]);
             }
             _ => {}
         }

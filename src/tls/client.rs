@@ -1,6 +1,5 @@
 //! The client's side: a stream to the server, over TLS or plain.
 
-use std::fmt;
 use std::io::{self, BufRead as _, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
@@ -8,12 +7,12 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, Error};
+use rustls::{AlertDescription as Alert, CertificateError, ClientConfig, ClientConnection, Error};
 use thiserror::Error;
 
 use super::folder::{FolderError, TlsFolder};
 use super::{VERSIONS, provider};
-use crate::protocol::frame::{FrameBuffer, FrameType};
+use crate::protocol::frame::FrameBuffer;
 use crate::protocol::message::ServerMessage;
 
 /// The longest plain reply before TLS, in bytes.
@@ -31,21 +30,15 @@ pub struct Target {
 }
 
 impl Target {
-    /// The server at `HOST:PORT`, over TLS if there is a folder with certificates.
+    /// Describes the server at `HOST:PORT`, reached over TLS if there is a folder with certificates.
     pub fn new(address: String, folder: Option<&Path>) -> Result<Self, FolderError> {
         let tls = folder.map(|folder| ClientTls::load(folder, &address)).transpose()?;
         Ok(Self { address, tls })
     }
 
-    /// The server at this address, over plain TCP.
+    /// Describes the server at this address, reached over plain TCP.
     pub fn plain(address: &impl ToString) -> Self {
         Self { address: address.to_string(), tls: None }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.address)
     }
 }
 
@@ -78,8 +71,10 @@ impl ClientTls {
 #[derive(Debug, Clone, Error)]
 pub enum TlsError {
     #[error("the server refused the connection: {}", meaning(*.0))]
-    Refused(AlertDescription),
-    #[error("the server's certificate is not accepted: {}", objection(.0))]
+    Refused(Alert),
+    #[error("the server's certificate is not accepted: it is not signed by an authority of ca.crt")]
+    UnknownAuthority,
+    #[error("the server's certificate is not accepted: {0}")]
     Certificate(CertificateError),
     /// The server answered in plain text, before TLS.
     #[error("the server does not speak TLS: it answered in plain text: {0}")]
@@ -95,18 +90,15 @@ impl TlsError {
     /// Whether another attempt would fail too, until someone changes a certificate or the configuration.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Refused(alert) => !matches!(
-                alert,
-                AlertDescription::InternalError
-                    | AlertDescription::UserCanceled
-                    | AlertDescription::HandshakeFailure
-            ),
-            Self::Certificate(_) | Self::NoTls(_) => true,
+            Self::Refused(alert) => {
+                !matches!(alert, Alert::InternalError | Alert::UserCanceled | Alert::HandshakeFailure)
+            }
+            Self::UnknownAuthority | Self::Certificate(_) | Self::NoTls(_) => true,
             Self::Busy(_) | Self::Broken(_) => false,
         }
     }
 
-    /// The TLS error in an error of a stream, if there is one.
+    /// Returns the TLS error that an error of a stream contains, if it contains one.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
@@ -122,39 +114,28 @@ impl From<Error> for TlsError {
     fn from(error: Error) -> Self {
         match error {
             Error::AlertReceived(alert) => Self::Refused(alert),
+            // Another authority of the same name gives a wrong signature.
+            Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                Self::UnknownAuthority
+            }
             Error::InvalidCertificate(error) => Self::Certificate(error),
             error => Self::Broken(error),
         }
     }
 }
 
-/// What is wrong with the server's certificate.
-fn objection(error: &CertificateError) -> String {
-    match error {
-        // Another authority of the same name gives a wrong signature.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "it is not signed by an authority of ca.crt".to_owned()
-        }
-        error => error.to_string(),
-    }
-}
-
-/// What an alert tells this client.
-fn meaning(alert: AlertDescription) -> String {
+/// Returns what an alert tells this client.
+fn meaning(alert: Alert) -> String {
     let text = match alert {
-        AlertDescription::CertificateExpired => "this certificate has expired, or is not valid yet",
-        AlertDescription::CertificateRevoked => "this certificate has been revoked",
-        AlertDescription::UnknownCA => {
-            "this certificate is not signed by an authority that the server accepts"
-        }
-        AlertDescription::CertificateRequired => "it demands a certificate",
-        AlertDescription::AccessDenied => "this certificate names no agency and not the operator",
-        AlertDescription::UnsupportedCertificate => "this certificate is not for TLS clients",
-        AlertDescription::BadCertificate | AlertDescription::CertificateUnknown => {
-            "this certificate is not acceptable"
-        }
-        AlertDescription::DecryptError => "a signature is wrong",
-        AlertDescription::HandshakeFailure => "it can't check certificates now",
+        Alert::CertificateExpired => "this certificate has expired, or is not valid yet",
+        Alert::CertificateRevoked => "this certificate has been revoked",
+        Alert::UnknownCA => "this certificate is not signed by an authority that the server accepts",
+        Alert::CertificateRequired => "it demands a certificate",
+        Alert::AccessDenied => "this certificate names no agency and not the operator",
+        Alert::UnsupportedCertificate => "this certificate is not for TLS clients",
+        Alert::BadCertificate | Alert::CertificateUnknown => "this certificate is not acceptable",
+        Alert::DecryptError => "a signature is wrong",
+        Alert::HandshakeFailure => "it can't check certificates now",
         other => return format!("TLS alert {other:?}"),
     };
     text.to_owned()
@@ -164,12 +145,7 @@ fn meaning(alert: AlertDescription) -> String {
 #[derive(Debug)]
 pub struct Stream {
     tcp: TcpStream,
-    tls: Option<Box<Tls>>,
-}
-
-#[derive(Debug)]
-struct Tls {
-    connection: ClientConnection,
+    tls: Option<ClientConnection>,
     /// Whether the server has answered with TLS.
     is_confirmed: bool,
 }
@@ -178,32 +154,31 @@ impl Stream {
     /// Begins a connection, plain without `tls`. The first calls of [`Self::receive`] make the TLS handshake.
     pub fn new(tcp: TcpStream, tls: Option<&ClientTls>) -> io::Result<Self> {
         let start = |tls: &ClientTls| ClientConnection::new(tls.config.clone(), tls.server.clone());
-        let connection = tls.map(start).transpose().map_err(TlsError::from)?;
-        let tls = connection.map(|connection| Box::new(Tls { connection, is_confirmed: false }));
-        let mut this = Self { tcp, tls };
+        let tls = tls.map(start).transpose().map_err(TlsError::from)?;
+        let mut this = Self { tcp, tls, is_confirmed: false };
         this.flush()?;
         Ok(this)
     }
 
-    /// The socket, for its options.
+    /// Returns the socket, whose options may be changed.
     pub fn socket(&self) -> &TcpStream {
         &self.tcp
     }
 
     /// Whether the TLS handshake is not complete.
     pub fn is_handshaking(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.connection.is_handshaking())
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
     /// Over TLS, reads once from the socket, and sends what the handshake demands.
     pub fn receive(&mut self) -> io::Result<()> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
-        if !tls.is_confirmed {
+        if !self.is_confirmed {
             confirm_tls(&mut self.tcp)?;
-            tls.is_confirmed = true;
+            self.is_confirmed = true;
         }
-        let count = tls.connection.read_tls(&mut self.tcp)?;
-        let processed = tls.connection.process_new_packets().map_err(TlsError::from);
+        let count = tls.read_tls(&mut self.tcp)?;
+        let processed = tls.process_new_packets().map_err(TlsError::from);
         // Only the end of the handshake and alerts are left to send here.
         let flushed = self.flush();
         processed?;
@@ -213,11 +188,11 @@ impl Stream {
         flushed
     }
 
-    /// Waits until a byte can be read. False at the end of the stream.
+    /// Waits until a byte can be read. Returns false at the end of the stream.
     pub fn wait_readable(&mut self) -> io::Result<bool> {
         loop {
             let Some(tls) = &mut self.tls else { return Ok(self.tcp.peek(&mut [0])? > 0) };
-            match tls.connection.reader().fill_buf() {
+            match tls.reader().fill_buf() {
                 Ok(bytes) => return Ok(!bytes.is_empty()),
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.receive()?,
@@ -229,15 +204,15 @@ impl Stream {
     /// Tells the server that nothing more will be sent.
     pub fn finish_sending(&mut self) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
-            tls.connection.send_close_notify();
+            tls.send_close_notify();
             self.flush()?;
         }
         self.tcp.shutdown(Shutdown::Write)
     }
 
-    /// The alert with which the server has closed a connection that can't be written to any more.
+    /// Returns the alert with which the server has closed a connection, once that can't be written to any more.
     fn last_alert(&mut self) -> Option<io::Error> {
-        let Tls { connection, .. } = &mut **self.tls.as_mut()?;
+        let connection = self.tls.as_mut()?;
         while connection.read_tls(&mut self.tcp).is_ok_and(|count| count > 0) {
             if let Err(error) = connection.process_new_packets() {
                 return Some(TlsError::from(error).into());
@@ -256,22 +231,22 @@ impl Read for Stream {
         if !self.wait_readable()? {
             return Ok(0);
         }
-        self.tls.as_mut().map_or(Ok(0), |tls| tls.connection.reader().read(bytes))
+        self.tls.as_mut().map_or(Ok(0), |tls| tls.reader().read(bytes))
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.tcp.write(bytes) };
-        let count = tls.connection.writer().write(bytes)?;
+        let count = tls.writer().write(bytes)?;
         self.flush()?;
         Ok(count)
     }
 
     /// Sends what TLS has encrypted.
     fn flush(&mut self) -> io::Result<()> {
-        while let Some(tls) = self.tls.as_mut().filter(|tls| tls.connection.wants_write()) {
-            if let Err(error) = tls.connection.write_tls(&mut self.tcp) {
+        while let Some(tls) = self.tls.as_mut().filter(|tls| tls.wants_write()) {
+            if let Err(error) = tls.write_tls(&mut self.tcp) {
                 let is_closed = matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
                 return Err(if is_closed { self.last_alert().unwrap_or(error) } else { error });
             }
@@ -293,11 +268,9 @@ fn confirm_tls(tcp: &mut TcpStream) -> io::Result<()> {
             count => incoming.received(count),
         }
     }
-    let reason = match incoming.next_frame() {
-        Ok(Some(frame)) if frame.kind == FrameType::Error => match ServerMessage::decode(frame) {
-            Ok(ServerMessage::Error(reason)) => reason.to_owned(),
-            _ => "an error without a reason".to_owned(),
-        },
+    let reply = incoming.next_frame().ok().flatten().map(ServerMessage::decode);
+    let reason = match reply {
+        Some(Ok(ServerMessage::Error(reason))) => reason.to_owned(),
         _ => format!("byte 0x{:02x}", first[0]),
     };
     let is_busy = reason.starts_with("busy");
