@@ -17,8 +17,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, RootCertStore};
-use thiserror::Error;
+use rustls::{Error, RootCertStore};
 
 use super::provider;
 use crate::system::read_whole;
@@ -32,12 +31,11 @@ pub(crate) const REVOCATIONS: &str = "ca.crl";
 const MAX_CHAIN: usize = 60_000;
 
 /// Why a file can't be used.
-#[derive(Debug, Error)]
-pub enum FolderError {
-    #[error("{}: {error}{}", .file.display(), remedy(.error))]
-    Read { file: PathBuf, error: io::Error },
-    #[error("{}: {problem}", .file.display())]
-    Content { file: PathBuf, problem: String },
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", .file.display())]
+pub struct FolderError {
+    file: PathBuf,
+    problem: String,
 }
 
 fn remedy(error: &io::Error) -> &'static str {
@@ -50,7 +48,7 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// The folder.
+/// A folder with certificates.
 #[derive(Debug, Clone)]
 pub struct TlsFolder(PathBuf);
 
@@ -59,12 +57,12 @@ impl TlsFolder {
         Self(path.to_owned())
     }
 
-    /// The path of a file of the folder.
+    /// Returns the path of a file of the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    /// This program's certificate and key, which belong together.
+    /// Reads this program's certificate and key, which belong together.
     pub fn identity(&self) -> Result<CertifiedKey, FolderError> {
         let chain: Vec<CertificateDer<'static>> = self.items(CERTIFICATE, "certificate")?;
         if chain.iter().map(|certificate| certificate.len()).sum::<usize>() > MAX_CHAIN {
@@ -73,32 +71,27 @@ impl TlsFolder {
                 "it has too many certificates: only this program's and those of its issuers belong there",
             ));
         }
-        let bytes = self.read(KEY)?;
-        let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
+        let key = PrivateKeyDer::from_pem_slice(&self.read(KEY)?).map_err(|_| {
             self.problem(KEY, "it has no private key in PEM; an encrypted key must be decrypted first")
         })?;
-        let key = provider().key_provider.load_private_key(key).map_err(|error| {
-            self.problem(
-                KEY,
-                &format!("the key can't be used, only RSA, ECDSA (P-256, P-384) and Ed25519: {error}"),
-            )
-        })?;
-        let identity = CertifiedKey::new(chain, key);
-        match identity.keys_match() {
-            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(identity),
-            Err(rustls::Error::InconsistentKeys(_)) => {
-                Err(self.problem(KEY, &format!("it is not the key of {}", self.path(CERTIFICATE).display())))
+        CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
+            Error::InconsistentKeys(_) => {
+                self.problem(KEY, &format!("it is not the key of {}", self.path(CERTIFICATE).display()))
             }
-            Err(error) => Err(self.problem(CERTIFICATE, &error)),
-        }
+            Error::InvalidCertificate(_) => self.problem(CERTIFICATE, &error),
+            _ => {
+                let only = "the key can't be used, only RSA, ECDSA (P-256, P-384) and Ed25519";
+                self.problem(KEY, &format!("{only}: {error}"))
+            }
+        })
     }
 
-    /// The certificates of the authorities.
+    /// Reads the certificates of the authorities.
     pub fn authorities(&self) -> Result<Vec<CertificateDer<'static>>, FolderError> {
         self.items(AUTHORITIES, "certificate")
     }
 
-    /// The authorities, in the type of rustls.
+    /// Reads the authorities as rustls wants them.
     pub fn roots(&self) -> Result<Arc<RootCertStore>, FolderError> {
         let mut roots = RootCertStore::empty();
         for certificate in self.authorities()? {
@@ -107,32 +100,32 @@ impl TlsFolder {
         Ok(Arc::new(roots))
     }
 
-    /// The revocation lists; none if there is no such file.
+    /// Reads the revocation lists. There are none if the file is missing.
     pub fn revocations(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, FolderError> {
-        match self.items(REVOCATIONS, "revocation list") {
-            Err(FolderError::Read { error, .. }) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            lists => lists,
+        match self.path(REVOCATIONS).try_exists() {
+            Ok(false) => Ok(Vec::new()),
+            _ => self.items(REVOCATIONS, "revocation list"),
         }
     }
 
-    /// The error about the content of a file.
+    /// Returns the error that a file has this problem.
     pub(crate) fn problem(&self, name: &str, problem: &(impl ToString + ?Sized)) -> FolderError {
-        FolderError::Content { file: self.path(name), problem: problem.to_string() }
+        FolderError { file: self.path(name), problem: problem.to_string() }
     }
 
-    /// All PEM sections of a file that are of one kind: at least one.
+    /// Reads the PEM sections of a file that are of one kind. Fails if there is none.
     fn items<T: PemObject>(&self, name: &str, what: &str) -> Result<Vec<T>, FolderError> {
         let bytes = self.read(name)?;
-        let items = T::pem_slice_iter(&bytes).collect::<Result<Vec<T>, _>>();
-        match items {
-            Ok(items) if items.is_empty() => Err(self.problem(name, &format!("it has no {what} in PEM"))),
-            Ok(items) => Ok(items),
-            Err(error) => Err(self.problem(name, &format!("it is not PEM: {error}"))),
+        let items: Result<Vec<T>, _> = T::pem_slice_iter(&bytes).collect();
+        let items = items.map_err(|error| self.problem(name, &format!("it is not PEM: {error}")))?;
+        if items.is_empty() {
+            return Err(self.problem(name, &format!("it has no {what} in PEM")));
         }
+        Ok(items)
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, FolderError> {
-        let file = self.path(name);
-        File::open(&file).and_then(read_whole).map_err(|error| FolderError::Read { file, error })
+        let read = File::open(self.path(name)).and_then(read_whole);
+        read.map_err(|error| self.problem(name, &format!("{error}{}", remedy(&error))))
     }
 }
