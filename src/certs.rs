@@ -9,7 +9,6 @@
 //!
 //! Only the owner can enter the folder. All users can read the folders in it, so that they can be mounted into containers.
 
-use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -62,37 +61,17 @@ pub(crate) enum CertsError {
     Make(#[from] rcgen::Error),
 }
 
-/// What was done with one certificate.
-#[derive(Debug)]
-pub(crate) struct Line {
-    verb: &'static str,
-    what: PathBuf,
-    until: String,
-}
-
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<8} {}, valid until {}", self.verb, self.what.display(), self.until)
-    }
-}
-
-/// Makes what is missing. Returns what was done with each certificate.
-pub(crate) fn make(order: &Order) -> Result<Vec<Line>, CertsError> {
+/// Makes what is missing. Returns lines that say what was done with each certificate.
+pub(crate) fn make(order: &Order) -> Result<String, CertsError> {
     make_folder(&order.folder, 0o700)?;
-    let (authority, mut lines) = Authority::open(&order.folder)?;
+    let (authority, mut lines) = Authority::open(order)?;
     if let Some(agency) = order.revoke {
-        lines.push(authority.revoke(agency)?);
+        lines += &authority.revoke(agency)?;
     }
-    let server = order.server.clone();
-    lines.push(authority.make("server", server, ExtendedKeyUsagePurpose::ServerAuth, order.days)?);
+    lines += &authority.make("server", order.server.clone(), ExtendedKeyUsagePurpose::ServerAuth)?;
     let clients = (1..=order.agencies).map(|agency| format!("agency-{agency}"));
     for name in clients.chain(["operator".to_owned()]) {
-        lines.push(authority.make(
-            &name,
-            vec![name.clone()],
-            ExtendedKeyUsagePurpose::ClientAuth,
-            order.days,
-        )?);
+        lines += &authority.make(&name, vec![name.clone()], ExtendedKeyUsagePurpose::ClientAuth)?;
     }
     authority.copy_list()?;
     Ok(lines)
@@ -100,30 +79,28 @@ pub(crate) fn make(order: &Order) -> Result<Vec<Line>, CertsError> {
 
 /// The authority that signs all certificates.
 struct Authority<'a> {
-    folder: &'a Path,
+    order: &'a Order,
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
 }
 
 impl<'a> Authority<'a> {
-    fn open(folder: &'a Path) -> Result<(Self, Vec<Line>), CertsError> {
-        let (key_path, path) = (folder.join(AUTHORITY_KEY), folder.join(AUTHORITIES));
-        let verb = match (read(&key_path)?, read(&path)?) {
-            (Some(_), Some(_)) => "kept",
+    /// Reads the authority, and makes it if it is missing. Returns the line on its certificate too.
+    fn open(order: &'a Order) -> Result<(Self, String), CertsError> {
+        let (key_path, path) = (order.folder.join(AUTHORITY_KEY), order.folder.join(AUTHORITIES));
+        let (verb, key, certificate) = match (read(&key_path)?, read(&path)?) {
+            (Some(key), Some(certificate)) => ("kept", key, certificate),
             (None, None) => {
-                make_authority(&key_path, &path)?;
-                "made"
+                let (key, certificate) = make_authority(&key_path, &path)?;
+                ("made", key, certificate)
             }
             (Some(_), None) => return Err(CertsError::Half { missing: path, exists: key_path }),
             (None, Some(_)) => return Err(CertsError::Half { missing: key_path, exists: path }),
         };
-        let [key, certificate] = [&key_path, &path].map(|path| read(path).map(Option::unwrap_or_default));
-        let (key, certificate) = (key?, certificate?);
+        let line = line(verb, &path)?;
         let key = KeyPair::from_pem(&key).map_err(|_| CertsError::Malformed(key_path))?;
-        let issuer =
-            Issuer::from_ca_cert_pem(&certificate, key).map_err(|_| CertsError::Malformed(path.clone()))?;
-        let line = Line { verb, until: validity_end(&path)?, what: path };
-        Ok((Self { folder, issuer, certificate }, vec![line]))
+        let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(|_| CertsError::Malformed(path))?;
+        Ok((Self { order, issuer, certificate }, line))
     }
 
     /// Makes a folder with a certificate, unless there is one.
@@ -132,15 +109,14 @@ impl<'a> Authority<'a> {
         name: &str,
         names: Vec<String>,
         purpose: ExtendedKeyUsagePurpose,
-        days: u16,
-    ) -> Result<Line, CertsError> {
-        let folder = self.folder.join(name);
+    ) -> Result<String, CertsError> {
+        let folder = self.order.folder.join(name);
         let path = folder.join(CERTIFICATE);
         let verb = if path.exists() {
             "kept"
         } else {
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-            let mut params = params(name, names, days)?;
+            let mut params = params(name, names, self.order.days)?;
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             params.extended_key_usages = vec![purpose];
             let certificate = params.signed_by(&key, &self.issuer)?;
@@ -151,27 +127,21 @@ impl<'a> Authority<'a> {
             write(&path, &certificate.pem(), 0o644)?;
             "made"
         };
-        Ok(Line { verb, until: validity_end(&path)?, what: path })
+        line(verb, &path)
     }
 
     /// Puts an agency's certificate on the revocation list, and removes it.
-    fn revoke(&self, agency: u16) -> Result<Line, CertsError> {
-        let path = self.folder.join(format!("agency-{agency}")).join(CERTIFICATE);
-        let pem = read(&path)?.ok_or(CertsError::NothingToRevoke(agency))?;
-        let until = validity_end(&path)?;
-        let number = with_certificate(&pem, |certificate| certificate.raw_serial().to_vec());
-        let number = number.ok_or_else(|| CertsError::Malformed(path.clone()))?;
-        let list_path = self.folder.join(REVOCATIONS);
+    fn revoke(&self, agency: u16) -> Result<String, CertsError> {
+        let path = self.order.folder.join(format!("agency-{agency}")).join(CERTIFICATE);
+        read(&path)?.ok_or(CertsError::NothingToRevoke(agency))?;
+        let line = line("revoked", &path)?;
+        let serial = with_certificate(&path, |certificate| certificate.raw_serial().to_vec())?;
+        let list_path = self.order.folder.join(REVOCATIONS);
         let mut revoked = match read(&list_path)? {
             Some(list) => revoked_before(&list).ok_or_else(|| CertsError::Malformed(list_path.clone()))?,
             None => Vec::new(),
         };
-        revoked.push(RevokedCertParams {
-            serial_number: SerialNumber::from(number),
-            revocation_time: in_days(0).to_datetime(),
-            reason_code: None,
-            invalidity_date: None,
-        });
+        revoked.push(revocation(&serial, in_days(0)));
         let list = CertificateRevocationListParams {
             this_update: in_days(0).to_datetime(),
             next_update: in_days(AUTHORITY_DAYS.into()).to_datetime(),
@@ -181,27 +151,30 @@ impl<'a> Authority<'a> {
             key_identifier_method: KeyIdMethod::Sha256,
         };
         write(&list_path, &list.signed_by(&self.issuer)?.pem()?, 0o644)?;
-        fs::remove_file(&path).map_err(|error| CertsError::File(path.clone(), error))?;
-        Ok(Line { verb: "revoked", what: path, until })
+        fs::remove_file(&path).map_err(|error| CertsError::File(path, error))?;
+        Ok(line)
     }
 
     /// Copies the revocation list into the server's folder, if there is a list.
     fn copy_list(&self) -> Result<(), CertsError> {
-        match read(&self.folder.join(REVOCATIONS))? {
-            Some(list) => write(&self.folder.join("server").join(REVOCATIONS), &list, 0o644),
+        let folder = &self.order.folder;
+        match read(&folder.join(REVOCATIONS))? {
+            Some(list) => write(&folder.join("server").join(REVOCATIONS), &list, 0o644),
             None => Ok(()),
         }
     }
 }
 
-fn make_authority(key_path: &Path, path: &Path) -> Result<(), CertsError> {
+/// Makes the authority. Returns its key and its certificate in PEM.
+fn make_authority(key_path: &Path, path: &Path) -> Result<(String, String), CertsError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = params("loteria CA", Vec::new(), AUTHORITY_DAYS)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let certificate = params.self_signed(&key)?;
-    write(key_path, &key.serialize_pem(), 0o600)?;
-    write(path, &certificate.pem(), 0o644)
+    let (key_pem, pem) = (key.serialize_pem(), params.self_signed(&key)?.pem());
+    write(key_path, &key_pem, 0o600)?;
+    write(path, &pem, 0o644)?;
+    Ok((key_pem, pem))
 }
 
 /// What all certificates have in common. They are valid from yesterday on, because clocks may differ.
@@ -221,31 +194,37 @@ fn in_days(days: i64) -> ASN1Time {
     ASN1Time::from_timestamp(now.timestamp() + days * 86_400).unwrap_or(now)
 }
 
-/// The certificates that a list revokes.
+/// Returns the certificates that a list revokes.
 fn revoked_before(pem: &str) -> Option<Vec<RevokedCertParams>> {
     let list = CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (_, list) = CertificateRevocationList::from_der(&list).ok()?;
-    let revoked = list.iter_revoked_certificates().map(|revoked| RevokedCertParams {
-        serial_number: SerialNumber::from_slice(revoked.raw_serial()),
-        revocation_time: revoked.revocation_date.to_datetime(),
+    let revoked = list.iter_revoked_certificates();
+    Some(revoked.map(|revoked| revocation(revoked.raw_serial(), revoked.revocation_date)).collect())
+}
+
+fn revocation(serial: &[u8], time: ASN1Time) -> RevokedCertParams {
+    RevokedCertParams {
+        serial_number: SerialNumber::from_slice(serial),
+        revocation_time: time.to_datetime(),
         reason_code: None,
         invalidity_date: None,
-    });
-    Some(revoked.collect())
+    }
 }
 
-fn with_certificate<T>(pem: &str, get: impl FnOnce(&X509Certificate<'_>) -> T) -> Option<T> {
-    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
-    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
-    Some(get(&certificate))
+/// Returns the line that says what was done with a certificate, and how long that is valid.
+fn line(verb: &str, path: &Path) -> Result<String, CertsError> {
+    let end = with_certificate(path, |certificate| certificate.validity().not_after)?;
+    Ok(format!("{verb:<8} {}, valid until {}\n", path.display(), end.to_datetime().date()))
 }
 
-fn validity_end(path: &Path) -> Result<String, CertsError> {
+fn with_certificate<T>(path: &Path, get: impl FnOnce(&X509Certificate<'_>) -> T) -> Result<T, CertsError> {
     let pem = read(path)?.unwrap_or_default();
-    let end = with_certificate(&pem, |certificate| {
-        certificate.validity().not_after.to_datetime().date().to_string()
-    });
-    end.ok_or_else(|| CertsError::Malformed(path.to_owned()))
+    let parse = || {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+        Some(get(&certificate))
+    };
+    parse().ok_or_else(|| CertsError::Malformed(path.to_owned()))
 }
 
 /// The content of a file, if it exists.

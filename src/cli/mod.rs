@@ -66,8 +66,7 @@ fn execute(command: Command) -> CommandResult {
         }
         Command::Certs { agencies, server, days, revoke, dir } => {
             let revoke = revoke.map(AgencyId::get);
-            let made = report(certs::make(&certs::Order { agencies, server, days, revoke, folder: dir }))?;
-            print(made.iter().map(ToString::to_string).collect::<String>())
+            print(report(certs::make(&certs::Order { agencies, server, days, revoke, folder: dir }))?)
         }
         Command::Completions { shell } => print(generated::completions(shell)),
         Command::Man { command } => print(report(generated::man(command.as_deref()))?),
