@@ -48,8 +48,8 @@ pub struct Ready {
     pub revoked: u32,
     /// Whether a revocation list has expired.
     pub list_expired: bool,
-    /// How the key can sign, as TLS numbers it; the best first, then zeros.
-    pub schemes: [u16; 3],
+    /// How the key can sign, as TLS numbers it; the best first.
+    pub schemes: Vec<u16>,
 }
 
 /// What a certificate lacks that is used for a server.

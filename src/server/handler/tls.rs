@@ -28,8 +28,7 @@ impl ServerIdentity {
     pub fn new(ready: &Ready, chain: &[&[u8]]) -> Result<Self, rustls::Error> {
         // This asks the processor what it can do, which takes long on a virtual machine. Handlers inherit the answer.
         ring::digest::digest(&ring::digest::SHA256, &[]);
-        let schemes = ready.schemes.into_iter().filter(|scheme| *scheme != 0);
-        let gate = Arc::new(Gate::new(schemes.map(SignatureScheme::from).collect()));
+        let gate = Arc::new(Gate::new(ready.schemes.iter().copied().map(SignatureScheme::from).collect()));
         let cert = chain.iter().map(|bytes| CertificateDer::from(bytes.to_vec())).collect();
         let certified = CertifiedKey { cert, key: Arc::new(RemoteKey::new(gate.clone())), ocsp: None };
         let mut config = ServerConfig::builder_with_provider(provider().into())

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm, UnixTime,
+};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, RootCertStore, SignatureScheme};
 use webpki::EndEntityCert;
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer as _, X509Certificate};
 
 use super::known_signatures::remembering;
 use crate::ipc::keeper::{CertificateFault, Ready, Unfit};
@@ -30,23 +32,9 @@ const SCHEMES: [SignatureScheme; 6] = [
 /// The lengths of the hashes of TLS 1.3: SHA-256 and SHA-384.
 const HASH_LENGTHS: [usize; 2] = [32, 48];
 
-/// A side of a handshake, by the text that its signature begins with: RFC 8446, section 4.4.3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Server,
-    Client,
-}
-
-impl Side {
-    /// The message that this side signs. None if the hash has not the length of one of TLS 1.3.
-    fn signed_message(self, hash: &[u8]) -> Option<Vec<u8>> {
-        let context: &[u8] = match self {
-            Self::Server => b"TLS 1.3, server CertificateVerify\0",
-            Self::Client => b"TLS 1.3, client CertificateVerify\0",
-        };
-        HASH_LENGTHS.contains(&hash.len()).then(|| [&[b' '; 64], context, hash].concat())
-    }
-}
+/// The text with which the message begins that each side signs: RFC 8446, section 4.4.3.
+const SERVER_CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
+const CLIENT_CONTEXT: &[u8] = b"TLS 1.3, client CertificateVerify\0";
 
 #[derive(Debug)]
 pub(super) struct Credentials {
@@ -60,19 +48,13 @@ pub(super) struct Credentials {
 impl Credentials {
     pub(super) fn load(folder: &TlsFolder) -> Result<Self, FolderError> {
         let identity = folder.identity()?;
-        let lists = folder.revocations()?;
-        let now = UnixTime::now();
-        let (revoked, list_expired) = check_lists(folder, &lists, now)?;
+        let (authorities, lists) = (folder.authorities()?, folder.revocations()?);
+        let (revoked, list_expired) = check_lists(folder, &authorities, &lists)?;
+        let (certificate_until, unfit) = examine(&identity)
+            .ok_or_else(|| folder.problem(CERTIFICATE, "the first certificate is malformed"))?;
         let schemes = SCHEMES.into_iter().filter(|scheme| identity.key.choose_scheme(&[*scheme]).is_some());
-        let mut schemes = schemes.map(u16::from).chain([0; 3]);
-        let (certificate_until, unfit) = examine(folder, &identity)?;
-        let ready = Ready {
-            certificate_until,
-            unfit,
-            revoked,
-            list_expired,
-            schemes: [(); 3].map(|()| schemes.next().unwrap_or_default()),
-        };
+        let schemes = schemes.map(u16::from).collect();
+        let ready = Ready { certificate_until, unfit, revoked, list_expired, schemes };
         let mut provider = provider();
         provider.signature_verification_algorithms = remembering(provider.signature_verification_algorithms);
         let provider = Arc::new(provider);
@@ -87,18 +69,18 @@ impl Credentials {
                 .build()
                 .map_err(|error| folder.problem(REVOCATIONS, &error))
         };
-        let verifiers = folder.authorities()?.iter().map(verifier).collect::<Result<_, _>>()?;
+        let verifiers = authorities.iter().map(verifier).collect::<Result<_, _>>()?;
         Ok(Self { identity, verifiers, ready })
     }
 
-    /// The server's certificate and those of its issuers.
+    /// Returns the server's certificate and those of its issuers.
     pub(super) fn chain(&self) -> Vec<&[u8]> {
         self.identity.cert.iter().map(AsRef::as_ref).collect()
     }
 
     /// Signs the server's side of a handshake. The message is put together here, so that nothing else gets signed.
     pub(super) fn sign(&self, scheme: u16, hash: &[u8]) -> Option<Vec<u8>> {
-        let message = Side::Server.signed_message(hash)?;
+        let message = signed_message(SERVER_CONTEXT, hash)?;
         let signer = self.identity.key.choose_scheme(&[scheme.into()])?;
         signer.sign(&message).ok()
     }
@@ -119,29 +101,28 @@ impl Credentials {
         });
         verdicts.min_by_key(|verdict| rank(*verdict)).unwrap_or(Err(CertificateFault::UnknownIssuer))?;
         let certificate = EndEntityCert::try_from(certificate).map_err(|_| CertificateFault::Malformed)?;
-        let message = Side::Client.signed_message(hash).ok_or(CertificateFault::BadSignature)?;
-        verify(&certificate, scheme.into(), &message, signature)?;
+        let verify = || {
+            let message = signed_message(CLIENT_CONTEXT, hash)?;
+            certificate.verify_signature(algorithm(scheme.into())?, &message, signature).ok()
+        };
+        verify().ok_or(CertificateFault::BadSignature)?;
         Ok((peer(&certificate)?, certificate.serial().to_vec()))
     }
 }
 
-fn verify(
-    certificate: &EndEntityCert<'_>,
-    scheme: SignatureScheme,
-    message: &[u8],
-    signature: &[u8],
-) -> Result<(), CertificateFault> {
-    // The schemes of older versions of TLS are known too.
-    let known = provider().signature_verification_algorithms.mapping.iter();
-    let algorithm = known
-        .filter(|_| SCHEMES.contains(&scheme))
-        .find(|(known, _)| *known == scheme)
-        .and_then(|(_, algorithms)| algorithms.first())
-        .ok_or(CertificateFault::BadSignature)?;
-    certificate.verify_signature(*algorithm, message, signature).map_err(|_| CertificateFault::BadSignature)
+/// Returns the message that a side of a handshake signs. None if the hash does not have the length of one of TLS 1.3.
+fn signed_message(context: &[u8], hash: &[u8]) -> Option<Vec<u8>> {
+    HASH_LENGTHS.contains(&hash.len()).then(|| [&[b' '; 64], context, hash].concat())
 }
 
-/// Which verdict counts, if several authorities have one: the lowest.
+fn algorithm(scheme: SignatureScheme) -> Option<&'static dyn SignatureVerificationAlgorithm> {
+    // The mapping has the schemes of older versions of TLS too.
+    let mut mapping = provider().signature_verification_algorithms.mapping.iter();
+    let (_, algorithms) = mapping.find(|(known, _)| *known == scheme && SCHEMES.contains(known))?;
+    algorithms.first().copied()
+}
+
+/// Ranks the verdicts of several authorities: the lowest counts.
 fn rank(verdict: Result<(), CertificateFault>) -> u8 {
     match verdict {
         Err(CertificateFault::Revoked) => 0,
@@ -151,7 +132,7 @@ fn rank(verdict: Result<(), CertificateFault>) -> u8 {
     }
 }
 
-/// Who the certificate names.
+/// Returns whom the certificate names.
 fn peer(certificate: &EndEntityCert<'_>) -> Result<Peer, CertificateFault> {
     let mut names = certificate.valid_dns_names();
     let (Some(name), None) = (names.next(), names.next()) else { return Err(CertificateFault::WrongName) };
@@ -182,52 +163,47 @@ fn reason(error: &Error) -> CertificateFault {
     }
 }
 
-/// Returns the end of the server's certificate, and what it lacks.
-fn examine(folder: &TlsFolder, identity: &CertifiedKey) -> Result<(i64, Option<Unfit>), FolderError> {
-    let malformed = || folder.problem(CERTIFICATE, "the first certificate is malformed");
-    let certificate = identity.end_entity_cert().map_err(|_| malformed())?;
-    let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| malformed())?;
-    let uses = certificate.extended_key_usage().map_err(|_| malformed())?;
-    let names = certificate.subject_alternative_name().map_err(|_| malformed())?;
+/// Returns the end of the server's certificate, and what it lacks. None if it is malformed.
+fn examine(identity: &CertifiedKey) -> Option<(i64, Option<Unfit>)> {
+    let (_, certificate) = X509Certificate::from_der(identity.end_entity_cert().ok()?).ok()?;
+    let uses = certificate.extended_key_usage().ok()?;
+    let names = certificate.subject_alternative_name().ok()?;
     let unfit = if uses.is_some_and(|uses| !uses.value.server_auth) {
         Some(Unfit::NotForServers)
     } else {
         names.is_none().then_some(Unfit::NoName)
     };
-    Ok((certificate.validity().not_after.timestamp(), unfit))
+    Some((certificate.validity().not_after.timestamp(), unfit))
 }
 
 /// Checks that each list was signed by one of the authorities: a list that was not would lock everyone out. Returns how many
 /// certificates are revoked, and whether a list has expired.
 fn check_lists(
     folder: &TlsFolder,
+    authorities: &[CertificateDer<'_>],
     lists: &[CertificateRevocationListDer<'_>],
-    now: UnixTime,
 ) -> Result<(u32, bool), FolderError> {
-    let authorities = folder.authorities()?;
-    let mut revoked = 0;
-    let mut expired = false;
+    let (mut revoked, mut expired) = (0, false);
     for bytes in lists {
         let (_, list) = CertificateRevocationList::from_der(bytes)
             .map_err(|_| folder.problem(REVOCATIONS, "the revocation list is malformed"))?;
         if !authorities.iter().any(|authority| has_signed(authority, bytes)) {
-            let authorities = folder.path(AUTHORITIES);
-            let problem =
-                format!("no authority of {} has signed this revocation list", authorities.display());
+            let file = folder.path(AUTHORITIES);
+            let problem = format!("no authority of {} has signed this revocation list", file.display());
             return Err(folder.problem(REVOCATIONS, &problem));
         }
         revoked += u32::try_from(list.iter_revoked_certificates().count()).unwrap_or(u32::MAX);
-        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        expired |= list.next_update().is_some_and(|end| end.timestamp() < now);
+        expired |= list.next_update().is_some_and(|end| end < ASN1Time::now());
     }
     Ok((revoked, expired))
 }
 
 fn has_signed(authority: &CertificateDer<'_>, list: &CertificateRevocationListDer<'_>) -> bool {
-    let (Ok((_, authority)), Ok((_, list))) =
-        (X509Certificate::from_der(authority), CertificateRevocationList::from_der(list))
-    else {
-        return false;
+    let signed = || {
+        let (_, authority) = X509Certificate::from_der(authority).ok()?;
+        let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+        let is_issuer = authority.subject() == list.issuer();
+        Some(is_issuer && list.verify_signature(authority.public_key()).is_ok())
     };
-    authority.subject() == list.issuer() && list.verify_signature(authority.public_key()).is_ok()
+    signed().unwrap_or(false)
 }

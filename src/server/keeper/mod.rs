@@ -18,7 +18,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use self::credentials::Credentials;
@@ -28,6 +27,7 @@ use crate::ipc::messages::ClientNumber;
 use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Level, Outcome, event};
 use crate::system::fd_passing::{PacketSocket, Received, Sent};
+use crate::system::retry;
 use crate::tls::folder::{FolderError, TlsFolder};
 
 /// The key of epoll events of the acceptor's socket. Clients are numbered from 1.
@@ -36,8 +36,8 @@ const ACCEPTOR: ClientNumber = 0;
 /// Exit status: it can't use its files, and has logged why.
 pub(crate) const GAVE_UP: i32 = 3;
 
-/// The whole process. `confine` takes from it what it does not need once it has its files. `level` is that of the line that
-/// says why it can't use them. Returns its exit status.
+/// Runs the keeper and returns its exit status. `confine` takes from it what it does not need once it has read its files. If it
+/// can't use them, the line that says why has this `level`.
 pub(crate) fn run(
     folder: &Path,
     acceptor: &PacketSocket,
@@ -45,23 +45,21 @@ pub(crate) fn run(
     level: Level,
 ) -> i32 {
     let loaded = Keeper::load(&TlsFolder::new(folder), acceptor);
-    let keeper = match loaded.and_then(|keeper| Ok(confine().map(|()| keeper)?)) {
+    let keeper = match loaded.and_then(|keeper| confine().map(|()| keeper)) {
         Ok(keeper) => keeper,
         Err(error) => {
             event(level, "tls", Outcome::Fail, &[("error", &error)]);
             return GAVE_UP;
         }
     };
-    keeper.serve().map_or_else(
-        |error| {
-            event(Level::Error, "keeper", Outcome::Fail, &[("error", &error)]);
-            1
-        },
-        |()| 0,
-    )
+    if let Err(error) = keeper.serve() {
+        event(Level::Error, "keeper", Outcome::Fail, &[("error", &error)]);
+        return 1;
+    }
+    0
 }
 
-/// Checks that a keeper could use the files of a folder. Returns what it would tell the acceptor.
+/// Checks that a keeper can use the files of a folder. Returns what it would tell the acceptor.
 pub(crate) fn check(folder: &Path) -> Result<Ready, FolderError> {
     Ok(Credentials::load(&TlsFolder::new(folder))?.ready)
 }
@@ -74,7 +72,7 @@ struct Keeper<'a> {
     epoll: Epoll,
     vouchers: Option<VoucherKey>,
     clients: HashMap<ClientNumber, Client>,
-    /// Whether no more clients come: another keeper has taken over, or the server stops.
+    /// Whether no more clients come, because another keeper has taken over or the server stops.
     is_replaced: bool,
 }
 
@@ -88,10 +86,10 @@ struct Client {
 
 impl<'a> Keeper<'a> {
     /// Reads the files. Afterwards the keeper needs none.
-    fn load(folder: &TlsFolder, acceptor: &'a PacketSocket) -> Result<Self, KeeperError> {
-        let credentials = Credentials::load(folder)?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from)?;
-        epoll.add(acceptor, EpollEvent::new(EpollFlags::EPOLLIN, ACCEPTOR)).map_err(io::Error::from)?;
+    fn load(folder: &TlsFolder, acceptor: &'a PacketSocket) -> io::Result<Self> {
+        let credentials = Credentials::load(folder).map_err(io::Error::other)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(acceptor, EpollEvent::new(EpollFlags::EPOLLIN, ACCEPTOR))?;
         Ok(Self { credentials, acceptor, epoll, vouchers: None, clients: HashMap::new(), is_replaced: false })
     }
 
@@ -104,11 +102,7 @@ impl<'a> Keeper<'a> {
         let mut buffer = vec![0; MAX_MESSAGE];
         while !self.is_replaced || !self.clients.is_empty() {
             let mut events = [EpollEvent::empty(); 16];
-            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
-                Ok(count) => count,
-                Err(Errno::EINTR) => 0,
-                Err(error) => return Err(error.into()),
-            };
+            let count = retry(|| self.epoll.wait(&mut events, EpollTimeout::NONE))?;
             for event in events.iter().take(count) {
                 match event.data() {
                     ACCEPTOR => self.take_clients(&mut buffer)?,
@@ -155,46 +149,33 @@ impl<'a> Keeper<'a> {
             Ok(Received::Empty) => return drop(self.clients.insert(number, client)),
             Ok(Received::PeerGone) | Err(_) => return,
         };
-        let Ok((question, fields)) = decode_message(buffer.get(..length).unwrap_or_default()) else { return };
-        let Some((answer, field)) = self.decide(number, &client, question, &fields) else { return };
-        let Ok(message) = encode_message(&answer, &[&field]) else { return };
-        let is_sent = client.socket.send([&message, &[]], None).is_ok_and(|sent| sent == Sent::Done);
+        let question = buffer.get(..length).unwrap_or_default();
+        let Some(answer) = self.decide(number, client.has_signature, question) else { return };
+        let is_sent = client.socket.send([&answer, &[]], None).is_ok_and(|sent| sent == Sent::Done);
         if is_sent && !client.has_signature {
             client.has_signature = true;
             self.clients.insert(number, client);
         }
     }
 
-    fn decide(
-        &self,
-        number: ClientNumber,
-        client: &Client,
-        question: Question,
-        fields: &[&[u8]],
-    ) -> Option<(Answer, Vec<u8>)> {
-        match (question, fields, client.has_signature) {
+    /// Returns the message that answers a client's question; none if the client may not ask it now.
+    fn decide(&self, number: ClientNumber, has_signature: bool, question: &[u8]) -> Option<Vec<u8>> {
+        let (question, fields) = decode_message(question).ok()?;
+        let (answer, field) = match (question, &*fields, has_signature) {
             (Question::Sign { scheme }, [hash], false) => {
-                Some((Answer::Signed, self.credentials.sign(scheme, hash)?))
+                (Answer::Signed, self.credentials.sign(scheme, hash)?)
             }
             (Question::Prove { scheme }, [hash, signature, chain @ ..], true) => {
                 let vouchers = self.vouchers.as_ref()?;
-                Some(match self.credentials.identify(scheme, hash, signature, chain) {
+                match self.credentials.identify(scheme, hash, signature, chain) {
                     Ok((peer, serial)) => {
                         (Answer::Proven { peer, voucher: vouchers.sign(number, peer) }, serial)
                     }
-                    Err(rejection) => (Answer::Rejected(rejection), Vec::new()),
-                })
+                    Err(fault) => (Answer::Rejected(fault), Vec::new()),
+                }
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        encode_message(&answer, &[&field]).ok()
     }
-}
-
-/// Why there is no keeper.
-#[derive(Debug, thiserror::Error)]
-enum KeeperError {
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-    #[error("{0}")]
-    System(#[from] io::Error),
 }
