@@ -248,13 +248,13 @@ do when it starts. Lines are counted from 1. Up to 100 other errors and 100 noti
 of the contest is locked or written: a server may be running.\n\nExit code 0: there are no errors. 1: there are errors, or a \
 file can't be read. 2: the command line or the configuration has a fault. 141: the reader closed the output.";
 
-const CERTS_HELP: &str = "Existing files stay. To renew a certificate, remove its folder and run the same command again. Each \
-of server, agency-1 to agency-N and operator is a TLS_DIR, with tls.crt, tls.key and ca.crt. Keep ca.key to yourself: with it \
-anyone can be any agency.\n\nOnly you can enter the folder. All users can read server, agency-N and operator in it, because a \
-container runs as another user. So all users of a machine can read the key of a folder that you copy there, until you give \
-the copy to the program's user and close it: chmod -R go= agency-3.\n\n--revoke puts the certificate on the list \
-server/ca.crl. The server obeys it after SIGHUP or a restart.\n\nExit code 0: all certificates exist. 1: a file can't be read \
-or written.";
+const CERTS_HELP: &str = "Existing files stay. To renew a certificate, remove its folder and run the same command again. \
+Each of server, agency-1 to agency-N and operator is a TLS_DIR, with tls.crt, tls.key and ca.crt. Keep ca.key to yourself: \
+with it anyone can be any agency.\n\nOnly you can enter the folder. In it, server, agency-N and operator are readable for \
+all users, because a container runs as another user. So if you copy one of them elsewhere, all users of that machine can \
+read its key, until you give the copy to the program's user and close it: chmod -R go= agency-3.\n\n--revoke puts the \
+certificate on the list server/ca.crl. The server obeys it after SIGHUP or a restart.\n\nExit code 0: all certificates \
+exist. 1: a file can't be read or written.";
 
 const COMPLETIONS_HELP: &str = "For bash, in ~/.bashrc:\n  source <(loteria completions bash)\n\nFor zsh, in a folder of \
 $fpath:\n  loteria completions zsh > _loteria\n\nFor fish:\n  loteria completions fish > \

@@ -24,7 +24,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// Returns the lines that follow from an answer: the events, and the contest if it has changed.
-    pub(crate) fn next(&mut self, history: &History, events: &[Event], now: DateTime<Local>) -> String {
+    pub(crate) fn describe(&mut self, history: &History, events: &[Event], now: DateTime<Local>) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let mut line = |line: &str| writeln!(text, "{} {line}", now.format("%Y-%m-%d %H:%M:%S")).ok();

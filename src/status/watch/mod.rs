@@ -91,7 +91,7 @@ fn write_lines(history: &mut History, inputs: &Receiver<Input>) -> io::Result<()
             Input::Answer(answer) => {
                 let now = Local::now();
                 let events = history.add(now, answer);
-                io::stdout().write_all(lines.next(history, &events, now).as_bytes())?;
+                io::stdout().write_all(lines.describe(history, &events, now).as_bytes())?;
             }
             Input::Terminal(_) => {}
             Input::End(result) => return result,
