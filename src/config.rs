@@ -145,7 +145,8 @@ settings! {
         "how long to try to connect, or in session mode to open a session, before the agency gives up";
     result_timeout: Option<Duration> = RESULT_TIMEOUT, "", TIME_LIMIT,
         "how long to wait for the result after the last bet, before the agency gives up";
-    protocol: Protocol = PROTOCOL, "session", Kind("session or classic", Protocol::from_name),
+    is_classic: bool = PROTOCOL, "session",
+        Kind("session or classic", |name| ["session", "classic"].contains(&name).then_some(name == "classic")),
         "classic is for a server that knows only the classic messages";
     bets_file: PathBuf = BETS_FILE, "./agency-{id}.csv", Kind("a path; {id} stands for the agency's number", path),
         "the bets: first name, last name, document, birthdate, number";
@@ -157,25 +158,6 @@ impl Settings {
     /// Returns the environment variable that overrides a setting. Those that are the same for all programs have no prefix.
     pub(crate) fn variable(&self, key: &str) -> String {
         if [LOG_FORMAT, "TZ"].contains(&key) { key.to_owned() } else { format!("{}{key}", self.prefix) }
-    }
-}
-
-/// How an agency talks to the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    /// One connection, many batches in flight.
-    Session,
-    /// One connection per message, as the original.
-    Classic,
-}
-
-impl Protocol {
-    pub(crate) fn name(self) -> &'static str {
-        if self == Self::Session { "session" } else { "classic" }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        [Self::Session, Self::Classic].into_iter().find(|protocol| protocol.name() == name)
     }
 }
 

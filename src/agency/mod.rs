@@ -25,7 +25,7 @@ pub(crate) use error::AgencyError;
 use progress::Progress;
 use time_limits::TimeLimits;
 
-use crate::config::{AgencyConfig, Protocol};
+use crate::config::AgencyConfig;
 use crate::logging::{self, Field, Outcome};
 use crate::system::signal;
 use crate::tls::client::Target;
@@ -38,17 +38,15 @@ pub(crate) fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
     log_config(config);
     let server = Target::new(config.server_address.clone(), config.tls_dir.as_deref())?;
     let mut backoff = Backoff::new(&server, &progress, TimeLimits::start(config, progress.end())?);
-    let winners = match config.protocol {
-        Protocol::Session => session::run(config, &mut backoff)?,
-        Protocol::Classic => classic::run(config, &mut backoff)?,
-    };
+    let run = if config.is_classic { classic::run } else { session::run };
+    let winners = run(config, &mut backoff)?;
     drop(progress);
     logging::info("consulta_ganadores", Outcome::Success, &[("cant_ganadores", &winners)]);
     Ok(())
 }
 
 fn log_config(config: &AgencyConfig) {
-    let (protocol, level) = (config.protocol.name(), config.log_level.name());
+    let (protocol, level) = (if config.is_classic { "classic" } else { "session" }, config.log_level.name());
     let tls_dir = config.tls_dir.as_deref().unwrap_or(Path::new("none")).display();
     let bets_file = config.bets_file.display();
     let loop_period = format!("{:?}", config.loop_period);
