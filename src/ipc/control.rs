@@ -67,8 +67,8 @@ impl<S: Serialize, R: DeserializeOwned> ControlSocket<S, R> {
     pub(crate) fn receive(&self) -> io::Result<Received<(R, Option<Secret>)>> {
         let mut packet = [0; MAX_HEAD];
         Ok(match self.0.receive(&mut packet)? {
-            Received::Packet(length, pipe) => {
-                let (message, secret) = decode(packet.get(..length).unwrap_or_default())?;
+            Received::Packet(packet, pipe) => {
+                let (message, secret) = decode(packet)?;
                 Received::Packet((message, secret.try_into().ok()), pipe)
             }
             Received::Empty => Received::Empty,

@@ -175,8 +175,7 @@ impl KeeperClient {
             return Err(ErrorKind::BrokenPipe.into());
         }
         let mut buffer = [0; 2048];
-        let length = self.receive(&mut buffer)?;
-        let (answer, fields) = decode_message(buffer.get(..length).unwrap_or_default())?;
+        let (answer, fields) = decode_message(self.receive(&mut buffer)?)?;
         Ok((answer, fields.first().copied().unwrap_or_default().to_vec()))
     }
 
@@ -185,7 +184,7 @@ impl KeeperClient {
         self.0.shutdown();
     }
 
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         let limit = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
         match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], limit) {
             Ok(0) => return Err(ErrorKind::TimedOut.into()),
@@ -193,7 +192,7 @@ impl KeeperClient {
             Err(error) => return Err(error.into()),
         }
         match self.0.receive(buffer)? {
-            Received::Packet(length, _) => Ok(length),
+            Received::Packet(message, _) => Ok(message),
             Received::Empty => Err(ErrorKind::TimedOut.into()),
             Received::PeerGone => Err(ErrorKind::UnexpectedEof.into()),
         }

@@ -28,7 +28,7 @@ pub enum Sent {
     PeerGone,
 }
 
-/// What was received. `P` is a packet's length, or what was decoded from it.
+/// What was received. `P` is a packet's bytes, or what was decoded from them.
 #[must_use]
 #[derive(Debug)]
 pub enum Received<P> {
@@ -64,7 +64,7 @@ impl PacketSocket {
 
     /// Receives a packet into `buffer`, which must be long enough for it. The descriptor is missing if this process has
     /// reached its limit of descriptors.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Received<usize>> {
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Received<&'a [u8]>> {
         let mut space = nix::cmsg_space!(RawFd);
         let mut parts = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
@@ -83,7 +83,7 @@ impl PacketSocket {
         let descriptor = rights.flatten().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }).last();
         match message.bytes {
             0 => Ok(Received::PeerGone),
-            length => Ok(Received::Packet(length, descriptor)),
+            length => Ok(Received::Packet(buffer.get(..length).unwrap_or_default(), descriptor)),
         }
     }
 }

@@ -158,8 +158,8 @@ impl KeeperLink {
         let Some(process) = &self.loading else { return Ok(()) };
         let mut buffer = vec![0; MAX_MESSAGE];
         // If the keeper has ended, SIGCHLD reports it.
-        let Received::Packet(length, _) = process.socket.receive(&mut buffer)? else { return Ok(()) };
-        let (ready, chain) = decode_message::<Ready>(buffer.get(..length).unwrap_or_default())?;
+        let Received::Packet(message, _) = process.socket.receive(&mut buffer)? else { return Ok(()) };
+        let (ready, chain) = decode_message::<Ready>(message)?;
         let key = encode_message(&ToKeeper::Key, &[])?;
         if process.socket.send([&key, self.key()], None)? != Sent::Done {
             return Ok(());

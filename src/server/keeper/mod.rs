@@ -116,20 +116,18 @@ impl<'a> Keeper<'a> {
     /// Takes the acceptor's messages.
     fn take_clients(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         loop {
-            let (length, socket) = match self.acceptor.receive(buffer)? {
-                Received::Packet(length, socket) => (length, socket),
+            match self.acceptor.receive(buffer)? {
+                Received::Packet(packet, socket) => match (decode(packet)?, socket) {
+                    ((ToKeeper::Key, key), _) => self.vouchers = key.try_into().ok().map(VoucherKey::new),
+                    ((ToKeeper::ClientCame(client), _), Some(socket)) => self.add(client, socket),
+                    // The descriptor is missing: this process has reached its limit. The client gets no answer.
+                    ((ToKeeper::ClientCame(_), _), None) => {}
+                },
                 Received::Empty => return Ok(()),
                 Received::PeerGone => {
                     self.is_replaced = true;
                     return Ok(self.epoll.delete(self.acceptor)?);
                 }
-            };
-            let (message, rest) = decode(buffer.get(..length).unwrap_or_default())?;
-            match (message, rest, socket) {
-                (ToKeeper::Key, key, _) => self.vouchers = key.try_into().ok().map(VoucherKey::new),
-                (ToKeeper::ClientCame(client), _, Some(socket)) => self.add(client, socket),
-                // The descriptor is missing: this process has reached its limit. The client gets no answer.
-                _ => {}
             }
         }
     }
@@ -144,12 +142,11 @@ impl<'a> Keeper<'a> {
     /// Answers a client's next question. Closes the socket of a client that has asked both questions, or asks anything else.
     fn answer(&mut self, number: ClientNumber, buffer: &mut [u8]) {
         let Some(mut client) = self.clients.remove(&number) else { return };
-        let length = match client.socket.receive(buffer) {
-            Ok(Received::Packet(length, _)) => length,
+        let question = match client.socket.receive(buffer) {
+            Ok(Received::Packet(question, _)) => question,
             Ok(Received::Empty) => return drop(self.clients.insert(number, client)),
             Ok(Received::PeerGone) | Err(_) => return,
         };
-        let question = buffer.get(..length).unwrap_or_default();
         let Some(answer) = self.decide(number, client.has_signature, question) else { return };
         let is_sent = client.socket.send([&answer, &[]], None).is_ok_and(|sent| sent == Sent::Done);
         if is_sent && !client.has_signature {
