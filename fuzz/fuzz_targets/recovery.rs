@@ -12,7 +12,6 @@ use loteria::server::storage::{Disk, FileChanged, Ledger, Rules};
 struct Files {
     bets: Vec<u8>,
     state: Option<Vec<u8>>,
-    next: Vec<u8>,
 }
 
 struct MemoryDisk<'a>(&'a mut Files);
@@ -44,13 +43,8 @@ impl Disk for MemoryDisk<'_> {
         Ok(self.0.state.clone())
     }
 
-    fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.next = bytes.to_vec();
-        Ok(())
-    }
-
-    fn rename_next_state(&mut self) -> io::Result<()> {
-        self.0.state = Some(std::mem::take(&mut self.0.next));
+    fn replace_state(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.state = Some(bytes.to_vec());
         Ok(())
     }
 
@@ -72,7 +66,7 @@ fn open(files: &mut Files, draw: bool) -> Option<(String, u64)> {
 
 fuzz_target!(|input: (&[u8], Option<&[u8]>)| {
     let (bets, state) = input;
-    let before = Files { bets: bets.to_vec(), state: state.map(<[u8]>::to_vec), next: Vec::new() };
+    let before = Files { bets: bets.to_vec(), state: state.map(<[u8]>::to_vec) };
     let mut files = before.clone();
     let Some((contest, cut)) = open(&mut files, false) else {
         assert_eq!(files, before, "what is refused is left as it is");
@@ -92,7 +86,7 @@ fn store_again(files: &mut Files) {
     if rows.is_empty() {
         return;
     }
-    let mut empty = Files { bets: Vec::new(), state: None, next: Vec::new() };
+    let mut empty = Files { bets: Vec::new(), state: None };
     let rules = Rules { clients_amount: u16::MAX, ..RULES };
     let (mut ledger, _) = Ledger::open(MemoryDisk(&mut empty), rules).expect("nothing is a contest");
     let [brings, ends] = [1, 2].map(|byte| ClientToken::from_bytes([byte; ClientToken::LEN]));

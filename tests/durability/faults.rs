@@ -161,8 +161,8 @@ fn without_its_state_file_no_draw_is_made() {
 
 #[test]
 fn a_failed_sync_of_the_folder_is_tried_again() {
-    // The first syncs are those of the recovery.
-    let Some(setup) = with("disk_sync_folder=2*off->1*return") else { return };
+    // The first sync is that of the recovery.
+    let Some(setup) = with("disk_sync_folder=1*off->1*return") else { return };
     let server = setup.start();
     server.session(1).0.end_agency();
     assert_eq!(server.session(1).1.state, 1);
@@ -170,7 +170,7 @@ fn a_failed_sync_of_the_folder_is_tried_again() {
 
 #[test]
 fn a_folder_that_cannot_be_synced_ends_the_server_and_the_end_gets_no_reply() {
-    let Some(setup) = with("disk_sync_folder=2*off->2*return") else { return };
+    let Some(setup) = with("disk_sync_folder=1*off->2*return") else { return };
     let mut server = setup.start();
     let (mut client, _) = server.session(1);
     client.store(0, &bets(1, 0..3));

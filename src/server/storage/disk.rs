@@ -26,33 +26,12 @@ pub trait Disk {
     /// The content of the state file, if there is one.
     fn read_state(&self) -> io::Result<Option<Vec<u8>>>;
 
-    /// Writes the next state file beside the present one, and makes it durable. After an error, the present one is
-    /// as before.
-    fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Replaces the state file by one that is durable itself; [`Self::sync_folder`] makes the replacement durable. After an
+    /// error, the state file is as before.
+    fn replace_state(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Replaces the state file by the next one: `rename(2)`. After an error, the present one is as before.
-    fn rename_next_state(&mut self) -> io::Result<()>;
-
-    /// Makes renames durable: `fsync(2)` of the folder. After an error, it is not known whether they are.
+    /// Makes replacements durable: `fsync(2)` of the folder. After an error, it is not known whether they are.
     fn sync_folder(&mut self) -> io::Result<()>;
-
-    /// Replaces the state file.
-    fn store_state(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.write_next_state(bytes).map_err(StoreError::NotStored)?;
-        self.rename_next_state().map_err(StoreError::NotStored)?;
-        self.sync_folder().or_else(|_| self.sync_folder()).map_err(StoreError::Unknown)
-    }
-}
-
-/// Why a state was not stored.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// The files are as before.
-    #[error("{0}")]
-    NotStored(io::Error),
-    /// It is not known what is on disk: the process must end, and the next one recover.
-    #[error("{0}")]
-    Unknown(io::Error),
 }
 
 /// The bets file is not as storage left it.

@@ -217,7 +217,7 @@ impl Disk for FileDisk {
         read_state_file(&self.state_path)
     }
 
-    fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn replace_state(&mut self, bytes: &[u8]) -> io::Result<()> {
         error_point!("disk_write_state");
         remove_if_exists(&self.next_state_path)?;
         // A new file: if somebody puts a link there at this moment, this is an error and the link is not followed.
@@ -225,10 +225,6 @@ impl Disk for FileDisk {
         file.write_all(bytes)?;
         file.sync_all()?;
         kill_point!("state_written");
-        Ok(())
-    }
-
-    fn rename_next_state(&mut self) -> io::Result<()> {
         error_point!("disk_rename_state");
         #[expect(clippy::disallowed_methods, reason = "this is the place that syncs the folder")]
         std::fs::rename(&self.next_state_path, &self.state_path)?;

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::answer::{Answer, Subject};
 use super::contest::{Checked, Contest, Mark};
-use super::disk::{Disk, FileChanged, StoreError};
+use super::disk::{Disk, FileChanged};
 use super::group::{Failure, Group, Role, Taken, WriteAlone, Written};
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
 use super::state_file::State;
@@ -337,14 +337,12 @@ impl<D: Disk> Ledger<D> {
         let draw = if due { Some(self.new_draw()) } else { self.contest.draw().cloned() };
         let state = State { ended: self.contest.ends().collect(), draw };
         let bytes = state.encode().map_err(LedgerError::Unknown)?;
-        match self.disk.store_state(&bytes) {
-            Ok(()) => {
-                self.contest.set_draw(state.draw);
-                Ok(None)
-            }
-            Err(StoreError::NotStored(error)) => Ok(Some(self.refuse_ends(refusal_of(&error)))),
-            Err(StoreError::Unknown(error)) => Err(LedgerError::Unknown(error)),
+        if let Err(error) = self.disk.replace_state(&bytes) {
+            return Ok(Some(self.refuse_ends(refusal_of(&error))));
         }
+        self.disk.sync_folder().or_else(|_| self.disk.sync_folder()).map_err(LedgerError::Unknown)?;
+        self.contest.set_draw(state.draw);
+        Ok(None)
     }
 
     fn refuse_all(&mut self) {

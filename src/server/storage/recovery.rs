@@ -85,13 +85,13 @@ pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, R
     if torn > 0 {
         disk.cut(length)?;
     }
-    // A process that was killed may have written rows and a state without syncing them.
-    disk.sync()?;
-    disk.sync_folder()?;
     if is_new {
         // From now on a missing bets file is known to be lost.
-        disk.store_state(&State::default().encode()?).map_err(io::Error::other)?;
+        disk.replace_state(&State::default().encode()?)?;
     }
+    // A process that was killed may have written rows, or replaced the state, without syncing that.
+    disk.sync()?;
+    disk.sync_folder()?;
     Ok(Recovered { contest, hasher, length, cut: torn })
 }
 

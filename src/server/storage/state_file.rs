@@ -12,7 +12,7 @@
 //!
 //! A file of version 1 is read too: its `ended` has agencies alone, and its draw has no seal.
 //!
-//! It is always replaced as a whole: see [`Disk::store_state`](super::disk::Disk::store_state).
+//! It is always replaced as a whole: see [`Disk::replace_state`](super::disk::Disk::replace_state).
 
 use std::collections::HashSet;
 use std::{io, mem};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Both files, between two processes or two losses of power.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Image {
     pub bets: BetsFile,
     pub state: StateFile,
@@ -39,7 +39,7 @@ impl Image {
 }
 
 /// The bets file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BetsFile {
     /// What was made to last.
     platter: Vec<u8>,
@@ -49,7 +49,7 @@ pub struct BetsFile {
     doubtful: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Change {
     Append(Vec<u8>),
     Truncate(usize),
@@ -121,61 +121,33 @@ impl Change {
     }
 }
 
-/// The steps of writing a successor: it is made, half written, written, synced.
-pub const NEXT_STATE_STEPS: usize = 4;
-
-/// The state file and its successor.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The state file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StateFile {
     /// What was made to last.
     platter: Option<Vec<u8>>,
-    /// What was renamed since.
-    renamed: Vec<Next>,
-    next: Option<Next>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Next {
-    bytes: Vec<u8>,
-    synced: bool,
+    /// What has replaced it since, in its order.
+    pending: Vec<Vec<u8>>,
 }
 
 impl StateFile {
-    pub fn write_next(&mut self, bytes: &[u8], steps: usize) {
-        let written = match steps {
-            0 => return,
-            1 => 0,
-            2 => bytes.len() / 2,
-            _ => bytes.len(),
-        };
-        self.next = Some(Next { bytes: bytes[..written].to_vec(), synced: steps == NEXT_STATE_STEPS });
-    }
-
-    pub fn rename(&mut self) {
-        self.renamed.extend(self.next.take());
+    pub fn replace(&mut self, bytes: &[u8]) {
+        self.pending.push(bytes.to_vec());
     }
 
     pub fn sync_folder(&mut self) {
-        if self.renamed.last().is_some_and(|next| next.synced) {
-            self.platter = self.cached();
-            self.renamed.clear();
-        }
+        self.platter = self.cached();
+        self.pending.clear();
     }
 
     /// What a process reads.
     pub fn cached(&self) -> Option<Vec<u8>> {
-        self.renamed.last().map(|next| next.bytes.clone()).or_else(|| self.platter.clone())
+        self.pending.last().or(self.platter.as_ref()).cloned()
     }
 
-    /// What may be on the platter.
+    /// What may be on the platter: any of them.
     pub fn survivors(&self) -> BTreeSet<Option<Vec<u8>>> {
-        let mut found = BTreeSet::from([self.platter.clone()]);
-        for next in &self.renamed {
-            found.insert(Some(next.bytes.clone()));
-            if !next.synced {
-                found.extend((0..next.bytes.len()).map(|part| Some(next.bytes[..part].to_vec())));
-            }
-        }
-        found
+        let pending = self.pending.iter().cloned().map(Some);
+        pending.chain([self.platter.clone()]).collect()
     }
 }

@@ -34,19 +34,15 @@ enum Call {
     Append(usize),
     Sync,
     Cut,
-    WriteNextState,
-    RenameNextState,
+    /// In one step: what is written before the rename is in another file, which the next start removes.
+    ReplaceState,
     SyncFolder,
 }
 
 impl Call {
     /// In how many steps it does its work: it can stop before each of them, and after the last.
     fn steps(self) -> usize {
-        match self {
-            Self::Append(bytes) => bytes,
-            Self::Sync | Self::Cut | Self::RenameNextState | Self::SyncFolder => 1,
-            Self::WriteNextState => image::NEXT_STATE_STEPS,
-        }
+        if let Self::Append(bytes) = self { bytes } else { 1 }
     }
 }
 
@@ -109,6 +105,15 @@ impl SimulatedDisk {
         self.0.borrow().stopped
     }
 
+    /// Makes a call of one step.
+    fn step(&self, call: Call, work: impl FnOnce(&mut Image)) -> io::Result<()> {
+        self.call(call, |image, done| {
+            if done > 0 {
+                work(image);
+            }
+        })
+    }
+
     /// Makes a call: `work` does so many of its steps.
     fn call(&self, call: Call, work: impl FnOnce(&mut Image, usize)) -> io::Result<()> {
         let mut inner = self.0.borrow_mut();
@@ -162,12 +167,12 @@ impl Disk for SimulatedDisk {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.call(Call::Sync, |image, done| (0..done).for_each(|_| image.bets.sync()))
+        self.step(Call::Sync, |image| image.bets.sync())
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
         let length = usize::try_from(length).unwrap();
-        self.call(Call::Cut, |image, done| (0..done).for_each(|_| image.bets.truncate(length)))
+        self.step(Call::Cut, |image| image.bets.truncate(length))
     }
 
     fn bets(&self) -> io::Result<impl Read> {
@@ -180,15 +185,11 @@ impl Disk for SimulatedDisk {
         if inner.stopped { Err(Errno::EIO.into()) } else { Ok(inner.image.state.cached()) }
     }
 
-    fn write_next_state(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.call(Call::WriteNextState, |image, done| image.state.write_next(bytes, done))
-    }
-
-    fn rename_next_state(&mut self) -> io::Result<()> {
-        self.call(Call::RenameNextState, |image, done| (0..done).for_each(|_| image.state.rename()))
+    fn replace_state(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.step(Call::ReplaceState, |image| image.state.replace(bytes))
     }
 
     fn sync_folder(&mut self) -> io::Result<()> {
-        self.call(Call::SyncFolder, |image, done| (0..done).for_each(|_| image.state.sync_folder()))
+        self.step(Call::SyncFolder, |image| image.state.sync_folder())
     }
 }
