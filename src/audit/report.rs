@@ -307,7 +307,7 @@ impl<'a> Report<'a> {
             Ok(Some(State { draw: Some(draw), .. })) => {
                 format!("draw of {all} {noun}: winning number {}, {}", draw.winning_number, draw.at)
             }
-            Ok(Some(State { ended, draw: None })) => {
+            Ok(Some(State { ended, draw: None, .. })) => {
                 format!("{} of {all} {noun} (CLIENTS_AMOUNT) ended", ended.len())
             }
         }

@@ -240,7 +240,10 @@ fn a_state_file_that_contradicts_the_bets_is_an_error_of_both_commands() {
         (format!("{{\"version\":1,\"ended\":[1,2],{draw},\"writing\":null}}"), "it is damaged"),
         ("{".to_owned(), "at line 1 column 1; restore both files from one backup"),
         ("2".to_owned(), "expected an object with a version"),
-        (r#"{"version":1,"ended":[1,9],"draw":null}"#.to_owned(), "ENDs of agencies that do not take part"),
+        (
+            r#"{"version":1,"ended":[1,9,10,11,12,13,14,15],"draw":null}"#.to_owned(),
+            "ENDs of agencies that do not take part (1 to 5 do): 9, 10, 11, 12, 13 and 2 more",
+        ),
         (DRAWN.replace("\"version\":1", "\"version\":3"), "it has version 3"),
     ] {
         let setup = folder(&contest(), &state);

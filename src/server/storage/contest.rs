@@ -122,7 +122,10 @@ impl Contest {
 
     /// The ENDs, as the state file has them.
     pub(super) fn ends(&self) -> impl Iterator<Item = Ended> {
-        self.ended_agencies().map(|agency| Ended { agency, stored: self.stored(agency).ok() })
+        self.ended_agencies().map(|agency| {
+            let Stored { bets, digest } = self.stored(agency).unwrap_or_default();
+            Ended { agency, bets, digest }
+        })
     }
 
     pub(super) fn state_of(&self, agency: AgencyId) -> Result<AgencyState, Refusal> {

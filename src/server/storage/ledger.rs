@@ -335,7 +335,7 @@ impl<D: Disk> Ledger<D> {
             self.disk.check(self.length)?;
         }
         let draw = if due { Some(self.new_draw()) } else { self.contest.draw().cloned() };
-        let state = State { ended: self.contest.ends().collect(), draw };
+        let state = State::new(self.contest.ends().collect(), draw);
         let bytes = state.encode().map_err(LedgerError::Unknown)?;
         if let Err(error) = self.disk.replace_state(&bytes) {
             return Ok(Some(self.refuse_ends(refusal_of(&error))));

@@ -65,7 +65,7 @@ fn open_disk(path: &Path, known: Option<FileIdentity>) -> Option<FileDisk> {
 }
 
 fn log_refusal(path: &Path, error: &RecoveryError) {
-    let in_state = matches!(error, RecoveryError::State(_) | RecoveryError::Contradiction(_));
+    let in_state = matches!(error, RecoveryError::State(_));
     let file = if in_state { state_path(&resolve(path)) } else { path.to_owned() };
     let file = file.display();
     let log = |fields: &[Field<'_>]| event(Level::Critical, "recovery", Outcome::Fail, fields);

@@ -56,8 +56,6 @@ pub enum RecoveryError {
     Sealed { sealed: Seal, found: Seal },
     #[error("the state file can't be used: {0}; nothing was changed")]
     State(#[from] StateError),
-    #[error("the state file can't be used: {0}; {RESTORE}, nothing was changed")]
-    Contradiction(String),
     /// An agency that had no part in the draw has bets or an END.
     #[error("the draw was made of the agencies 1 to {agencies}, but agency {agency} has {what}; {RESTORE}")]
     NoPart { agencies: u16, agency: AgencyId, what: &'static str },
@@ -72,7 +70,7 @@ pub enum RecoveryError {
 pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, RecoveryError> {
     let stored_state = disk.read_state()?.as_deref().map(State::decode).transpose()?;
     let is_new = stored_state.is_none();
-    let state = stored_state.unwrap_or_default();
+    let state = stored_state.unwrap_or_else(|| State::new(Vec::new(), None));
     let drawn = state.draw.as_ref();
     let agencies = drawn.map_or(rules.clients_amount, |draw| draw.agencies);
     let winner_number = drawn.map_or(rules.winner_number, |draw| draw.winning_number);
@@ -87,7 +85,7 @@ pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, R
     }
     if is_new {
         // From now on a missing bets file is known to be lost.
-        disk.replace_state(&State::default().encode()?)?;
+        disk.replace_state(&State::new(Vec::new(), None).encode()?)?;
     }
     // A process that was killed may have written rows, or replaced the state, without syncing that.
     disk.sync()?;
@@ -137,6 +135,8 @@ fn check_agencies(contest: &mut Contest, state: &State, agencies: u16) -> Result
         contest.end(agency).map_err(|_| takes_no_part(agency, "sent END"))?;
     }
     let disagreements = state.disagreements(|agency| contest.stored(agency).unwrap_or_default());
-    let contradiction = state.contradictions(agencies).into_iter().chain(disagreements).next();
-    contradiction.map_or(Ok(()), |contradiction| Err(RecoveryError::Contradiction(contradiction)))
+    match state.contradictions(agencies).into_iter().chain(disagreements).next() {
+        Some(contradiction) => Err(StateError::Contradiction(contradiction).into()),
+        None => Ok(()),
+    }
 }

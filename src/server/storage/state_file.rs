@@ -14,7 +14,7 @@
 //!
 //! It is always replaced as a whole: see [`Disk::replace_state`](super::disk::Disk::replace_state).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::{io, mem};
 
 use chrono::DateTime;
@@ -30,18 +30,24 @@ const VERSION: u32 = 2;
 /// Longer than any time that the server writes, in bytes.
 const MAX_TIME: usize = 40;
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct State {
-    pub(crate) ended: Vec<Ended>,
+/// What the file holds. Every key is required and no other is allowed: otherwise a damaged file could pass for a contest
+/// without a draw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State<E = Ended> {
+    version: u32,
+    pub(crate) ended: Vec<E>,
+    #[serde(deserialize_with = "Option::deserialize")]
     pub(crate) draw: Option<Draw>,
 }
 
-/// An END that is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An END that is stored, and what its agency had stored. Version 1 did not say that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Ended {
     pub(crate) agency: AgencyId,
-    /// What the agency had stored. Version 1 did not say so.
-    pub(crate) stored: Option<Stored>,
+    pub(crate) bets: u64,
+    pub(crate) digest: Digest,
 }
 
 /// The bets of an agency: how many, and which.
@@ -56,24 +62,6 @@ impl Stored {
         self.bets += 1;
         self.digest = self.digest.with_row(row);
     }
-}
-
-/// Every key is required and no other is allowed: otherwise a damaged file could pass for a contest without a draw.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Format<E> {
-    version: u32,
-    ended: Vec<E>,
-    #[serde(deserialize_with = "Option::deserialize")]
-    draw: Option<Draw>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EndedFormat {
-    agency: AgencyId,
-    bets: u64,
-    digest: Digest,
 }
 
 #[derive(Deserialize)]
@@ -93,25 +81,24 @@ pub enum StateError {
     Draw,
     #[error("it has version {0}, but this server reads versions 1 to {VERSION}: start a newer one")]
     Version(u32),
-}
-
-fn decode_as<E: for<'de> Deserialize<'de>>(
-    bytes: &[u8],
-    ended: impl FnMut(E) -> Ended,
-) -> Result<(Vec<Ended>, Option<Draw>), StateError> {
-    let Format { ended: encoded, draw, .. } = serde_json::from_slice(bytes)?;
-    Ok((encoded.into_iter().map(ended).collect(), draw))
+    #[error("{0}; {RESTORE}")]
+    Contradiction(String),
 }
 
 impl State {
+    pub(crate) fn new(ended: Vec<Ended>, draw: Option<Draw>) -> Self {
+        Self { version: VERSION, ended, draw }
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         let AnyFormat { version } = serde_json::from_slice(bytes)?;
-        let (ended, draw) = match version {
-            1 => decode_as(bytes, |agency| Ended { agency, stored: None })?,
-            VERSION => decode_as(bytes, |EndedFormat { agency, bets, digest }| Ended {
-                agency,
-                stored: Some(Stored { bets, digest }),
-            })?,
+        let state = match version {
+            1 => {
+                let State::<AgencyId> { ended, draw, .. } = serde_json::from_slice(bytes)?;
+                let with_agency = |agency| Ended { agency, bets: 0, digest: Digest::default() };
+                Self { version, ended: ended.into_iter().map(with_agency).collect(), draw }
+            }
+            VERSION => serde_json::from_slice(bytes)?,
             _ => return Err(StateError::Version(version)),
         };
         let is_possible = |draw: &Draw| {
@@ -119,17 +106,11 @@ impl State {
             let is_time = draw.at.len() <= MAX_TIME && DateTime::parse_from_rfc3339(&draw.at).is_ok();
             draw.agencies > 0 && is_time && has_seal
         };
-        if draw.as_ref().is_none_or(is_possible) { Ok(Self { ended, draw }) } else { Err(StateError::Draw) }
+        if state.draw.as_ref().is_none_or(is_possible) { Ok(state) } else { Err(StateError::Draw) }
     }
 
-    /// Writes version 2. An END of version 1 must have been given what the agency has stored.
     pub(super) fn encode(&self) -> io::Result<Vec<u8>> {
-        let ended = self.ended.iter().map(|&Ended { agency, stored }| {
-            let Stored { bets, digest } = stored.unwrap_or_default();
-            EndedFormat { agency, bets, digest }
-        });
-        let format = Format { version: VERSION, ended: ended.collect(), draw: self.draw.clone() };
-        let mut bytes = serde_json::to_vec(&format)?;
+        let mut bytes = serde_json::to_vec(self)?;
         bytes.push(b'\n');
         Ok(bytes)
     }
@@ -137,9 +118,9 @@ impl State {
     /// Each agency that has ended with other bets than those that are `found`. The first that has as many names a cause.
     pub(crate) fn disagreements(&self, found: impl Fn(AgencyId) -> Stored) -> impl Iterator<Item = String> {
         let mut is_hinted = false;
-        self.ended.iter().filter_map(move |&Ended { agency, stored }| {
-            let (ended, found) = (stored?, found(agency));
-            if ended == found {
+        self.ended.iter().filter_map(move |&Ended { agency, bets, digest }| {
+            let (ended, found) = (Stored { bets, digest }, found(agency));
+            if self.version == 1 || ended == found {
                 return None;
             }
             let text = |Stored { bets, digest }| format!("{bets} bets (digest {digest})");
@@ -151,13 +132,18 @@ impl State {
 
     /// Everything in the file that can't be true in a contest of agencies 1 to `agencies`.
     pub(crate) fn contradictions(&self, agencies: u16) -> Vec<String> {
-        let outside = list(self.agencies().filter(|agency| agency.get() > agencies));
-        let outside = outside.map(|list| {
-            format!("it has ENDs of agencies that do not take part (1 to {agencies} do): {list}")
-        });
-        let missing = self.draw.as_ref().and_then(|draw| list(self.not_ended(draw.agencies)));
-        let missing = missing.map(|list| format!("it has a draw, but no END of these agencies: {list}"));
-        [outside, self.repeated(), missing].into_iter().flatten().collect()
+        let outside = self.agencies().filter(|agency| agency.get() > agencies);
+        let mut seen = HashSet::new();
+        let repeated: BTreeSet<_> = self.agencies().filter(|agency| !seen.insert(*agency)).collect();
+        let missing = self.draw.iter().flat_map(|draw| self.not_ended(draw.agencies));
+        [
+            (&*format!("ENDs of agencies that do not take part (1 to {agencies} do)"), list(outside)),
+            ("several ENDs of these agencies", list(repeated.into_iter())),
+            ("a draw, but no END of these agencies", list(missing)),
+        ]
+        .into_iter()
+        .filter_map(|(what, list)| Some(format!("it has {what}: {}", list?)))
+        .collect()
     }
 
     /// Whether exactly the agencies 1 to `agencies` have ended.
@@ -167,14 +153,6 @@ impl State {
 
     fn agencies(&self) -> impl Iterator<Item = AgencyId> {
         self.ended.iter().map(|ended| ended.agency)
-    }
-
-    fn repeated(&self) -> Option<String> {
-        let mut ended: Vec<AgencyId> = self.agencies().collect();
-        ended.sort_unstable();
-        let repeated = ended.chunk_by(|one, next| one == next).filter(|same| same.len() > 1);
-        list(repeated.filter_map(|same| same.first().copied()))
-            .map(|list| format!("it has several ENDs of these agencies: {list}"))
     }
 
     fn not_ended(&self, agencies: u16) -> impl Iterator<Item = AgencyId> {
@@ -197,13 +175,12 @@ mod tests {
         let sealed = draw.replace('}', SEAL) + "}";
         let good = format!(r#"{{"version":2,"ended":[{ENDED}],"draw":{sealed}}}"#);
         let state = State::decode(good.as_bytes()).unwrap();
-        let stored = Some(Stored { bets: 3, digest: Digest(0x1f) });
-        assert_eq!(state.ended, [Ended { agency: AgencyId::new(65_535).unwrap(), stored }]);
+        let agency = AgencyId::new(65_535).unwrap();
+        assert_eq!(state.ended, [Ended { agency, bets: 3, digest: Digest(0x1f) }]);
         assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
         let old_state = State::decode(old.as_bytes()).unwrap();
-        assert_eq!((old_state.ended.len(), old_state.ended[1].stored), (2, None));
-        let newer = State::decode(br#"{"version":3,"ended":[],"draw":null}"#);
-        assert!(matches!(newer, Err(StateError::Version(3))));
+        assert!(old_state.agencies().eq([AgencyId::new(1).unwrap(), agency]));
+        assert_eq!(old_state.disagreements(|_| Stored { bets: 3, digest: Digest(0x1f) }).count(), 0);
         let no_draw = r#"{"version":1,"ended":[1]}"#;
         let no_agency = r#"{"version":1,"ended":[0],"draw":null}"#;
         let no_digest = r#"{"version":2,"ended":[1],"draw":null}"#;
@@ -217,11 +194,5 @@ mod tests {
         for bad in [no_time, good.replace(SEAL, ""), old.replace(draw, &sealed)] {
             assert!(matches!(State::decode(bad.as_bytes()), Err(StateError::Draw)), "{bad}");
         }
-    }
-
-    #[test]
-    fn of_many_agencies_five_are_named() {
-        let named = list((1..=9).filter_map(AgencyId::new));
-        assert_eq!(named.as_deref(), Some("1, 2, 3, 4, 5 and 4 more"));
     }
 }
