@@ -90,9 +90,9 @@ fn store_again(files: &mut Files) {
     let rules = Rules { clients_amount: u16::MAX, ..RULES };
     let (mut ledger, _) = Ledger::open(MemoryDisk(&mut empty), rules).expect("nothing is a contest");
     let [brings, ends] = [1, 2].map(|byte| ClientToken::from_bytes([byte; ClientToken::LEN]));
-    ledger.take(brings, 1, &Request::StoreBets { first: None }, &rows);
+    ledger.take(brings, 1, Request::StoreBets { first: None }, &rows);
     let agency = AgencyId::new(1_u16).expect("it is one");
-    ledger.take(ends, 2, &Request::EndAgency { agency }, &[]);
+    ledger.take(ends, 2, Request::EndAgency { agency }, &[]);
     let committed = ledger.commit().expect("the disk is good");
     let mut bulk = Vec::new();
     let replies: Vec<Option<Reply>> =

@@ -59,7 +59,7 @@ pub struct PartHead {
 }
 
 /// What a handler asks of storage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Believe that the client is this peer. With TLS, this is a client's first request. Reply: `Proven`.
     Prove { peer: Peer, voucher: Voucher },

@@ -124,7 +124,7 @@ impl<'a> StorageClient<'a> {
             let rest = self.body().len() - from;
             let count = rest.min(self.queue.message_len() - MAX_HEAD);
             let last = count == rest;
-            let head = PartHead { client: self.token, id: self.asked, request: self.request.clone(), last };
+            let head = PartHead { client: self.token, id: self.asked, request: self.request, last };
             let mut bytes = [0; MAX_HEAD];
             let head_len = encode(&head, &mut bytes)?;
             let message = self.body.get_mut(from - head_len..from + count).unwrap_or_default();

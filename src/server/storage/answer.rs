@@ -3,35 +3,22 @@
 use super::contest::Contest;
 use super::state_file::Stored;
 use crate::ipc::codec::encode;
-use crate::ipc::messages::{ClientToken, Refusal, Reply, Statistics};
+use crate::ipc::messages::{ClientToken, Refusal, Reply, Request, Statistics};
 use crate::ipc::storage_end::PAGE;
-use crate::lottery::AgencyId;
 
-/// An answer that a client gets once its group is committed.
-#[derive(Debug)]
+/// A request that was decided. Its client gets the reply once the group is committed.
+#[derive(Debug, Clone, Copy)]
 pub struct Answer {
     pub(super) client: ClientToken,
     /// The number of the request.
     pub(super) id: u32,
-    pub(super) subject: Subject,
+    pub(super) request: Request,
+    pub(super) decision: Decision,
 }
 
-/// What an answer is about. Other values are looked up when the group is committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Subject {
-    Opened(AgencyId),
-    Stored,
-    /// The bets of the agency when the request was decided.
-    SessionStored(Stored),
-    Ended(AgencyId),
-    /// The agency, and the offset of the page.
-    Winners(AgencyId, u64),
-    AwaitedWinners(AgencyId),
-    /// The index of the first agency to count, if agencies are counted.
-    Status(u16),
-    Statistics,
-    Refused(Refusal),
-}
+/// For bets of a session: what its agency had when they were decided. All else that a reply says is looked up when the group
+/// is committed.
+pub(super) type Decision = Result<Option<Stored>, Refusal>;
 
 impl Answer {
     /// The reply. Its bulk bytes go into `bulk`, which is empty. None if it must wait for the draw.
@@ -41,30 +28,33 @@ impl Answer {
         statistics: &Statistics,
         bulk: &mut Vec<u8>,
     ) -> Result<Option<Reply>, Refusal> {
-        let reply = match self.subject {
-            Subject::Opened(agency) => {
+        let stored = self.decision?;
+        Ok(Some(match self.request {
+            Request::OpenSession { agency } => {
                 let Stored { bets, digest } = contest.stored(agency)?;
                 Reply::Opened { stored: bets, digest, state: contest.state_of(agency)? }
             }
-            Subject::Stored => Reply::Stored,
-            Subject::SessionStored(Stored { bets, digest }) => Reply::SessionStored { stored: bets, digest },
-            Subject::Ended(_) => Reply::Ended,
-            Subject::Winners(agency, offset) => {
+            Request::StoreBets { .. } => match stored {
+                None => Reply::Stored,
+                Some(Stored { bets, digest }) => Reply::SessionStored { stored: bets, digest },
+            },
+            Request::EndAgency { .. } => Reply::Ended,
+            Request::Result { agency, offset } => {
                 contest.winners(agency)?.map_or(Reply::NotDrawn, |winners| result_page(winners, offset, bulk))
             }
-            Subject::AwaitedWinners(agency) => {
+            Request::AwaitResult { agency } => {
                 return Ok(contest.winners(agency)?.map(|winners| result_page(winners, 0, bulk)));
             }
-            Subject::Status(counts_from) => status_page(contest, counts_from, bulk),
-            Subject::Statistics => {
+            Request::Status { counts_from } => status_page(contest, counts_from, bulk),
+            Request::Statistics => {
                 bulk.resize(PAGE, 0);
                 let length = encode(statistics, bulk).unwrap_or(0);
                 bulk.truncate(length);
                 Reply::Statistics
             }
-            Subject::Refused(refusal) => return Err(refusal),
-        };
-        Ok(Some(reply))
+            // `Clients` answers it.
+            Request::Prove { .. } => return Err(Refusal::Malformed),
+        }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The group: the requests whose rows one sync puts on disk. It keeps what is needed to decide them again.
 
 use super::answer::Answer;
-use crate::ipc::messages::{ClientToken, Refusal, Request};
+use crate::ipc::messages::{ClientToken, Refusal};
 use crate::lottery::AgencyId;
 
 /// The size of a group, in bytes, from which on it takes no more requests.
@@ -44,7 +44,6 @@ pub(super) struct Group {
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) answer: Answer,
-    pub(super) request: Request,
     /// The client's role before the request.
     pub(super) role: Role,
     /// The length of its rows that are not to be stored; these come first.
@@ -65,16 +64,8 @@ pub(super) struct WriteAlone {
 /// A failed write, and how many requests were refused for it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Failure {
-    pub(super) file: Written,
     pub(super) refusal: Refusal,
     pub(super) requests: usize,
-}
-
-/// What was to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Written {
-    Bets,
-    State,
 }
 
 impl Group {
@@ -83,7 +74,7 @@ impl Group {
         self.rows.len() + self.other_rows.len() + self.requests.len() * REQUEST_SIZE >= LIMIT
     }
 
-    /// Whether a request has rows, whether they are stored already or not.
+    /// Whether any request has rows, stored already or not.
     pub(super) fn has_bets(&self) -> bool {
         self.rows.len() + self.other_rows.len() > 0
     }
@@ -94,20 +85,20 @@ impl Group {
     }
 
     /// Adds a request that was decided. `rows` are all its rows, of which the last `stored` bytes are in the group already.
-    pub(super) fn push(&mut self, answer: Answer, request: Request, role: Role, rows: &[u8], stored: usize) {
+    pub(super) fn push(&mut self, answer: Answer, role: Role, rows: &[u8], stored: usize) {
         let others = rows.get(..rows.len() - stored).unwrap_or_default();
         self.other_rows.extend_from_slice(others);
-        self.requests.push(Taken { answer, request, role, other_rows: others.len(), rows: stored });
+        self.requests.push(Taken { answer, role, other_rows: others.len(), rows: stored });
     }
 
-    /// Each request with all its rows.
-    pub(super) fn into_requests(self, mut take: impl FnMut(Taken, &[u8])) {
+    /// Calls `take` for each request, with all its rows.
+    pub(super) fn into_requests(self, mut take: impl FnMut(Answer, &[u8])) {
         let (mut rows, mut others) = (&*self.rows, &*self.other_rows);
         for taken in self.requests {
             let (own_others, own_rows);
             (own_others, others) = others.split_at(taken.other_rows);
             (own_rows, rows) = rows.split_at(taken.rows);
-            take(taken, &[own_others, own_rows].concat());
+            take(taken.answer, &[own_others, own_rows].concat());
         }
     }
 

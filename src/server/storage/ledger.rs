@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use chrono::{Local, SecondsFormat};
 use thiserror::Error;
 
-use super::answer::{Answer, Subject};
+use super::answer::{Answer, Decision};
 use super::contest::{Checked, Contest, Mark};
 use super::disk::{Disk, FileChanged};
-use super::group::{Failure, Group, Role, Taken, WriteAlone, Written};
+use super::group::{Failure, Group, Role, Taken, WriteAlone};
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
-use super::state_file::State;
+use super::state_file::{State, Stored};
 use crate::ipc::messages::{ClientToken, Refusal, Reply, Request, Statistics};
 use crate::lottery::seal::Hasher;
 use crate::lottery::{AgencyId, Draw};
@@ -42,8 +42,8 @@ pub struct Ledger<D> {
 pub struct Committed {
     /// In the order of the requests.
     pub answers: Vec<Answer>,
-    /// What the disk did not take.
-    pub(super) failures: Vec<Failure>,
+    /// What the disk did not take: of the bets, and of the state.
+    pub(super) failures: [Option<Failure>; 2],
     /// Whether agencies ended with this group.
     pub(super) ended: bool,
     /// Whether the draw was made with this group.
@@ -95,16 +95,16 @@ impl<D: Disk> Ledger<D> {
     }
 
     /// Decides a request and adds it to the group. `rows` belong to a `StoreBets`.
-    pub fn take(&mut self, client: ClientToken, id: u32, request: &Request, rows: &[u8]) {
+    pub fn take(&mut self, client: ClientToken, id: u32, request: Request, rows: &[u8]) {
         let role = self.roles.get(&client).copied().unwrap_or_default();
         let mut new_role = role;
         let end = self.group.rows.len();
-        let subject = self.decide(&mut new_role, request, rows).unwrap_or_else(Subject::Refused);
+        let decision = self.decide(&mut new_role, request, rows);
         if new_role != role {
             self.roles.insert(client, new_role);
         }
         let stored = self.group.rows.len() - end;
-        self.group.push(Answer { client, id, subject }, request.clone(), role, rows, stored);
+        self.group.push(Answer { client, id, request, decision }, role, rows, stored);
     }
 
     /// Forgets a client that makes no more requests, once the group is committed.
@@ -112,23 +112,23 @@ impl<D: Disk> Ledger<D> {
         self.group.gone.push(client);
     }
 
-    fn decide(&mut self, role: &mut Role, request: &Request, rows: &[u8]) -> Result<Subject, Refusal> {
-        match *request {
+    fn decide(&mut self, role: &mut Role, request: Request, rows: &[u8]) -> Decision {
+        match request {
             Request::OpenSession { agency } => {
                 self.contest.stored(agency)?;
                 if *role != Role::New {
                     return Err(Refusal::Malformed);
                 }
                 *role = Role::Session { agency, needs: 0 };
-                Ok(Subject::Opened(agency))
+                Ok(None)
             }
             Request::StoreBets { first } => match (role, first) {
                 (Role::Session { agency, needs }, Some(first)) => {
-                    self.add_to_session(*agency, needs, first, rows)
+                    self.add_to_session(*agency, needs, first, rows).map(Some)
                 }
                 (role @ Role::New, None) => {
                     *role = Role::Spent;
-                    self.add_classic(rows)
+                    self.add_classic(rows).map(|()| None)
                 }
                 _ => Err(Refusal::Malformed),
             },
@@ -143,22 +143,17 @@ impl<D: Disk> Ledger<D> {
                 if self.contest.end(agency)? {
                     self.group.ends.push(agency);
                 }
-                Ok(Subject::Ended(agency))
+                Ok(None)
             }
-            Request::Result { agency, offset } => Ok(Subject::Winners(agency, offset)),
-            Request::AwaitResult { agency } => Ok(Subject::AwaitedWinners(agency)),
-            Request::Status { counts_from } => Ok(Subject::Status(counts_from)),
-            Request::Statistics => Ok(Subject::Statistics),
-            // A matter of the clients.
-            Request::Prove { .. } => Err(Refusal::Malformed),
+            // The others change nothing.
+            _ => Ok(None),
         }
     }
 
-    fn add_classic(&mut self, rows: &[u8]) -> Result<Subject, Refusal> {
+    fn add_classic(&mut self, rows: &[u8]) -> Result<(), Refusal> {
         let mark = self.contest.mark();
         let checked = self.contest.add(rows, None, 0)?;
-        self.add(rows, checked, mark)?;
-        Ok(Subject::Stored)
+        self.add(rows, checked, mark)
     }
 
     fn add_to_session(
@@ -167,14 +162,14 @@ impl<D: Disk> Ledger<D> {
         needs: &mut u64,
         first: u64,
         rows: &[u8],
-    ) -> Result<Subject, Refusal> {
+    ) -> Result<Stored, Refusal> {
         let stored = self.contest.stored(agency)?.bets;
         let skip = stored.checked_sub(first).ok_or(Refusal::Gap { first, stored })?;
         let mark = self.contest.mark();
         let checked = self.contest.add(rows, Some(agency), skip)?;
         let upto = first.saturating_add(checked.rows);
         self.add(rows, checked, mark).inspect_err(|_| *needs = upto)?;
-        Ok(Subject::SessionStored(self.contest.stored(agency)?))
+        self.contest.stored(agency)
     }
 
     /// Adds rows to the group that were added to the contest after the `mark`. Refuses them if they must be written alone and
@@ -207,7 +202,7 @@ impl<D: Disk> Ledger<D> {
             Ok(failures) => (failures, None),
             Err(LedgerError::Changed(changed)) => {
                 self.refuse_all();
-                (Vec::new(), Some(changed))
+                ([None; 2], Some(changed))
             }
             Err(error) => return Err(error),
         };
@@ -220,10 +215,8 @@ impl<D: Disk> Ledger<D> {
     }
 
     /// Stores the bets, then the ENDs and the draw. What the disk does not take is refused.
-    fn store(&mut self) -> Result<Vec<Failure>, LedgerError> {
-        let bets = self.store_bets()?;
-        let state = self.store_state()?;
-        Ok(bets.into_iter().chain(state).collect())
+    fn store(&mut self) -> Result<[Option<Failure>; 2], LedgerError> {
+        Ok([self.store_bets()?, self.store_state()?])
     }
 
     fn store_bets(&mut self) -> Result<Option<Failure>, LedgerError> {
@@ -282,15 +275,12 @@ impl<D: Disk> Ledger<D> {
         let mut group = self.roll_back();
         self.group.gone = std::mem::take(&mut group.gone);
         self.group.alone = Some(alone);
-        group.into_requests(|Taken { answer, request, .. }, rows| {
-            self.take(answer.client, answer.id, &request, rows);
-        });
+        group.into_requests(|Answer { client, id, request, .. }, rows| self.take(client, id, request, rows));
         let refusal = self.group.alone.take().unwrap_or(alone).refusal;
         self.disk.cut(self.end()).map_err(LedgerError::Unknown)?;
-        let is_refused =
-            |taken: &&Taken| matches!(taken.answer.subject, Subject::Refused(Refusal::Disk { .. }));
+        let is_refused = |taken: &&Taken| matches!(taken.answer.decision, Err(Refusal::Disk { .. }));
         let requests = self.group.requests.iter().filter(is_refused).count();
-        Ok(Failure { file: Written::Bets, refusal, requests })
+        Ok(Failure { refusal, requests })
     }
 
     fn roll_back(&mut self) -> Group {
@@ -348,7 +338,7 @@ impl<D: Disk> Ledger<D> {
     fn refuse_all(&mut self) {
         self.group = self.roll_back();
         for Taken { answer, .. } in &mut self.group.requests {
-            answer.subject = Subject::Refused(Refusal::FileChanged);
+            answer.decision = Err(Refusal::FileChanged);
         }
     }
 
@@ -356,12 +346,14 @@ impl<D: Disk> Ledger<D> {
         self.group.ends.iter().for_each(|agency| self.contest.undo_end(*agency));
         let mut requests = 0;
         for Taken { answer, .. } in &mut self.group.requests {
-            if matches!(answer.subject, Subject::Ended(agency) if !self.contest.has_ended(agency)) {
-                answer.subject = Subject::Refused(refusal);
+            if let (Request::EndAgency { agency }, Ok(_)) = (answer.request, answer.decision)
+                && !self.contest.has_ended(agency)
+            {
+                answer.decision = Err(refusal);
                 requests += 1;
             }
         }
-        Failure { file: Written::State, refusal, requests }
+        Failure { refusal, requests }
     }
 
     fn new_draw(&self) -> Draw {

@@ -49,14 +49,13 @@ pub use self::disk::{Disk, FileChanged};
 pub use self::ledger::Ledger;
 pub use self::recovery::Rules;
 
-use self::answer::Subject;
 use self::clients::Clients;
 use self::file_disk::FileDisk;
-use self::group::{Failure, Written};
+use self::group::Failure;
 use self::ledger::{Committed, LedgerError};
 use self::opening::open;
 use crate::ipc::control::{FileIdentity, FromStorage, StorageEnd, ToStorage};
-use crate::ipc::messages::{ClientNumber, ClientToken, PartHead, ReplyHead};
+use crate::ipc::messages::{ClientNumber, ClientToken, PartHead, ReplyHead, Request};
 use crate::ipc::shared_state::SharedState;
 use crate::ipc::storage_end::RequestReceiver;
 use crate::ipc::voucher::VoucherKey;
@@ -292,52 +291,41 @@ impl Service<'_> {
         if committed.ended || self.stale {
             self.stale = !self.shared.publish(self.ledger.contest().ended_agencies());
         }
-        let mut answers = std::mem::take(&mut committed.answers);
         if self.ledger.contest().draw().is_some() {
-            answers.extend(self.clients.take_awaiting());
+            committed.answers.extend(self.clients.take_awaiting());
         }
-        let clients: Vec<ClientToken> = answers.iter().map(|answer| answer.client).collect();
-        let mut opened = Vec::new();
-        for answer in answers {
-            if let Subject::Opened(agency) = answer.subject {
-                opened.push((answer.client, agency));
-            }
-            match self.ledger.reply(&answer, &mut self.bulk) {
+        for answer in &committed.answers {
+            match self.ledger.reply(answer, &mut self.bulk) {
                 Some(reply) => {
                     self.clients.reply(answer.client, &ReplyHead { id: answer.id, reply }, &self.bulk);
                 }
-                None => self.clients.await_draw(answer),
+                None => self.clients.await_draw(*answer),
             }
         }
-        for client in clients {
-            self.clients.flush(client);
+        for answer in &committed.answers {
+            self.clients.flush(answer.client);
         }
-        for (client, agency) in opened {
-            self.clients.open_session(client, agency);
-        }
-        match committed.changed {
-            None => Ok(()),
-            Some(changed) => {
-                // The handlers end with the server, and need a moment to send the refusals.
-                sleep(LAST_REPLIES);
-                Err(io::Error::other(LedgerError::Changed(changed)))
+        for answer in &committed.answers {
+            if let (Request::OpenSession { agency }, Ok(_)) = (answer.request, answer.decision) {
+                self.clients.open_session(answer.client, agency);
             }
         }
+        let Some(changed) = committed.changed else { return Ok(()) };
+        // The handlers end with the server, and need a moment to send the refusals.
+        sleep(LAST_REPLIES);
+        Err(io::Error::other(LedgerError::Changed(changed)))
     }
 }
 
 /// Takes a part of a request, and decides the request if it is the last part.
 fn take_part(clients: &mut Clients, ledger: &mut Ledger<FileDisk>, head: PartHead, bytes: &[u8]) {
     let client = head.client;
-    clients.take_part(head, bytes, |id, request, rows| ledger.take(client, id, request, rows));
+    clients.take_part(head, bytes, |id, request, rows| ledger.take(client, id, *request, rows));
 }
 
 fn log_commit(committed: &Committed, contest: &contest::Contest) {
-    for Failure { file, refusal, requests } in &committed.failures {
-        let action = match file {
-            Written::Bets => "storage_write",
-            Written::State => "state_write",
-        };
+    for (action, failure) in ["storage_write", "state_write"].into_iter().zip(&committed.failures) {
+        let Some(Failure { refusal, requests }) = failure else { continue };
         event(Level::Error, action, Outcome::Fail, &[("error", refusal), ("requests", requests)]);
     }
     if committed.drawn

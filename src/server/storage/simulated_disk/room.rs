@@ -128,7 +128,7 @@ fn serve(
             Ask::Classic(_) => ClientToken::random(),
         };
         let (request, rows, outcome) = model.ask(ask, room);
-        ledger.take(client, number, &request, &rows);
+        ledger.take(client, number, request, &rows);
         expected.push(outcome);
     }
     let committed = ledger.commit().unwrap();
@@ -153,7 +153,7 @@ fn a_disk_is_not_asked_again_for_rows_that_cannot_fit_and_synced_once() {
         disk.limit(room);
         let earlier = disk.calls().len();
         for _ in 0..REQUESTS {
-            ledger.take(ClientToken::random(), 1, &Request::StoreBets { first: None }, &row);
+            ledger.take(ClientToken::random(), 1, Request::StoreBets { first: None }, &row);
         }
         ledger.commit().unwrap();
         let fitting = room / row.len();
@@ -176,7 +176,7 @@ proptest! {
         let (mut ledger, _) = Ledger::open(disk.clone(), RULES).unwrap();
         let clients = SESSIONS.map(|_| ClientToken::random());
         for (client, agency) in clients.into_iter().zip(SESSIONS) {
-            ledger.take(client, 0, &Request::OpenSession { agency: id(agency) }, &[]);
+            ledger.take(client, 0, Request::OpenSession { agency: id(agency) }, &[]);
         }
         ledger.commit().unwrap();
         let mut model = Model::default();

@@ -78,7 +78,7 @@ impl<'a> Service<'a> {
             Ask::Bets(name, _) | Ask::End(name) => self.sessions[name].1,
             _ => ClientToken::random(),
         };
-        self.ledger.take(token, number, &request, &bytes);
+        self.ledger.take(token, number, request, &bytes);
         if let Ask::Open(name, agency) = ask {
             self.sessions.insert(*name, (*agency, token));
         }
