@@ -3,35 +3,43 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::{io, mem};
 
 use super::answer::Answer;
+use crate::ipc::control::{StorageEnd, ToStorage};
 use crate::ipc::messages::{ClientNumber, ClientToken, PartHead, Reply, ReplyHead, Request};
 use crate::ipc::storage_end::{ReplyWriter, Unwritable};
 use crate::ipc::voucher::{Peer, Voucher, VoucherKey};
+use crate::logging::{Level, Outcome, event};
 use crate::lottery::row::agencies_of;
 use crate::lottery::{AgencyId, AgencyList};
 use crate::server::access::Access;
+use crate::system::fd_passing::Received;
 
 /// How many sessions an agency may have at a time.
 const MAX_SESSIONS: usize = 4;
 
 /// All clients. A client that does not read its replies gets no more of them. A client whose messages no correct handler would
 /// send is forgotten: its handler then sees end-of-file on its pipe.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Clients {
     known: HashMap<ClientToken, Client>,
-    /// The clients with a session, by agency.
+    /// The tokens of the clients whose handlers have not ended.
+    tokens: HashMap<ClientNumber, ClientToken>,
+    /// Clients whose handlers have ended, but whose last requests may be in the queue.
+    gone: Vec<ClientToken>,
+    /// The clients with a session, by agency. Some may be forgotten already.
     sessions: HashMap<AgencyId, Vec<ClientToken>>,
     /// How many parts of requests have come, from all clients.
     parts: u64,
     longest_request: usize,
     /// The agencies that may come without a certificate. None without TLS.
     plain: Option<AgencyList>,
-    /// With it the keeper vouches for clients.
+    /// The key of the keeper's vouchers. None without TLS.
     vouchers: Option<VoucherKey>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Client {
     number: ClientNumber,
     is_local: bool,
@@ -39,8 +47,6 @@ struct Client {
     proven: Option<Peer>,
     /// None once nobody reads the replies.
     replies: Option<ReplyWriter>,
-    /// The agency of its session, if it has one.
-    session: Option<AgencyId>,
     /// The value of `Clients::parts` when the client's last request came.
     last_request: u64,
     partial: Option<Partial>,
@@ -59,100 +65,114 @@ struct Partial {
 impl Clients {
     /// A request's rows may have `longest_request` bytes. With TLS, these agencies may come without a certificate.
     pub(super) fn new(longest_request: usize, plain: Option<AgencyList>) -> Self {
-        let (known, sessions) = (HashMap::new(), HashMap::new());
-        Self { known, sessions, parts: 0, longest_request, plain, vouchers: None }
+        Self { longest_request, plain, ..Self::default() }
     }
 
-    pub(super) fn set_voucher_key(&mut self, key: Option<VoucherKey>) {
-        self.vouchers = key;
+    /// Takes all that the acceptor has announced. Returns whether it has told storage to stop.
+    pub(super) fn take_announcements(&mut self, control: &StorageEnd) -> io::Result<bool> {
+        loop {
+            match control.receive()? {
+                Received::Packet((ToStorage::VoucherKey, key), _) => {
+                    self.vouchers = key.as_ref().map(VoucherKey::new);
+                }
+                Received::Packet((ToStorage::ClientCame { client, is_local }, Some(token)), Some(pipe)) => {
+                    self.add(ClientToken::from_bytes(token), client, is_local, pipe);
+                }
+                Received::Packet((ToStorage::ClientCame { .. }, _), _) => {
+                    let error = "out of descriptors: raise the limit (ulimit -n), or lower MAX_CLIENTS";
+                    event(Level::Error, "client_came", Outcome::Fail, &[("error", &error)]);
+                }
+                Received::Packet((ToStorage::ClientGone(client), _), _) => self.stop_replies(client),
+                Received::Packet((ToStorage::Stop, _), _) | Received::PeerGone => return Ok(true),
+                Received::Empty => return Ok(false),
+            }
+        }
     }
 
-    pub(super) fn add(&mut self, token: ClientToken, number: ClientNumber, is_local: bool, pipe: OwnedFd) {
+    fn add(&mut self, token: ClientToken, number: ClientNumber, is_local: bool, pipe: OwnedFd) {
         let replies = Some(ReplyWriter::new(pipe));
-        let client = Client {
-            number,
-            is_local,
-            proven: None,
-            replies,
-            session: None,
-            last_request: 0,
-            partial: None,
-            awaiting: None,
-        };
-        self.known.insert(token, client);
+        self.known.insert(token, Client { number, is_local, replies, ..Client::default() });
+        self.tokens.insert(number, token);
     }
 
-    /// Closes the pipe of a client whose handler has ended. Its last requests are still taken. Otherwise each client that comes
-    /// and goes while this process waits for the disk would cost a descriptor.
-    pub(super) fn stop_replies(&mut self, token: ClientToken) {
+    /// Closes the pipe of a client whose handler has ended, so that clients that come and go while this process waits for the
+    /// disk do not use up its descriptors. The last requests of such a client are still taken.
+    fn stop_replies(&mut self, number: ClientNumber) {
+        let Some(token) = self.tokens.remove(&number) else { return };
+        self.gone.push(token);
         if let Some(client) = self.known.get_mut(&token) {
             client.replies = None;
         }
     }
 
+    /// How many clients have a handler.
+    pub(super) fn count(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Returns the clients whose handlers have ended since the last call.
+    pub(super) fn take_gone(&mut self) -> Vec<ClientToken> {
+        mem::take(&mut self.gone)
+    }
+
     pub(super) fn remove(&mut self, token: ClientToken) {
-        let Some(Client { session: Some(agency), .. }) = self.known.remove(&token) else { return };
-        if let Some(sessions) = self.sessions.get_mut(&agency) {
-            sessions.retain(|client| *client != token);
-            if sessions.is_empty() {
-                self.sessions.remove(&agency);
-            }
-        }
+        self.known.remove(&token);
     }
 
     pub(super) fn knows(&self, token: ClientToken) -> bool {
         self.known.contains_key(&token)
     }
 
-    /// Takes one part of a request. After the last part, calls `hand_on` with the request's number, the request and its rows.
-    pub(super) fn take_part(
+    /// Takes one part of a request. After the last part, returns the request and its rows.
+    pub(super) fn take_part<'m>(
         &mut self,
-        head: PartHead,
-        bytes: &[u8],
-        hand_on: impl FnOnce(u32, &Request, &[u8]),
-    ) {
-        let PartHead { client: token, id, request, last } = head;
-        let Some(client) = self.known.get_mut(&token) else { return };
+        head: &PartHead,
+        bytes: &'m [u8],
+    ) -> Option<(Request, Cow<'m, [u8]>)> {
+        let PartHead { client: token, id, request, last } = *head;
+        let client = self.known.get_mut(&token)?;
         self.parts += 1;
         client.last_request = self.parts;
         let (request, rows) = match (client.partial.take(), request) {
             // A request of one part is not copied.
-            (None, Some(request)) if last => (request, Cow::Borrowed(bytes)),
-            (None, Some(request)) => {
-                client.partial = Some(Partial { id, request, rows: bytes.to_vec() });
-                return;
-            }
+            (None, Some(request)) => (request, Cow::Borrowed(bytes)),
             (Some(mut partial), None)
                 if partial.id == id && partial.rows.len() + bytes.len() <= self.longest_request =>
             {
                 partial.rows.extend_from_slice(bytes);
-                if !last {
-                    client.partial = Some(partial);
-                    return;
-                }
                 (partial.request, Cow::Owned(partial.rows))
             }
-            _ => return self.remove(token),
+            _ => {
+                self.remove(token);
+                return None;
+            }
         };
+        if !last {
+            client.partial = Some(Partial { id, request, rows: rows.into_owned() });
+            return None;
+        }
         let Client { is_local, proven, .. } = *client;
         let access = Access { plain: self.plain.as_ref(), is_local, proven };
         match request {
             Request::Prove { peer, voucher } => self.prove(token, id, peer, voucher),
-            request if allows(access, &request, &rows) => hand_on(id, &request, &rows),
+            request if allows(access, &request, &rows) => return Some((request, rows)),
             _ => self.remove(token),
         }
+        None
     }
 
     /// Adds a client to the sessions of an agency. If the agency has four already, the session with the oldest last request is
     /// replaced: its handler tells its client, and storage takes nothing more from it. A session that is sending a request is
     /// replaced only if all are. Call this after the replies of a group, so that each whole request gets its reply.
     pub(super) fn open_session(&mut self, token: ClientToken, agency: AgencyId) {
-        let Some(client) = self.known.get_mut(&token) else { return };
-        client.session = Some(agency);
+        if !self.knows(token) {
+            return;
+        }
         let sessions = self.sessions.entry(agency).or_default();
+        sessions.retain(|session| self.known.contains_key(session));
         let is_full = sessions.len() >= MAX_SESSIONS;
         let rank = |client: &Client| (client.partial.is_some(), client.last_request);
-        let quietest = sessions.iter().copied().min_by_key(|other| self.known.get(other).map(rank));
+        let quietest = sessions.iter().copied().min_by_key(|session| self.known.get(session).map(rank));
         sessions.push(token);
         if let Some(quietest) = quietest.filter(|_| is_full) {
             self.reply(quietest, &ReplyHead { id: 0, reply: Reply::SessionReplaced }, &[]);
@@ -226,96 +246,64 @@ mod tests {
     use super::*;
     use crate::ipc::storage_end::reply_pipe;
 
-    fn add(clients: &mut Clients) -> (ClientToken, OwnedFd) {
+    fn add(clients: &mut Clients, number: ClientNumber) -> (ClientToken, OwnedFd) {
         let token = ClientToken::random();
         let (reader, pipe) = reply_pipe().unwrap();
-        clients.add(token, 1, false, pipe);
+        clients.add(token, number, false, pipe);
         (token, reader)
-    }
-
-    fn one_client() -> (Clients, ClientToken, OwnedFd) {
-        let mut clients = Clients::new(10, None);
-        let (token, reader) = add(&mut clients);
-        (clients, token, reader)
     }
 
     fn part(client: ClientToken, id: u32, first: bool, last: bool) -> PartHead {
         PartHead { client, id, request: first.then_some(Request::StoreBets { first: None }), last }
     }
 
-    /// Takes parts of requests. Returns the rows of each request that is complete.
-    fn taken(clients: &mut Clients, parts: &[(PartHead, &[u8])]) -> Vec<Vec<u8>> {
-        let mut whole = Vec::new();
-        for (head, bytes) in parts {
-            clients.take_part(head.clone(), bytes, |_, _, rows| whole.push(rows.to_vec()));
-        }
-        whole
-    }
-
     #[test]
     fn a_client_that_mixes_its_parts_up_or_sends_too_much_is_dropped() {
-        for (second, bytes) in [((2, false), &b"x"[..]), ((1, true), b"x"), ((1, false), b"123456789")] {
-            let (mut clients, token, read_end) = one_client();
-            let (id, first) = second;
-            let parts: [(PartHead, &[u8]); 2] =
-                [(part(token, 1, true, false), b"ab"), (part(token, id, first, true), bytes)];
-            assert_eq!(taken(&mut clients, &parts), Vec::<Vec<u8>>::new());
+        for (id, first, bytes) in [(2, false, &b"x"[..]), (1, true, b"x"), (1, false, b"123456789")] {
+            let mut clients = Clients::new(10, None);
+            let (token, reader) = add(&mut clients, 1);
+            assert_eq!(clients.take_part(&part(token, 1, true, false), b"ab"), None);
+            assert_eq!(clients.take_part(&part(token, id, first, true), bytes), None);
             assert!(!clients.knows(token));
-            assert_eq!(nix::unistd::read(&read_end, &mut [0]), Ok(0), "end-of-file");
+            assert_eq!(nix::unistd::read(&reader, &mut [0]), Ok(0), "end-of-file");
         }
     }
 
     #[test]
     fn what_a_client_sent_before_its_handler_ended_is_taken() {
         for ended_unseen in [false, true] {
-            let (mut clients, token, reader) = one_client();
+            let mut clients = Clients::new(10, None);
+            let (token, reader) = add(&mut clients, 1);
             drop(reader);
             if ended_unseen {
                 clients.reply(token, &ReplyHead { id: 0, reply: Reply::Ended }, &[]);
                 clients.flush(token);
             } else {
-                clients.stop_replies(token);
+                clients.stop_replies(1);
             }
-            assert_eq!(taken(&mut clients, &[(part(token, 1, true, true), b"ab")]), [b"ab".to_vec()]);
+            let (_, rows) = clients.take_part(&part(token, 1, true, true), b"ab").unwrap();
+            assert_eq!(*rows, *b"ab");
         }
-    }
-
-    /// Opens six sessions, one after the other, and calls `act` before each. Returns the indices of those that are left.
-    fn sessions_left(mut act: impl FnMut(&mut Clients, &[ClientToken])) -> Vec<usize> {
-        let agency = AgencyId::new(7).unwrap();
-        let mut clients = Clients::new(10, None);
-        let mut tokens = Vec::new();
-        for _ in 0..6 {
-            act(&mut clients, &tokens);
-            let (token, _) = add(&mut clients);
-            taken(&mut clients, &[(part(token, 1, true, true), b"")]);
-            clients.open_session(token, agency);
-            tokens.push(token);
-        }
-        assert_eq!(clients.sessions[&agency].len(), 4);
-        let left = (0..6).filter(|index| clients.knows(tokens[*index])).collect();
-        for token in tokens {
-            clients.remove(token);
-        }
-        assert!(clients.sessions.is_empty());
-        left
     }
 
     #[test]
     fn a_session_in_the_middle_of_a_request_is_replaced_only_if_all_are() {
-        let begin =
-            |clients: &mut Clients, token| drop(taken(clients, &[(part(token, 2, true, false), b"x")]));
-        let left = sessions_left(|clients, tokens| {
-            if let [first] = tokens {
-                begin(clients, *first);
+        let agency = AgencyId::new(7).unwrap();
+        // The first session is in the middle of a request, or all are.
+        for (busy, left) in [(1, [0, 3, 4, 5]), (6, [2, 3, 4, 5])] {
+            let mut clients = Clients::new(10, None);
+            let mut tokens = Vec::new();
+            for number in 0..6 {
+                let (token, _) = add(&mut clients, number);
+                clients.take_part(&part(token, 1, true, true), b"");
+                clients.open_session(token, agency);
+                if number < busy {
+                    clients.take_part(&part(token, 2, true, false), b"x");
+                }
+                tokens.push(token);
             }
-        });
-        assert_eq!(left, [0, 3, 4, 5]);
-        let left = sessions_left(|clients, tokens| {
-            if let Some(last) = tokens.last() {
-                begin(clients, *last);
-            }
-        });
-        assert_eq!(left, [2, 3, 4, 5]);
+            let known = (0..6).filter(|index| clients.knows(tokens[*index]));
+            assert!(known.eq(left), "{busy} busy");
+        }
     }
 }

@@ -49,7 +49,7 @@ pub struct Committed {
     /// Whether the draw was made with this group.
     pub(super) drawn: bool,
     /// Set if the bets file is not as storage left it. Then all requests were refused, and nothing more can be stored.
-    pub(super) changed: Option<FileChanged>,
+    pub(super) changed: Option<LedgerError>,
 }
 
 /// Why nothing more can be stored.
@@ -200,7 +200,7 @@ impl<D: Disk> Ledger<D> {
         let was_drawn = self.contest.draw().is_some();
         let (failures, changed) = match self.store() {
             Ok(failures) => (failures, None),
-            Err(LedgerError::Changed(changed)) => {
+            Err(changed @ LedgerError::Changed(_)) => {
                 self.refuse_all();
                 ([None; 2], Some(changed))
             }

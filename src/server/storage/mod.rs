@@ -36,7 +36,6 @@ pub(crate) mod row_reader;
 mod simulated_disk;
 pub(crate) mod state_file;
 
-use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::thread::{sleep, yield_now};
@@ -52,18 +51,17 @@ pub use self::recovery::Rules;
 use self::clients::Clients;
 use self::file_disk::FileDisk;
 use self::group::Failure;
-use self::ledger::{Committed, LedgerError};
+use self::ledger::Committed;
 use self::opening::open;
-use crate::ipc::control::{FileIdentity, FromStorage, StorageEnd, ToStorage};
-use crate::ipc::messages::{ClientNumber, ClientToken, PartHead, ReplyHead, Request};
+use crate::ipc::control::{FileIdentity, FromStorage, StorageEnd};
+use crate::ipc::messages::{ReplyHead, Request};
 use crate::ipc::shared_state::SharedState;
 use crate::ipc::storage_end::RequestReceiver;
-use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Level, Outcome, event, info};
 use crate::lottery::AgencyList;
 use crate::protocol::record::LONGEST_ROWS;
 use crate::system::confinement::Confinement;
-use crate::system::fd_passing::{Received, Sent};
+use crate::system::fd_passing::Sent;
 use crate::system::mqueue::QueueReceiver;
 
 /// Exit status: it was told to stop, and has stored and answered everything that it had received.
@@ -106,14 +104,11 @@ pub(crate) fn run(
         requests: RequestReceiver::new(queue),
         control,
         shared,
-        bets_file,
         stale: true,
         stopping: false,
-        gone: Vec::new(),
-        tokens: HashMap::new(),
         bulk: Vec::new(),
     };
-    match service.serve() {
+    match service.serve(bets_file) {
         Ok(()) => STOPPED,
         Err(error) => {
             event(Level::Critical, "storage", Outcome::Fail, &[("error", &error)]);
@@ -128,14 +123,9 @@ struct Service<'a> {
     requests: RequestReceiver<'a>,
     control: &'a StorageEnd,
     shared: &'a SharedState,
-    bets_file: FileIdentity,
     /// Whether the shared array lacks an END that is on disk.
     stale: bool,
     stopping: bool,
-    /// Clients whose handlers have ended, but whose last requests may be in the queue.
-    gone: Vec<ClientToken>,
-    /// The tokens of the clients that the acceptor knows by these numbers.
-    tokens: HashMap<ClientNumber, ClientToken>,
     bulk: Vec<u8>,
 }
 
@@ -153,20 +143,20 @@ const LAST_REPLIES: Duration = Duration::from_millis(100);
 const RETRY_DRAW: u16 = 500;
 
 impl Service<'_> {
-    fn serve(mut self) -> io::Result<()> {
+    fn serve(mut self, bets_file: FileIdentity) -> io::Result<()> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let readable = EpollEvent::new(EpollFlags::EPOLLIN, 0);
         epoll.add(&self.requests, readable)?;
         epoll.add(self.control, readable)?;
         // The draw is due if all agencies have ended already: CLIENTS_AMOUNT may be lower than before.
         self.commit()?;
-        self.announce()?;
+        self.report_ready(bets_file)?;
         while !self.stopping {
             match epoll.wait(&mut [EpollEvent::empty(); 2], self.timeout()) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            self.listen_to_acceptor()?;
+            self.stopping |= self.clients.take_announcements(self.control)?;
             self.take_group()?;
             self.reap_clients()?;
             self.commit()?;
@@ -179,11 +169,11 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Tells the acceptor that this service is ready, and waits for room to say so. A service that is not ready has no
-    /// client, and the acceptor stops it with SIGKILL.
-    fn announce(&self) -> io::Result<()> {
+    /// Reports to the acceptor that this service is ready. It may wait for room in the socket: before it is ready it has no
+    /// clients, and the acceptor stops it with SIGKILL.
+    fn report_ready(&self, bets_file: FileIdentity) -> io::Result<()> {
         let agencies = self.ledger.contest().agencies();
-        let ready = FromStorage::Ready { agencies, bets_file: self.bets_file };
+        let ready = FromStorage::Ready { agencies, bets_file };
         while matches!(self.control.send(ready, &[], None)?, Sent::Full | Sent::Scarce) {
             sleep(RETRY_READY);
         }
@@ -200,36 +190,6 @@ impl Service<'_> {
         }
     }
 
-    fn listen_to_acceptor(&mut self) -> io::Result<()> {
-        loop {
-            match self.control.receive()? {
-                Received::Packet((ToStorage::VoucherKey, key), _) => {
-                    self.clients.set_voucher_key(key.as_ref().map(VoucherKey::new));
-                }
-                Received::Packet((ToStorage::ClientCame { client, is_local }, Some(token)), Some(pipe)) => {
-                    let token = ClientToken::from_bytes(token);
-                    self.tokens.insert(client, token);
-                    self.clients.add(token, client, is_local, pipe);
-                }
-                Received::Packet((ToStorage::ClientCame { .. }, _), _) => {
-                    let error = "out of descriptors: raise the limit (ulimit -n), or lower MAX_CLIENTS";
-                    event(Level::Error, "client_came", Outcome::Fail, &[("error", &error)]);
-                }
-                Received::Packet((ToStorage::ClientGone(client), _), _) => {
-                    if let Some(token) = self.tokens.remove(&client) {
-                        self.clients.stop_replies(token);
-                        self.gone.push(token);
-                    }
-                }
-                Received::Packet((ToStorage::Stop, _), _) | Received::PeerGone => {
-                    self.stopping = true;
-                    return Ok(());
-                }
-                Received::Empty => return Ok(()),
-            }
-        }
-    }
-
     /// Takes requests until the queue is empty or the group is full. The number of messages is limited too: a handler that was
     /// taken over may send messages without end that belong to no request.
     ///
@@ -242,7 +202,7 @@ impl Service<'_> {
             }
             if self.take_message()? {
                 came = true;
-            } else if came && turns < MAX_TURNS && self.tokens.len() > 1 {
+            } else if came && turns < MAX_TURNS && self.clients.count() > 1 {
                 came = false;
                 turns += 1;
                 yield_now();
@@ -255,32 +215,33 @@ impl Service<'_> {
 
     /// Forgets the clients whose handlers have ended. First takes the messages that the queue holds: theirs are among them.
     fn reap_clients(&mut self) -> io::Result<()> {
-        while !self.gone.is_empty() {
-            // Taking messages may add more clients to `gone`. These get a round of their own.
-            let gone = std::mem::take(&mut self.gone);
+        loop {
+            // Taking messages may end more clients. These get a round of their own.
+            let gone = self.clients.take_gone();
+            if gone.is_empty() {
+                return Ok(());
+            }
             for _ in 0..self.requests.waiting()? {
                 self.take_message()?;
             }
-            for token in gone {
-                self.clients.remove(token);
-                self.ledger.forget(token);
+            for client in gone {
+                self.clients.remove(client);
+                self.ledger.forget(client);
             }
         }
-        Ok(())
     }
 
     /// Returns false if the queue is empty. A message that is malformed is dropped, and does not end the group.
     fn take_message(&mut self) -> io::Result<bool> {
         let Some(message) = self.requests.receive()? else { return Ok(false) };
-        let Ok((head, bytes)) = message else { return Ok(true) };
-        if self.clients.knows(head.client) {
-            take_part(&mut self.clients, &mut self.ledger, head, bytes);
-            return Ok(true);
+        let Ok((head, rows)) = message else { return Ok(true) };
+        if !self.clients.knows(head.client) {
+            // Queue and socket have no common order: the announcement of this client may still be in the socket.
+            self.stopping |= self.clients.take_announcements(self.control)?;
         }
-        // Queue and socket have no common order: the announcement of this client may still be in the socket.
-        let bytes = bytes.to_vec();
-        self.listen_to_acceptor()?;
-        take_part(&mut self.clients, &mut self.ledger, head, &bytes);
+        if let Some((request, rows)) = self.clients.take_part(&head, rows) {
+            self.ledger.take(head.client, head.id, request, &rows);
+        }
         Ok(true)
     }
 
@@ -313,14 +274,8 @@ impl Service<'_> {
         let Some(changed) = committed.changed else { return Ok(()) };
         // The handlers end with the server, and need a moment to send the refusals.
         sleep(LAST_REPLIES);
-        Err(io::Error::other(LedgerError::Changed(changed)))
+        Err(io::Error::other(changed))
     }
-}
-
-/// Takes a part of a request, and decides the request if it is the last part.
-fn take_part(clients: &mut Clients, ledger: &mut Ledger<FileDisk>, head: PartHead, bytes: &[u8]) {
-    let client = head.client;
-    clients.take_part(head, bytes, |id, request, rows| ledger.take(client, id, *request, rows));
 }
 
 fn log_commit(committed: &Committed, contest: &contest::Contest) {
