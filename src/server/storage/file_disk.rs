@@ -79,7 +79,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 impl FileDisk {
     /// Opens the bets file and locks it against other servers for as long as this process lives. `known` is the file that
-    /// this server had open before. Without one, a missing file is created.
+    /// this server had open before. A missing file is created if it has no state file.
     pub(super) fn open(path: &Path, known: Option<FileIdentity>) -> Result<Self, OpenError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -90,15 +90,13 @@ impl FileDisk {
         let folder = File::open(folder_path).map_err(failed(folder_path))?;
         let (state_path, next_state_path) = (state_path(&resolved), next_state_path(&resolved));
         let has_state = state_path.exists();
-        // Every start creates the bets file before the state file, so the bets were lost.
-        if known.is_none() && !resolved.exists() && has_state {
-            return Err(OpenError::BetsMissing);
-        }
         if known.is_some() && !has_state {
             return Err(OpenError::StateMissing);
         }
-        let bets = open_bets(&resolved, known.is_none()).map_err(|error| match error.kind() {
+        // Every start creates the bets file before the state file. If only the state file is there, the bets were lost.
+        let bets = open_bets(&resolved, !has_state).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if known.is_some() => OpenError::Moved,
+            io::ErrorKind::NotFound if has_state => OpenError::BetsMissing,
             _ => failed(path)(error),
         })?;
         let metadata = bets.metadata().map_err(failed(path))?;

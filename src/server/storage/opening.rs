@@ -1,5 +1,6 @@
 //! Opens the files of a contest and recovers it, and logs what was found.
 
+use std::mem;
 use std::path::Path;
 
 use super::contest::Contest;
@@ -20,39 +21,22 @@ pub(super) fn open(
 ) -> Option<(Ledger<FileDisk>, FileIdentity)> {
     let disk = open_disk(path, known)?;
     let (identity, has_state) = (disk.identity, disk.has_state);
-    match Ledger::open(disk, rules) {
-        Ok((ledger, cut)) => {
-            if !has_state && ledger.contest().bets() > 0 {
-                log_missing_state(path);
-            }
-            log_recovery(path, rules, ledger.contest(), cut);
-            Some((ledger, identity))
-        }
-        Err(error) => {
-            log_refusal(path, &error);
-            None
-        }
+    let (ledger, cut) = Ledger::open(disk, rules).inspect_err(|error| log_refusal(path, error)).ok()?;
+    if !has_state && ledger.contest().bets() > 0 {
+        log_missing_state(path);
     }
+    log_recovery(path, rules, ledger.contest(), cut);
+    Some((ledger, identity))
 }
 
 fn open_disk(path: &Path, known: Option<FileIdentity>) -> Option<FileDisk> {
     let name = path.display();
     let mut warned = false;
-    loop {
+    let disk = loop {
         match FileDisk::open(path, known) {
-            Ok(disk) => {
-                if disk.links > 1 {
-                    let reason =
-                        "the file has several names; only beside this one is its state file looked for";
-                    let fields: [Field<'_>; 3] =
-                        [("file", &name), ("links", &disk.links), ("reason", &reason)];
-                    event(Level::Warning, "hard_links", Outcome::Success, &fields);
-                }
-                return Some(disk);
-            }
             // A program that only reads unlocks the file at its end. A server that has started before waits for that.
             Err(error @ OpenError::ReadLocked { .. }) if known.is_some() => {
-                if !std::mem::replace(&mut warned, true) {
+                if !mem::replace(&mut warned, true) {
                     event(Level::Warning, "lock", Outcome::InProgress, &[("file", &name), ("error", &error)]);
                 }
             }
@@ -60,8 +44,15 @@ fn open_disk(path: &Path, known: Option<FileIdentity>) -> Option<FileDisk> {
                 event(Level::Critical, "recovery", Outcome::Fail, &[("file", &name), ("error", &error)]);
                 return None;
             }
+            Ok(disk) => break disk,
         }
+    };
+    if disk.links > 1 {
+        let reason = "the file has several names; only beside this one is its state file looked for";
+        let fields: [Field<'_>; 3] = [("file", &name), ("links", &disk.links), ("reason", &reason)];
+        event(Level::Warning, "hard_links", Outcome::Success, &fields);
     }
+    Some(disk)
 }
 
 fn log_refusal(path: &Path, error: &RecoveryError) {
@@ -86,12 +77,8 @@ fn log_missing_state(path: &Path) {
         "there are bets, but no ENDs and no draw are known; if the bets were copied here this is right, else stop the \
          server and {RESTORE}"
     );
-    event(
-        Level::Warning,
-        "state_missing",
-        Outcome::Success,
-        &[("file", &state.display()), ("reason", &reason)],
-    );
+    let fields: [Field<'_>; 2] = [("file", &state.display()), ("reason", &reason)];
+    event(Level::Warning, "state_missing", Outcome::Success, &fields);
 }
 
 fn log_recovery(path: &Path, rules: Rules, contest: &Contest, cut: u64) {

@@ -42,9 +42,8 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Opens a file for reading, or what is in its place.
+/// Opens a file for reading. Does not block if a FIFO is in its place.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
-    // Opening a FIFO would block otherwise.
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
