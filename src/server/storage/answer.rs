@@ -72,7 +72,7 @@ fn status_page(contest: &Contest, counts_from: u16, bulk: &mut Vec<u8>) -> Reply
         agencies: contest.agencies(),
         ended: contest.ended(),
         bets: contest.bets(),
-        draw: contest.draw().cloned(),
+        draw: contest.draw.clone(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The group: the requests whose rows one sync puts on disk. It keeps what is needed to decide them again.
 
 use super::answer::Answer;
-use crate::ipc::messages::{ClientToken, Refusal};
+use crate::ipc::messages::Refusal;
 use crate::lottery::AgencyId;
 
 /// The size of a group, in bytes, from which on it takes no more requests.
@@ -34,8 +34,6 @@ pub(super) struct Group {
     /// The rows that are not to be stored: they are stored already, or were refused.
     other_rows: Vec<u8>,
     pub(super) ends: Vec<AgencyId>,
-    /// Clients that make no more requests.
-    pub(super) gone: Vec<ClientToken>,
     /// Set if the rows of each request are written when it is decided.
     pub(super) alone: Option<WriteAlone>,
 }
@@ -109,7 +107,6 @@ impl Group {
             rows.shrink_to(2 * LIMIT);
         }
         self.ends.clear();
-        self.gone.clear();
         self.requests.drain(..).map(|taken| taken.answer).collect()
     }
 }

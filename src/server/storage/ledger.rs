@@ -14,7 +14,7 @@ use chrono::{Local, SecondsFormat};
 use thiserror::Error;
 
 use super::answer::{Answer, Decision};
-use super::contest::{Checked, Contest, Mark};
+use super::contest::{Added, Contest};
 use super::disk::{Disk, FileChanged};
 use super::group::{Failure, Group, Role, Taken, WriteAlone};
 use super::recovery::{Recovered, RecoveryError, Rules, recover};
@@ -28,12 +28,14 @@ pub struct Ledger<D> {
     disk: D,
     /// The length of the bets file, in bytes.
     length: u64,
-    /// Of what is stored.
+    /// Has hashed what is stored.
     hasher: Hasher,
     contest: Contest,
     /// The roles of all clients but new ones.
     roles: HashMap<ClientToken, Role>,
     group: Group,
+    /// Clients that make no more requests. Their roles are still needed if the group has to be decided again.
+    gone: Vec<ClientToken>,
     statistics: Statistics,
 }
 
@@ -79,6 +81,7 @@ impl<D: Disk> Ledger<D> {
             contest,
             roles: HashMap::new(),
             group: Group::default(),
+            gone: Vec::new(),
             statistics: Statistics::default(),
         };
         Ok((ledger, cut))
@@ -109,7 +112,7 @@ impl<D: Disk> Ledger<D> {
 
     /// Forgets a client that makes no more requests, once the group is committed.
     pub(super) fn forget(&mut self, client: ClientToken) {
-        self.group.gone.push(client);
+        self.gone.push(client);
     }
 
     fn decide(&mut self, role: &mut Role, request: Request, rows: &[u8]) -> Decision {
@@ -128,7 +131,8 @@ impl<D: Disk> Ledger<D> {
                 }
                 (role @ Role::New, None) => {
                     *role = Role::Spent;
-                    self.add_classic(rows).map(|()| None)
+                    let added = self.contest.add(rows, None, 0)?;
+                    self.add(rows, &added).map(|()| None)
                 }
                 _ => Err(Refusal::Malformed),
             },
@@ -150,12 +154,6 @@ impl<D: Disk> Ledger<D> {
         }
     }
 
-    fn add_classic(&mut self, rows: &[u8]) -> Result<(), Refusal> {
-        let mark = self.contest.mark();
-        let checked = self.contest.add(rows, None, 0)?;
-        self.add(rows, checked, mark)
-    }
-
     fn add_to_session(
         &mut self,
         agency: AgencyId,
@@ -165,19 +163,17 @@ impl<D: Disk> Ledger<D> {
     ) -> Result<Stored, Refusal> {
         let stored = self.contest.stored(agency)?.bets;
         let skip = stored.checked_sub(first).ok_or(Refusal::Gap { first, stored })?;
-        let mark = self.contest.mark();
-        let checked = self.contest.add(rows, Some(agency), skip)?;
-        let upto = first.saturating_add(checked.rows);
-        self.add(rows, checked, mark).inspect_err(|_| *needs = upto)?;
+        let added = self.contest.add(rows, Some(agency), skip)?;
+        self.add(rows, &added).inspect_err(|_| *needs = first.saturating_add(added.rows))?;
         self.contest.stored(agency)
     }
 
-    /// Adds rows to the group that were added to the contest after the `mark`. Refuses them if they must be written alone and
-    /// can't be.
-    fn add(&mut self, rows: &[u8], checked: Checked, mark: Mark) -> Result<(), Refusal> {
-        let rows = rows.get(checked.skipped..).unwrap_or_default();
+    /// Adds the rows of a request to the group. If they must be written alone and can't be, refuses them and removes them from
+    /// the contest.
+    fn add(&mut self, rows: &[u8], added: &Added) -> Result<(), Refusal> {
+        let rows = rows.get(added.skipped..).unwrap_or_default();
         if !rows.is_empty() {
-            self.write_alone(rows).inspect_err(|_| self.contest.roll_back_to(mark))?;
+            self.write_alone(rows).inspect_err(|_| self.contest.undo(added.first_change))?;
             self.group.rows.extend_from_slice(rows);
         }
         Ok(())
@@ -197,7 +193,7 @@ impl<D: Disk> Ledger<D> {
     /// # Errors
     /// It is not known what is on disk.
     pub fn commit(&mut self) -> Result<Committed, LedgerError> {
-        let was_drawn = self.contest.draw().is_some();
+        let was_drawn = self.contest.draw.is_some();
         let (failures, changed) = match self.store() {
             Ok(failures) => (failures, None),
             Err(changed @ LedgerError::Changed(_)) => {
@@ -206,11 +202,11 @@ impl<D: Disk> Ledger<D> {
             }
             Err(error) => return Err(error),
         };
-        for client in &self.group.gone {
-            self.roles.remove(client);
+        for client in self.gone.drain(..) {
+            self.roles.remove(&client);
         }
         let ended = self.group.ends.iter().any(|agency| self.contest.has_ended(*agency));
-        let drawn = !was_drawn && self.contest.draw().is_some();
+        let drawn = !was_drawn && self.contest.draw.is_some();
         Ok(Committed { answers: self.group.finish(), failures, ended, drawn, changed })
     }
 
@@ -272,8 +268,7 @@ impl<D: Disk> Ledger<D> {
     /// `refused_len` bytes or more are refused. Cuts off what the file then holds besides the group.
     fn decide_again(&mut self, refused_len: usize, error: &io::Error) -> Result<Failure, LedgerError> {
         let alone = WriteAlone { refused_len, refusal: refusal_of(error) };
-        let mut group = self.roll_back();
-        self.group.gone = std::mem::take(&mut group.gone);
+        let group = self.roll_back();
         self.group.alone = Some(alone);
         group.into_requests(|Answer { client, id, request, .. }, rows| self.take(client, id, request, rows));
         let refusal = self.group.alone.take().unwrap_or(alone).refusal;
@@ -285,7 +280,7 @@ impl<D: Disk> Ledger<D> {
 
     fn roll_back(&mut self) -> Group {
         let group = std::mem::take(&mut self.group);
-        self.contest.rollback();
+        self.contest.undo(0);
         group.ends.iter().for_each(|agency| self.contest.undo_end(*agency));
         for Taken { answer, role, .. } in group.requests.iter().rev() {
             self.roles.insert(answer.client, *role);
@@ -324,14 +319,14 @@ impl<D: Disk> Ledger<D> {
         if !self.group.has_bets() {
             self.disk.check(self.length)?;
         }
-        let draw = if due { Some(self.new_draw()) } else { self.contest.draw().cloned() };
+        let draw = if due { Some(self.new_draw()) } else { self.contest.draw.clone() };
         let state = State::new(self.contest.ends().collect(), draw);
         let bytes = state.encode().map_err(LedgerError::Unknown)?;
         if let Err(error) = self.disk.replace_state(&bytes) {
             return Ok(Some(self.refuse_ends(refusal_of(&error))));
         }
         self.disk.sync_folder().or_else(|_| self.disk.sync_folder()).map_err(LedgerError::Unknown)?;
-        self.contest.set_draw(state.draw);
+        self.contest.draw = state.draw;
         Ok(None)
     }
 
@@ -360,7 +355,7 @@ impl<D: Disk> Ledger<D> {
         Draw {
             at: Local::now().to_rfc3339_opts(SecondsFormat::Secs, false),
             agencies: self.contest.agencies(),
-            winning_number: self.contest.winning_number(),
+            winning_number: self.contest.winning_number,
             seal: Some(self.hasher.seal(self.contest.bets())),
         }
     }

@@ -252,7 +252,7 @@ impl Service<'_> {
         if committed.ended || self.stale {
             self.stale = !self.shared.publish(self.ledger.contest().ended_agencies());
         }
-        if self.ledger.contest().draw().is_some() {
+        if self.ledger.contest().draw.is_some() {
             committed.answers.extend(self.clients.take_awaiting());
         }
         for answer in &committed.answers {
@@ -284,9 +284,9 @@ fn log_commit(committed: &Committed, contest: &contest::Contest) {
         event(Level::Error, action, Outcome::Fail, &[("error", refusal), ("requests", requests)]);
     }
     if committed.drawn
-        && let Some(seal) = contest.draw().and_then(|draw| draw.seal)
+        && let Some(seal) = contest.draw.as_ref().and_then(|draw| draw.seal)
     {
-        let (number, winners) = (contest.winning_number(), contest.winner_count());
+        let (number, winners) = (contest.winning_number, contest.winner_count());
         info(
             "sorteo",
             Outcome::Success,

@@ -86,7 +86,7 @@ fn log_recovery(path: &Path, rules: Rules, contest: &Contest, cut: u64) {
     if cut > 0 {
         event(Level::Warning, "torn_row_cut", Outcome::Success, &[("file", &path), ("bytes", &cut)]);
     }
-    let (agencies, number) = (contest.agencies(), contest.winning_number());
+    let (agencies, number) = (contest.agencies(), contest.winning_number);
     if (Rules { clients_amount: agencies, winner_number: number }) != rules {
         let reason = "the draw has been made; its agencies and number hold, not those of the configuration";
         event(
@@ -104,7 +104,7 @@ fn log_recovery(path: &Path, rules: Rules, contest: &Contest, cut: u64) {
             ("bets", &contest.bets()),
             ("agencies", &agencies),
             ("ended", &contest.ended()),
-            ("drawn", &contest.draw().is_some()),
+            ("drawn", &contest.draw.is_some()),
         ],
     );
 }

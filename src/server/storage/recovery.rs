@@ -15,7 +15,7 @@ use super::state_file::{Ended, State, StateError};
 use crate::ipc::messages::Refusal;
 use crate::lottery::foreign::other_bets_hint;
 use crate::lottery::seal::Hasher;
-use crate::lottery::{AgencyId, Draw, Seal};
+use crate::lottery::{AgencyId, Seal};
 
 /// What the configuration says about the contest. After the draw, the state file overrides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub enum RecoveryError {
     LeftOut { clients_amount: u16, agency: AgencyId, what: &'static str },
 }
 
-/// Reads the files, and makes durable what it found. After an error the files are unchanged.
+/// Reads the files, and makes durable what it found. Files that it refuses are unchanged.
 pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, RecoveryError> {
     let stored_state = disk.read_state()?.as_deref().map(State::decode).transpose()?;
     let is_new = stored_state.is_none();
@@ -77,9 +77,12 @@ pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, R
     let mut contest = Contest::new(agencies, winner_number);
     let mut hasher = Hasher::default();
     let (length, torn) = read_rows(disk, &mut contest, &mut hasher, drawn.is_some())?;
-    check_seal(hasher.seal(contest.bets()), drawn)?;
+    let found = hasher.seal(contest.bets());
+    if let Some(sealed) = drawn.and_then(|draw| draw.seal).filter(|sealed| *sealed != found) {
+        return Err(RecoveryError::Sealed { sealed, found });
+    }
     check_agencies(&mut contest, &state, agencies)?;
-    contest.set_draw(state.draw);
+    contest.draw = state.draw;
     if torn > 0 {
         disk.cut(length)?;
     }
@@ -113,14 +116,6 @@ fn read_rows(
             }
             Line::End { torn } => return Ok((reader.offset(), torn)),
         }
-    }
-}
-
-/// After the draw, the file must have the content that it had then.
-fn check_seal(found: Seal, drawn: Option<&Draw>) -> Result<(), RecoveryError> {
-    match drawn.and_then(|draw| draw.seal) {
-        Some(sealed) if sealed != found => Err(RecoveryError::Sealed { sealed, found }),
-        _ => Ok(()),
     }
 }
 
