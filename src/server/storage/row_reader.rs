@@ -110,38 +110,25 @@ impl<R: Read> RowReader<R> {
 mod tests {
     use super::*;
 
-    const ROW: &str = "1,a,b,c,1999-03-17,7\r\n";
-
-    /// The number of each line of the file, and what it is.
-    fn lines(file: &str) -> Vec<(u64, String)> {
-        let mut reader = RowReader::new(file.as_bytes());
-        let mut found = Vec::new();
-        loop {
-            let line = match reader.next_line().unwrap() {
-                Line::Row(row) => format!("row of {}", row.agency),
-                Line::Damaged(error) => error.to_string(),
-                Line::End { torn } => {
-                    assert_eq!(reader.offset() + torn, file.len() as u64);
-                    found.push((reader.line(), format!("{torn} torn")));
-                    return found;
-                }
-            };
-            found.push((reader.line(), line));
-            assert!(reader.line.capacity() <= 2 * MAX_ROW);
-        }
-    }
-
     #[test]
     fn a_line_that_is_too_long_is_passed_over_in_little_memory() {
-        let row = || (1, "row of 1".to_owned());
-        let too_long = |line| (line, RowError::TooLong.to_string());
+        let row = "1,a,b,c,1999-03-17,7\r\n";
         for length in [MAX_ROW, MAX_ROW + 1, 100 * MAX_ROW] {
             let long = "\"".repeat(length);
-            let found = lines(&format!("{ROW}{long}\r\n{ROW}{long}"));
-            let third = (3, "row of 1".to_owned());
-            assert_eq!(found, [row(), too_long(2), third, too_long(4), (4, "0 torn".to_owned())], "{length}");
+            let file = format!("{long}\r\n{row}{long}");
+            let mut reader = RowReader::new(file.as_bytes());
+            for number in 1..=3 {
+                match reader.next_line().unwrap() {
+                    Line::Row(_) => assert_eq!(number, 2, "{length}"),
+                    line => assert_eq!(line, Line::Damaged(Damage::Row(RowError::TooLong)), "{length}"),
+                }
+                assert_eq!(reader.line(), number);
+                assert!(reader.line.capacity() <= 2 * MAX_ROW);
+            }
+            assert_eq!(reader.next_line().unwrap(), Line::End { torn: 0 });
+            assert_eq!(reader.offset(), file.len() as u64);
         }
-        let short = MAX_ROW - 1;
-        assert_eq!(lines(&format!("{ROW}{}", "x".repeat(short))), [row(), (1, format!("{short} torn"))]);
+        let torn = [b'x'; MAX_ROW - 1];
+        assert_eq!(RowReader::new(&torn[..]).next_line().unwrap(), Line::End { torn: MAX_ROW as u64 - 1 });
     }
 }

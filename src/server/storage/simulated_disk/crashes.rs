@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::recovery::RecoveryError;
 use super::image::Image;
 use super::service::{Service, words};
-use super::workload::{Ask, Truth, View, groups};
+use super::workload::{Ask, TRUTH, View, asks, groups};
 use super::{Call, SimulatedDisk, Trouble};
 
 /// What may be found after a crash.
@@ -16,17 +16,13 @@ pub struct Bounds {
     pub most: View,
 }
 
-pub fn asks() -> Vec<Vec<Ask>> {
-    groups().into_iter().map(|group| group.into_iter().map(|(ask, _)| ask).collect()).collect()
-}
-
 /// How many calls the first start makes.
 pub const START: usize = 3;
 
 /// Serves all groups on a good disk: the calls that were made, and what was on disk at the start and after each group.
-pub fn record(truth: &Truth) -> (Vec<Call>, Vec<View>) {
-    let disk = SimulatedDisk::new(Image::default());
-    let mut service = Service::start(disk.clone(), truth).unwrap();
+pub fn record() -> (Vec<Call>, Vec<View>) {
+    let disk = SimulatedDisk::new(Image::default(), []);
+    let mut service = Service::start(disk.clone()).unwrap();
     assert_eq!(disk.calls().len(), START);
     let mut views = vec![service.known.clone()];
     for group in asks() {
@@ -37,11 +33,11 @@ pub fn record(truth: &Truth) -> (Vec<Call>, Vec<View>) {
 }
 
 /// Serves until the disk stops. What may be found then, and the disk.
-fn crash(truth: &Truth, views: &[View], at: usize, done: usize) -> (Image, Bounds) {
-    let disk = SimulatedDisk::with_troubles(Image::default(), [(at, Trouble::Stop { done })]);
+fn crash(views: &[View], at: usize, done: usize) -> (Image, Bounds) {
+    let disk = SimulatedDisk::new(Image::default(), [(at, Trouble::Stop { done })]);
     let mut least = views[0].clone();
     let mut most = least.clone();
-    if let Ok(mut service) = Service::start(disk.clone(), truth) {
+    if let Ok(mut service) = Service::start(disk.clone()) {
         for (group, after) in asks().iter().zip(&views[1..]) {
             most = after.clone();
             // An error is no answer either.
@@ -58,13 +54,13 @@ fn crash(truth: &Truth, views: &[View], at: usize, done: usize) -> (Image, Bound
 
 /// Recovers from every world, and from every world that is left where recovery itself is stopped, and so on. Returns how
 /// many there were.
-pub fn recover_from_all(worlds: Vec<Image>, bounds: &Bounds, truth: &Truth) -> usize {
+pub fn recover_from_all(worlds: Vec<Image>, bounds: &Bounds) -> usize {
     let mut seen = BTreeSet::from_iter(worlds);
     let mut left: Vec<Image> = seen.iter().cloned().collect();
     let mut recovered = BTreeSet::new();
     while let Some(world) = left.pop() {
-        let disk = SimulatedDisk::new(world.clone());
-        let mut service = Service::start(disk.clone(), truth).unwrap();
+        let disk = SimulatedDisk::new(world.clone(), []);
+        let mut service = Service::start(disk.clone()).unwrap();
         service.known.assert_keeps(&bounds.least);
         service.known.assert_within(&bounds.most);
         let calls = disk.calls();
@@ -74,8 +70,8 @@ pub fn recover_from_all(worlds: Vec<Image>, bounds: &Bounds, truth: &Truth) -> u
         }
         for (at, call) in calls.into_iter().enumerate() {
             for done in 0..=call.steps() {
-                let disk = SimulatedDisk::with_troubles(world.clone(), [(at, Trouble::Stop { done })]);
-                let started = Service::start(disk.clone(), truth).is_ok();
+                let disk = SimulatedDisk::new(world.clone(), [(at, Trouble::Stop { done })]);
+                let started = Service::start(disk.clone()).is_ok();
                 assert!(disk.is_stopped() && !started, "{call:?}");
                 // A stop that left all as it was has no other survivors than the world has, which are there already.
                 let image = disk.image();
@@ -90,9 +86,8 @@ pub fn recover_from_all(worlds: Vec<Image>, bounds: &Bounds, truth: &Truth) -> u
 
 #[test]
 fn the_requests_are_answered_as_they_should_be() {
-    let truth = Truth::new();
-    let disk = SimulatedDisk::new(Image::default());
-    let mut service = Service::start(disk, &truth).unwrap();
+    let disk = SimulatedDisk::new(Image::default(), []);
+    let mut service = Service::start(disk).unwrap();
     for group in groups() {
         let (asks, expected): (Vec<Ask>, Vec<&str>) = group.into_iter().unzip();
         let replies = service.serve(&asks).unwrap();
@@ -103,14 +98,13 @@ fn the_requests_are_answered_as_they_should_be() {
 
 #[test]
 fn what_was_answered_outlasts_a_crash_at_every_step() {
-    let truth = Truth::new();
-    let (calls, views) = record(&truth);
+    let (calls, views) = record();
     let mut worlds = 0;
     for (at, call) in calls.into_iter().enumerate() {
         let mut left = Vec::new();
         let mut bounds = None;
         for done in 0..=call.steps() {
-            let (image, found) = crash(&truth, &views, at, done);
+            let (image, found) = crash(&views, at, done);
             left.push(image.clone());
             // What an earlier stop leaves of an append, the last one leaves too.
             if done == call.steps() || !matches!(call, Call::Append(_)) {
@@ -118,25 +112,21 @@ fn what_was_answered_outlasts_a_crash_at_every_step() {
             }
             bounds = Some(found);
         }
-        worlds += recover_from_all(left, &bounds.unwrap(), &truth);
+        worlds += recover_from_all(left, &bounds.unwrap());
     }
-    assert!(worlds > 2 * truth.file.len(), "only {worlds} worlds were tried");
+    assert!(worlds > 2 * TRUTH.file.len(), "only {worlds} worlds were tried");
 }
 
 #[test]
 fn after_the_draw_each_bit_of_the_bets_is_under_the_seal() {
-    let truth = Truth::new();
-    let disk = SimulatedDisk::new(Image::default());
-    let mut service = Service::start(disk.clone(), &truth).unwrap();
-    for group in asks() {
-        service.serve(&group).unwrap();
-    }
+    let disk = SimulatedDisk::new(Image::default(), []);
+    Service::start(disk.clone()).unwrap().finish();
     let drawn = disk.image();
-    for bit in 0..8 * truth.file.len() {
+    for bit in 0..8 * TRUTH.file.len() {
         let mut image = drawn.clone();
         image.bets.flip(bit);
-        let disk = SimulatedDisk::new(image);
-        let refused = Service::start(disk.clone(), &truth).err();
+        let disk = SimulatedDisk::new(image, []);
+        let refused = Service::start(disk.clone()).err();
         let expected = matches!(
             refused,
             Some(

@@ -3,14 +3,14 @@
 use nix::errno::Errno;
 
 use super::super::recovery::RecoveryError;
-use super::crashes::{Bounds, START, asks, record, recover_from_all};
+use super::crashes::{Bounds, START, record, recover_from_all};
 use super::image::Image;
 use super::service::Service;
-use super::workload::{Truth, View};
+use super::workload::{TRUTH, View, asks};
 use super::{Call, SimulatedDisk, Trouble};
 use crate::ipc::messages::{Refusal, Reply};
 
-/// How a call fails: after each of its steps but the last, and a write also after that, as it may report late.
+/// The ways in which a call fails: after each of its steps but the last. A write may fail after its last step too.
 fn ways_to_fail(call: Call) -> Vec<Trouble> {
     let all = call.steps() + usize::from(matches!(call, Call::Append(_)));
     let errno = |done| if done % 2 == 0 { Errno::ENOSPC } else { Errno::EIO };
@@ -19,7 +19,7 @@ fn ways_to_fail(call: Call) -> Vec<Trouble> {
 
 /// Serves all groups; the one that is refused is sent again, and then must be taken. Returns how many were refused, and
 /// whether the service ended with an error in between, with the group that it had in hand.
-fn serve_all(service: &mut Service<'_>) -> (usize, Option<usize>) {
+fn serve_all(service: &mut Service) -> (usize, Option<usize>) {
     let mut refused = 0;
     for (number, group) in asks().iter().enumerate() {
         let Ok(replies) = service.serve(group) else { return (refused, Some(number)) };
@@ -39,17 +39,16 @@ fn is_refused(reply: &Reply) -> bool {
 /// All that can be found after an error, but for one thing: pages that a failed sync has called clean, found by a process
 /// that starts before they are dropped. No process can tell these from good ones.
 fn worlds_after_error(image: &Image) -> Vec<Image> {
-    if image.bets.is_doubtful() { image.survivors() } else { image.worlds() }
+    if image.bets.doubtful { image.survivors() } else { image.worlds() }
 }
 
 #[test]
 fn what_fails_once_is_refused_and_undone_and_the_next_group_is_taken() {
-    let truth = Truth::new();
-    let (calls, _) = record(&truth);
+    let (calls, _) = record();
     for (at, call) in calls.iter().copied().enumerate().skip(START) {
         for trouble in ways_to_fail(call) {
-            let disk = SimulatedDisk::with_troubles(Image::default(), [(at, trouble)]);
-            let mut service = Service::start(disk.clone(), &truth).unwrap();
+            let disk = SimulatedDisk::new(Image::default(), [(at, trouble)]);
+            let mut service = Service::start(disk.clone()).unwrap();
             let (refused, ended) = serve_all(&mut service);
             let expected = match call {
                 // A folder whose sync fails is synced once more, and the rows of several requests are written once more.
@@ -66,8 +65,7 @@ fn what_fails_once_is_refused_and_undone_and_the_next_group_is_taken() {
 
 #[test]
 fn where_nobody_knows_what_is_on_disk_nothing_is_answered() {
-    let truth = Truth::new();
-    let (calls, views) = record(&truth);
+    let (calls, views) = record();
     for (at, call) in calls.into_iter().enumerate().skip(START) {
         let first: Vec<Trouble> = match call {
             Call::Append(bytes) => {
@@ -81,14 +79,14 @@ fn where_nobody_knows_what_is_on_disk_nothing_is_answered() {
         let second = if call == Call::SyncFolder { call } else { Call::Cut };
         for first in first {
             for second in ways_to_fail(second) {
-                let disk = SimulatedDisk::with_troubles(Image::default(), [(at, first), (at + 1, second)]);
-                let mut service = Service::start(disk.clone(), &truth).unwrap();
+                let disk = SimulatedDisk::new(Image::default(), [(at, first), (at + 1, second)]);
+                let mut service = Service::start(disk.clone()).unwrap();
                 let (refused, ended_at) = serve_all(&mut service);
                 let number =
                     ended_at.unwrap_or_else(|| panic!("{call:?} {first:?}, then {second:?}: went on"));
                 assert_eq!(refused, 0, "{call:?} {first:?}, then {second:?}");
                 let bounds = Bounds { least: service.known, most: views[number + 1].clone() };
-                recover_from_all(worlds_after_error(&disk.image()), &bounds, &truth);
+                recover_from_all(worlds_after_error(&disk.image()), &bounds);
             }
         }
     }
@@ -96,24 +94,23 @@ fn where_nobody_knows_what_is_on_disk_nothing_is_answered() {
 
 #[test]
 fn a_recovery_that_fails_leaves_all_to_the_next_one() {
-    let truth = Truth::new();
     let mut torn = Image::default();
-    torn.bets.append(&truth.file[..truth.file.len() / 2]);
+    torn.bets.append(&TRUTH.file[..TRUTH.file.len() / 2]);
     for synced in [false, true] {
         if synced {
             torn.bets.sync();
         }
-        let disk = SimulatedDisk::new(torn.clone());
-        let found = Service::start(disk.clone(), &truth).unwrap().known;
-        let nothing = View::of(&Image::default(), &truth);
+        let disk = SimulatedDisk::new(torn.clone(), []);
+        let found = Service::start(disk.clone()).unwrap().known;
+        let nothing = View::of(&Image::default());
         let bounds = Bounds { least: if synced { found.clone() } else { nothing }, most: found };
         let calls = disk.calls();
         assert_eq!(calls, [Call::Cut, Call::ReplaceState, Call::Sync, Call::SyncFolder]);
         for (at, call) in calls.into_iter().enumerate() {
             for trouble in ways_to_fail(call) {
-                let disk = SimulatedDisk::with_troubles(torn.clone(), [(at, trouble)]);
-                assert!(matches!(Service::start(disk.clone(), &truth), Err(RecoveryError::Io(_))));
-                recover_from_all(worlds_after_error(&disk.image()), &bounds, &truth);
+                let disk = SimulatedDisk::new(torn.clone(), [(at, trouble)]);
+                assert!(matches!(Service::start(disk.clone()), Err(RecoveryError::Io(_))));
+                recover_from_all(worlds_after_error(&disk.image()), &bounds);
             }
         }
     }

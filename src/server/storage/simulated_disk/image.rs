@@ -46,7 +46,7 @@ pub struct BetsFile {
     /// What was done since, in its order.
     pending: Vec<Change>,
     /// A sync has failed, and the kernel has called the pages clean: no later sync writes what is pending.
-    doubtful: bool,
+    pub doubtful: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,10 +82,6 @@ impl BetsFile {
 
     pub fn failed_sync(&mut self) {
         self.doubtful = !self.pending.is_empty();
-    }
-
-    pub fn is_doubtful(&self) -> bool {
-        self.doubtful
     }
 
     /// What a process reads.

@@ -49,7 +49,7 @@ impl Call {
 /// What goes wrong with one call, after `done` of its steps.
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
-    /// The process is no more: nothing that it does counts from here on.
+    /// The process is killed: later calls change nothing.
     Stop { done: usize },
     /// The call fails.
     Fail { done: usize, errno: Errno },
@@ -72,12 +72,8 @@ struct Inner {
 }
 
 impl SimulatedDisk {
-    fn new(image: Image) -> Self {
-        Self::with_troubles(image, [])
-    }
-
     /// A disk on which those calls, counted from 0, have trouble.
-    fn with_troubles<const N: usize>(image: Image, troubles: [(usize, Trouble); N]) -> Self {
+    fn new<const N: usize>(image: Image, troubles: [(usize, Trouble); N]) -> Self {
         let troubles = troubles.into();
         let inner =
             Inner { image, calls: Vec::new(), troubles, stopped: false, room: usize::MAX, sync_fails: false };
@@ -144,7 +140,7 @@ impl SimulatedDisk {
 }
 
 impl Inner {
-    /// Trouble with whichever call of a kind comes next.
+    /// Trouble that does not depend on the number of the call.
     fn general_trouble(&mut self, call: Call) -> Option<Trouble> {
         let room = self.room.saturating_sub(self.image.bets.cached().len());
         let fails = match call {
@@ -176,13 +172,11 @@ impl Disk for SimulatedDisk {
     }
 
     fn bets(&self) -> io::Result<impl Read> {
-        let inner = self.0.borrow();
-        if inner.stopped { Err(Errno::EIO.into()) } else { Ok(Cursor::new(inner.image.bets.cached())) }
+        Ok(Cursor::new(self.0.borrow().image.bets.cached()))
     }
 
     fn read_state(&self) -> io::Result<Option<Vec<u8>>> {
-        let inner = self.0.borrow();
-        if inner.stopped { Err(Errno::EIO.into()) } else { Ok(inner.image.state.cached()) }
+        Ok(self.0.borrow().image.state.cached())
     }
 
     fn replace_state(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -8,7 +8,6 @@ use proptest::prelude::*;
 use super::super::ledger::Ledger;
 use super::super::recovery::Rules;
 use super::image::Image;
-use super::service::words;
 use super::workload::{WINNER, id, row};
 use super::{Call, SimulatedDisk};
 use crate::ipc::messages::{ClientToken, Refusal, Reply, Request};
@@ -43,6 +42,8 @@ fn encode(agency: u16, bets: Range<u64>) -> Vec<u8> {
 /// What must come of the requests, decided one by one.
 #[derive(Debug, Clone, Default)]
 struct Model {
+    /// How long the file can be.
+    room: usize,
     file: Vec<u8>,
     /// Of the agencies 0 to 3.
     stored: [u64; 4],
@@ -54,18 +55,17 @@ struct Model {
 
 impl Model {
     /// The request, its rows, and what must be answered.
-    fn ask(&mut self, ask: &Ask, room: usize) -> (Request, Vec<u8>, Result<(), &'static str>) {
+    fn ask(&mut self, ask: &Ask) -> (Request, Vec<u8>, Result<(), &'static str>) {
         match *ask {
             Ask::Frame(session, bets) => {
-                let agency = SESSIONS[session];
                 let first = self.sent[session];
                 self.sent[session] += bets;
-                let rows = encode(agency, first..first + bets);
-                (Request::StoreBets { first: Some(first) }, rows, self.frame(session, first, room))
+                let rows = encode(SESSIONS[session], first..first + bets);
+                (Request::StoreBets { first: Some(first) }, rows, self.frame(session, first))
             }
             Ask::Classic(bets) => {
                 let rows = encode(3, 0..bets);
-                (Request::StoreBets { first: None }, rows.clone(), self.store(3, &rows, bets, room))
+                (Request::StoreBets { first: None }, rows.clone(), self.store(3, &rows, bets))
             }
             Ask::End(session) => {
                 let agency = usize::from(SESSIONS[session]);
@@ -77,24 +77,24 @@ impl Model {
         }
     }
 
-    fn frame(&mut self, session: usize, first: u64, room: usize) -> Result<(), &'static str> {
+    fn frame(&mut self, session: usize, first: u64) -> Result<(), &'static str> {
         let (agency, upto) = (SESSIONS[session], self.sent[session]);
         let stored = self.stored[usize::from(agency)];
         if first > stored {
             return Err("gap");
         }
-        let stored_now = self.store(agency, &encode(agency, stored..upto), upto.saturating_sub(stored), room);
+        let stored_now = self.store(agency, &encode(agency, stored..upto), upto.saturating_sub(stored));
         if stored_now == Err("disk") {
             self.needs[session] = upto;
         }
         stored_now
     }
 
-    fn store(&mut self, agency: u16, rows: &[u8], bets: u64, room: usize) -> Result<(), &'static str> {
+    fn store(&mut self, agency: u16, rows: &[u8], bets: u64) -> Result<(), &'static str> {
         if bets > 0 && self.ended[usize::from(agency)] {
             return Err("ended");
         }
-        if self.file.len() + rows.len() > room {
+        if self.file.len() + rows.len() > self.room {
             return Err("disk");
         }
         self.file.extend(rows);
@@ -108,26 +108,20 @@ fn outcome(reply: &Reply) -> Result<(), &'static str> {
         Reply::Refused(Refusal::Disk { .. }) => Err("disk"),
         Reply::Refused(Refusal::Gap { .. }) => Err("gap"),
         Reply::Refused(Refusal::AgencyEnded { .. }) => Err("ended"),
-        Reply::Refused(_) => panic!("{}", words(reply)),
+        Reply::Refused(refusal) => panic!("{refusal:?}"),
         _ => Ok(()),
     }
 }
 
 /// Has a group decided and stored, and compares all that came of it with the model.
-fn serve(
-    ledger: &mut Ledger<SimulatedDisk>,
-    model: &mut Model,
-    clients: &[ClientToken],
-    group: &[Ask],
-    room: usize,
-) {
+fn serve(ledger: &mut Ledger<SimulatedDisk>, model: &mut Model, clients: &[ClientToken], group: &[Ask]) {
     let mut expected = Vec::new();
     for (number, ask) in (0..).zip(group) {
         let client = match ask {
             Ask::Frame(session, _) | Ask::End(session) => clients[*session],
             Ask::Classic(_) => ClientToken::random(),
         };
-        let (request, rows, outcome) = model.ask(ask, room);
+        let (request, rows, outcome) = model.ask(ask);
         ledger.take(client, number, request, &rows);
         expected.push(outcome);
     }
@@ -148,7 +142,7 @@ fn a_disk_is_not_asked_again_for_rows_that_cannot_fit_and_synced_once() {
     let row = row(1, 0);
     // With room for all rows but a hundred, and for no row.
     for room in [(REQUESTS - 100) * row.len(), 0] {
-        let disk = SimulatedDisk::new(Image::default());
+        let disk = SimulatedDisk::new(Image::default(), []);
         let (mut ledger, _) = Ledger::open(disk.clone(), RULES).unwrap();
         disk.limit(room);
         let earlier = disk.calls().len();
@@ -172,7 +166,7 @@ proptest! {
     fn what_fits_is_stored_and_only_what_does_not_fit_is_refused(
         groups in vec((vec(any_ask(), 1..9), 0..2_000_usize, prop::bool::weighted(0.1)), 1..9),
     ) {
-        let disk = SimulatedDisk::new(Image::default());
+        let disk = SimulatedDisk::new(Image::default(), []);
         let (mut ledger, _) = Ledger::open(disk.clone(), RULES).unwrap();
         let clients = SESSIONS.map(|_| ClientToken::random());
         for (client, agency) in clients.into_iter().zip(SESSIONS) {
@@ -184,17 +178,17 @@ proptest! {
         for (group, more, sync_fails) in groups {
             room += more;
             disk.limit(room);
+            model.room = room;
             // Only a group with rows is synced; if that fails, it is as if nothing fitted.
             let mut trial = model.clone();
             for ask in &group {
-                trial.ask(ask, room).2.ok();
+                trial.ask(ask).2.ok();
             }
-            let fails = sync_fails && trial.file.len() > model.file.len();
-            if fails {
+            if sync_fails && trial.file.len() > model.file.len() {
                 disk.fail_next_sync();
+                model.room = model.file.len();
             }
-            let room = if fails { model.file.len() } else { room };
-            serve(&mut ledger, &mut model, &clients, &group, room);
+            serve(&mut ledger, &mut model, &clients, &group);
             prop_assert_eq!(&disk.image().bets.cached(), &model.file);
             prop_assert!(disk.image().is_settled());
         }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -15,15 +16,15 @@ use crate::lottery::{AgencyId, Digest};
 pub const AGENCIES: u16 = 3;
 pub const WINNER: u32 = 7574;
 
-/// What a client asks. Bets are named by their place in their agency's stream.
+/// What a client asks. A session has a name and an agency. Bets are named by their place in their agency's stream.
 #[derive(Debug, Clone)]
 pub enum Ask {
-    /// The session of that name opens.
-    Open(char, u16),
+    /// The session opens.
+    Open((char, u16)),
     /// The session's next bets.
-    Bets(char, Range<u64>),
-    /// The session's agency has no more.
-    End(char),
+    Bets((char, u16), Range<u64>),
+    /// The session's agency has no more bets.
+    End((char, u16)),
     /// A classic client's bets, of any agencies.
     Classic(Vec<(u16, Range<u64>)>),
     ClassicEnd(u16),
@@ -31,42 +32,67 @@ pub enum Ask {
     Status,
 }
 
+impl Ask {
+    /// The bets that it brings, and their agencies.
+    pub fn bets(&self) -> Vec<(u16, Range<u64>)> {
+        match self {
+            Self::Bets((_, agency), bets) => vec![(*agency, bets.clone())],
+            Self::Classic(bets) => bets.clone(),
+            _ => vec![],
+        }
+    }
+
+    /// The agency that it ends.
+    pub fn ends(&self) -> Option<u16> {
+        match self {
+            Self::End((_, agency)) | Self::ClassicEnd(agency) => Some(*agency),
+            _ => None,
+        }
+    }
+}
+
 /// The requests of each group, and what is answered where nothing goes wrong.
 pub fn groups() -> Vec<Vec<(Ask, &'static str)>> {
     use Ask::{Bets, Classic, ClassicEnd, End, Open, Result, Status};
+    let [a, b, c] = [('a', 1), ('b', 2), ('c', 1)];
     let gap = "the first bet would be number 6, but the next to store is 4";
     let has_ended = "agency 3 has already sent END";
     let drawn = "the draw has already been made";
     vec![
-        vec![(Open('a', 1), "opened with 0"), (Open('b', 2), "opened with 0")],
-        vec![(Bets('a', 0..2), "stored 2"), (Bets('b', 0..1), "stored 1"), (Bets('a', 0..1), "stored 2")],
+        vec![(Open(a), "opened with 0"), (Open(b), "opened with 0")],
+        vec![(Bets(a, 0..2), "stored 2"), (Bets(b, 0..1), "stored 1"), (Bets(a, 0..1), "stored 2")],
         vec![
             (Classic(vec![(3, 0..1)]), "stored"),
-            (Bets('a', 1..4), "stored 4"),
-            (Bets('a', 6..7), gap),
+            (Bets(a, 1..4), "stored 4"),
+            (Bets(a, 6..7), gap),
             (Result(3), "not drawn"),
         ],
-        vec![(Open('c', 1), "opened with 4"), (Bets('c', 0..4), "stored 4"), (Bets('a', 2..4), "stored 4")],
+        vec![(Open(c), "opened with 4"), (Bets(c, 0..4), "stored 4"), (Bets(a, 2..4), "stored 4")],
         vec![
             (Classic(vec![(2, 1..2), (3, 1..2), (2, 2..3)]), "stored"),
-            (Bets('b', 1..4), "stored 4"),
-            (Bets('c', 0..4), "stored 4"),
+            (Bets(b, 1..4), "stored 4"),
+            (Bets(c, 0..4), "stored 4"),
         ],
-        vec![(ClassicEnd(3), "ended"), (Bets('a', 4..6), "stored 6"), (ClassicEnd(4), "no such agency")],
+        vec![(ClassicEnd(3), "ended"), (Bets(a, 4..6), "stored 6"), (ClassicEnd(4), "no such agency")],
         vec![(Classic(vec![(2, 4..5), (3, 2..3)]), has_ended), (ClassicEnd(3), "ended"), (Status, "status")],
-        vec![(Bets('c', 6..7), "stored 7"), (Bets('b', 3..5), "stored 5"), (Bets('a', 6..7), "stored 7")],
-        vec![(End('b'), "ended"), (ClassicEnd(2), "ended"), (Status, "status")],
-        vec![(Bets('a', 0..7), "stored 7"), (Result(1), "not drawn")],
-        vec![(Bets('a', 6..7), "stored 7"), (End('c'), "ended"), (Result(2), "result"), (Status, "status")],
+        vec![(Bets(c, 6..7), "stored 7"), (Bets(b, 3..5), "stored 5"), (Bets(a, 6..7), "stored 7")],
+        vec![(End(b), "ended"), (ClassicEnd(2), "ended"), (Status, "status")],
+        vec![(Bets(a, 0..7), "stored 7"), (Result(1), "not drawn")],
+        vec![(Bets(a, 6..7), "stored 7"), (End(c), "ended"), (Result(2), "result"), (Status, "status")],
         vec![
-            (Bets('a', 0..7), "stored 7"),
-            (Bets('a', 7..8), drawn),
-            (End('a'), "ended"),
+            (Bets(a, 0..7), "stored 7"),
+            (Bets(a, 7..8), drawn),
+            (End(a), "ended"),
             (Result(1), "result"),
             (Result(2), "result"),
             (Result(3), "result"),
         ],
     ]
+}
+
+/// The requests of each group.
+pub fn asks() -> Vec<Vec<Ask>> {
+    groups().into_iter().map(|group| group.into_iter().map(|(ask, _)| ask).collect()).collect()
 }
 
 /// The bets of the groups above, in the order in which they have to stand in the file.
@@ -102,6 +128,8 @@ fn each(bets: &[(u16, Range<u64>)]) -> impl Iterator<Item = (u16, u64)> {
     bets.iter().flat_map(|(agency, range)| range.clone().map(|index| (*agency, index)))
 }
 
+pub static TRUTH: LazyLock<Truth> = LazyLock::new(Truth::new);
+
 /// The file as it has to become, and each row of it.
 #[derive(Debug)]
 pub struct Truth {
@@ -113,7 +141,7 @@ pub struct Truth {
 }
 
 impl Truth {
-    pub fn new() -> Self {
+    fn new() -> Self {
         let all: HashMap<_, _> =
             each(&[(1, 0..8), (2, 0..8), (3, 0..8)]).map(|bet| (bet, row(bet.0, bet.1))).collect();
         let file: Vec<u8> = each(STORED).flat_map(|bet| all[&bet].clone()).collect();
@@ -159,17 +187,17 @@ pub struct View {
 impl View {
     /// Reads the files as a process sees them. The bets must be a first part of the expected ones: whole rows, each
     /// once, in order.
-    pub fn of(image: &Image, truth: &Truth) -> Self {
+    pub fn of(image: &Image) -> Self {
         let bets = image.bets.cached();
-        assert!(truth.file.starts_with(&bets), "{}", String::from_utf8_lossy(&bets));
-        let rows: Vec<_> = truth.rows.iter().filter(|row| row.0 <= bets.len()).collect();
+        assert!(TRUTH.file.starts_with(&bets), "{}", String::from_utf8_lossy(&bets));
+        let rows: Vec<_> = TRUTH.rows.iter().filter(|row| row.0 <= bets.len()).collect();
         assert_eq!(rows.last().map_or(0, |row| row.0), bets.len(), "whole rows only");
         let count = |agency| rows.iter().filter(|row| row.1 == agency).count() as u64;
         let state = image.state.cached().map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
         let ended = state["ended"].as_array().into_iter().flatten();
         for ended in ended.clone() {
             let agency = ended["agency"].as_u64().unwrap().try_into().unwrap();
-            let digest = truth.digest(agency, count(agency)).to_string();
+            let digest = TRUTH.digest(agency, count(agency)).to_string();
             assert_eq!((&ended["bets"], &ended["digest"]), (&count(agency).into(), &digest.into()));
         }
         if state["draw"].is_object() {
@@ -208,11 +236,11 @@ impl View {
         assert!(self.draw.is_none() || most.draw.is_some(), "a draw too early: {self:?}, at most {most:?}");
     }
 
-    pub fn assert_is(&self, contest: &Contest, truth: &Truth) {
+    pub fn assert_is(&self, contest: &Contest) {
         assert_eq!(contest.bets(), self.counts.values().sum::<u64>());
         for number in 1..=AGENCIES {
             let count = self.count(number);
-            let stored = Stored { bets: count, digest: truth.digest(number, count) };
+            let stored = Stored { bets: count, digest: TRUTH.digest(number, count) };
             assert_eq!(contest.stored(id(number)), Ok(stored));
         }
         let ended: BTreeSet<u64> = contest.ended_agencies().map(|agency| agency.get().into()).collect();
