@@ -77,7 +77,7 @@ pub(crate) fn make(order: &Order) -> Result<String, CertsError> {
     Ok(lines)
 }
 
-/// The authority that signs all certificates.
+/// The authority that signs all certificates of an order.
 struct Authority<'a> {
     order: &'a Order,
     issuer: Issuer<'static, KeyPair>,
@@ -177,7 +177,7 @@ fn make_authority(key_path: &Path, path: &Path) -> Result<(String, String), Cert
     Ok((key_pem, pem))
 }
 
-/// What all certificates have in common. They are valid from yesterday on, because clocks may differ.
+/// Returns what all certificates have in common. They are valid from yesterday on, because clocks may differ.
 fn params(name: &str, names: Vec<String>, days: u16) -> Result<CertificateParams, CertsError> {
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = DistinguishedName::new();
@@ -188,7 +188,7 @@ fn params(name: &str, names: Vec<String>, days: u16) -> Result<CertificateParams
     Ok(params)
 }
 
-/// The time in so many days from now.
+/// Returns the time in so many days from now.
 fn in_days(days: i64) -> ASN1Time {
     let now = ASN1Time::now();
     ASN1Time::from_timestamp(now.timestamp() + days * 86_400).unwrap_or(now)
@@ -211,7 +211,7 @@ fn revocation(serial: &[u8], time: ASN1Time) -> RevokedCertParams {
     }
 }
 
-/// Returns the line that says what was done with a certificate, and how long that is valid.
+/// Returns the line that says what was done with a certificate, and how long it is valid.
 fn line(verb: &str, path: &Path) -> Result<String, CertsError> {
     let end = with_certificate(path, |certificate| certificate.validity().not_after)?;
     Ok(format!("{verb:<8} {}, valid until {}\n", path.display(), end.to_datetime().date()))
@@ -227,7 +227,7 @@ fn with_certificate<T>(path: &Path, get: impl FnOnce(&X509Certificate<'_>) -> T)
     parse().ok_or_else(|| CertsError::Malformed(path.to_owned()))
 }
 
-/// The content of a file, if it exists.
+/// Returns the content of a file, if it exists.
 fn read(path: &Path) -> Result<Option<String>, CertsError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),

@@ -176,7 +176,7 @@ pub(crate) fn with_id(path: &Path, id: AgencyId) -> PathBuf {
     path.to_string_lossy().replace("{id}", &id.to_string()).into()
 }
 
-/// Reads an address to listen on, or a host name, which means all addresses. The original's configuration has a name.
+/// Reads an address to listen on. A host name, as in the original's configuration, means all addresses.
 fn host(text: &str) -> Option<Result<IpAddr, String>> {
     // Digits and dots alone are a mistyped address.
     let is_name = text.contains(|c: char| c.is_ascii_alphabetic())
@@ -260,7 +260,7 @@ pub(crate) fn in_force() -> String {
     SERVER_SETTINGS.rows.iter().map(line).collect()
 }
 
-/// Where a setting of the server was given. None if its default holds.
+/// Returns where a setting of the server was given. None if its default holds.
 pub(crate) fn origin(key: &str) -> Option<String> {
     Sources::load(&SERVER_SETTINGS).find(key).map(|(_, origin)| origin)
 }

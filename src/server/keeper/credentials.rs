@@ -32,7 +32,7 @@ const SCHEMES: [SignatureScheme; 6] = [
 /// The lengths of the hashes of TLS 1.3: SHA-256 and SHA-384.
 const HASH_LENGTHS: [usize; 2] = [32, 48];
 
-/// The text with which the message begins that each side signs: RFC 8446, section 4.4.3.
+/// The text before the hash in the message that a side of a handshake signs: RFC 8446, section 4.4.3.
 const SERVER_CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
 const CLIENT_CONTEXT: &[u8] = b"TLS 1.3, client CertificateVerify\0";
 

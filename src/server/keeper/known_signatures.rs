@@ -14,7 +14,7 @@ use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerifica
 /// How many signatures are remembered. When there are so many, all are forgotten.
 const MAX_KNOWN: usize = 100_000;
 
-/// Makes the same algorithms, which remember the signatures that they have found valid. Their memory is never freed.
+/// Wraps each algorithm, so that it remembers the signatures that it has found valid. The wrappers are never freed.
 pub(super) fn remembering(algorithms: WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
     let wrap = |algorithm: &&'static dyn SignatureVerificationAlgorithm| {
         let known = Remembering { algorithm: *algorithm, known: Mutex::default() };
