@@ -225,9 +225,9 @@ fn is_timeout(error: &io::Error) -> bool {
 impl From<io::Error> for AttemptError {
     fn from(error: io::Error) -> Self {
         match (TlsError::of(&error), error.kind()) {
-            (Some(tls), _) if tls.is_final() => Self::Fatal(AgencyError::Tls(tls.clone())),
+            (Some(tls @ TlsError::Final(_)), _) => Self::Fatal(AgencyError::Tls(tls.clone())),
             // The handshake was not completed, so nothing of this connection is stored.
-            (Some(TlsError::Busy(_) | TlsError::Refused(_)), _) => Self::RefusedForNow(error.to_string()),
+            (Some(TlsError::RefusedForNow(reason)), _) => Self::RefusedForNow(reason.clone()),
             (_, ErrorKind::UnexpectedEof) => Self::Lost("the server closed the connection".to_owned()),
             (_, ErrorKind::WouldBlock) => {
                 Self::Lost(format!("the server did not answer for {} s", REPLY_TIMEOUT.as_secs()))

@@ -70,34 +70,17 @@ impl ClientTls {
 /// Why a TLS connection failed.
 #[derive(Debug, Clone, Error)]
 pub enum TlsError {
-    #[error("the server refused the connection: {}", meaning(*.0))]
-    Refused(Alert),
-    #[error("the server's certificate is not accepted: it is not signed by an authority of ca.crt")]
-    UnknownAuthority,
-    #[error("the server's certificate is not accepted: {0}")]
-    Certificate(CertificateError),
-    /// The server answered in plain text, before TLS.
-    #[error("the server does not speak TLS: it answered in plain text: {0}")]
-    NoTls(String),
-    /// The server answered in plain text, before TLS, that it can't serve now.
-    #[error("the server says: {0}")]
-    Busy(String),
+    /// Another attempt would fail too, until someone changes a certificate or the configuration.
+    #[error("{0}")]
+    Final(String),
+    /// The server refuses this connection, but may accept another one.
+    #[error("{0}")]
+    RefusedForNow(String),
     #[error("TLS: {0}")]
     Broken(Error),
 }
 
 impl TlsError {
-    /// Whether another attempt would fail too, until someone changes a certificate or the configuration.
-    pub fn is_final(&self) -> bool {
-        match self {
-            Self::Refused(alert) => {
-                !matches!(alert, Alert::InternalError | Alert::UserCanceled | Alert::HandshakeFailure)
-            }
-            Self::UnknownAuthority | Self::Certificate(_) | Self::NoTls(_) => true,
-            Self::Busy(_) | Self::Broken(_) => false,
-        }
-    }
-
     /// Returns the TLS error that an error of a stream contains, if it contains one.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
@@ -112,13 +95,22 @@ impl From<TlsError> for io::Error {
 
 impl From<Error> for TlsError {
     fn from(error: Error) -> Self {
+        let not_accepted = "the server's certificate is not accepted";
         match error {
-            Error::AlertReceived(alert) => Self::Refused(alert),
+            Error::AlertReceived(alert) => {
+                let text = format!("the server refused the connection: {}", meaning(alert));
+                match alert {
+                    Alert::InternalError | Alert::UserCanceled | Alert::HandshakeFailure => {
+                        Self::RefusedForNow(text)
+                    }
+                    _ => Self::Final(text),
+                }
+            }
             // Another authority of the same name gives a wrong signature.
             Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-                Self::UnknownAuthority
+                Self::Final(format!("{not_accepted}: it is not signed by an authority of ca.crt"))
             }
-            Error::InvalidCertificate(error) => Self::Certificate(error),
+            Error::InvalidCertificate(error) => Self::Final(format!("{not_accepted}: {error}")),
             error => Self::Broken(error),
         }
     }
@@ -273,6 +265,10 @@ fn confirm_tls(tcp: &mut TcpStream) -> io::Result<()> {
         Some(Ok(ServerMessage::Error(reason))) => reason.to_owned(),
         _ => format!("byte 0x{:02x}", first[0]),
     };
-    let is_busy = reason.starts_with("busy");
-    Err(if is_busy { TlsError::Busy(reason) } else { TlsError::NoTls(reason) }.into())
+    let error = if reason.starts_with("busy") {
+        TlsError::RefusedForNow(format!("the server says: {reason}"))
+    } else {
+        TlsError::Final(format!("the server does not speak TLS: it answered in plain text: {reason}"))
+    };
+    Err(error.into())
 }
