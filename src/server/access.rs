@@ -68,24 +68,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_is_for_this_machine_and_for_those_with_a_certificate() {
-        let plain = "all".parse().unwrap();
-        let status = |is_local, proven| Access { plain: Some(&plain), is_local, proven }.check_status();
-        assert_eq!(status(false, None), Err(Denied::NoCertificate));
-        assert_eq!(status(true, None), Ok(()));
-        assert_eq!(status(false, Some(Peer::Operator)), Ok(()));
-    }
-
-    #[test]
     fn loopback_is_known_in_each_form() {
-        for (address, local) in [
-            ("127.0.0.1", true),
-            ("127.9.9.9", true),
-            ("::1", true),
-            ("::ffff:127.0.0.1", true),
-            ("10.0.0.1", false),
-        ] {
-            assert_eq!(is_local(address.parse().unwrap()), local, "{address}");
+        for local in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_local(local.parse().unwrap()), "{local}");
         }
+        assert!(!is_local("10.0.0.1".parse().unwrap()));
     }
 }
