@@ -76,8 +76,6 @@ pub enum Request {
     AwaitResult { agency: AgencyId },
     /// Report the state of the contest, and the counts of each agency from this index on. Reply: `StatusPage`.
     Status { counts_from: u16 },
-    /// Report what storage counts. Reply: `Statistics`.
-    Statistics,
 }
 
 /// The head of one reply.
@@ -106,10 +104,9 @@ pub enum Reply {
     NotDrawn,
     /// A page of the documents follows. All pages together have `total` bytes.
     ResultPage { total: u64 },
-    /// An [`AgencyCount`] follows for each agency that fits into the page. The numbers are of all agencies.
+    /// A [`Statistics`] follows, then an [`AgencyCount`] for each agency that fits into the page. The numbers are of all
+    /// agencies.
     StatusPage { agencies: u16, ended: u16, bets: u64, draw: Option<Draw> },
-    /// A [`Statistics`] follows.
-    Statistics,
     /// The request was refused and changed nothing.
     Refused(Refusal),
     /// The agency has opened another session, which replaces this one. This is the last reply. It may come at any time and
@@ -182,7 +179,7 @@ impl From<RowError> for Refusal {
     }
 }
 
-/// What storage counts for operators. Each storage process counts from zero. It must fit into one page of a reply pipe.
+/// What storage counts for operators. Each storage process counts from zero. It fits into a page of a reply pipe.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
     /// Messages of bets that were acknowledged.

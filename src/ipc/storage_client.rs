@@ -219,13 +219,13 @@ mod tests {
             assert_eq!(sender.send(garbage, UNIX_EPOCH).unwrap(), Queued::Yes);
         }
         let (pipe, _writer) = pipe_with_token();
-        StorageClient::new(&sender, pipe.as_fd()).unwrap().ask(Request::Statistics).unwrap();
+        StorageClient::new(&sender, pipe.as_fd()).unwrap().ask(Request::Status { counts_from: 0 }).unwrap();
         let mut receiver = RequestReceiver::new(&receiver);
         for _ in 0..2 {
             assert!(receiver.receive().unwrap().unwrap().is_err());
         }
         let (head, _) = receiver.receive().unwrap().unwrap().unwrap();
-        assert_eq!(head.request, Some(Request::Statistics));
+        assert_eq!(head.request, Some(Request::Status { counts_from: 0 }));
         assert!(receiver.receive().unwrap().is_none());
     }
 

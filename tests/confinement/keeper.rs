@@ -291,13 +291,13 @@ const STORE_BETS: u32 = 2;
 const END_AGENCY: u32 = 3;
 const RESULT: u32 = 4;
 const AWAIT_RESULT: u32 = 5;
-const STATISTICS: u32 = 7;
+const STATUS: u32 = 6;
 const PROVEN: u8 = 0;
 const OPENED: u8 = 1;
 const STORED: u8 = 2;
 const NOT_DRAWN: u8 = 5;
-const COUNTS: u8 = 8;
-const REFUSED: u8 = 9;
+const STATUS_PAGE: u8 = 7;
+const REFUSED: u8 = 8;
 
 fn request(kind: u32, fields: &[u8], bulk: &[u8]) -> Vec<u8> {
     [&kind.to_le_bytes()[..], fields, &[1], bulk].concat()
@@ -377,7 +377,7 @@ fn attacks<'a>(agency: &'a PathBuf, operator: &'a PathBuf) -> Vec<Attack<'a>> {
         (Some(agency), vec![own.clone(), of_agency(END_AGENCY, 2)], None),
         (Some(operator), vec![store(&[1], false)], None),
         // What each may.
-        (Some(operator), vec![request(STATISTICS, b"", b"")], Some(COUNTS)),
+        (Some(operator), vec![request(STATUS, &[0, 0], b"")], Some(STATUS_PAGE)),
         (Some(agency), vec![own, of_agency(RESULT, 1)], Some(NOT_DRAWN)),
         (Some(agency), vec![store(&[1], false)], Some(STORED)),
         (None, vec![store(&[3], false)], Some(STORED)),

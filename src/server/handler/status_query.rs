@@ -13,17 +13,13 @@ use crate::protocol::status::{AgencyStatus, Refusals, Status};
 /// What storage has answered so far.
 #[derive(Debug, Default)]
 pub struct StatusQuery {
-    statistics: Option<Statistics>,
     per_agency: Vec<AgencyStatus>,
 }
 
 impl StatusQuery {
     /// What to ask of storage next.
     pub fn request(&self) -> Request {
-        match self.statistics {
-            None => Request::Statistics,
-            Some(_) => Request::Status { counts_from: self.agencies_read() },
-        }
+        Request::Status { counts_from: self.agencies_read() }
     }
 
     /// Takes the reply to [`Self::request`]. Returns the status once nothing is left to ask.
@@ -33,15 +29,11 @@ impl StatusQuery {
         bulk: &[u8],
         context: &HandlerContext<'_>,
     ) -> io::Result<Option<Status>> {
-        match (reply, &self.statistics) {
-            (Reply::Statistics, None) => {
-                self.statistics = Some(decode(bulk)?.0);
-                Ok(None)
-            }
-            (Reply::StatusPage { agencies, ended, bets, draw }, Some(statistics)) => {
-                let statistics = statistics.clone();
-                self.take_counts(bulk)?;
-                if !bulk.is_empty() && self.agencies_read() < agencies {
+        match reply {
+            Reply::StatusPage { agencies, ended, bets, draw } => {
+                let (statistics, counts): (Statistics, _) = decode(bulk)?;
+                self.take_counts(counts)?;
+                if !counts.is_empty() && self.agencies_read() < agencies {
                     return Ok(None);
                 }
                 Ok(Some(Status {

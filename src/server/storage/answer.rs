@@ -45,20 +45,17 @@ impl Answer {
             Request::AwaitResult { agency } => {
                 return Ok(contest.winners(agency)?.map(|winners| result_page(winners, 0, bulk)));
             }
-            Request::Status { counts_from } => status_page(contest, counts_from, bulk),
-            Request::Statistics => {
-                bulk.resize(PAGE, 0);
-                let length = encode(statistics, bulk).unwrap_or(0);
-                bulk.truncate(length);
-                Reply::Statistics
-            }
+            Request::Status { counts_from } => status_page(contest, statistics, counts_from, bulk),
             // `Clients` answers it.
             Request::Prove { .. } => return Err(Refusal::Malformed),
         }))
     }
 }
 
-fn status_page(contest: &Contest, counts_from: u16, bulk: &mut Vec<u8>) -> Reply {
+fn status_page(contest: &Contest, statistics: &Statistics, counts_from: u16, bulk: &mut Vec<u8>) -> Reply {
+    bulk.resize(PAGE, 0);
+    let length = encode(statistics, bulk).unwrap_or(0);
+    bulk.truncate(length);
     for count in contest.counts(counts_from) {
         let mut bytes = [0; 16];
         let length = encode(&count, &mut bytes).unwrap_or(0);

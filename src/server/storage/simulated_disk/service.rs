@@ -8,7 +8,7 @@ use super::super::recovery::{RecoveryError, Rules};
 use super::SimulatedDisk;
 use super::workload::{AGENCIES, Ask, TRUTH, View, WINNER, asks, id};
 use crate::ipc::codec::decode;
-use crate::ipc::messages::{AgencyCount, ClientToken, Refusal, Reply, Request};
+use crate::ipc::messages::{AgencyCount, ClientToken, Refusal, Reply, Request, Statistics};
 
 /// A service's life, from its start on.
 pub struct Service {
@@ -155,7 +155,8 @@ impl Service {
     }
 }
 
-fn assert_counts(now: &View, mut bulk: &[u8]) {
+fn assert_counts(now: &View, bulk: &[u8]) {
+    let (_, mut bulk): (Statistics, _) = decode(bulk).unwrap();
     for agency in 1..=AGENCIES {
         let (count, rest): (AgencyCount, _) = decode(bulk).unwrap();
         assert_eq!(count, AgencyCount { bets: now.count(agency), ended: now.has_ended(agency) });
