@@ -53,8 +53,7 @@ use self::storage_link::StorageLink;
 use super::error::ServerError;
 use super::handler::{self, AcceptedClient, HandlerContext, TlsContext};
 use super::keeper;
-use super::storage::recovery::Rules;
-use super::storage::{self, StorageConfig};
+use super::storage;
 use crate::config::ServerConfig;
 use crate::failpoint::kill_point;
 use crate::ipc::control::{ToStorage, control_pair};
@@ -261,13 +260,7 @@ impl Acceptor<'_> {
     fn launch_storage(&mut self) -> io::Result<()> {
         // Everything that can fail is done before the fork: a child that is not in the table would be lost.
         let (ours, theirs) = control_pair()?;
-        let ServerConfig { clients_amount, winner_number, max_payload, .. } = *self.config;
-        let path = self.config.storage_filepath.clone();
         let SharedResources { receiver: queue, state, confinement, .. } = &self.resources;
-        let rules = Rules { clients_amount, winner_number };
-        let plain_agencies = self.keeper.as_ref().map(|_| self.config.plain_agencies.clone());
-        let known_file = self.storage.bets_file;
-        let config = StorageConfig { path, known_file, rules, max_payload, plain_agencies };
         if let Some(keeper) = &self.keeper
             && ours.send(ToStorage::VoucherKey, keeper.key(), None)? != Sent::Done
         {
@@ -276,7 +269,8 @@ impl Acceptor<'_> {
         // Standard input and output stay open, so that no file that storage opens gets their numbers.
         let (input, output) = (io::stdin(), io::stdout());
         let keep = [input.as_fd(), output.as_fd(), queue.as_fd(), theirs.as_fd()];
-        let body = || storage::run(&config, confinement, queue, &theirs, state);
+        let (config, known_file) = (self.config, self.storage.bets_file);
+        let body = || storage::run(config, known_file, confinement, queue, &theirs, state);
         state.share_with_child(|| self.children.launch(Child::Storage, &keep, body))?;
         self.storage.on_launched(ours);
         Ok(())

@@ -37,7 +37,6 @@ mod simulated_disk;
 pub(crate) mod state_file;
 
 use std::io;
-use std::path::PathBuf;
 use std::thread::{sleep, yield_now};
 use std::time::Duration;
 
@@ -53,12 +52,12 @@ use self::file_disk::FileDisk;
 use self::group::Failure;
 use self::ledger::Committed;
 use self::opening::open;
+use crate::config::ServerConfig;
 use crate::ipc::control::{FileIdentity, FromStorage, StorageEnd};
 use crate::ipc::messages::{ReplyHead, Request};
 use crate::ipc::shared_state::SharedState;
 use crate::ipc::storage_end::RequestReceiver;
 use crate::logging::{Level, Outcome, event, info};
-use crate::lottery::AgencyList;
 use crate::protocol::record::LONGEST_ROWS;
 use crate::system::confinement::Confinement;
 use crate::system::fd_passing::Sent;
@@ -69,38 +68,31 @@ pub(crate) const STOPPED: i32 = 0;
 /// Exit status: it ended by itself and has logged why; starting it again would not help.
 pub(crate) const GAVE_UP: i32 = 3;
 
-#[derive(Debug, Clone)]
-pub(crate) struct StorageConfig {
-    /// The file of all bets.
-    pub(crate) path: PathBuf,
-    /// The file that an earlier storage process of this server had.
-    pub(crate) known_file: Option<FileIdentity>,
-    pub(crate) rules: Rules,
-    /// The longest payload that a client may send, in bytes.
-    pub(crate) max_payload: u32,
-    /// The agencies that may come without a certificate. None without TLS.
-    pub(crate) plain_agencies: Option<AgencyList>,
-}
-
-/// The whole process. Returns its exit status.
+/// The whole process. `known_file` is the file that an earlier storage process of this server had. Returns the exit status.
 pub(crate) fn run(
-    config: &StorageConfig,
+    config: &ServerConfig,
+    known_file: Option<FileIdentity>,
     confinement: &Confinement,
     queue: &QueueReceiver,
     control: &StorageEnd,
     shared: &SharedState,
 ) -> i32 {
-    let Some((ledger, bets_file)) = open(&config.path, config.known_file, config.rules) else {
+    let ServerConfig { clients_amount, winner_number, .. } = *config;
+    let rules = Rules { clients_amount, winner_number };
+    let Some((ledger, bets_file)) = open(&config.storage_filepath, known_file, rules) else {
         return GAVE_UP;
     };
-    if let Err(error) = confinement.enter_storage(&config.path) {
+    if let Err(error) = confinement.enter_storage(&config.storage_filepath) {
         event(Level::Critical, "storage", Outcome::Fail, &[("error", &error)]);
         return GAVE_UP;
     }
     let longest_request = (config.max_payload as usize).saturating_mul(LONGEST_ROWS);
     let service = Service {
         ledger,
-        clients: Clients::new(longest_request, config.plain_agencies.clone()),
+        clients: Clients::new(
+            longest_request,
+            config.tls_dir.as_ref().map(|_| config.plain_agencies.clone()),
+        ),
         requests: RequestReceiver::new(queue),
         control,
         shared,
