@@ -32,7 +32,7 @@ pub(crate) enum ServerError {
     #[error(
         "{process} (process {pid}) was killed but does not end: it waits in the kernel, as for a disk that does not answer"
     )]
-    Stuck { process: String, pid: Pid },
+    Stuck { process: &'static str, pid: Pid },
     /// A call failed that the server can't do without.
     #[error("{what}: {error}")]
     System { what: &'static str, error: io::Error },

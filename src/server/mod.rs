@@ -92,11 +92,8 @@ fn raise_descriptor_limit(max_clients: u32) -> Result<u32, ServerError> {
     let needed = u64::from(max_clients) + OTHER_DESCRIPTORS;
     let failed = |error: Errno| ServerError::of("can't read or set the limit of descriptors")(error.into());
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
-    if soft >= needed {
-        return Ok(max_clients);
-    }
     // Only a privileged process may raise the hard limit.
-    if setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)).is_ok() {
+    if soft >= needed || setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed)).is_ok() {
         return Ok(max_clients);
     }
     if hard < MINIMUM_DESCRIPTORS {

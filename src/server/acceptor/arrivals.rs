@@ -3,27 +3,25 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, TcpStream};
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::AsFd as _;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags};
 
 use super::listener::{Listener, send_busy};
 use super::pause::Pause;
-use crate::logging::{Level, Outcome, event};
-
-/// The pause after the system has refused what a client needs.
-const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) struct Arrivals {
     /// None once the server stops.
     listener: Option<Listener>,
     /// How many clients the server has at most.
-    places: u32,
+    pub(super) places: u32,
     /// Clients that were accepted, and have no reply pipe yet.
     waiting: VecDeque<(TcpStream, IpAddr)>,
     /// Whether all places are taken and a client waits. Handlers without a message then make room.
     is_crowded: bool,
     /// The pause before a client is accepted or prepared, after the system has refused what the one before needed.
-    pause: Pause,
+    pub(super) pause: Pause,
     /// Connections accepted since the server started.
     pub(super) connections: u64,
     /// Clients that were rejected because the system refused what they needed.
@@ -61,9 +59,8 @@ impl Arrivals {
         self.listener.as_ref().filter(|listener| matters && listener.is_listening)
     }
 
-    /// What to wait for: a connection.
-    pub(super) fn interest(&self, handlers: u32, now: Instant) -> Option<BorrowedFd<'_>> {
-        self.watched(handlers, now).map(|listener| listener.socket.as_fd())
+    pub(super) fn interest(&self, handlers: u32, now: Instant) -> Option<PollFd<'_>> {
+        self.watched(handlers, now).map(|listener| PollFd::new(listener.socket.as_fd(), PollFlags::POLLIN))
     }
 
     /// Accepts all connections that wait. An accept is far quicker than a fork, and a client that finds the backlog full
@@ -79,57 +76,36 @@ impl Arrivals {
                     self.waiting.push_back(client);
                 }
                 Ok(None) => return,
-                Err(error) => self.hold_back("accept_connections", &error),
+                Err(error) => self.pause.begin_after("accept_connections", &error),
             }
         }
     }
 
-    /// Whether all places are taken and a client waits.
     pub(super) fn is_crowded(&mut self, handlers: u32) -> bool {
         self.is_crowded &= !self.has_place(handlers);
         self.is_crowded
     }
 
-    /// How many clients wait to be prepared.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether a client waits and may be prepared.
     pub(super) fn has_next(&self, now: Instant) -> bool {
         !self.waiting.is_empty() && self.pause.end(now).is_none()
     }
 
-    /// Takes the client that has waited longest.
     pub(super) fn take_next(&mut self) -> Option<(TcpStream, IpAddr)> {
         self.waiting.pop_front()
     }
 
-    /// When the pause ends, if there is one.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        self.pause.end(now)
-    }
-
-    /// Ends the series of pauses: a client has its handler.
-    pub(super) fn succeed(&mut self) {
-        self.pause.succeed();
-    }
-
-    /// Rejects a client because the system has refused what its handler needs.
+    /// Rejects a client because the system has refused what its handler needs. For a moment no further client is accepted and
+    /// prepared.
     pub(super) fn reject(&mut self, socket: &TcpStream, action: &str, error: &io::Error) {
         self.busy += 1;
         send_busy(socket);
-        self.hold_back(action, error);
+        self.pause.begin_after(action, error);
     }
 
-    /// Accepts and prepares no further client for a moment.
-    fn hold_back(&mut self, action: &str, error: &io::Error) {
-        if self.pause.begin(PAUSE) {
-            event(Level::Error, action, Outcome::Fail, &[("error", error)]);
-        }
-    }
-
-    /// Closes the listening socket and the connections that wait.
     pub(super) fn stop(&mut self) {
         self.listener = None;
         self.waiting.clear();

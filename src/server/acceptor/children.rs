@@ -1,14 +1,12 @@
 //! The table of living children. Every child is launched and reaped here.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::keeper_link::Generation;
 use crate::ipc::messages::ClientNumber;
 use crate::system::process::{Exit, fork_child, reap, signal_child};
 
@@ -16,7 +14,7 @@ use crate::system::process::{Exit, fork_child, reap, signal_child};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Child {
     Storage,
-    Keeper(Generation),
+    Keeper,
     Handler(ClientNumber),
 }
 
@@ -24,15 +22,13 @@ impl Child {
     fn is_handler(self) -> bool {
         matches!(self, Self::Handler(_))
     }
-}
 
-impl fmt::Display for Child {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    pub(super) fn name(self) -> &'static str {
+        match self {
             Self::Storage => "the storage service",
-            Self::Keeper(_) => "the keeper",
+            Self::Keeper => "the keeper",
             Self::Handler(_) => "a handler",
-        })
+        }
     }
 }
 
@@ -50,11 +46,11 @@ impl Children {
         child: Child,
         keep: &[BorrowedFd<'_>],
         body: impl FnOnce() -> i32,
-    ) -> io::Result<()> {
+    ) -> io::Result<Pid> {
         let pid = fork_child(keep, body)?;
         self.handlers += u32::from(child.is_handler());
         self.living.insert(pid, child);
-        Ok(())
+        Ok(pid)
     }
 
     /// Reaps one child that has ended. SIGCHLD coalesces, so call this until there is none.

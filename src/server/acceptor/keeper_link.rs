@@ -1,17 +1,18 @@
 //! The acceptor's link to the keeper that serves, and to a keeper that reads its files and then takes over.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use nix::poll::{PollFd, PollFlags};
+use nix::unistd::Pid;
 
-use super::pause::Pause;
+use super::pause::{PAUSE, Pause};
 use crate::ipc::keeper::{KeeperClient, MAX_MESSAGE, Ready, ToKeeper, decode_message, encode_message};
 use crate::ipc::messages::ClientNumber;
 use crate::ipc::voucher::VoucherKey;
-use crate::logging::{Field, Level, Outcome, event};
+use crate::logging::{Field, Level, Outcome, event, info};
 use crate::lottery::AgencyList;
 use crate::protocol::status::utc_text;
 use crate::server::error::ServerError;
@@ -22,26 +23,20 @@ use crate::system::memory::WipeOnForkPage;
 use crate::system::process::Exit;
 use crate::system::random;
 
-/// The pause before a keeper is launched again.
-const PAUSE: Duration = Duration::from_millis(200);
 /// The pause after a keeper could not use its files.
 const LONG_PAUSE: Duration = Duration::from_secs(5);
 
-/// Numbers the keepers that were launched.
-pub(super) type Generation = u32;
-
 #[derive(Debug)]
 struct Process {
-    generation: Generation,
+    pid: Pid,
     socket: PacketSocket,
 }
 
 #[derive(Debug)]
 pub(super) struct KeeperLink {
-    folder: PathBuf,
-    /// The key of all vouchers. No child inherits it, and this process has no other copy.
-    key: WipeOnForkPage,
-    launched: Generation,
+    /// The key of all vouchers. No child inherits it, and this process has no other copy. None if TLS is not configured: then
+    /// there are no keepers.
+    key: Option<WipeOnForkPage>,
     /// The keeper that answers for new clients.
     serving: Option<Process>,
     /// The keeper that still reads its files.
@@ -53,31 +48,32 @@ pub(super) struct KeeperLink {
 }
 
 impl KeeperLink {
-    pub(super) fn new(folder: &Path) -> io::Result<Self> {
-        let mut key = WipeOnForkPage::new()?;
-        random::fill(key.get_mut(..VoucherKey::LEN).unwrap_or_default())?;
+    pub(super) fn new(is_configured: bool) -> io::Result<Self> {
+        let new_key = || {
+            let mut key = WipeOnForkPage::new()?;
+            random::fill(key.get_mut(..VoucherKey::LEN).unwrap_or_default())?;
+            io::Result::Ok(key)
+        };
         Ok(Self {
-            folder: folder.to_owned(),
-            key,
-            launched: 0,
+            key: is_configured.then(new_key).transpose()?,
             serving: None,
             loading: None,
             identity: None,
-            must_launch: true,
+            must_launch: is_configured,
             pause: Pause::default(),
         })
     }
 
-    /// The key of all vouchers, for storage.
-    pub(super) fn key(&self) -> &[u8] {
-        self.key.get(..VoucherKey::LEN).unwrap_or_default()
+    /// The key of all vouchers, for storage. None if TLS is not configured.
+    pub(super) fn key(&self) -> Option<&[u8]> {
+        self.key.as_ref()?.get(..VoucherKey::LEN)
     }
 
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+    /// Whether clients can be served: there is no keeper, or one has read its files.
+    pub(super) fn is_ready(&self) -> bool {
+        self.key.is_none() || self.identity.is_some()
     }
 
-    /// When a keeper must be launched.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         self.must_launch.then(|| self.pause.end(now).unwrap_or(now))
     }
@@ -89,7 +85,6 @@ impl KeeperLink {
         self.must_launch = false;
     }
 
-    /// Whether a keeper must be launched now.
     pub(super) fn must_launch(&self, now: Instant) -> bool {
         self.must_launch && self.pause.end(now).is_none()
     }
@@ -100,35 +95,18 @@ impl KeeperLink {
         self.pause.succeed();
     }
 
-    /// The number of the keeper to be launched.
-    pub(super) fn next_generation(&self) -> Generation {
-        self.launched + 1
-    }
-
     /// A keeper has been launched, with the other end of `socket`. Returns the one that it replaces, which still read its
     /// files, and must be killed: it may wait for a file for ever.
-    pub(super) fn on_launched(&mut self, socket: PacketSocket) -> Option<Generation> {
-        self.launched += 1;
+    pub(super) fn on_launched(&mut self, pid: Pid, socket: PacketSocket) -> Option<Pid> {
         self.must_launch = false;
-        self.loading
-            .replace(Process { generation: self.launched, socket })
-            .map(|replaced| replaced.generation)
-    }
-
-    /// A keeper could not be launched. Returns whether there is something to log.
-    pub(super) fn on_failed_launch(&mut self) -> bool {
-        self.pause.begin(PAUSE)
+        self.loading.replace(Process { pid, socket }).map(|replaced| replaced.pid)
     }
 
     /// A keeper has ended. It is an error if the first one could not use its files.
-    pub(super) fn on_exit(
-        &mut self,
-        generation: Generation,
-        exit: Exit,
-        stopping: bool,
-    ) -> Result<(), ServerError> {
-        let is = |process: &Option<Process>| process.as_ref().is_some_and(|it| it.generation == generation);
-        let (was_serving, was_loading) = (is(&self.serving), is(&self.loading));
+    pub(super) fn on_exit(&mut self, pid: Pid, exit: Exit, stopping: bool) -> Result<(), ServerError> {
+        let has_ended = |process: &mut Process| process.pid == pid;
+        let was_serving = self.serving.take_if(has_ended).is_some();
+        let was_loading = self.loading.take_if(has_ended).is_some();
         if stopping || (!was_serving && !was_loading) {
             // It ended because it was told to.
             return Ok(());
@@ -137,31 +115,25 @@ impl KeeperLink {
         if !gave_up {
             event(Level::Error, "keeper", Outcome::Fail, &[("error", &exit)]);
         }
-        if was_serving {
-            self.serving = None;
-            self.must_launch |= self.loading.is_none();
-        } else {
-            self.loading = None;
-            self.must_launch |= self.serving.is_none() || !gave_up;
-        }
+        self.must_launch |=
+            if was_serving { self.loading.is_none() } else { self.serving.is_none() || !gave_up };
         self.pause.begin(if gave_up { LONG_PAUSE } else { PAUSE });
         if gave_up && self.identity.is_none() { Err(ServerError::KeeperGaveUp) } else { Ok(()) }
     }
 
     /// What to wait for: the message that a keeper has read its files.
-    pub(super) fn interest(&self) -> Option<BorrowedFd<'_>> {
-        self.loading.as_ref().map(|process| process.socket.as_fd())
+    pub(super) fn interest(&self) -> Option<PollFd<'_>> {
+        self.loading.as_ref().map(|process| PollFd::new(process.socket.as_fd(), PollFlags::POLLIN))
     }
 
     /// Lets the keeper that has read its files take over, if there is one.
     pub(super) fn receive_ready(&mut self, plain: &AgencyList) -> io::Result<()> {
-        let Some(process) = &self.loading else { return Ok(()) };
+        let (Some(process), Some(key)) = (&self.loading, self.key()) else { return Ok(()) };
         let mut buffer = vec![0; MAX_MESSAGE];
         // If the keeper has ended, SIGCHLD reports it.
         let Received::Packet(message, _) = process.socket.receive(&mut buffer)? else { return Ok(()) };
         let (ready, chain) = decode_message::<Ready>(message)?;
-        let key = encode_message(&ToKeeper::Key, &[])?;
-        if process.socket.send([&key, self.key()], None)? != Sent::Done {
+        if process.socket.send([&encode_message(&ToKeeper::Key, &[])?, key], None)? != Sent::Done {
             return Ok(());
         }
         log_ready(&ready, plain);
@@ -187,13 +159,10 @@ fn log_ready(ready: &Ready, plain: &AgencyList) {
     if !plain.is_empty() {
         reasons.push(format!("the agencies {plain} may come without a certificate (PLAIN_AGENCIES)"));
     }
+    let fields: [Field<'_>; 2] = [("certificate_until", &until), ("revoked", &ready.revoked)];
+    if reasons.is_empty() {
+        return info("tls", Outcome::Success, &fields);
+    }
     let reason = reasons.join("; ");
-    let mut fields: Vec<Field<'_>> = vec![("certificate_until", &until), ("revoked", &ready.revoked)];
-    let level = if reasons.is_empty() {
-        Level::Info
-    } else {
-        fields.push(("reason", &reason));
-        Level::Warning
-    };
-    event(level, "tls", Outcome::Success, &fields);
+    event(Level::Warning, "tls", Outcome::Success, &[&fields[..], &[("reason", &reason)]].concat());
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, accept4, bind, listen, setsockopt,
-    socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, accept4, bind, listen, setsockopt, socket,
+    sockopt,
 };
 
 use crate::logging::{Outcome, info};
@@ -66,13 +66,11 @@ impl Listener {
             let ip = socket.peer_addr()?.ip();
             Ok((socket, ip))
         });
-        match accepted.map_err(|error| (error.kind(), error)) {
-            Ok(client) => Ok(Some(client)),
-            // This client gave up while it waited. The next poll reports those behind it.
-            Err((ErrorKind::WouldBlock | ErrorKind::ConnectionAborted | ErrorKind::NotConnected, _)) => {
-                Ok(None)
-            }
-            Err((_, error)) => Err(error),
+        // A client may give up while it waits. The next poll reports those behind it.
+        let gave_up = [ErrorKind::WouldBlock, ErrorKind::ConnectionAborted, ErrorKind::NotConnected];
+        match accepted {
+            Err(error) if gave_up.contains(&error.kind()) => Ok(None),
+            accepted => accepted.map(Some),
         }
     }
 }
@@ -83,10 +81,7 @@ fn bind_at(address: SocketAddr) -> io::Result<TcpListener> {
     let fd = socket(family, SockType::Stream, flags, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     set_client_options(&fd)?;
-    match address {
-        SocketAddr::V4(address) => bind(fd.as_raw_fd(), &SockaddrIn::from(address))?,
-        SocketAddr::V6(address) => bind(fd.as_raw_fd(), &SockaddrIn6::from(address))?,
-    }
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(TcpListener::from(fd))
 }
 

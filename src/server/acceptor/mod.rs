@@ -14,7 +14,7 @@
 //! | `keeper_link` | the keeper that serves; the keeper that still reads its files; the server's certificate |
 //! | `children` | the table of living children: launched and reaped there |
 //! | `stop` | the stages of a stop |
-//! | `pause` | the pauses after the system has refused something |
+//! | `pause` | the pauses after the system has refused something, and the line about it |
 //! | `service_manager` | what systemd is told |
 //!
 //! The path of a client: `arrivals` accepts it, `prepare_next` makes its reply pipe and its token, `storage_link` announces
@@ -61,10 +61,10 @@ use crate::logging::{Level, Outcome, event, info, local_offset};
 use crate::system::fd_passing::{Sent, packet_socket_pair};
 use crate::system::memory::fill_heap_holes;
 use crate::system::poll_timeout;
-use crate::system::process::Exit;
+use crate::system::process::{Exit, signal_child};
 use crate::system::signal::{Signals, handle_hangups, is_termination};
 
-/// From so many accepted clients without a handler on, the acceptor yields the processor after each fork.
+/// While so many accepted clients have no handler, the acceptor yields the processor after each fork.
 const MANY_WAITING: usize = 16;
 
 /// Runs the server with at most `max_clients` handlers until a signal ends it.
@@ -79,17 +79,16 @@ pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerE
     if let Some(listener) = bound {
         let resources = SharedResources::new(&config.storage_filepath)?;
         fill_heap_holes();
-        let keeper = config.tls_dir.as_deref().map(KeeperLink::new);
+        let keeper = KeeperLink::new(config.tls_dir.is_some());
         let acceptor = Acceptor {
             config,
-            max_clients,
             started: Instant::now(),
             signals,
             manager,
             resources,
             arrivals: Arrivals::new(listener, max_clients),
             storage: StorageLink::new().map_err(ServerError::of("can't get secret memory"))?,
-            keeper: keeper.transpose().map_err(ServerError::of("can't get secret memory"))?,
+            keeper: keeper.map_err(ServerError::of("can't get secret memory"))?,
             children: Children::default(),
             stop: None,
             failure: None,
@@ -102,15 +101,13 @@ pub(super) fn run(config: &ServerConfig, max_clients: u32) -> Result<(), ServerE
 
 struct Acceptor<'a> {
     config: &'a ServerConfig,
-    max_clients: u32,
     started: Instant,
     signals: Signals,
     manager: ServiceManager,
     resources: SharedResources,
     arrivals: Arrivals,
     storage: StorageLink,
-    /// None if TLS is not configured.
-    keeper: Option<KeeperLink>,
+    keeper: KeeperLink,
     children: Children,
     stop: Option<Stop>,
     /// The failure that ends the server, if there is one.
@@ -135,8 +132,8 @@ impl Acceptor<'_> {
         if message {
             self.storage.receive_ready()?;
         }
-        if keeper && let Some(keeper) = &mut self.keeper {
-            keeper.receive_ready(&self.config.plain_agencies)?;
+        if keeper {
+            self.keeper.receive_ready(&self.config.plain_agencies)?;
         }
         self.listen();
         if connection {
@@ -145,7 +142,7 @@ impl Acceptor<'_> {
         self.restart();
         self.prepare_next();
         self.advance_stop();
-        self.manager.send(Instant::now());
+        self.manager.send();
         while let Some(client) = self.storage.send()? {
             self.fork_handler(&client);
         }
@@ -157,34 +154,29 @@ impl Acceptor<'_> {
     fn wait(&self) -> io::Result<[bool; 4]> {
         // All checks use the same time: a pause that ended between two of them would be missed.
         let now = Instant::now();
-        // Stands for a descriptor that the acceptor does not wait for now.
-        let nothing = || PollFd::new(self.signals.as_fd(), PollFlags::empty());
-        let mut fds = [
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            self.storage.interest(now).map_or_else(nothing, |(fd, flags)| PollFd::new(fd, flags)),
-            self.keeper
-                .as_ref()
-                .and_then(KeeperLink::interest)
-                .map_or_else(nothing, |socket| PollFd::new(socket, PollFlags::POLLIN)),
-            self.arrivals
-                .interest(self.children.handlers(), now)
-                .map_or_else(nothing, |listener| PollFd::new(listener, PollFlags::POLLIN)),
+        let signals = |flags| PollFd::new(self.signals.as_fd(), flags);
+        let interests = [
+            Some(signals(PollFlags::POLLIN)),
+            self.storage.interest(now),
+            self.keeper.interest(),
+            self.arrivals.interest(self.children.handlers(), now),
         ];
+        // A descriptor without flags stands for one that the acceptor does not wait for now.
+        let mut fds = interests.map(|fd| fd.unwrap_or_else(|| signals(PollFlags::empty())));
         match poll(&mut fds, self.timeout(now)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
+            Ok(_) | Err(Errno::EINTR) => Ok(fds.map(|fd| fd.any().unwrap_or(true))),
+            Err(error) => Err(error.into()),
         }
-        Ok(fds.map(|fd| fd.any().unwrap_or(true)))
     }
 
     /// How long to wait for an event.
     fn timeout(&self, now: Instant) -> PollTimeout {
         let due = [
             self.can_prepare(now).then_some(now),
-            self.arrivals.due(now),
+            self.arrivals.pause.end(now),
             self.storage.due(now),
             self.manager.due(now),
-            self.keeper.as_ref().and_then(|keeper| keeper.due(now)),
+            self.keeper.due(now),
             self.stop.as_ref().map(|stop| stop.due),
         ];
         poll_timeout(due.into_iter().flatten().min(), now)
@@ -211,7 +203,7 @@ impl Acceptor<'_> {
     fn fork_handler(&mut self, client: &AcceptedClient) {
         match self.launch_handler(client) {
             Ok(()) => {
-                self.arrivals.succeed();
+                self.arrivals.pause.succeed();
                 if self.arrivals.waiting() >= MANY_WAITING {
                     // Otherwise the acceptor's next turn would come only after each new handler has had one.
                     thread::yield_now();
@@ -226,11 +218,11 @@ impl Acceptor<'_> {
 
     fn launch_handler(&mut self, client: &AcceptedClient) -> io::Result<()> {
         kill_point!("handler_fork");
-        let tls = self.keeper.as_ref().map(|keeper| TlsContext {
-            identity: keeper.identity.as_ref(),
+        let tls = self.config.tls_dir.is_some().then(|| TlsContext {
+            identity: self.keeper.identity.as_ref(),
             plain: &self.config.plain_agencies,
         });
-        let socket = self.keeper.as_ref().and_then(|keeper| keeper.connect(client.number)).map(Arc::new);
+        let socket = self.keeper.connect(client.number).map(Arc::new);
         let context = HandlerContext {
             acceptor: getpid(),
             signals: &self.signals,
@@ -245,24 +237,25 @@ impl Acceptor<'_> {
             connections: self.arrivals.connections,
             handlers: self.children.handlers() + 1,
             busy: self.arrivals.busy,
-            max_clients: self.max_clients,
+            max_clients: self.arrivals.places,
             started: self.started,
-            storage_restarts: self.storage.deaths.total,
+            storage_restarts: self.storage.deaths,
             tls,
         };
-        let keep = [client.socket.as_fd(), client.replies.as_fd(), context.queue.as_fd()];
-        let keep = keep.into_iter().chain(context.confinement.descriptor());
-        let keep: Vec<_> = keep.chain(socket.as_ref().map(|socket| socket.as_fd())).collect();
-        self.children
-            .launch(Child::Handler(client.number), &keep, || handler::run(client, socket.as_ref(), &context))
+        let keeper = socket.as_ref().map(|socket| socket.as_fd());
+        let keep = [client.socket.as_fd(), client.replies.as_fd(), context.queue.as_fd()].into_iter();
+        let keep: Vec<_> = keep.chain(context.confinement.descriptor()).chain(keeper).collect();
+        let body = || handler::run(client, socket.as_ref(), &context);
+        self.children.launch(Child::Handler(client.number), &keep, body)?;
+        Ok(())
     }
 
     fn launch_storage(&mut self) -> io::Result<()> {
         // Everything that can fail is done before the fork: a child that is not in the table would be lost.
         let (ours, theirs) = control_pair()?;
         let SharedResources { receiver: queue, state, confinement, .. } = &self.resources;
-        if let Some(keeper) = &self.keeper
-            && ours.send(ToStorage::VoucherKey, keeper.key(), None)? != Sent::Done
+        if let Some(key) = self.keeper.key()
+            && ours.send(ToStorage::VoucherKey, key, None)? != Sent::Done
         {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
@@ -271,56 +264,50 @@ impl Acceptor<'_> {
         let keep = [input.as_fd(), output.as_fd(), queue.as_fd(), theirs.as_fd()];
         let (config, known_file) = (self.config, self.storage.bets_file);
         let body = || storage::run(config, known_file, confinement, queue, &theirs, state);
-        state.share_with_child(|| self.children.launch(Child::Storage, &keep, body))?;
+        state.share_with_child(|| self.children.launch(Child::Storage, &keep, body).map(drop))?;
         self.storage.on_launched(ours);
         Ok(())
     }
 
     fn launch_keeper(&mut self) -> io::Result<()> {
-        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        let Some(folder) = &self.config.tls_dir else { return Ok(()) };
         let (ours, theirs) = packet_socket_pair()?;
-        let generation = keeper.next_generation();
-        let level = if keeper.identity.is_some() { Level::Error } else { Level::Critical };
-        let folder = keeper.folder().to_owned();
+        let level = if self.keeper.is_ready() { Level::Error } else { Level::Critical };
         let (acceptor, confinement) = (getpid(), &self.resources.confinement);
         // Standard input and output stay open, so that no file that the keeper opens gets their numbers.
         let (input, output) = (io::stdin(), io::stdout());
         let keep = [input.as_fd(), output.as_fd(), theirs.as_fd()];
         let keep: Vec<_> = keep.into_iter().chain(confinement.descriptor()).collect();
-        self.children.launch(Child::Keeper(generation), &keep, || {
-            keeper::run(&folder, &theirs, || confinement.enter_keeper(acceptor), level)
-        })?;
-        if let Some(replaced) = keeper.on_launched(ours) {
-            self.children.signal(Signal::SIGKILL, |child| child == Child::Keeper(replaced));
+        let body = || keeper::run(folder, &theirs, || confinement.enter_keeper(acceptor), level);
+        let pid = self.children.launch(Child::Keeper, &keep, body)?;
+        if let Some(replaced) = self.keeper.on_launched(pid, ours) {
+            signal_child(replaced, Signal::SIGKILL);
         }
         Ok(())
     }
 
     /// Launches storage and the keeper if they are missing, unless the server stops.
     fn restart(&mut self) {
-        let now = Instant::now();
-        let log = |error: &io::Error| event(Level::Error, "fork", Outcome::Fail, &[("error", error)]);
-        if self.stop.is_none()
-            && self.storage.must_launch(now)
-            && let Err(error) = self.launch_storage()
-            && self.storage.on_failed_launch()
-        {
-            log(&error);
+        if self.stop.is_some() {
+            return;
         }
-        if self.stop.is_none()
-            && self.keeper.as_ref().is_some_and(|keeper| keeper.must_launch(now))
-            && let Err(error) = self.launch_keeper()
-            && self.keeper.as_mut().is_some_and(KeeperLink::on_failed_launch)
+        let now = Instant::now();
+        if self.storage.must_launch(now)
+            && let Err(error) = self.launch_storage()
         {
-            log(&error);
+            self.storage.launch_pause.begin_after("fork", &error);
+        }
+        if self.keeper.must_launch(now)
+            && let Err(error) = self.launch_keeper()
+        {
+            self.keeper.pause.begin_after("fork", &error);
         }
     }
 
     /// Begins to listen once storage is ready for the first time, and the keeper too.
     fn listen(&mut self) {
-        let has_identity = self.keeper.as_ref().is_none_or(|keeper| keeper.identity.is_some());
         if self.storage.agencies > 0
-            && has_identity
+            && self.keeper.is_ready()
             && let Some(listener) = self.arrivals.silent_listener()
         {
             match listener.listen(self.config.listen_backlog) {
@@ -334,10 +321,9 @@ impl Acceptor<'_> {
     }
 
     fn take_signals(&mut self) -> io::Result<()> {
-        let signal = self.signals.take()?;
-        match (signal, &mut self.keeper) {
-            (Some(Signal::SIGHUP), Some(keeper)) => keeper.reload(),
-            (Some(signal), _) if is_termination(signal) => {
+        match self.signals.take()? {
+            Some(Signal::SIGHUP) if self.config.tls_dir.is_some() => self.keeper.reload(),
+            Some(signal) if is_termination(signal) => {
                 // Storage that has just become ready must not be killed as one that recovers.
                 self.storage.receive_ready()?;
                 self.begin_stop();
@@ -350,11 +336,10 @@ impl Acceptor<'_> {
     fn reap_children(&mut self) -> io::Result<()> {
         while let Some((pid, child, exit)) = self.children.reap()? {
             let stopping = self.stop.is_some();
-            let tolerated = match (child, &mut self.keeper) {
-                (Child::Storage, _) => self.storage.on_exit(exit, stopping),
-                (Child::Keeper(generation), Some(keeper)) => keeper.on_exit(generation, exit, stopping),
-                (Child::Keeper(_), None) => Ok(()),
-                (Child::Handler(client), _) => {
+            let tolerated = match child {
+                Child::Storage => self.storage.on_exit(exit, stopping),
+                Child::Keeper => self.keeper.on_exit(pid, exit, stopping),
+                Child::Handler(client) => {
                     self.storage.retire(client);
                     if exit != Exit::Status(0) && !stopping {
                         event(Level::Warning, "handler", Outcome::Fail, &[("pid", &pid), ("error", &exit)]);
@@ -383,9 +368,7 @@ impl Acceptor<'_> {
         self.manager.tell(STOPPING);
         self.arrivals.stop();
         self.storage.drop_pending();
-        if let Some(keeper) = &mut self.keeper {
-            keeper.stop();
-        }
+        self.keeper.stop();
         self.children.signal(Signal::SIGTERM, |child| matches!(child, Child::Handler(_)));
     }
 
@@ -403,7 +386,7 @@ impl Acceptor<'_> {
             Some(Stage::Kill) => self.children.signal(Signal::SIGKILL, |_| true),
             Some(Stage::GiveUp) => {
                 if let Some((pid, child)) = self.children.any() {
-                    self.failure.get_or_insert(ServerError::Stuck { process: child.to_string(), pid });
+                    self.failure.get_or_insert(ServerError::Stuck { process: child.name(), pid });
                 }
             }
         }

@@ -8,7 +8,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
-use super::pause::Pause;
 use crate::logging::{Level, Outcome, event};
 
 pub(super) const READY: &str = "READY=1";
@@ -24,7 +23,6 @@ const RETRY: Duration = Duration::from_millis(100);
 pub(super) struct ServiceManager {
     socket: Option<UnixDatagram>,
     unsent: Option<&'static str>,
-    pause: Pause,
 }
 
 impl ServiceManager {
@@ -40,25 +38,22 @@ impl ServiceManager {
     /// Sends a state to the manager. It replaces a state that could not be sent before.
     pub(super) fn tell(&mut self, state: &'static str) {
         self.unsent = Some(state);
-        self.send(Instant::now());
+        self.send();
     }
 
-    /// Sends what could not be sent before, if it is due. Never waits.
-    pub(super) fn send(&mut self, now: Instant) {
+    /// Sends what could not be sent before. Never waits.
+    pub(super) fn send(&mut self) {
         let (Some(socket), Some(state)) = (&self.socket, self.unsent) else { return };
-        if self.pause.end(now).is_some() {
-            return;
-        }
-        match socket.send(state.as_bytes()) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => drop(self.pause.begin(RETRY)),
-            // If the manager is gone, there is nobody to tell.
-            _ => self.unsent = None,
+        let sent = socket.send(state.as_bytes());
+        // If the manager is gone, there is nobody to tell.
+        if !sent.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+            self.unsent = None;
         }
     }
 
     /// When to send again.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        self.unsent.and_then(|_| self.pause.end(now))
+        self.socket.as_ref().and(self.unsent).map(|_| now + RETRY)
     }
 }
 

@@ -1,6 +1,5 @@
 //! What all children inherit. It is made before the first fork.
 
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -32,13 +31,14 @@ impl SharedResources {
             let fields: [Field<'_>; 2] = [("messages", &capacity), ("reason", &reason)];
             event(Level::Warning, "request_queue", Outcome::Success, &fields);
         }
-        let resources = Self {
-            receiver,
-            sender,
-            state: SharedState::new(),
-            counters: SharedCounters::new().map_err(ServerError::of("can't share memory"))?,
-            confinement: confinement().map_err(ServerError::of("can't find out how to confine handlers"))?,
-        };
+        let counters = SharedCounters::new().map_err(ServerError::of("can't share memory"))?;
+        let confinement =
+            Confinement::probe().map_err(ServerError::of("can't find out how to confine handlers"))?;
+        let ConfinementReport { identity, limits, landlock, seccomp } = confinement.report();
+        let fields: [Field<'_>; 4] =
+            [("identity", &identity), ("limits", &limits), ("landlock", &landlock), ("seccomp", &seccomp)];
+        info("confinement", Outcome::Success, &fields);
+        let resources = Self { receiver, sender, state: SharedState::new(), counters, confinement };
         // The filter refuses the calls that make these resources, so it comes after them.
         resources.confinement.enter_server().map_err(ServerError::of("can't confine the server"))?;
         Ok(resources)
@@ -54,15 +54,4 @@ fn queue_name(bets: &Path) -> String {
     let (device, inode) = folder.metadata().map_or((0, 0), |folder| (folder.dev(), folder.ino()));
     let file: String = bets.file_name().unwrap_or_default().to_string_lossy().chars().take(32).collect();
     format!("{}-{device:x}-{inode:x}-{file}", geteuid())
-}
-
-fn confinement() -> io::Result<Confinement> {
-    let confinement = Confinement::probe()?;
-    let ConfinementReport { identity, limits, landlock, seccomp } = confinement.report();
-    info(
-        "confinement",
-        Outcome::Success,
-        &[("identity", &identity), ("limits", &limits), ("landlock", &landlock), ("seccomp", &seccomp)],
-    );
-    Ok(confinement)
 }

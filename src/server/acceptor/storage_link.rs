@@ -5,7 +5,7 @@ use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags};
 
 use super::pause::Pause;
 use crate::ipc::control::{AcceptorEnd, FileIdentity, FromStorage, ToStorage};
@@ -23,12 +23,13 @@ use crate::system::random;
 
 /// How soon a message is sent again after the system had no memory for it. No event says when it has.
 const RETRY: Duration = Duration::from_millis(20);
-/// The pause before storage is launched again, after it could not be launched.
-const LAUNCH_PAUSE: Duration = Duration::from_millis(200);
 
 /// The link. It keeps the messages for which storage's socket has no room.
 pub(super) struct StorageLink {
-    process: Option<Process>,
+    /// The socket to the living storage process.
+    control: Option<AcceptorEnd>,
+    /// Whether that process has recovered and takes requests.
+    is_ready: bool,
     /// Clients whose handlers have ended. Storage does not know it yet.
     gone: Vec<ClientNumber>,
     /// The next client to announce, and storage's end of its reply pipe. The handler is forked once storage knows the client.
@@ -40,25 +41,21 @@ pub(super) struct StorageLink {
     /// The pause before the next message, after the system had no memory for one.
     pause: Pause,
     /// The pause before storage is launched again, after it could not be launched.
-    launch_pause: Pause,
-    pub(super) deaths: Deaths,
+    pub(super) launch_pause: Pause,
+    /// How often storage has died.
+    pub(super) deaths: u64,
+    recent_deaths: Vec<Instant>,
     /// How many agencies take part: storage says so when it is ready.
     pub(super) agencies: u16,
     /// The file of bets, once a storage process has opened it: the next one must not take another.
     pub(super) bets_file: Option<FileIdentity>,
 }
 
-/// A living storage process.
-struct Process {
-    control: AcceptorEnd,
-    /// Whether it has recovered and takes requests.
-    ready: bool,
-}
-
 impl StorageLink {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
-            process: None,
+            control: None,
+            is_ready: false,
             gone: Vec::new(),
             pending: None,
             token: WipeOnForkPage::new()?,
@@ -66,7 +63,8 @@ impl StorageLink {
             must_stop: false,
             pause: Pause::default(),
             launch_pause: Pause::default(),
-            deaths: Deaths::default(),
+            deaths: 0,
+            recent_deaths: Vec::new(),
             agencies: 0,
             bets_file: None,
         })
@@ -74,18 +72,14 @@ impl StorageLink {
 
     /// Storage has been launched, with the other end of `control`.
     pub(super) fn on_launched(&mut self, control: AcceptorEnd) {
-        self.process = Some(Process { control, ready: false });
+        self.control = Some(control);
+        self.is_ready = false;
         self.launch_pause.succeed();
-    }
-
-    /// Storage could not be launched. Returns whether there is something to log.
-    pub(super) fn on_failed_launch(&mut self) -> bool {
-        self.launch_pause.begin(LAUNCH_PAUSE)
     }
 
     /// Storage has ended. An error means that it must not be launched again.
     pub(super) fn on_exit(&mut self, exit: Exit, stopping: bool) -> Result<(), ServerError> {
-        self.process = None;
+        self.control = None;
         // The next process knows none of the clients.
         self.gone.clear();
         if exit == Exit::Status(storage::GAVE_UP) {
@@ -94,15 +88,14 @@ impl StorageLink {
         if stopping {
             return Ok(());
         }
-        let tolerable = self.deaths.add(Instant::now());
-        let total = self.deaths.total;
-        event(Level::Error, "storage", Outcome::Fail, &[("error", &exit), ("restarts", &total)]);
-        if tolerable { Ok(()) } else { Err(ServerError::StorageDies(total)) }
+        self.deaths += 1;
+        event(Level::Error, "storage", Outcome::Fail, &[("error", &exit), ("restarts", &self.deaths)]);
+        let tolerated = is_tolerable(Instant::now(), &mut self.recent_deaths);
+        if tolerated { Ok(()) } else { Err(ServerError::StorageDies(self.deaths)) }
     }
 
-    /// Whether storage must be launched now.
     pub(super) fn must_launch(&self, now: Instant) -> bool {
-        self.process.is_none() && self.launch_pause.end(now).is_none()
+        self.control.is_none() && self.launch_pause.end(now).is_none()
     }
 
     /// When a pause ends, if there is one.
@@ -111,18 +104,15 @@ impl StorageLink {
     }
 
     pub(super) fn is_recovering(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| !process.ready)
+        self.control.is_some() && !self.is_ready
     }
 
     /// Receives storage's only message, if it has come: that it is ready.
     pub(super) fn receive_ready(&mut self) -> io::Result<()> {
-        let recovering = self.process.as_mut().filter(|process| !process.ready);
-        let Some(process) = recovering else { return Ok(()) };
+        let Some(control) = self.control.as_ref().filter(|_| !self.is_ready) else { return Ok(()) };
         // If storage has ended, SIGCHLD reports it.
-        if let Received::Packet((FromStorage::Ready { agencies, bets_file }, _), _) =
-            process.control.receive()?
-        {
-            process.ready = true;
+        if let Received::Packet((FromStorage::Ready { agencies, bets_file }, _), _) = control.receive()? {
+            self.is_ready = true;
             self.agencies = agencies;
             self.bets_file = Some(bets_file);
         }
@@ -131,7 +121,7 @@ impl StorageLink {
 
     /// Whether the next client can be announced: one at a time, as there is one token.
     pub(super) fn can_announce(&self) -> bool {
-        self.process.is_some() && self.pending.is_none()
+        self.control.is_some() && self.pending.is_none()
     }
 
     /// Draws a new token, and makes a reply pipe with the token in it. Returns the ends for the handler and for storage.
@@ -159,7 +149,6 @@ impl StorageLink {
         self.pending = None;
     }
 
-    /// Tells storage to stop.
     pub(super) fn stop(&mut self) {
         self.must_stop = true;
     }
@@ -168,25 +157,17 @@ impl StorageLink {
     /// and returns that client.
     pub(super) fn send(&mut self) -> io::Result<Option<AcceptedClient>> {
         while self.pause.end(Instant::now()).is_none()
-            && let Some(Process { control, .. }) = &self.process
-            && let Some(message) = self.next_message()
+            && let Some(control) = &self.control
+            && let Some((message, token, pipe)) = self.next_message()
         {
-            let sent = match (message, &self.pending) {
-                (ToStorage::ClientCame { .. }, Some((_, pipe))) => {
-                    let token = self.token.get(..ClientToken::LEN).unwrap_or_default();
-                    control.send(message, token, Some(pipe.as_fd()))?
-                }
-                _ => control.send(message, &[], None)?,
-            };
-            match (sent, message) {
+            match (control.send(message, token, pipe)?, message) {
                 // Now only storage has the write end of the pipe.
                 (Sent::Done, ToStorage::ClientCame { .. }) => {
                     return Ok(self.pending.take().map(|(client, _)| client));
                 }
                 (Sent::Done, ToStorage::ClientGone(_)) => drop(self.gone.pop()),
-                (Sent::Done, ToStorage::VoucherKey) => {}
-                (Sent::Done, ToStorage::Stop) => self.must_stop = false,
-                (Sent::Scarce, _) => drop(self.pause.begin(RETRY)),
+                (Sent::Done, _) => self.must_stop = false,
+                (Sent::Scarce, _) => self.pause.begin(RETRY),
                 // The message is kept: for this process once it has room, or for the next one.
                 (Sent::Full | Sent::PeerGone, _) => break,
             }
@@ -194,44 +175,37 @@ impl StorageLink {
         Ok(None)
     }
 
-    fn next_message(&self) -> Option<ToStorage> {
-        let gone = self.gone.last().map(|client| ToStorage::ClientGone(*client));
-        let came = self.pending.as_ref().map(|(client, _)| ToStorage::ClientCame {
-            client: client.number,
-            is_local: is_local(client.ip),
-        });
-        gone.or(came).or(self.must_stop.then_some(ToStorage::Stop))
+    /// The next message, with the token and the pipe of a client that came.
+    fn next_message(&self) -> Option<(ToStorage, &[u8], Option<BorrowedFd<'_>>)> {
+        if let Some(client) = self.gone.last() {
+            return Some((ToStorage::ClientGone(*client), &[], None));
+        }
+        if let Some((AcceptedClient { number, ip, .. }, pipe)) = &self.pending {
+            let message = ToStorage::ClientCame { client: *number, is_local: is_local(*ip) };
+            return Some((message, self.token.get(..ClientToken::LEN)?, Some(pipe.as_fd())));
+        }
+        self.must_stop.then_some((ToStorage::Stop, &[], None))
     }
 
     /// What to wait for: the message of storage, and room in its socket if there is something to send.
-    pub(super) fn interest(&self, now: Instant) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        let Process { control, ready } = self.process.as_ref()?;
+    pub(super) fn interest(&self, now: Instant) -> Option<PollFd<'_>> {
+        let control = self.control.as_ref()?;
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::POLLIN, !ready);
+        flags.set(PollFlags::POLLIN, !self.is_ready);
         flags.set(PollFlags::POLLOUT, self.next_message().is_some() && self.pause.end(now).is_none());
-        (!flags.is_empty()).then(|| (control.as_fd(), flags))
+        (!flags.is_empty()).then(|| PollFd::new(control.as_fd(), flags))
     }
-}
-
-/// How often storage has died.
-#[derive(Debug, Default)]
-pub(super) struct Deaths {
-    recent: Vec<Instant>,
-    pub(super) total: u64,
 }
 
 const WINDOW: Duration = Duration::from_secs(10);
 /// How many deaths within the window are tolerated.
 const TOLERATED: usize = 5;
 
-impl Deaths {
-    /// Adds a death. Returns whether it can be tolerated.
-    fn add(&mut self, now: Instant) -> bool {
-        self.total += 1;
-        self.recent.push(now);
-        self.recent.retain(|death| now.duration_since(*death) < WINDOW);
-        self.recent.len() <= TOLERATED
-    }
+/// Adds a death to those of the window. Returns whether it can be tolerated.
+fn is_tolerable(now: Instant, recent: &mut Vec<Instant>) -> bool {
+    recent.push(now);
+    recent.retain(|death| now.duration_since(*death) < WINDOW);
+    recent.len() <= TOLERATED
 }
 
 #[cfg(test)]
@@ -240,13 +214,10 @@ mod tests {
 
     #[test]
     fn five_deaths_in_ten_seconds_are_tolerated_and_a_sixth_is_not() {
-        let mut deaths = Deaths::default();
-        let start = Instant::now();
-        for second in 0..5 {
-            assert!(deaths.add(start + Duration::from_secs(second)));
-        }
-        assert!(deaths.add(start + Duration::from_millis(10_100)), "the first is no longer in the window");
-        assert!(!deaths.add(start + Duration::from_millis(10_200)));
-        assert_eq!(deaths.total, 7);
+        let (mut recent, start) = (Vec::new(), Instant::now());
+        let mut tolerates = |millis| is_tolerable(start + Duration::from_millis(millis), &mut recent);
+        assert!([0, 1000, 2000, 3000, 4000].into_iter().all(&mut tolerates));
+        assert!(tolerates(10_100), "the first is no longer in the window");
+        assert!(!tolerates(10_200));
     }
 }
