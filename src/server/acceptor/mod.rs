@@ -51,7 +51,7 @@ use self::shared_resources::SharedResources;
 use self::stop::{Stage, Stop};
 use self::storage_link::StorageLink;
 use super::error::ServerError;
-use super::handler::{self, AcceptedClient, HandlerContext, TlsContext};
+use super::handler::{self, AcceptedClient, HandlerContext};
 use super::keeper;
 use super::storage;
 use crate::config::ServerConfig;
@@ -218,12 +218,8 @@ impl Acceptor<'_> {
 
     fn launch_handler(&mut self, client: &AcceptedClient) -> io::Result<()> {
         kill_point!("handler_fork");
-        let tls = self.config.tls_dir.is_some().then(|| TlsContext {
-            identity: self.keeper.identity.as_ref(),
-            plain: &self.config.plain_agencies,
-        });
-        let socket = self.keeper.connect(client.number).map(Arc::new);
         let context = HandlerContext {
+            config: self.config,
             acceptor: getpid(),
             signals: &self.signals,
             queue: &self.resources.sender,
@@ -231,8 +227,6 @@ impl Acceptor<'_> {
             offset: local_offset(),
             agencies: self.storage.agencies,
             shared: self.resources.state.view(),
-            max_payload: self.config.max_payload,
-            client_timeout: self.config.client_timeout,
             counters: &self.resources.counters,
             connections: self.arrivals.connections,
             handlers: self.children.handlers() + 1,
@@ -240,13 +234,13 @@ impl Acceptor<'_> {
             max_clients: self.arrivals.places,
             started: self.started,
             storage_restarts: self.storage.deaths,
-            tls,
+            identity: self.keeper.identity.as_ref(),
+            keeper: self.keeper.connect(client.number).map(Arc::new),
         };
-        let keeper = socket.as_ref().map(|socket| socket.as_fd());
+        let keeper = context.keeper.as_ref().map(|keeper| keeper.as_fd());
         let keep = [client.socket.as_fd(), client.replies.as_fd(), context.queue.as_fd()].into_iter();
         let keep: Vec<_> = keep.chain(context.confinement.descriptor()).chain(keeper).collect();
-        let body = || handler::run(client, socket.as_ref(), &context);
-        self.children.launch(Child::Handler(client.number), &keep, body)?;
+        self.children.launch(Child::Handler(client.number), &keep, || handler::run(client, &context))?;
         Ok(())
     }
 

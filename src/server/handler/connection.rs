@@ -54,18 +54,17 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// The first byte that the client has sent, if it has not been read.
+    /// The first byte that the socket has and that has not been read.
     pub(super) fn first_unread(&self) -> Option<u8> {
         let mut first = [0];
-        matches!(self.socket.peek(&mut first), Ok(1..)).then_some(first).map(|[first]| first)
+        let peeked = recv(self.socket.as_raw_fd(), &mut first, MsgFlags::MSG_PEEK);
+        matches!(peeked, Ok(1..)).then_some(first[0])
     }
 
-    /// Speaks TLS from here on.
     pub(super) fn start_tls(&mut self, tls: TlsSession) {
         self.tls = Some(Box::new(tls));
     }
 
-    /// How the TLS handshake has ended, once it has.
     pub(super) fn take_verdict(&mut self) -> Option<Verdict> {
         self.tls.as_mut()?.take_verdict()
     }
@@ -90,7 +89,6 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Takes the next frame, if it has come whole.
     pub(super) fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         let frame = self.input.next_frame();
         // The time limit of the frame behind this one starts now.
@@ -102,15 +100,21 @@ impl<'a> Connection<'a> {
 
     /// Adds a message to the bytes that wait to be written.
     pub(super) fn send(&mut self, message: &ServerMessage<'_>) {
-        self.send_with(|output| message.encode(output));
+        message.encode(self.output());
     }
 
-    /// Adds bytes to those that wait to be written.
-    pub(super) fn send_with(&mut self, add: impl FnOnce(&mut Vec<u8>)) {
+    /// Where bytes are appended that are to be written.
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
         if self.unsent() == 0 {
             self.writing_since = Instant::now();
         }
-        add(&mut self.output);
+        &mut self.output
+    }
+
+    /// Sends the reason for which the connection is closed at once, as far as the socket takes it.
+    pub(super) fn send_last(&mut self, reason: &str) {
+        self.send(&ServerMessage::Error(reason));
+        self.flush(true);
     }
 
     /// Writes as much as the socket takes. The end of the connection goes with the `last` bytes, in one segment.
@@ -147,7 +151,6 @@ impl<'a> Connection<'a> {
         self.broken.is_none() && self.unsent() > 0
     }
 
-    /// Whether so many bytes wait that no further frame is taken.
     pub(super) fn is_backed_up(&self) -> bool {
         self.unsent() >= MAX_UNSENT
     }
@@ -180,11 +183,6 @@ impl<'a> Connection<'a> {
             Ok(count) => count == 0,
             Err(error) => !is_temporary(&error),
         }
-    }
-
-    /// Whether the socket has bytes that have not been read.
-    pub(super) fn has_unread(&self) -> bool {
-        matches!(recv(self.socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK), Ok(1..))
     }
 }
 

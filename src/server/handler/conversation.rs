@@ -11,68 +11,36 @@ use std::mem;
 use std::net::IpAddr;
 
 use super::connection::Connection;
-use super::context::HandlerContext;
+use super::context::{AcceptedClient, HandlerContext};
 use super::keeper_gate::Proof;
-use super::log_lines::{Session, Subject, log_accepted, log_authenticated};
-use super::policy::{Action, Mode, Rejection};
-use super::status_query::StatusQuery;
+use super::log_lines::{Session, Subject, log_arrival};
+use super::policy::{Action, Rejection, decide};
+use super::query::{Query, other_question, take_status};
 use crate::ipc::messages::{Refusal, Reply, Request};
 use crate::ipc::shared_counters::Counter;
 use crate::ipc::storage_client::StorageClient;
 use crate::ipc::storage_end::MAX_OUTSTANDING;
 use crate::logging::{Level, Outcome, event};
 use crate::lottery::{AgencyId, Digest};
-use crate::protocol::frame::{Frame, FrameType, header};
+use crate::protocol::frame::{FrameType, header};
 use crate::protocol::message::{AgencyState, ClientMessage, ServerMessage};
 use crate::server::access::{Access, is_local};
+use crate::system::process::schedule_as_batch;
 
 /// A reply that has not been sent.
 #[derive(Debug)]
 enum Pending {
     Refusal(String),
-    /// Storage has been shown who the client is. The client gets no reply.
-    Proof,
-    /// Storage has been asked to open a session.
-    Opening,
-    /// Storage has been asked to write bets or an END.
-    Write(Subject),
+    /// Storage has been asked something with a short reply.
+    Requested(Subject),
     /// Storage will be asked when all earlier replies have been sent.
     Deferred(Query),
     Asked(Query),
 }
 
-/// A question with a long reply. The pipe has no room for another reply beside it.
-#[derive(Debug)]
-enum Query {
-    Result(AgencyId, ResultStage),
-    Status(StatusQuery),
-}
-
-/// How far a result is.
-#[derive(Debug, Clone, Copy)]
-enum ResultStage {
-    /// Storage answers at once. If there is no draw yet, the client is told so; with `wait` storage is asked again, with
-    /// `AwaitDraw`. Thus a client that half-closes behind an `AWAIT_RESULT` gets its result if the draw has been made.
-    First { wait: bool },
-    /// Storage answers once the draw has been made.
-    AwaitDraw,
-    /// Storage sends the page that begins at this byte.
-    Page { offset: u64 },
-}
-
-impl Query {
-    fn request(&self) -> Request {
-        match *self {
-            Self::Result(agency, ResultStage::First { .. }) => Request::Result { agency, offset: 0 },
-            Self::Result(agency, ResultStage::AwaitDraw) => Request::AwaitResult { agency },
-            Self::Result(agency, ResultStage::Page { offset }) => Request::Result { agency, offset },
-            Self::Status(ref query) => query.request(),
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Conversation<'a> {
+    pub(super) connection: Connection<'a>,
     pub(super) storage: StorageClient<'a>,
     pub(super) context: &'a HandlerContext<'a>,
     pub(super) ip: IpAddr,
@@ -80,9 +48,10 @@ pub(super) struct Conversation<'a> {
     access: Access<'a>,
     /// The serial number of the client's certificate, once that is proven.
     certificate_serial: Vec<u8>,
-    pub(super) mode: Mode,
-    /// Whether the client's arrival has been logged.
-    is_announced: bool,
+    /// None in a new connection, and in a classic one: that has one message and at most one reply.
+    pub(super) session: Option<Session>,
+    /// Whether the client's arrival has been logged: with its first message, or at the end.
+    is_arrival_logged: bool,
     /// Whether its message is one that clients send again and again, so that its lines are DEBUG: a request for the status,
     /// or a classic END or result request that repeats one of its agency.
     is_routine: bool,
@@ -99,19 +68,23 @@ const REPLACED: &str =
     "busy: the agency has opened another session, and the one that was quiet for longest has to go";
 
 impl<'a> Conversation<'a> {
-    pub(super) fn new(storage: StorageClient<'a>, context: &'a HandlerContext<'a>, ip: IpAddr) -> Self {
-        let (mode, pending) = (Mode::New, VecDeque::new());
-        let access = Access { plain: context.tls.map(|tls| tls.plain), is_local: is_local(ip), proven: None };
+    pub(super) fn new(
+        client: &'a AcceptedClient,
+        storage: StorageClient<'a>,
+        context: &'a HandlerContext<'a>,
+    ) -> Self {
+        let plain = context.config.tls_dir.as_ref().map(|_| &context.config.plain_agencies);
         Self {
+            connection: Connection::new(&client.socket, context.config.max_payload),
             storage,
             context,
-            ip,
-            access,
+            ip: client.ip,
+            access: Access { plain, is_local: is_local(client.ip), proven: None },
             certificate_serial: Vec::new(),
-            mode,
-            is_announced: false,
+            session: None,
+            is_arrival_logged: false,
             is_routine: false,
-            pending,
+            pending: VecDeque::new(),
             closing: None,
             is_replaced: false,
         }
@@ -121,13 +94,26 @@ impl<'a> Conversation<'a> {
     pub(super) fn prove(&mut self, Proof { peer, voucher, serial }: Proof) -> io::Result<()> {
         self.access.proven = Some(peer);
         self.certificate_serial = serial;
-        self.ask(Request::Prove { peer, voucher }, Pending::Proof)
+        self.request(Request::Prove { peer, voucher }, Subject::Opening)
     }
 
     pub(super) fn may_take_frames(&self) -> bool {
         let has_room = self.pending.len() < MAX_OUTSTANDING && self.storage.has_room();
         let has_query = matches!(self.pending.back(), Some(Pending::Deferred(_) | Pending::Asked(_)));
-        self.closing.is_none() && has_room && !has_query
+        let is_sent = self.connection.broken.is_none() && !self.connection.is_backed_up();
+        self.closing.is_none() && has_room && !has_query && is_sent
+    }
+
+    /// Whether there are bytes to write. Those of a result wait until there are many, or it is complete.
+    pub(super) fn wants_to_write(&self) -> bool {
+        let collects = self.is_paging() && !self.connection.is_backed_up();
+        self.connection.is_sending() && !collects
+    }
+
+    /// Writes the bytes that wait. With the last ones goes the end of the connection.
+    pub(super) fn flush(&mut self) {
+        let is_over = self.closing.is_some() && self.is_idle();
+        self.connection.flush(is_over);
     }
 
     /// Whether no reply is pending.
@@ -135,34 +121,32 @@ impl<'a> Conversation<'a> {
         self.pending.is_empty()
     }
 
-    /// Whether no further message is taken, and every reply is known.
-    pub(super) fn is_over(&self) -> bool {
-        self.closing.is_some() && self.is_idle()
+    /// Whether the client has not sent a whole message yet.
+    pub(super) fn lacks_first_frame(&self) -> bool {
+        !self.is_arrival_logged && !self.connection.input.has_frame()
     }
 
     /// Whether the client waits for the draw and for nothing else.
     pub(super) fn is_awaiting_draw(&self) -> bool {
-        matches!(self.pending.front(), Some(Pending::Asked(Query::Result(_, ResultStage::AwaitDraw))))
+        matches!(self.pending.front(), Some(Pending::Asked(Query::AwaitDraw { .. })))
     }
 
     /// Whether a result has been sent in part.
     pub(super) fn is_paging(&self) -> bool {
-        let Some(Pending::Deferred(query) | Pending::Asked(query)) = self.pending.front() else {
-            return false;
-        };
-        matches!(query, Query::Result(_, ResultStage::Page { .. }))
+        let first = self.pending.front();
+        matches!(first, Some(Pending::Deferred(Query::Page { .. }) | Pending::Asked(Query::Page { .. })))
     }
 
     /// Whether [`Self::answer`] could now ask for a page that had to wait.
-    pub(super) fn can_ask_page(&self, connection: &Connection<'_>) -> bool {
-        matches!(self.pending.front(), Some(Pending::Deferred(_))) && !connection.is_backed_up()
+    pub(super) fn can_ask_page(&self) -> bool {
+        matches!(self.pending.front(), Some(Pending::Deferred(_))) && !self.connection.is_backed_up()
     }
 
     /// Ends the session because another one has replaced it. Storage has answered all that it had received, and takes no more.
-    pub(super) fn give_way(&mut self, connection: &mut Connection<'_>) {
+    pub(super) fn give_way(&mut self) {
         // Within a result the client would take the message for a part of it.
         if !self.is_paging() {
-            connection.send(&ServerMessage::Error(REPLACED));
+            self.connection.send(&ServerMessage::Error(REPLACED));
         }
         self.pending.clear();
         self.close(REPLACED);
@@ -173,253 +157,222 @@ impl<'a> Conversation<'a> {
         self.closing.get_or_insert_with(|| reason.into());
     }
 
-    /// Takes the client's next frame.
-    pub(super) fn take(&mut self, frame: Frame<'_>) -> io::Result<()> {
-        let message = ClientMessage::decode(frame);
-        let decision = self.mode.decide(message, self.context.agencies, self.access, self.storage.body());
-        if matches!(self.mode, Mode::New) {
+    /// Takes the client's next frame, or refuses bytes that are none. False if no frame has come whole.
+    pub(super) fn take_frame(&mut self) -> io::Result<bool> {
+        let message = match self.connection.next_frame() {
+            Ok(Some(frame)) => ClientMessage::decode(frame),
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                self.reject(Rejection::violation(error));
+                return Ok(true);
+            }
+        };
+        let session = self.session.as_ref().map(|session| session.agency);
+        let decision = decide(session, message, self.context.agencies, self.access, self.storage.body());
+        if session.is_none() {
             self.begin(&decision);
         }
         match decision {
             Ok(Action::OpenSession(agency, version)) => {
-                self.context.confine_session()?;
+                schedule_as_batch();
+                self.context.confinement.enter_session()?;
                 // Storage answers in order, so the frames behind this one can be taken at once.
-                self.mode = Mode::Session(Session::new(agency, version));
-                self.ask(Request::OpenSession { agency }, Pending::Opening)?;
+                self.session = Some(Session::new(agency, version));
+                self.request(Request::OpenSession { agency }, Subject::Opening)?;
             }
-            Ok(Action::Write(request, subject)) => self.ask(request, Pending::Write(subject))?,
-            Ok(Action::SendResult { agency, wait }) => {
-                self.defer(Query::Result(agency, ResultStage::First { wait }));
-            }
-            Ok(Action::SendStatus) => {
-                self.context.counters.add(Counter::StatusRequests);
-                self.defer(Query::Status(StatusQuery::default()));
-            }
+            Ok(Action::Write(request, subject)) => self.request(request, subject)?,
+            Ok(Action::Query(query)) => self.pending.push_back(Pending::Deferred(query)),
             Err(rejection) => {
                 self.storage.clear_body();
                 self.reject(rejection);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Begins the conversation with what was decided about the first message, which is the only one unless it opens a session.
     fn begin(&mut self, first: &Result<Action, Rejection>) {
         let HandlerContext { shared, counters, agencies, .. } = self.context;
         self.is_routine = match *first {
-            Ok(Action::SendStatus) => true,
-            Ok(Action::Write(Request::EndAgency { agency }, _)) => shared.has_finished(agency),
-            Ok(Action::SendResult { agency, .. }) => {
+            Ok(Action::Query(Query::Status(_))) => {
+                counters.add(Counter::StatusRequests);
+                true
+            }
+            Ok(Action::Query(Query::Result { agency, .. })) => {
                 shared.some_unfinished(*agencies) && counters.polls_again(agency)
             }
+            Ok(Action::Write(Request::EndAgency { agency }, _)) => shared.has_finished(agency),
             _ => false,
         };
-        self.announce();
+        self.log_arrival();
         if !matches!(first, Ok(Action::OpenSession(..))) {
-            self.mode = Mode::Classic;
             self.close("answered");
         }
     }
 
     /// Logs once that the client came, and who it has proven to be.
-    pub(super) fn announce(&mut self) {
-        if !mem::replace(&mut self.is_announced, true) {
-            log_accepted(self.ip, self.is_routine);
-            if let Some(peer) = self.access.proven {
-                log_authenticated(self.ip, self.is_routine, peer, &self.certificate_serial);
-            }
+    pub(super) fn log_arrival(&mut self) {
+        if !mem::replace(&mut self.is_arrival_logged, true) {
+            let proven = self.access.proven.map(|peer| (peer, &*self.certificate_serial));
+            log_arrival(self.ip, self.is_routine, proven);
         }
     }
 
-    /// Asks storage, with the bulk bytes in its body.
-    fn ask(&mut self, request: Request, pending: Pending) -> io::Result<()> {
+    /// Asks storage for something with a short reply, with the bulk bytes in its body.
+    fn request(&mut self, request: Request, subject: Subject) -> io::Result<()> {
         self.storage.ask(request)?;
-        self.pending.push_back(pending);
+        self.pending.push_back(Pending::Requested(subject));
         Ok(())
     }
 
-    fn ask_query(&mut self, query: Query) -> io::Result<()> {
-        self.ask(query.request(), Pending::Asked(query))
+    fn ask(&mut self, query: Query) -> io::Result<()> {
+        self.storage.ask(query.request())?;
+        self.pending.push_back(Pending::Asked(query));
+        Ok(())
     }
 
-    fn defer(&mut self, query: Query) {
-        self.pending.push_back(Pending::Deferred(query));
-    }
-
-    /// Refuses a message, or bytes that are no frame.
-    pub(super) fn reject(&mut self, rejection: Rejection) {
-        self.announce();
+    fn reject(&mut self, rejection: Rejection) {
+        self.log_arrival();
         self.context.counters.add(rejection.counter);
-        let reply = self.refuse(rejection);
-        self.pending.extend(reply);
+        let reason = self.refuse(rejection);
+        self.pending.extend(reason.map(Pending::Refusal));
     }
 
-    /// Does what follows from a refusal. Returns the reply, if there is one.
-    fn refuse(&mut self, Rejection { subject, reason, closes, .. }: Rejection) -> Option<Pending> {
+    /// Does what follows from a refusal. Returns the reason if the client is told.
+    fn refuse(&mut self, Rejection { subject, reason, closes, .. }: Rejection) -> Option<String> {
         self.log(&subject, Err(&reason));
         if closes {
             self.close(reason.clone());
         }
-        self.mode.replies_to(&subject).then_some(Pending::Refusal(reason))
+        self.replies_to(&subject).then_some(reason)
+    }
+
+    /// Whether the client is told what became of its message. A classic END has no reply.
+    fn replies_to(&self, subject: &Subject) -> bool {
+        self.session.is_some() || !matches!(subject, Subject::End(_))
     }
 
     /// Logs what became of a message, or why it was refused.
     fn log(&mut self, subject: &Subject, outcome: Result<Outcome, &str>) {
-        let session = self.mode.session();
-        let agency = session.as_ref().map(|session| session.agency);
-        if session.is_none_or(|session| session.count(subject, outcome)) {
+        let agency = self.session.as_ref().map(|session| session.agency);
+        if self.session.as_mut().is_none_or(|session| session.count(subject, outcome)) {
             subject.log(self.ip, agency, self.is_routine, outcome);
         }
     }
 
     /// Sends the replies that are known, in order.
-    pub(super) fn answer(&mut self, connection: &mut Connection<'_>) -> io::Result<()> {
+    pub(super) fn answer(&mut self) -> io::Result<()> {
         while let Some(next) = self.pending.pop_front() {
             match next {
-                Pending::Refusal(reason) => connection.send(&ServerMessage::Error(&reason)),
-                Pending::Deferred(Query::Result(_, ResultStage::Page { .. }))
-                    if connection.is_backed_up() =>
-                {
+                Pending::Refusal(reason) => self.connection.send(&ServerMessage::Error(&reason)),
+                Pending::Deferred(Query::Page { .. }) if self.connection.is_backed_up() => {
                     self.pending.push_front(next);
                     break;
                 }
-                Pending::Deferred(query) => self.ask_if_needed(query, connection)?,
-                Pending::Proof | Pending::Opening | Pending::Write(_) | Pending::Asked(_) => {
+                Pending::Deferred(Query::Result { agency, wait })
+                    if self.context.shared.some_unfinished(self.context.agencies) =>
+                {
+                    self.await_draw(agency, wait)?;
+                }
+                Pending::Deferred(query) => self.ask(query)?,
+                Pending::Requested(_) | Pending::Asked(_) => {
                     let Some((reply, bulk)) = self.storage.next_reply()? else {
                         self.pending.push_front(next);
                         break;
                     };
                     let bulk = bulk.to_vec();
-                    self.take_reply(next, reply, &bulk, connection)?;
+                    self.take_reply(next, reply, &bulk)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Asks storage, unless the array of finished agencies says that the draw has not been made.
-    fn ask_if_needed(&mut self, query: Query, connection: &mut Connection<'_>) -> io::Result<()> {
-        match query {
-            Query::Result(agency, ResultStage::First { wait })
-                if self.context.shared.some_unfinished(self.context.agencies) =>
-            {
-                self.await_draw(agency, wait, connection)
-            }
-            query => self.ask_query(query),
-        }
-    }
-
     /// The draw has not been made: waits for it, or tells the client.
-    fn await_draw(
-        &mut self,
-        agency: AgencyId,
-        wait: bool,
-        connection: &mut Connection<'_>,
-    ) -> io::Result<()> {
+    fn await_draw(&mut self, agency: AgencyId, wait: bool) -> io::Result<()> {
         if wait {
-            return self.ask_query(Query::Result(agency, ResultStage::AwaitDraw));
+            return self.ask(Query::AwaitDraw { agency });
         }
         self.log(&Subject::Result(agency.get()), Ok(Outcome::InProgress));
-        connection.send(&ServerMessage::InProgress);
+        self.connection.send(&ServerMessage::InProgress);
         Ok(())
     }
 
     /// Takes storage's reply to what was `asked`.
-    fn take_reply(
-        &mut self,
-        asked: Pending,
-        reply: Reply,
-        bulk: &[u8],
-        connection: &mut Connection<'_>,
-    ) -> io::Result<()> {
+    fn take_reply(&mut self, asked: Pending, reply: Reply, bulk: &[u8]) -> io::Result<()> {
         match (asked, reply) {
-            (Pending::Proof, Reply::Proven) => {}
-            (Pending::Opening, Reply::Opened { stored, digest, state }) => {
-                self.session_opened(stored, digest, state, connection);
+            (Pending::Requested(subject), Reply::Refused(refusal)) => self.send_refusal(subject, refusal),
+            (Pending::Requested(Subject::Opening), Reply::Proven) => {}
+            (Pending::Requested(Subject::Opening), Reply::Opened { stored, digest, state }) => {
+                self.session_opened(stored, digest, state);
             }
-            (Pending::Write(subject), Reply::Stored | Reply::Ended) => {
-                self.acknowledge(&subject, &ServerMessage::BetAck, connection);
+            (Pending::Requested(subject), Reply::Stored | Reply::Ended) => {
+                self.acknowledge(&subject, &ServerMessage::BetAck);
             }
-            (Pending::Write(subject), Reply::SessionStored { stored, digest }) => {
-                let digest = self.mode.session().and_then(|session| session.stored(stored, digest));
-                self.acknowledge(&subject, &ServerMessage::SessionStored { stored, digest }, connection);
+            (Pending::Requested(subject), Reply::SessionStored { stored, digest }) => {
+                let digest = self.session.as_mut().and_then(|session| session.stored(stored, digest));
+                self.acknowledge(&subject, &ServerMessage::SessionStored { stored, digest });
             }
-            (Pending::Asked(Query::Result(agency, stage)), Reply::ResultPage { total }) => {
-                self.send_page(agency, stage, total, bulk, connection);
+            (Pending::Asked(Query::Result { agency, wait }), Reply::NotDrawn) => {
+                return self.await_draw(agency, wait);
             }
-            (Pending::Asked(Query::Result(agency, ResultStage::First { wait })), Reply::NotDrawn) => {
-                return self.await_draw(agency, wait, connection);
-            }
-            (Pending::Asked(Query::Status(mut query)), reply) => {
-                let Some(status) = query.take(reply, bulk, self.context)? else {
-                    return self.ask_query(Query::Status(query));
-                };
-                event(Level::Debug, "status_request", Outcome::Success, &[("ip", &self.ip)]);
-                connection.send(&ServerMessage::Status(&serde_json::to_vec(&status)?));
-            }
-            (asked, reply) => {
-                let subject = match asked {
-                    Pending::Write(subject) => subject,
-                    Pending::Asked(Query::Result(agency, _)) => Subject::Result(agency.get()),
-                    _ => Subject::Opening,
-                };
-                // A reply of another kind: storage has answered another question.
-                let refusal = if let Reply::Refused(refusal) = reply { refusal } else { Refusal::Malformed };
-                if let Some(reply) = self.refuse(Rejection::new(subject, refusal.to_string())) {
-                    self.pending.push_front(reply);
+            (Pending::Asked(Query::Result { agency, .. } | Query::AwaitDraw { agency }), reply) => {
+                match reply {
+                    Reply::ResultPage { total } => self.send_first_page(agency, total, bulk),
+                    Reply::Refused(refusal) => self.send_refusal(Subject::Result(agency.get()), refusal),
+                    _ => return Err(other_question()),
                 }
             }
+            (Pending::Asked(Query::Page { agency, offset }), Reply::ResultPage { total }) => {
+                self.send_page(agency, offset, total, bulk);
+            }
+            (Pending::Asked(Query::Status(mut per_agency)), reply) => {
+                let Some(status) = take_status(&mut per_agency, reply, bulk, self.context)? else {
+                    return self.ask(Query::Status(per_agency));
+                };
+                event(Level::Debug, "status_request", Outcome::Success, &[("ip", &self.ip)]);
+                self.connection.send(&ServerMessage::Status(&serde_json::to_vec(&status)?));
+            }
+            _ => return Err(other_question()),
         }
         Ok(())
     }
 
-    fn session_opened(
-        &mut self,
-        stored: u64,
-        digest: Digest,
-        state: AgencyState,
-        connection: &mut Connection<'_>,
-    ) {
-        let (ip, max_payload) = (self.ip, self.context.max_payload);
-        let Some(session) = self.mode.session() else { return };
-        let digest = session.opened(ip, stored, digest);
-        let agency = session.agency;
-        connection.send(&ServerMessage::SessionOpened { agency, stored, state, max_payload, digest });
+    fn send_refusal(&mut self, subject: Subject, refusal: Refusal) {
+        if let Some(reason) = self.refuse(Rejection::new(subject, refusal)) {
+            self.connection.send(&ServerMessage::Error(&reason));
+        }
     }
 
-    fn acknowledge(
-        &mut self,
-        subject: &Subject,
-        message: &ServerMessage<'_>,
-        connection: &mut Connection<'_>,
-    ) {
+    fn session_opened(&mut self, stored: u64, digest: Digest, state: AgencyState) {
+        let Some(session) = &mut self.session else { return };
+        let digest = session.opened(self.ip, stored, digest);
+        let (agency, max_payload) = (session.agency, self.context.config.max_payload);
+        self.connection.send(&ServerMessage::SessionOpened { agency, stored, state, max_payload, digest });
+    }
+
+    fn acknowledge(&mut self, subject: &Subject, message: &ServerMessage<'_>) {
         self.log(subject, Ok(Outcome::Success));
-        if self.mode.replies_to(subject) {
-            connection.send(message);
+        if self.replies_to(subject) {
+            self.connection.send(message);
         }
     }
 
-    /// Sends a page of a result, behind a header if it is the first one.
-    fn send_page(
-        &mut self,
-        agency: AgencyId,
-        stage: ResultStage,
-        total: u64,
-        page: &[u8],
-        connection: &mut Connection<'_>,
-    ) {
-        let offset = if let ResultStage::Page { offset } = stage { offset } else { 0 };
-        if offset == 0 {
-            let Ok(length) = u32::try_from(total) else {
-                return self.reject(Rejection::violation("the result is too long for a message"));
-            };
-            self.log(&Subject::Result(agency.get()), Ok(Outcome::Success));
-            connection.send_with(|output| output.extend_from_slice(&header(FrameType::Result, length)));
-        }
-        connection.send_with(|output| output.extend_from_slice(page));
+    fn send_first_page(&mut self, agency: AgencyId, total: u64, page: &[u8]) {
+        let Ok(length) = u32::try_from(total) else {
+            return self.reject(Rejection::violation("the result is too long for a message"));
+        };
+        self.log(&Subject::Result(agency.get()), Ok(Outcome::Success));
+        self.connection.output().extend_from_slice(&header(FrameType::Result, length));
+        self.send_page(agency, 0, total, page);
+    }
+
+    /// Sends the page of a result that begins at byte `offset`.
+    fn send_page(&mut self, agency: AgencyId, offset: u64, total: u64, page: &[u8]) {
+        self.connection.output().extend_from_slice(page);
         let offset = offset + page.len() as u64;
         if offset < total && !page.is_empty() {
-            self.defer(Query::Result(agency, ResultStage::Page { offset }));
+            self.pending.push_back(Pending::Deferred(Query::Page { agency, offset }));
         }
     }
 }

@@ -27,16 +27,18 @@ pub(super) struct Proof {
     pub(super) serial: Vec<u8>,
 }
 
-/// How a handshake ends.
-#[derive(Debug, Clone)]
-pub(super) enum Verdict {
-    Proven(Proof),
-    Rejected(CertificateFault),
-    /// The keeper did not answer.
+/// Why a client has not proven who it is.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(super) enum NotProven {
+    /// The keeper has not judged the certificate, which may be good.
     NoKeeper(String),
-    /// The client broke the rules of TLS, or sent no certificate.
-    Failed(String),
+    /// The certificate is not accepted, or the client broke the rules of TLS or sent no certificate.
+    Refused(String),
 }
+
+/// How a handshake ends.
+pub(super) type Verdict = Result<Proof, NotProven>;
 
 /// The handler's side of the keeper's socket, behind the traits of rustls. The acceptor makes it. Each handler inherits a copy
 /// and connects it.
@@ -65,6 +67,13 @@ impl Gate {
         locked(&self.verdict)
     }
 
+    /// Takes that TLS has failed. An earlier reason, which led to this error, stays. A proof does not count.
+    pub(super) fn fail(&self, error: &Error) {
+        if !matches!(*self.verdict(), Some(Err(_))) {
+            self.decide(Err(NotProven::Refused(error.to_string())));
+        }
+    }
+
     fn decide(&self, verdict: Verdict) {
         *self.verdict() = Some(verdict);
     }
@@ -73,7 +82,7 @@ impl Gate {
         let not_connected = || Err(io::ErrorKind::NotConnected.into());
         let answer = self.keeper.get().map_or_else(not_connected, |keeper| keeper.ask(question, fields));
         answer.map_err(|error| {
-            self.decide(Verdict::NoKeeper(error.to_string()));
+            self.decide(Err(NotProven::NoKeeper(format!("the keeper did not answer: {error}"))));
             Error::General("the keeper did not answer".to_owned())
         })
     }
@@ -168,11 +177,11 @@ impl ClientCertVerifier for Gate {
         fields.extend(certificates.iter().map(AsRef::as_ref));
         match self.ask(Question::Prove { scheme: signed.scheme.into() }, &fields)? {
             (Answer::Proven { peer, voucher }, serial) => {
-                self.decide(Verdict::Proven(Proof { peer, voucher, serial }));
+                self.decide(Ok(Proof { peer, voucher, serial }));
                 Ok(HandshakeSignatureValid::assertion())
             }
             (Answer::Rejected(fault), _) => {
-                self.decide(Verdict::Rejected(fault));
+                self.decide(Err(NotProven::Refused(fault.to_string())));
                 Err(Error::InvalidCertificate(certificate_error(fault)))
             }
             (Answer::Signed, _) => Err(Error::General("the keeper answered another question".to_owned())),

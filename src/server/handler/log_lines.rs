@@ -16,7 +16,7 @@ use crate::lottery::{AgencyId, Digest};
 pub(super) enum Subject {
     /// A message that breaks the protocol.
     Protocol,
-    /// The opening of a session.
+    /// The proof of who the client is, or the opening of a session.
     Opening,
     /// A classic bet: its document and number, if the record could be read.
     Bet(Option<(String, u32)>),
@@ -38,7 +38,6 @@ impl Subject {
         is_routine: bool,
         outcome: Result<Outcome, &str>,
     ) {
-        let level = |is_frequent| if is_frequent { Level::Debug } else { Level::Info };
         let of_session = session.as_ref().map(|agency| -> Field<'_> { ("agency_id", agency) });
         let of_session = of_session.as_slice();
         match self {
@@ -71,6 +70,10 @@ impl Subject {
     }
 }
 
+fn level(is_frequent: bool) -> Level {
+    if is_frequent { Level::Debug } else { Level::Info }
+}
+
 fn log(level: Level, action: &str, fields: &[Field<'_>], outcome: Result<Outcome, &str>) {
     match outcome {
         Ok(outcome) => event(level, action, outcome, fields),
@@ -78,9 +81,17 @@ fn log(level: Level, action: &str, fields: &[Field<'_>], outcome: Result<Outcome
     }
 }
 
-pub(super) fn log_accepted(ip: IpAddr, is_routine: bool) {
-    let level = if is_routine { Level::Debug } else { Level::Info };
-    event(level, "accept_connections", Outcome::Success, &[("ip", &ip)]);
+/// Logs that a client came, and over TLS who it has proven to be, and the serial number of its certificate.
+pub(super) fn log_arrival(ip: IpAddr, is_routine: bool, proven: Option<(Peer, &[u8])>) {
+    event(level(is_routine), "accept_connections", Outcome::Success, &[("ip", &ip)]);
+    let Some((peer, serial)) = proven else { return };
+    let serial = hex(serial);
+    let agency: &dyn Display = match &peer {
+        Peer::Agency(agency) => agency,
+        Peer::Operator => &"operator",
+    };
+    let fields: [Field<'_>; 3] = [("ip", &ip), ("agency_id", agency), ("serial", &serial)];
+    event(level(is_routine), "authenticate", Outcome::Success, &fields);
 }
 
 /// Logs why a client without a session could not be served.
@@ -88,21 +99,9 @@ pub(super) fn log_client(level: Level, ip: IpAddr, error: &dyn Display) {
     event(level, "client", Outcome::Fail, &[("ip", &ip), ("error", error)]);
 }
 
-/// Logs who a client over TLS has proven to be, and the serial number of its certificate.
-pub(super) fn log_authenticated(ip: IpAddr, is_routine: bool, peer: Peer, serial: &[u8]) {
-    let serial = hex(serial);
-    let level = if is_routine { Level::Debug } else { Level::Info };
-    let agency: &dyn Display = match &peer {
-        Peer::Agency(agency) => agency,
-        Peer::Operator => &"operator",
-    };
-    let fields: [Field<'_>; 3] = [("ip", &ip), ("agency_id", agency), ("serial", &serial)];
-    event(level, "authenticate", Outcome::Success, &fields);
-}
-
 /// Logs why a client could not prove over TLS who it is.
-pub(super) fn log_not_authenticated(ip: IpAddr, reason: &str) {
-    info("authenticate", Outcome::Fail, &[("ip", &ip), ("reason", &reason)]);
+pub(super) fn log_not_authenticated(ip: IpAddr, reason: &dyn Display) {
+    info("authenticate", Outcome::Fail, &[("ip", &ip), ("reason", reason)]);
 }
 
 /// The shortest time between two reports of a session, and between two lines about refusals.
@@ -124,7 +123,7 @@ pub(super) struct Session {
 }
 
 /// What a session has done so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {
     /// How many bets of the agency are on disk.
     stored: u64,
@@ -136,12 +135,11 @@ struct Counts {
 
 impl Session {
     pub(super) fn new(agency: AgencyId, version: u8) -> Self {
-        let counts = Counts { stored: 0, refused: 0, repeated: 0 };
         Self {
             agency,
             version,
-            counts,
-            reported: counts,
+            counts: Counts::default(),
+            reported: Counts::default(),
             report_at: Instant::now() + REPORT_INTERVAL,
             has_ended: false,
             has_asked: false,

@@ -1,8 +1,11 @@
-//! What a message means, by the mode of the connection. Nothing here touches the socket or storage.
+//! What a message means, in a session and outside of one. Nothing here touches the socket or storage.
+
+use std::fmt::Display;
 
 use thiserror::Error;
 
-use super::log_lines::{Session, Subject};
+use super::log_lines::Subject;
+use super::query::Query;
 use crate::ipc::messages::{Refusal, Request};
 use crate::ipc::shared_counters::Counter;
 use crate::lottery::{AgencyId, Bet};
@@ -11,17 +14,6 @@ use crate::protocol::message::{ClientMessage as Message, MessageError, SESSION_V
 use crate::protocol::record::{RecordError, count_records, push_rows};
 use crate::server::access::{Access, Denied};
 
-/// What kind of connection it is.
-#[derive(Debug)]
-pub(super) enum Mode {
-    /// No message has come.
-    New,
-    /// One message and at most one reply. Then the server closes.
-    Classic,
-    /// Any number of messages of one agency, until the client closes.
-    Session(Session),
-}
-
 /// What to do about a message.
 #[derive(Debug)]
 pub(super) enum Action {
@@ -29,12 +21,7 @@ pub(super) enum Action {
     OpenSession(AgencyId, u8),
     /// Have storage write bets or an END.
     Write(Request, Subject),
-    /// Send the result of an agency. Before the draw, either `wait` for it or say that it is in progress.
-    SendResult {
-        agency: AgencyId,
-        wait: bool,
-    },
-    SendStatus,
+    Query(Query),
 }
 
 /// Why a message is refused.
@@ -49,97 +36,49 @@ pub(super) struct Rejection {
 }
 
 impl Rejection {
-    pub(super) fn new(subject: Subject, reason: impl Into<String>) -> Self {
+    pub(super) fn new(subject: Subject, reason: impl Display) -> Self {
         let closes = matches!(subject, Subject::Protocol | Subject::Opening);
         let counter = subject.counter();
-        Self { subject, reason: reason.into(), closes, counter }
+        Self { subject, reason: reason.to_string(), closes, counter }
     }
 
-    fn of(subject: Subject, refusal: Refused) -> Self {
-        let rejection = Self::new(subject, refusal.to_string());
-        let Refused::Denied(_) = refusal else { return rejection };
+    fn of(subject: Subject, refused: Refused) -> Self {
+        let rejection = Self::new(subject, refused);
+        let Refused::Denied(_) = refused else { return rejection };
         Self { counter: Counter::NotProven, ..rejection }
     }
 
     /// A message that the protocol does not allow.
-    pub(super) fn violation(reason: impl Into<String>) -> Self {
+    pub(super) fn violation(reason: impl Display) -> Self {
         Self::new(Subject::Protocol, reason)
     }
 }
 
-/// Why a message is refused whose form is correct.
+/// Why a message that is allowed now is refused.
 #[derive(Debug, Clone, Copy, Error)]
+#[error(transparent)]
 enum Refused {
-    #[error(transparent)]
-    Refusal(#[from] Refusal),
-    #[error(transparent)]
+    Malformed(#[from] RecordError),
+    Contest(#[from] Refusal),
     Denied(#[from] Denied),
 }
 
-impl Mode {
-    /// Decides what to do about a message of a client with this access. The agencies that take part are 1 to `agencies`.
-    /// Appends the rows of bets to `rows`.
-    pub(super) fn decide(
-        &self,
-        message: Result<Message<'_>, MessageError>,
-        agencies: u16,
-        access: Access<'_>,
-        rows: &mut Vec<u8>,
-    ) -> Result<Action, Rejection> {
-        let session = if let Self::Session(session) = self { Some(session.agency) } else { None };
-        let message = message.map_err(|error| Rejection {
-            closes: session.is_none() || !is_of_a_session(&error),
-            ..Rejection::violation(error.to_string())
-        })?;
-        let outsider = |bet: &Bet<'_>| participant(bet.agency.get(), agencies, access).err();
-        match (session, message) {
-            (None, Message::Bet(record)) => store_bet(record, rows, outsider),
-            (None, Message::MultipleBets(records)) => store_bets(None, records, rows, outsider),
-            (Some(agency), Message::SessionBets { first, records }) => {
-                store_bets(Some(first), records, rows, |bet| {
-                    (bet.agency != agency).then_some(Refusal::OtherAgency.into())
-                })
-            }
-            (_, Message::End(named)) => {
-                let agency = named_agency(session, named, agencies, access, Subject::End)?;
-                Ok(Action::Write(Request::EndAgency { agency }, Subject::End(agency.get())))
-            }
-            (_, Message::ResultRequest(named)) => {
-                let agency = named_agency(session, named, agencies, access, Subject::Result)?;
-                Ok(Action::SendResult { agency, wait: false })
-            }
-            (Some(agency), Message::AwaitResult) => Ok(Action::SendResult { agency, wait: true }),
-            (None, Message::StatusRequest) => {
-                let checked = access.check_status().map(|()| Action::SendStatus);
-                checked.map_err(|denied| Rejection::of(Subject::Protocol, denied.into()))
-            }
-            (None, Message::OpenSession { version: version @ 1..=SESSION_VERSION, agency }) => {
-                participant(agency, agencies, access)
-                    .map(|agency| Action::OpenSession(agency, version))
-                    .map_err(|refused| Rejection::of(Subject::Opening, refused))
-            }
-            (None, Message::OpenSession { version, .. }) => Err(Rejection::violation(format!(
-                "session version {version} is not supported, only 1 to {SESSION_VERSION}"
-            ))),
-            (Some(_), Message::OpenSession { .. }) => {
-                Err(Rejection::violation("the session is open already"))
-            }
-            (Some(_), Message::Bet(_) | Message::MultipleBets(_) | Message::StatusRequest) => {
-                Err(Rejection::violation("this message is not allowed in a session"))
-            }
-            (None, Message::SessionBets { .. } | Message::AwaitResult) => {
-                Err(Rejection::violation("there is no session: send OPEN_SESSION first"))
-            }
+/// Decides what to do about a message of a client with this access. `session` is the agency of its session, if it has one. The
+/// agencies that take part are 1 to `agencies`. Appends the rows of bets to `rows`.
+pub(super) fn decide(
+    session: Option<AgencyId>,
+    message: Result<Message<'_>, MessageError>,
+    agencies: u16,
+    access: Access<'_>,
+    rows: &mut Vec<u8>,
+) -> Result<Action, Rejection> {
+    match (session, message) {
+        (Some(own), Ok(message)) => in_session(own, message, rows),
+        (None, Ok(message)) => outside_of_session(message, agencies, access, rows),
+        (Some(_), Err(error)) if is_of_a_session(&error) => {
+            Err(Rejection { closes: false, ..Rejection::violation(error) })
         }
-    }
-
-    pub(super) fn session(&mut self) -> Option<&mut Session> {
-        if let Self::Session(session) = self { Some(session) } else { None }
-    }
-
-    /// Whether the client is told what became of its message. A classic END has no reply.
-    pub(super) fn replies_to(&self, subject: &Subject) -> bool {
-        !matches!((self, subject), (Self::Classic, Subject::End(_)))
+        (_, Err(error)) => Err(Rejection::violation(error)),
     }
 }
 
@@ -149,8 +88,67 @@ fn is_of_a_session(error: &MessageError) -> bool {
     matches!(error, MessageError::Payload { kind: SessionBets | End | ResultRequest | AwaitResult, .. })
 }
 
+fn in_session(own: AgencyId, message: Message<'_>, rows: &mut Vec<u8>) -> Result<Action, Rejection> {
+    // A message may name the agency.
+    let check = |named: Option<u8>, subject: fn(u16) -> Subject| match named.map(u16::from) {
+        Some(named) if named != own.get() => {
+            Err(Rejection::new(subject(named), "this session is of another agency"))
+        }
+        _ => Ok(own),
+    };
+    match message {
+        Message::SessionBets { first, records } => {
+            let outsider = |bet: &Bet<'_>| (bet.agency != own).then_some(Refusal::OtherAgency.into());
+            store_bets(Some(first), records, rows, outsider)
+        }
+        Message::End(named) => check(named, Subject::End).map(end),
+        Message::ResultRequest(named) => check(named, Subject::Result).map(|agency| result(agency, false)),
+        Message::AwaitResult => Ok(result(own, true)),
+        Message::OpenSession { .. } => Err(Rejection::violation("the session is open already")),
+        Message::Bet(_) | Message::MultipleBets(_) | Message::StatusRequest => {
+            Err(Rejection::violation("this message is not allowed in a session"))
+        }
+    }
+}
+
+fn outside_of_session(
+    message: Message<'_>,
+    agencies: u16,
+    access: Access<'_>,
+    rows: &mut Vec<u8>,
+) -> Result<Action, Rejection> {
+    let check = |number: u32| participant(number, agencies, access);
+    let check_named = |named: Option<u8>, subject: fn(u16) -> Subject| {
+        let not_named = || Rejection::violation("outside of a session the agency must be named, in 1 byte");
+        let named = named.ok_or_else(not_named)?;
+        check(named.into()).map_err(|refused| Rejection::of(subject(named.into()), refused))
+    };
+    let outsider = |bet: &Bet<'_>| check(bet.agency.get().into()).err();
+    match message {
+        Message::Bet(record) => store_bet(record, rows, outsider),
+        Message::MultipleBets(records) => store_bets(None, records, rows, outsider),
+        Message::End(named) => check_named(named, Subject::End).map(end),
+        Message::ResultRequest(named) => {
+            check_named(named, Subject::Result).map(|agency| result(agency, false))
+        }
+        Message::StatusRequest => access
+            .check_status()
+            .map(|()| Action::Query(Query::Status(Vec::new())))
+            .map_err(|denied| Rejection::of(Subject::Protocol, denied.into())),
+        Message::OpenSession { version: version @ 1..=SESSION_VERSION, agency } => check(agency)
+            .map(|agency| Action::OpenSession(agency, version))
+            .map_err(|refused| Rejection::of(Subject::Opening, refused)),
+        Message::OpenSession { version, .. } => Err(Rejection::violation(format_args!(
+            "session version {version} is not supported, only 1 to {SESSION_VERSION}"
+        ))),
+        Message::SessionBets { .. } | Message::AwaitResult => {
+            Err(Rejection::violation("there is no session: send OPEN_SESSION first"))
+        }
+    }
+}
+
 /// The agency of that number, if the client may act for it and it takes part.
-fn participant(number: impl TryInto<u16>, agencies: u16, access: Access<'_>) -> Result<AgencyId, Refused> {
+fn participant(number: u32, agencies: u16, access: Access<'_>) -> Result<AgencyId, Refused> {
     let agency = AgencyId::new(number).ok_or(Refusal::NoSuchAgency { agencies })?;
     access.check_agency(agency)?;
     if agency.get() > agencies {
@@ -159,24 +157,12 @@ fn participant(number: impl TryInto<u16>, agencies: u16, access: Access<'_>) -> 
     Ok(agency)
 }
 
-/// The agency of a message that may name one. A session may leave it out.
-fn named_agency(
-    session: Option<AgencyId>,
-    named: Option<u8>,
-    agencies: u16,
-    access: Access<'_>,
-    subject: fn(u16) -> Subject,
-) -> Result<AgencyId, Rejection> {
-    match (session, named.map(u16::from)) {
-        (Some(agency), Some(other)) if other != agency.get() => {
-            Err(Rejection::new(subject(other), "this session is of another agency"))
-        }
-        (Some(agency), _) => Ok(agency),
-        (None, Some(number)) => {
-            participant(number, agencies, access).map_err(|refused| Rejection::of(subject(number), refused))
-        }
-        (None, None) => Err(Rejection::violation("outside of a session the agency must be named, in 1 byte")),
-    }
+fn end(agency: AgencyId) -> Action {
+    Action::Write(Request::EndAgency { agency }, Subject::End(agency.get()))
+}
+
+fn result(agency: AgencyId, wait: bool) -> Action {
+    Action::Query(Query::Result { agency, wait })
 }
 
 fn store_bet(
@@ -193,7 +179,7 @@ fn store_bet(
     match count {
         Ok(1) => Ok(Action::Write(Request::StoreBets { first: None }, subject)),
         Ok(_) => Err(Rejection::new(subject, "this message takes one bet only")),
-        Err(unstorable) => Err(unstorable.of(subject)),
+        Err(refused) => Err(Rejection::of(subject, refused)),
     }
 }
 
@@ -205,7 +191,7 @@ fn store_bets(
 ) -> Result<Action, Rejection> {
     match push_allowed_rows(records, rows, refused) {
         Ok(count) => Ok(Action::Write(Request::StoreBets { first }, Subject::Bets(count))),
-        Err(unstorable) => Err(unstorable.of(Subject::Bets(count_records(records)))),
+        Err(refused) => Err(Rejection::of(Subject::Bets(count_records(records)), refused)),
     }
 }
 
@@ -215,27 +201,11 @@ fn push_allowed_rows(
     records: &[u8],
     rows: &mut Vec<u8>,
     mut refused: impl FnMut(&Bet<'_>) -> Option<Refused>,
-) -> Result<usize, Unstorable> {
+) -> Result<usize, Refused> {
     let mut first_refusal = None;
     let count = push_rows(records, rows, |bet| {
         let refusal = refused(bet);
         first_refusal = first_refusal.or(refusal);
-    })
-    .map_err(Unstorable::Malformed)?;
-    first_refusal.map_or(Ok(count), |refused| Err(Unstorable::Refused(refused)))
-}
-
-/// Why bets are not stored.
-enum Unstorable {
-    Malformed(RecordError),
-    Refused(Refused),
-}
-
-impl Unstorable {
-    fn of(self, subject: Subject) -> Rejection {
-        match self {
-            Self::Malformed(error) => Rejection::new(subject, error.to_string()),
-            Self::Refused(refused) => Rejection::of(subject, refused),
-        }
-    }
+    })?;
+    first_refusal.map_or(Ok(count), Err)
 }

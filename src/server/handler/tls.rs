@@ -10,7 +10,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, ServerConnection, SignatureScheme};
 
-use super::keeper_gate::{Gate, RemoteKey, Verdict};
+use super::keeper_gate::{Gate, NotProven, RemoteKey, Verdict};
 use crate::ipc::keeper::{KeeperClient, Ready};
 use crate::protocol::frame::FrameBuffer;
 use crate::tls::{VERSIONS, provider};
@@ -49,8 +49,6 @@ impl ServerIdentity {
 pub(super) struct TlsSession {
     connection: ServerConnection,
     gate: Arc<Gate>,
-    /// Why TLS has failed, if it has.
-    failure: Option<String>,
     /// Whether the verdict has been taken.
     is_judged: bool,
 }
@@ -60,15 +58,16 @@ impl TlsSession {
         let gate = identity.gate.clone();
         gate.connect(keeper);
         let connection = ServerConnection::new(identity.config.clone()).map_err(io::Error::other)?;
-        Ok(Self { connection, gate, failure: None, is_judged: false })
+        Ok(Self { connection, gate, is_judged: false })
     }
 
     /// Reads once from the socket, and puts what the client has sent into `input`. Returns whether the client may send more.
     pub(super) fn read(&mut self, mut socket: &TcpStream, input: &mut FrameBuffer) -> io::Result<bool> {
         let is_open = self.connection.read_tls(&mut socket)? > 0;
         if let Err(error) = self.connection.process_new_packets() {
-            self.failure = Some(error.to_string());
-            return Err(io::Error::other(error));
+            self.gate.fail(&error);
+            // In a handshake the verdict tells it, and only TLS is broken.
+            return if self.is_judged { Err(io::Error::other(error)) } else { Ok(true) };
         }
         loop {
             match self.connection.reader().read(input.space()) {
@@ -101,7 +100,7 @@ impl TlsSession {
 
     /// Ends TLS with an alert, which says why if TLS has failed. Sends as much as the socket takes.
     pub(super) fn finish(&mut self, mut socket: &TcpStream) {
-        if matches!(*self.gate.verdict(), Some(Verdict::NoKeeper(_))) {
+        if matches!(*self.gate.verdict(), Some(Err(NotProven::NoKeeper(_)))) {
             // No alert: the client's certificate may be good, and it should try again.
             return;
         }
@@ -111,15 +110,12 @@ impl TlsSession {
 
     /// How the handshake has ended, once it has. Returns it only once.
     pub(super) fn take_verdict(&mut self) -> Option<Verdict> {
-        if self.is_judged || (self.connection.is_handshaking() && self.failure.is_none()) {
+        // A proof does not count before the handshake has ended.
+        let is_final = !self.connection.is_handshaking() || matches!(*self.gate.verdict(), Some(Err(_)));
+        if self.is_judged || !is_final {
             return None;
         }
         self.is_judged = true;
-        let verdict = self.gate.verdict().clone();
-        match (&self.failure, verdict) {
-            // A proof does not count if the handshake fails after it.
-            (Some(failure), None | Some(Verdict::Proven(_))) => Some(Verdict::Failed(failure.clone())),
-            (_, verdict) => verdict,
-        }
+        self.gate.verdict().clone()
     }
 }
