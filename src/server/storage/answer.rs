@@ -21,7 +21,7 @@ pub struct Answer {
 pub(super) type Decision = Result<Option<Stored>, Refusal>;
 
 impl Answer {
-    /// The reply. Its bulk bytes go into `bulk`, which is empty. None if it must wait for the draw.
+    /// Makes the reply, and puts its bulk bytes into `bulk`, which is empty. Returns none if it must wait for the draw.
     pub(super) fn resolve(
         &self,
         contest: &Contest,

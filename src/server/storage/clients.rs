@@ -105,7 +105,7 @@ impl Clients {
         }
     }
 
-    /// How many clients have a handler.
+    /// Returns how many clients have a handler.
     pub(super) fn count(&self) -> usize {
         self.tokens.len()
     }
@@ -225,7 +225,7 @@ impl Clients {
     }
 }
 
-/// Whether the client may ask this. Its handler has checked the same.
+/// Tells whether the client may ask this. Its handler has checked the same.
 fn allows(access: Access<'_>, request: &Request, rows: &[u8]) -> bool {
     match *request {
         Request::OpenSession { agency }

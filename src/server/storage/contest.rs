@@ -62,7 +62,7 @@ pub(super) struct Added {
 }
 
 impl Contest {
-    /// A contest of agencies 1 to `agencies`, without bets.
+    /// Makes a contest of agencies 1 to `agencies`, without bets.
     pub(super) fn new(agencies: u16, winning_number: u32) -> Self {
         let agencies = vec![Agency::default(); agencies.into()];
         Self {
@@ -89,12 +89,12 @@ impl Contest {
         self.bets
     }
 
-    /// How many bets have the winning number.
+    /// Counts the bets with the winning number.
     pub(super) fn winner_count(&self) -> u64 {
         self.agencies.iter().map(|agency| agency.won).sum()
     }
 
-    /// The agencies in the order of their numbers.
+    /// Lists the agencies in the order of their numbers.
     fn numbered(&self) -> impl Iterator<Item = (AgencyId, &Agency)> {
         (1..=self.agencies()).filter_map(AgencyId::new).zip(&self.agencies)
     }
@@ -120,7 +120,7 @@ impl Contest {
         Ok(self.get(agency)?.stored)
     }
 
-    /// The ENDs, as the state file has them.
+    /// Lists the ENDs as the state file has them.
     pub(super) fn ends(&self) -> impl Iterator<Item = Ended> {
         let ended = self.numbered().filter(|(_, agency)| agency.ended);
         ended.map(|(id, Agency { stored, .. })| Ended {
@@ -138,13 +138,13 @@ impl Contest {
         })
     }
 
-    /// The winning documents of an agency, separated. None before the draw.
+    /// Returns the winning documents of an agency, separated; none before the draw.
     pub(super) fn winners(&self, agency: AgencyId) -> Result<Option<&[u8]>, Refusal> {
         let winners = &self.get(agency)?.winners;
         Ok(self.draw.as_ref().map(|_| winners.as_slice()))
     }
 
-    /// The counts of all agencies from an index on.
+    /// Returns the counts of all agencies from an index on.
     pub(super) fn counts(&self, from: u16) -> impl Iterator<Item = AgencyCount> {
         let rest = self.agencies.get(from.into()..).unwrap_or_default();
         rest.iter().map(|agency| AgencyCount { bets: agency.stored.bets, ended: agency.ended })
@@ -239,7 +239,7 @@ impl Contest {
         }
     }
 
-    /// Marks an agency as ended. False if it was already.
+    /// Marks an agency as ended. Returns false if it was already.
     pub(super) fn end(&mut self, agency: AgencyId) -> Result<bool, Refusal> {
         let had_ended = mem::replace(&mut self.get_mut(agency)?.ended, true);
         self.ended += u16::from(!had_ended);
@@ -252,7 +252,7 @@ impl Contest {
         self.ended -= u16::from(had_ended);
     }
 
-    /// Whether the draw must be made now.
+    /// Tells whether the draw must be made now.
     pub(super) fn is_due(&self) -> bool {
         self.draw.is_none() && usize::from(self.ended) == self.agencies.len()
     }

@@ -20,10 +20,10 @@ pub trait Disk {
     /// Cuts the bets file to a length in bytes; [`Self::sync`] makes that durable.
     fn cut(&mut self, length: u64) -> io::Result<()>;
 
-    /// The bets file, to be read from its beginning.
+    /// Returns the bets file, to be read from its beginning.
     fn bets(&self) -> io::Result<impl Read>;
 
-    /// The content of the state file, if there is one.
+    /// Reads the state file, if there is one.
     fn read_state(&self) -> io::Result<Option<Vec<u8>>>;
 
     /// Replaces the state file by one that is durable itself; [`Self::sync_folder`] makes the replacement durable. After an

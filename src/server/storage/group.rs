@@ -67,17 +67,17 @@ pub(super) struct Failure {
 }
 
 impl Group {
-    /// Whether the group should be committed before it takes more.
+    /// Tells whether the group should be committed before it takes more.
     pub(super) fn is_full(&self) -> bool {
         self.rows.len() + self.other_rows.len() + self.requests.len() * REQUEST_SIZE >= LIMIT
     }
 
-    /// Whether any request has rows, stored already or not.
+    /// Tells whether any request has rows, stored already or not.
     pub(super) fn has_bets(&self) -> bool {
         self.rows.len() + self.other_rows.len() > 0
     }
 
-    /// Whether several requests have rows.
+    /// Tells whether several requests have rows.
     pub(super) fn is_mixed(&self) -> bool {
         self.requests.iter().filter(|taken| taken.rows + taken.other_rows > 0).count() > 1
     }

@@ -87,12 +87,12 @@ impl<D: Disk> Ledger<D> {
         Ok((ledger, cut))
     }
 
-    /// The contest as it stands.
+    /// Returns the contest as it stands.
     pub fn contest(&self) -> &Contest {
         &self.contest
     }
 
-    /// Whether the group should be committed before it takes more.
+    /// Tells whether the group should be committed before it takes more.
     pub(super) fn is_full(&self) -> bool {
         self.group.is_full()
     }
@@ -304,7 +304,7 @@ impl<D: Disk> Ledger<D> {
         Err(alone.refusal)
     }
 
-    /// The length that the bets file has with the rows of the group, in bytes.
+    /// Returns the length that the bets file has with the rows of the group, in bytes.
     fn end(&self) -> u64 {
         self.length + self.group.rows.len() as u64
     }
@@ -360,7 +360,8 @@ impl<D: Disk> Ledger<D> {
         }
     }
 
-    /// The reply to a request of a committed group. Its bulk bytes replace those in `bulk`. None if it must wait for the draw.
+    /// Makes the reply to a request of a committed group. Its bulk bytes replace those in `bulk`. Returns none if it must wait
+    /// for the draw.
     pub fn reply(&mut self, answer: &Answer, bulk: &mut Vec<u8>) -> Option<Reply> {
         bulk.clear();
         let reply = answer

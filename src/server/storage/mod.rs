@@ -68,7 +68,7 @@ pub(crate) const STOPPED: i32 = 0;
 /// Exit status: it ended by itself and has logged why; starting it again would not help.
 pub(crate) const GAVE_UP: i32 = 3;
 
-/// The whole process. `known_file` is the file that an earlier storage process of this server had. Returns the exit status.
+/// Runs the whole process. `known_file` is the file that an earlier storage process of this server had. Returns the exit status.
 pub(crate) fn run(
     config: &ServerConfig,
     known_file: Option<FileIdentity>,

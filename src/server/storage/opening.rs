@@ -12,8 +12,8 @@ use super::row_reader::{RESTORE, check_command};
 use crate::ipc::control::FileIdentity;
 use crate::logging::{Field, Level, Outcome, event, info};
 
-/// Opens and recovers. `known` is the file that an earlier storage process of this server had. None if the contest can't be
-/// used: the log says why.
+/// Opens the files and recovers the contest. `known` is the file that an earlier storage process of this server had. Returns
+/// none if the contest can't be used; the log then says why.
 pub(super) fn open(
     path: &Path,
     known: Option<FileIdentity>,

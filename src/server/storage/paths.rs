@@ -22,12 +22,12 @@ pub(crate) fn resolve(path: &Path) -> PathBuf {
     path
 }
 
-/// The path of the state file of a bets file, whose links have been resolved.
+/// Returns the path of the state file of a bets file, whose links have been resolved.
 pub(crate) fn state_path(bets: &Path) -> PathBuf {
     beside(bets, ".state")
 }
 
-/// The path of the next state file, until it replaces the present one.
+/// Returns the path that the next state file has until it replaces the present one.
 pub(super) fn next_state_path(bets: &Path) -> PathBuf {
     beside(bets, ".state.next")
 }

@@ -35,7 +35,7 @@ pub enum Damage {
 }
 
 impl Damage {
-    /// What is wrong with the line and what to do about it, for people.
+    /// Says what is wrong with the line and what to do about it, for people.
     pub(crate) fn advice(self, path: &Path, line: u64) -> String {
         match self {
             Self::Foreign(foreign) if foreign.is_reversible() => {
@@ -48,7 +48,7 @@ impl Damage {
     }
 }
 
-/// The command that lists all that is wrong with the files.
+/// Returns the command that lists all that is wrong with the files.
 pub(crate) fn check_command(path: &Path) -> String {
     format!("loteria check --file {}", shell_word(path))
 }
@@ -63,22 +63,22 @@ pub(crate) struct RowReader<R> {
 }
 
 impl<R: Read> RowReader<R> {
-    /// `file` has to be at its beginning.
+    /// Begins to read; `file` has to be at its beginning.
     pub(crate) fn new(file: R) -> Self {
         Self { file: BufReader::with_capacity(READ_AHEAD, file), line: Vec::new(), offset: 0, lines: 0 }
     }
 
-    /// Where in the file the next line begins.
+    /// Returns where in the file the next line begins.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The number of the line that was returned last, from 1.
+    /// Returns the number of the line that was returned last, from 1.
     pub(crate) fn line(&self) -> u64 {
         self.lines
     }
 
-    /// What the lines are read from.
+    /// Returns what the lines are read from.
     pub(crate) fn source(&self) -> &R {
         self.file.get_ref()
     }

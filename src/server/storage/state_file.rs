@@ -115,7 +115,7 @@ impl State {
         Ok(bytes)
     }
 
-    /// Each agency that has ended with other bets than those that are `found`. The first that has as many names a cause.
+    /// Lists the agencies that have ended with other bets than those that are `found`. The first that has as many names a cause.
     pub(crate) fn disagreements(&self, found: impl Fn(AgencyId) -> Stored) -> impl Iterator<Item = String> {
         let mut is_hinted = false;
         self.ended.iter().filter_map(move |&Ended { agency, bets, digest }| {
@@ -130,7 +130,7 @@ impl State {
         })
     }
 
-    /// Everything in the file that can't be true in a contest of agencies 1 to `agencies`.
+    /// Lists everything in the file that can't be true in a contest of agencies 1 to `agencies`.
     pub(crate) fn contradictions(&self, agencies: u16) -> Vec<String> {
         let outside = self.agencies().filter(|agency| agency.get() > agencies);
         let mut seen = HashSet::new();
@@ -146,7 +146,7 @@ impl State {
         .collect()
     }
 
-    /// Whether exactly the agencies 1 to `agencies` have ended.
+    /// Tells whether exactly the agencies 1 to `agencies` have ended.
     pub(crate) fn all_ended(&self, agencies: u16) -> bool {
         self.agencies().all(|agency| agency.get() <= agencies) && self.not_ended(agencies).next().is_none()
     }

@@ -19,7 +19,7 @@ pub struct Bounds {
 /// How many calls the first start makes.
 pub const START: usize = 3;
 
-/// Serves all groups on a good disk: the calls that were made, and what was on disk at the start and after each group.
+/// Serves all groups on a good disk. Returns the calls that were made, and what was on disk at the start and after each group.
 pub fn record() -> (Vec<Call>, Vec<View>) {
     let disk = SimulatedDisk::new(Image::default(), []);
     let mut service = Service::start(disk.clone()).unwrap();
@@ -32,7 +32,7 @@ pub fn record() -> (Vec<Call>, Vec<View>) {
     (disk.calls(), views)
 }
 
-/// Serves until the disk stops. What may be found then, and the disk.
+/// Serves until the disk stops. Returns its image, and the bounds of what may be found then.
 fn crash(views: &[View], at: usize, done: usize) -> (Image, Bounds) {
     let disk = SimulatedDisk::new(Image::default(), [(at, Trouble::Stop { done })]);
     let mut least = views[0].clone();

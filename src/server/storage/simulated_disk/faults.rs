@@ -10,15 +10,15 @@ use super::workload::{TRUTH, View, asks};
 use super::{Call, SimulatedDisk, Trouble};
 use crate::ipc::messages::{Refusal, Reply};
 
-/// The ways in which a call fails: after each of its steps but the last. A write may fail after its last step too.
+/// Lists the ways in which a call fails: after each of its steps but the last. A write may fail after its last step too.
 fn ways_to_fail(call: Call) -> Vec<Trouble> {
     let all = call.steps() + usize::from(matches!(call, Call::Append(_)));
     let errno = |done| if done % 2 == 0 { Errno::ENOSPC } else { Errno::EIO };
     (0..all).map(|done| Trouble::Fail { done, errno: errno(done) }).collect()
 }
 
-/// Serves all groups; the one that is refused is sent again, and then must be taken. Returns how many were refused, and
-/// whether the service ended with an error in between, with the group that it had in hand.
+/// Serves all groups. A group that is refused is sent again, and must then be taken. Returns how many were refused, and the
+/// number of the group with which the service ended, if it ended with an error.
 fn serve_all(service: &mut Service) -> (usize, Option<usize>) {
     let mut refused = 0;
     for (number, group) in asks().iter().enumerate() {
@@ -36,8 +36,8 @@ fn is_refused(reply: &Reply) -> bool {
     matches!(reply, Reply::Refused(Refusal::Disk { .. }))
 }
 
-/// All that can be found after an error, but for one thing: pages that a failed sync has called clean, found by a process
-/// that starts before they are dropped. No process can tell these from good ones.
+/// Returns all that can be found after an error, except pages that a failed sync has marked as clean and that a process finds
+/// before they are dropped: no process can tell these from good ones.
 fn worlds_after_error(image: &Image) -> Vec<Image> {
     if image.bets.doubtful { image.survivors() } else { image.worlds() }
 }

@@ -10,15 +10,15 @@ pub struct Image {
 }
 
 impl Image {
-    /// What the next process may find: after a kill, what the page cache shows, with nothing more of it made to last;
-    /// after a loss of power, anything that could be on the platter.
+    /// Returns what the next process may find. After a kill that is what the page cache shows. After a loss of power it is
+    /// anything that may be on the platter.
     pub fn worlds(&self) -> Vec<Image> {
         let mut worlds = vec![self.clone()];
         worlds.extend(self.survivors());
         worlds
     }
 
-    /// What a loss of power may leave.
+    /// Returns what a loss of power may leave.
     pub fn survivors(&self) -> Vec<Image> {
         let states = self.state.survivors();
         let with_states = |bets: Vec<u8>| {
@@ -31,7 +31,7 @@ impl Image {
         self.bets.survivors().into_iter().flat_map(with_states).collect()
     }
 
-    /// Whether all that a process can read would outlast a loss of power.
+    /// Tells whether all that a process can read would outlast a loss of power.
     pub fn is_settled(&self) -> bool {
         self.bets.survivors() == BTreeSet::from([self.bets.cached()])
             && self.state.survivors() == BTreeSet::from([self.state.cached()])
@@ -93,7 +93,7 @@ impl BetsFile {
         bytes
     }
 
-    /// What may be on the platter: the changes up to any of them, of an append any first part.
+    /// Returns what may be on the platter: the file after any of the changes, or after a first part of an append.
     pub fn survivors(&self) -> BTreeSet<Vec<u8>> {
         let mut bytes = self.platter.clone();
         let mut found = BTreeSet::from([bytes.clone()]);
@@ -141,7 +141,7 @@ impl StateFile {
         self.pending.last().or(self.platter.as_ref()).cloned()
     }
 
-    /// What may be on the platter: any of them.
+    /// Returns what may be on the platter: any of these files.
     pub fn survivors(&self) -> BTreeSet<Option<Vec<u8>>> {
         let pending = self.pending.iter().cloned().map(Some);
         pending.chain([self.platter.clone()]).collect()

@@ -40,7 +40,7 @@ enum Call {
 }
 
 impl Call {
-    /// In how many steps it does its work: it can stop before each of them, and after the last.
+    /// Returns in how many steps it does its work: it can stop before each of them, and after the last.
     fn steps(self) -> usize {
         if let Self::Append(bytes) = self { bytes } else { 1 }
     }
@@ -72,7 +72,7 @@ struct Inner {
 }
 
 impl SimulatedDisk {
-    /// A disk on which those calls, counted from 0, have trouble.
+    /// Makes a disk on which those calls, counted from 0, have trouble.
     fn new<const N: usize>(image: Image, troubles: [(usize, Trouble); N]) -> Self {
         let troubles = troubles.into();
         let inner =
@@ -80,7 +80,7 @@ impl SimulatedDisk {
         Self(Rc::new(RefCell::new(inner)))
     }
 
-    /// From now on the bets file can have so many bytes.
+    /// Limits the bets file to so many bytes.
     fn limit(&self, room: usize) {
         self.0.borrow_mut().room = room;
     }
@@ -140,7 +140,7 @@ impl SimulatedDisk {
 }
 
 impl Inner {
-    /// Trouble that does not depend on the number of the call.
+    /// Returns trouble that does not depend on the number of the call.
     fn general_trouble(&mut self, call: Call) -> Option<Trouble> {
         let room = self.room.saturating_sub(self.image.bets.cached().len());
         let fails = match call {

@@ -54,7 +54,7 @@ struct Model {
 }
 
 impl Model {
-    /// The request, its rows, and what must be answered.
+    /// Returns the request, its rows, and what must be answered.
     fn ask(&mut self, ask: &Ask) -> (Request, Vec<u8>, Result<(), &'static str>) {
         match *ask {
             Ask::Frame(session, bets) => {
@@ -113,7 +113,7 @@ fn outcome(reply: &Reply) -> Result<(), &'static str> {
     }
 }
 
-/// Has a group decided and stored, and compares all that came of it with the model.
+/// Lets the ledger decide and store a group, and compares the answers with those of the model.
 fn serve(ledger: &mut Ledger<SimulatedDisk>, model: &mut Model, clients: &[ClientToken], group: &[Ask]) {
     let mut expected = Vec::new();
     for (number, ask) in (0..).zip(group) {

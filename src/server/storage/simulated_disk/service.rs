@@ -34,8 +34,7 @@ impl Service {
         Ok(Self { disk, ledger, sessions: HashMap::new(), known })
     }
 
-    /// Has a group decided, stored and answered. Every answer is audited, unless the process was stopped: then there are
-    /// none.
+    /// Lets the ledger decide, store and answer a group, and audits each answer. A process that was stopped gives none.
     pub fn serve(&mut self, asks: &[Ask]) -> Result<Vec<Reply>, LedgerError> {
         let asked = (0..).zip(asks).filter(|(number, ask)| self.take(*number, ask));
         let asked: Vec<&Ask> = asked.map(|(_, ask)| ask).collect();
@@ -165,7 +164,7 @@ fn assert_counts(now: &View, bulk: &[u8]) {
     assert!(bulk.is_empty());
 }
 
-/// What a reply says, in few words.
+/// Says in few words what a reply says.
 pub fn words(reply: &Reply) -> String {
     match reply {
         Reply::Opened { stored, .. } => format!("opened with {stored}"),

@@ -33,7 +33,7 @@ pub enum Ask {
 }
 
 impl Ask {
-    /// The bets that it brings, and their agencies.
+    /// Returns the bets that it brings, and their agencies.
     pub fn bets(&self) -> Vec<(u16, Range<u64>)> {
         match self {
             Self::Bets((_, agency), bets) => vec![(*agency, bets.clone())],
@@ -42,7 +42,7 @@ impl Ask {
         }
     }
 
-    /// The agency that it ends.
+    /// Returns the agency that it ends.
     pub fn ends(&self) -> Option<u16> {
         match self {
             Self::End((_, agency)) | Self::ClassicEnd(agency) => Some(*agency),
@@ -51,7 +51,7 @@ impl Ask {
     }
 }
 
-/// The requests of each group, and what is answered where nothing goes wrong.
+/// Returns the requests of each group, and what is answered where nothing goes wrong.
 pub fn groups() -> Vec<Vec<(Ask, &'static str)>> {
     use Ask::{Bets, Classic, ClassicEnd, End, Open, Result, Status};
     let [a, b, c] = [('a', 1), ('b', 2), ('c', 1)];
@@ -90,7 +90,7 @@ pub fn groups() -> Vec<Vec<(Ask, &'static str)>> {
     ]
 }
 
-/// The requests of each group.
+/// Returns the requests of each group.
 pub fn asks() -> Vec<Vec<Ask>> {
     groups().into_iter().map(|group| group.into_iter().map(|(ask, _)| ask).collect()).collect()
 }
@@ -109,7 +109,7 @@ const STORED: &[(u16, Range<u64>)] = &[
     (2, 4..5),
 ];
 
-/// The row of a bet as another program writes it.
+/// Encodes the row of a bet as another program does.
 pub fn row(agency: u16, index: u64) -> Vec<u8> {
     let texts = ["Ana", "O\"Neil, Jr", "2,,,,2000-02-29,1", "\"", "x y,", "", ",", "ñ"];
     let text = |offset: u64| texts[usize::try_from(index + offset).unwrap() % texts.len()];
@@ -123,7 +123,7 @@ pub fn row(agency: u16, index: u64) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// Each bet of some runs.
+/// Lists each bet of some runs.
 fn each(bets: &[(u16, Range<u64>)]) -> impl Iterator<Item = (u16, u64)> {
     bets.iter().flat_map(|(agency, range)| range.clone().map(|index| (*agency, index)))
 }
@@ -162,7 +162,7 @@ impl Truth {
         each(bets).flat_map(|bet| &self.all[&bet]).copied().collect()
     }
 
-    /// The digest of the agency's first `count` bets.
+    /// Computes the digest of the agency's first `count` bets.
     pub fn digest(&self, agency: u16, count: u64) -> Digest {
         let stored = each(STORED).filter(|bet| bet.0 == agency).take(usize::try_from(count).unwrap());
         stored.fold(Digest::default(), |digest, bet| digest.with_row(&self.all[&bet]))
@@ -222,14 +222,14 @@ impl View {
         self.ended.contains(&agency.into())
     }
 
-    /// Nothing that `earlier` had is missing.
+    /// Asserts that nothing is missing that `earlier` had.
     pub fn assert_keeps(&self, earlier: &View) {
         assert!(self.length >= earlier.length, "bets are lost: {self:?} after {earlier:?}");
         assert!(self.ended.is_superset(&earlier.ended), "an END is lost: {self:?} after {earlier:?}");
         assert!(earlier.draw.is_none() || self.draw == earlier.draw, "the draw: {self:?} after {earlier:?}");
     }
 
-    /// Nothing is there that `most` has not.
+    /// Asserts that nothing is there that `most` has not.
     pub fn assert_within(&self, most: &View) {
         assert!(self.length <= most.length, "bets of nowhere: {self:?}, at most {most:?}");
         assert!(self.ended.is_subset(&most.ended), "an END of nowhere: {self:?}, at most {most:?}");
