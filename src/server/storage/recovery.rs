@@ -68,9 +68,11 @@ pub enum RecoveryError {
 
 /// Reads the files, and makes durable what it found. Files that it refuses are unchanged.
 pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, RecoveryError> {
-    let stored_state = disk.read_state()?.as_deref().map(State::decode).transpose()?;
-    let is_new = stored_state.is_none();
-    let state = stored_state.unwrap_or_else(|| State::new(Vec::new(), None));
+    let stored_state = disk.read_state()?;
+    let state = match &stored_state {
+        Some(bytes) => State::decode(bytes)?,
+        None => State::new(Vec::new(), None),
+    };
     let drawn = state.draw.as_ref();
     let agencies = drawn.map_or(rules.clients_amount, |draw| draw.agencies);
     let winner_number = drawn.map_or(rules.winner_number, |draw| draw.winning_number);
@@ -82,13 +84,13 @@ pub(super) fn recover(disk: &mut impl Disk, rules: Rules) -> Result<Recovered, R
         return Err(RecoveryError::Sealed { sealed, found });
     }
     check_agencies(&mut contest, &state, agencies)?;
-    contest.draw = state.draw;
+    contest.draw.clone_from(&state.draw);
     if torn > 0 {
         disk.cut(length)?;
     }
-    if is_new {
+    if stored_state.is_none() {
         // From now on a missing bets file is known to be lost.
-        disk.replace_state(&State::new(Vec::new(), None).encode()?)?;
+        disk.replace_state(&state.encode()?)?;
     }
     // A process that was killed may have written rows, or replaced the state, without syncing that.
     disk.sync()?;
