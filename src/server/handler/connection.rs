@@ -122,8 +122,7 @@ impl<'a> Connection<'a> {
         while self.unsent() > 0 {
             match self.write(last) {
                 Ok(()) => self.writing_since = Instant::now(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_temporary(&error) => return,
                 Err(error) => return self.broken = Some(error.to_string()),
             }
         }

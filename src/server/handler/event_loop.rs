@@ -70,8 +70,6 @@ pub(super) struct Handler<'a> {
     conversation: Conversation<'a>,
     signals: Signals,
     started: Instant,
-    /// Whether the last wait was for bytes of the client too.
-    was_reading: bool,
     /// When the handler was told to stop.
     stopping_since: Option<Instant>,
     /// Whether the client's first byte has yet to tell if it speaks TLS, which is configured.
@@ -85,7 +83,6 @@ impl<'a> Handler<'a> {
             conversation,
             signals,
             started: Instant::now(),
-            was_reading: false,
             stopping_since: None,
         }
     }
@@ -174,11 +171,6 @@ impl<'a> Handler<'a> {
     fn wait(&mut self) -> Result<(), End> {
         let now = Instant::now();
         let reads = self.may_take_frames() && !self.conversation.connection.is_half_closed;
-        if reads && !self.was_reading {
-            // The time that the handler did not read does not count.
-            self.conversation.connection.reading_since = now;
-        }
-        self.was_reading = reads;
         let mut wanted = PollFlags::empty();
         wanted.set(PollFlags::POLLIN, reads);
         wanted.set(PollFlags::POLLOUT, self.conversation.wants_to_write());
@@ -198,6 +190,10 @@ impl<'a> Handler<'a> {
         self.handle_socket(socket)?;
         self.conversation.storage.resume(SystemTime::now() + QUEUE_WAIT)?;
         let now = Instant::now();
+        if !reads {
+            // This time does not count.
+            self.conversation.connection.reading_since = now;
+        }
         if let Some(session) = &mut self.conversation.session {
             session.report(now);
         }
