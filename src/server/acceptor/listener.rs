@@ -66,10 +66,10 @@ impl Listener {
             let ip = socket.peer_addr()?.ip();
             Ok((socket, ip))
         });
-        // A client may give up while it waits. The next poll reports those behind it.
-        let gave_up = [ErrorKind::WouldBlock, ErrorKind::ConnectionAborted, ErrorKind::NotConnected];
+        // Nobody waits, or this client gave up while it waited. The next poll reports those behind it.
+        let no_client = [ErrorKind::WouldBlock, ErrorKind::ConnectionAborted, ErrorKind::NotConnected];
         match accepted {
-            Err(error) if gave_up.contains(&error.kind()) => Ok(None),
+            Err(error) if no_client.contains(&error.kind()) => Ok(None),
             accepted => accepted.map(Some),
         }
     }
