@@ -169,7 +169,7 @@ impl<'a> Contest<'a> {
             };
             let (bets, digest) = (number("end_message", "bets", 10)?, number("end_message", "digest", 16)?);
             let winners = number("consulta_ganadores", "cant_ganadores", 10)?;
-            tally.set(*agency, Count { bets, winners, digest: Digest(digest) });
+            tally.set(*agency, Count { bets, winners, digest: Digest(digest.to_be_bytes()) });
         }
         Ok(tally)
     }

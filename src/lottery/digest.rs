@@ -9,35 +9,41 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::hex::Hash;
+use super::hex::{self, hex};
 
-/// In logs and files it is written as 16 hexadecimal digits.
+/// The digest in big-endian order. In logs and files it is written as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Hash<8>", into = "Hash<8>")]
-pub struct Digest(pub u64);
+pub struct Digest(#[serde(with = "hex")] pub [u8; 8]);
 
 impl Digest {
     /// The digest after one more row.
     #[must_use]
     pub fn with_row(self, row: &[u8]) -> Self {
-        Self(xxh3_64_with_seed(row, self.0))
-    }
-}
-
-impl From<Hash<8>> for Digest {
-    fn from(hash: Hash<8>) -> Self {
-        Self(u64::from_be_bytes(hash.0))
-    }
-}
-
-impl From<Digest> for Hash<8> {
-    fn from(digest: Digest) -> Self {
-        Self(digest.0.to_be_bytes())
+        Self(xxh3_64_with_seed(row, u64::from_be_bytes(self.0)).to_be_bytes())
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Hash::from(*self).fmt(f)
+        hex(&self.0).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_json_there_is_one_way_to_write_a_digest() {
+        let digest = Digest([0, 0, 0, 0, 0, 0, 0, 0x1f]);
+        let json = serde_json::to_string(&digest).unwrap();
+        assert_eq!(json, "\"000000000000001f\"");
+        assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
+        let longer_or_shorter = "1f 00000000000000001f";
+        let otherwise_written = "+00000000000001f 000000000000001F 000000000000001g 00000000000000é";
+        for bad in longer_or_shorter.split(' ').chain(otherwise_written.split(' ')).chain([""]) {
+            assert!(serde_json::from_str::<Digest>(&format!("\"{bad}\"")).is_err(), "{bad}");
+        }
+        assert!(serde_json::from_str::<Digest>("31").is_err());
     }
 }

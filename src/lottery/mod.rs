@@ -11,7 +11,7 @@ pub mod agency_list;
 pub mod bet;
 pub mod digest;
 pub(crate) mod foreign;
-pub mod hex;
+pub(crate) mod hex;
 pub mod row;
 pub mod seal;
 

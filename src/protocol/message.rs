@@ -156,13 +156,12 @@ impl<'a> ServerMessage<'a> {
                     &stored.to_be_bytes(),
                     &[state as u8],
                     &max_payload.to_be_bytes(),
-                    encode_digest(digest).as_slice().as_flattened(),
+                    digest_bytes(digest.as_ref()),
                 ],
                 out,
             ),
             Self::SessionStored { stored, digest } => {
-                let digest = encode_digest(digest);
-                let digest = digest.as_slice().as_flattened();
+                let digest = digest_bytes(digest.as_ref());
                 push_frame(FrameType::SessionStored, &[&stored.to_be_bytes(), digest], out);
             }
             Self::Status(json) => push_frame(FrameType::Status, &[json], out),
@@ -185,42 +184,41 @@ impl<'a> ServerMessage<'a> {
     }
 }
 
-fn decode_opened(payload: &[u8]) -> Option<ServerMessage<'static>> {
-    let (agency, rest) = payload.split_first_chunk()?;
-    let (stored, rest) = rest.split_first_chunk()?;
-    let (&state, rest) = rest.split_first()?;
-    let state = match state {
-        0 => AgencyState::Open,
-        1 => AgencyState::Ended,
-        2 => AgencyState::Drawn,
-        _ => return None,
-    };
-    let (max_payload, rest) = rest.split_first_chunk()?;
+fn decode_opened(mut payload: &[u8]) -> Option<ServerMessage<'static>> {
+    let rest = &mut payload;
     Some(ServerMessage::SessionOpened {
-        agency: AgencyId::new(u32::from_be_bytes(*agency))?,
-        stored: u64::from_be_bytes(*stored),
-        state,
-        max_payload: u32::from_be_bytes(*max_payload),
+        agency: AgencyId::new(u32::from_be_bytes(take(rest)?))?,
+        stored: u64::from_be_bytes(take(rest)?),
+        state: match take(rest)? {
+            [0] => AgencyState::Open,
+            [1] => AgencyState::Ended,
+            [2] => AgencyState::Drawn,
+            _ => return None,
+        },
+        max_payload: u32::from_be_bytes(take(rest)?),
         digest: decode_digest(rest).ok()?,
     })
 }
 
-fn decode_stored(payload: &[u8]) -> Option<ServerMessage<'static>> {
-    let (stored, rest) = payload.split_first_chunk()?;
-    let stored = u64::from_be_bytes(*stored);
-    Some(ServerMessage::SessionStored { stored, digest: decode_digest(rest).ok()? })
+fn decode_stored(mut payload: &[u8]) -> Option<ServerMessage<'static>> {
+    let stored = u64::from_be_bytes(take(&mut payload)?);
+    Some(ServerMessage::SessionStored { stored, digest: decode_digest(payload).ok()? })
 }
 
-fn encode_digest(digest: Option<Digest>) -> Option<[u8; 8]> {
-    digest.map(|digest| digest.0.to_be_bytes())
+/// Takes the first bytes of a payload.
+fn take<const N: usize>(payload: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = payload.split_first_chunk()?;
+    *payload = rest;
+    Some(*first)
 }
 
 /// The digest at the end of a payload. Version 1 has none.
 fn decode_digest(bytes: &[u8]) -> Result<Option<Digest>, TryFromSliceError> {
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    bytes.try_into().map(|bytes| Some(Digest(u64::from_be_bytes(bytes))))
+    if bytes.is_empty() { Ok(None) } else { bytes.try_into().map(|bytes| Some(Digest(bytes))) }
+}
+
+fn digest_bytes(digest: Option<&Digest>) -> &[u8] {
+    digest.map_or(&[], |digest| &digest.0)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use crate::lottery::Seal;
+use crate::lottery::hex::hex;
 use crate::protocol::status::{Refusals, Status, Summary};
 
 /// Returns the metrics. Without a status there is only `loteria_up`, which is 0.
@@ -29,7 +30,7 @@ fn push_status(text: &mut String, status: &Status) {
     push_one(text, "agencies_ended", "Agencies that have sent END.", status.ended);
     push_one(text, "draw_made", "Whether the draw has been made: 1 or 0.", u8::from(status.drawn));
     if let Some(Seal { bets, bytes, sha256 }) = status.seal() {
-        let labels = format!("{{bets=\"{bets}\",bytes=\"{bytes}\",sha256=\"{sha256}\"}}");
+        let labels = format!("{{bets=\"{bets}\",bytes=\"{bytes}\",sha256=\"{}\"}}", hex(&sha256));
         push(text, "seal_info", "gauge", "What the file of bets was at the draw.", [(labels, 1)]);
     }
     let help = "Storage services that died and were replaced.";

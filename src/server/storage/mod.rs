@@ -58,6 +58,7 @@ use crate::ipc::messages::{ReplyHead, Request};
 use crate::ipc::shared_state::SharedState;
 use crate::ipc::storage_end::RequestReceiver;
 use crate::logging::{Level, Outcome, event, info};
+use crate::lottery::hex::hex;
 use crate::protocol::record::LONGEST_ROWS;
 use crate::system::confinement::Confinement;
 use crate::system::fd_passing::Sent;
@@ -287,7 +288,7 @@ fn log_commit(committed: &Committed, contest: &contest::Contest) {
                 ("bets", &seal.bets),
                 ("winners", &winners),
                 ("bytes", &seal.bytes),
-                ("sha256", &seal.sha256),
+                ("sha256", &hex(&seal.sha256)),
             ],
         );
     }

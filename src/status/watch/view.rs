@@ -11,6 +11,7 @@ use super::agencies::{ListState, rows_needed};
 use super::events::is_full;
 use super::history::History;
 use super::rendering::{BAD, BUSY, DONE, FAINT, IDLE, STRONG, bar_of, render_lines};
+use crate::lottery::hex::hex;
 use crate::protocol::status::Status;
 use crate::status::text::{counted, grouped, long_time, rate, short_time};
 
@@ -93,7 +94,7 @@ fn certificate(until: i64, now: DateTime<Local>) -> Span<'static> {
 /// The most important comes first: a low terminal lacks the last lines, a narrow one the last parts of each line.
 fn summary_lines(history: &History, width: u16) -> Vec<Line<'static>> {
     let Some(status) = history.latest() else { return Vec::new() };
-    let hash = status.seal().map(|seal| seal.sha256.to_string());
+    let hash = status.seal().map(|seal| hex(&seal.sha256).to_string());
     // A part of a hash would be of no use.
     let hash = hash.filter(|hash| LABEL + hash.len() <= width.into());
     let mut lines = vec![("draw", draw_parts(status, width))];
