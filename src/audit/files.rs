@@ -5,29 +5,33 @@ use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use indicatif::{ProgressBar, ProgressBarIter, ProgressStyle};
 use thiserror::Error;
 
 use crate::logging::one_line;
 use crate::lottery::seal::{Hasher, HashingReader};
 use crate::lottery::{AgencyId, Draw};
-use crate::server::storage::paths::{folder_of, open_to_read, read_state_file, resolve, state_path};
+use crate::server::storage::paths::{beside, folder_of, open_to_read, read_state_file, resolve, state_path};
 use crate::server::storage::row_reader::RowReader;
 use crate::server::storage::state_file::{State, StateError};
 
 #[derive(Debug, Error)]
 pub(crate) enum AuditError {
     #[error("{}: {error}", .path.display())]
-    Read { path: PathBuf, error: io::Error },
-    #[error("{}: not a regular file", .0.display())]
-    NotAFile(PathBuf),
+    File { path: PathBuf, error: io::Error },
     /// `of` says where the number of agencies comes from.
     #[error("there is no agency {agency}: the agencies are 1 to {agencies}, says {of}")]
     NoAgency { agency: AgencyId, agencies: u16, of: String },
-    #[error("{}: {error}", .path.display())]
-    Output { path: PathBuf, error: io::Error },
     /// Nobody reads the output any more, or the disk is full.
     #[error("can't write: {0}")]
     Write(#[from] io::Error),
+}
+
+impl AuditError {
+    /// Makes an error of this file from an error without a path.
+    pub(super) fn of(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |error| Self::File { path: path.to_owned(), error }
+    }
 }
 
 /// The bets file, open, and what the state file said just before.
@@ -36,6 +40,8 @@ pub(crate) struct Files {
     pub(super) path: PathBuf,
     state_path: PathBuf,
     bets: File,
+    /// What was known of `bets` when it was opened.
+    metadata: Metadata,
     /// `Ok(None)` if there is no state file.
     pub(super) state: Result<Option<State>, StateError>,
 }
@@ -45,28 +51,25 @@ impl Files {
     /// appended, so the bets are at least as new as the state.
     pub(crate) fn open(path: &Path) -> Result<Self, AuditError> {
         let state_path = state_path(&resolve(path));
-        let state = read_state_file(&state_path)
-            .map_err(|error| AuditError::Read { path: state_path.clone(), error })?
-            .map(|bytes| State::decode(&bytes))
-            .transpose();
-        let path = path.to_owned();
-        let opened = open_to_read(&path).and_then(|bets| Ok((bets.metadata()?.is_file(), bets)));
-        match opened {
-            Ok((true, bets)) => Ok(Self { path, state_path, bets, state }),
-            Ok((false, _)) => Err(AuditError::NotAFile(path)),
-            Err(error) => Err(AuditError::Read { path, error }),
+        let state = read_state_file(&state_path).map_err(AuditError::of(&state_path))?;
+        let state = state.map(|bytes| State::decode(&bytes)).transpose();
+        let bets = open_to_read(path).map_err(AuditError::of(path))?;
+        let metadata = bets.metadata().map_err(AuditError::of(path))?;
+        if !metadata.is_file() {
+            return Err(AuditError::of(path)(io::Error::other("not a regular file")));
         }
+        Ok(Self { path: path.to_owned(), state_path, bets, metadata, state })
     }
 
     /// Whether a path leads to one of the files. There may be no state file yet.
-    pub(super) fn has(&self, path: &Path) -> io::Result<bool> {
-        let identity = |data: Metadata| (data.dev(), data.ino());
-        let bets = identity(self.bets.metadata()?);
-        let is_bets = fs::metadata(path).is_ok_and(|data| identity(data) == bets);
+    pub(super) fn has(&self, path: &Path) -> bool {
+        let identity = |data: &Metadata| (data.dev(), data.ino());
+        let is_bets = fs::metadata(path).is_ok_and(|data| identity(&data) == identity(&self.metadata));
         // Many paths lead to one folder: over `..`, links and mounts.
-        let place =
-            |file: &Path| Some((identity(fs::metadata(folder_of(file)).ok()?), file.file_name()?.to_owned()));
-        Ok(is_bets || place(&resolve(path)) == place(&self.state_path))
+        let place = |file: &Path| {
+            Some((identity(&fs::metadata(folder_of(file)).ok()?), file.file_name()?.to_owned()))
+        };
+        is_bets || place(&resolve(path)) == place(&self.state_path)
     }
 
     /// The path of the bets file, for people.
@@ -82,18 +85,16 @@ impl Files {
         self.state.as_ref().ok()?.as_ref()?.draw.as_ref()
     }
 
-    /// Can be called once: the file is read through to its end.
-    pub(super) fn rows(&self) -> RowReader<HashingReader<&File>> {
-        RowReader::new(HashingReader { inner: &self.bets, hasher: Hasher::default() })
+    /// Can be called once: the file is read through to its end. The bar follows.
+    pub(super) fn rows(&self, bar: &ProgressBar) -> RowReader<HashingReader<ProgressBarIter<&File>>> {
+        RowReader::new(HashingReader { inner: bar.wrap_read(&self.bets), hasher: Hasher::default() })
     }
 
-    /// The length of the bets file, in bytes.
-    pub(super) fn length(&self) -> Result<u64, AuditError> {
-        Ok(self.bets.metadata().map_err(|error| self.unreadable(error))?.len())
-    }
-
-    pub(super) fn unreadable(&self, error: io::Error) -> AuditError {
-        AuditError::Read { path: self.path.clone(), error }
+    /// A bar that shows on a terminal how much has been read.
+    pub(super) fn bar(&self) -> ProgressBar {
+        let style = ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes}, {elapsed}");
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::new(self.metadata.len()).with_style(style)
     }
 }
 
@@ -106,17 +107,16 @@ pub(super) struct NewFile {
 
 impl NewFile {
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        if fs::metadata(path).is_ok_and(|data| !data.is_file()) {
+        let before = fs::metadata(path).ok();
+        if before.as_ref().is_some_and(|before| !before.is_file()) {
             let out = BufWriter::new(File::options().write(true).open(path)?);
             return Ok(Self { out, paths: None });
         }
         let path = resolve(path);
-        let mut part = path.clone().into_os_string();
-        part.push(format!(".{}.part", std::process::id()));
-        let part = PathBuf::from(part);
-        let file = Self { out: BufWriter::new(File::create_new(&part)?), paths: Some((part, path.clone())) };
+        let part = beside(&path, &format!(".{}.part", std::process::id()));
+        let file = Self { out: BufWriter::new(File::create_new(&part)?), paths: Some((part, path)) };
         // It stays as private as the one before.
-        if let Ok(before) = fs::metadata(&path) {
+        if let Some(before) = before {
             file.out.get_ref().set_permissions(before.permissions())?;
         }
         Ok(file)

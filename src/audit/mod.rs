@@ -25,7 +25,7 @@ use crate::server::storage::Rules;
 
 /// Checks the files. Returns whether they have no errors.
 pub(crate) fn check(files: &Files, configured: Rules, out: &mut dyn Write) -> Result<bool, AuditError> {
-    let report = Report::read(files, configured, None, &report::bar(files)?, |_| Ok(()))?;
+    let report = Report::read(files, configured, None, &files.bar(), |_| Ok(()))?;
     report.write(out)?;
     out.flush()?;
     Ok(report.is_good())

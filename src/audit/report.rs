@@ -3,14 +3,14 @@
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::files::{AuditError, Files};
 use super::tally::Tally;
 use crate::config::origin;
 use crate::logging::one_line;
 use crate::lottery::row::Row;
-use crate::lottery::{AgencyId, Seal};
+use crate::lottery::{AgencyId, Draw, Seal};
 use crate::server::storage::Rules;
 use crate::server::storage::row_reader::{Damage, Line};
 use crate::server::storage::state_file::State;
@@ -20,11 +20,9 @@ use crate::status::text::plural;
 const LISTED: usize = 100;
 /// How many ranges of lines with the same damage are listed.
 const RANGES: usize = 10;
-/// How much is read before the bar moves, in bytes.
-const BAR_STEP: u64 = 1 << 20;
 
 pub(crate) struct Report<'a> {
-    files: &'a Files,
+    pub(super) files: &'a Files,
     /// How many agencies take part: those of the draw, or as configured.
     agencies: u16,
     /// The number that wins: as asked, as drawn, or as configured.
@@ -32,43 +30,34 @@ pub(crate) struct Report<'a> {
     pub(crate) tally: Tally,
     /// The draw's seal, if the file agrees with it.
     pub(crate) seal: Option<Seal>,
-    errors: Findings,
     /// What is wrong with rows, in the order of the first line that has it.
     damages: Vec<(Damage, Lines)>,
+    errors: Findings,
     /// What is allowed, but unusual.
     notices: Findings,
 }
 
-/// The first findings of a kind, and how many there are.
+/// Lines of the report. Their number does not grow with the file, only with the number of agencies.
 struct Findings {
     kind: &'static str,
-    listed: Vec<String>,
-    count: u64,
+    lines: Vec<String>,
 }
 
 impl Findings {
-    fn new(kind: &'static str) -> Self {
-        Self { kind, listed: Vec::new(), count: 0 }
-    }
-
     fn add(&mut self, place: impl Display, finding: impl Display) {
-        self.count += 1;
-        if self.listed.len() < LISTED {
-            self.listed.push(format!("{place}: {}: {finding}", self.kind));
-        }
+        self.lines.push(format!("{place}: {}: {finding}", self.kind));
     }
 
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.listed.iter().try_for_each(|finding| writeln!(out, "{finding}"))?;
-        match self.count - self.listed.len() as u64 {
+        self.lines.iter().take(LISTED).try_for_each(|line| writeln!(out, "{line}"))?;
+        match self.lines.len().saturating_sub(LISTED) {
             0 => Ok(()),
             more => writeln!(out, "and {more} more {}s", self.kind),
         }
     }
 }
 
-/// The lines that have the same damage.
-#[derive(Default)]
+/// The lines of the bets file that have the same damage.
 struct Lines {
     /// The first and the last line of each range. After [`RANGES`] the rest is only counted.
     ranges: Vec<(u64, u64)>,
@@ -85,10 +74,6 @@ impl Lines {
             _ => self.ranges.push((line, line)),
         }
     }
-
-    fn first(&self) -> u64 {
-        self.ranges.first().map_or(0, |(first, _)| *first)
-    }
 }
 
 impl Display for Lines {
@@ -98,8 +83,10 @@ impl Display for Lines {
         };
         let ranges: Vec<String> = self.ranges.iter().map(range).collect();
         write!(f, "{} lines: {}", self.count, ranges.join(", "))?;
-        let named: u64 = self.ranges.iter().map(|(first, last)| last - first + 1).sum();
-        if named < self.count { write!(f, " and {} more", self.count - named) } else { Ok(()) }
+        match self.count - self.ranges.iter().map(|(first, last)| last - first + 1).sum::<u64>() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
     }
 }
 
@@ -120,8 +107,8 @@ impl<'a> Report<'a> {
             tally: Tally::default(),
             seal: None,
             damages: Vec::new(),
-            errors: Findings::new("error"),
-            notices: Findings::new("notice"),
+            errors: Findings { kind: "error", lines: Vec::new() },
+            notices: Findings { kind: "notice", lines: Vec::new() },
         };
         report.read_rows(bar, see)?;
         bar.finish_and_clear();
@@ -134,27 +121,23 @@ impl<'a> Report<'a> {
         bar: &ProgressBar,
         mut see: impl FnMut(&Row<'_>) -> io::Result<()>,
     ) -> Result<(), AuditError> {
-        let mut rows = self.files.rows();
+        let mut rows = self.files.rows(bar);
         loop {
-            match rows.next_line().map_err(|error| self.files.unreadable(error))? {
+            match rows.next_line().map_err(AuditError::of(&self.files.path))? {
                 Line::Row(row) => {
-                    let wins = row.number == self.number;
+                    let (agency, wins) = (row.agency, row.number == self.number);
                     if wins {
                         see(&row)?;
                     }
-                    let agency = row.agency;
                     self.tally.add(&row, wins);
                     self.check_agency(agency, rows.line());
                 }
                 Line::Damaged(damage) => self.add_damage(damage, rows.line()),
                 Line::End { torn } => {
                     self.check_end(torn);
-                    self.check_seal(rows.source().hasher.seal(self.tally.all().bets));
+                    self.check_seal(rows.source().hasher.seal(self.tally.bets()));
                     return Ok(());
                 }
-            }
-            if bar.position().abs_diff(rows.offset()) >= BAR_STEP {
-                bar.set_position(rows.offset());
             }
         }
     }
@@ -162,11 +145,10 @@ impl<'a> Report<'a> {
     fn add_damage(&mut self, damage: Damage, line: u64) {
         // Behind a foreign beginning, other damage means nothing.
         let damage = self.foreign_file().unwrap_or(damage);
-        let index = self.damages.iter().position(|(known, _)| *known == damage).unwrap_or_else(|| {
-            self.damages.push((damage, Lines::default()));
-            self.damages.len() - 1
-        });
-        self.damages.get_mut(index).into_iter().for_each(|(_, lines)| lines.add(line));
+        match self.damages.iter_mut().find(|(known, _)| *known == damage) {
+            Some((_, lines)) => lines.add(line),
+            None => self.damages.push((damage, Lines { ranges: vec![(line, line)], count: 1 })),
+        }
     }
 
     /// Why no line of the file can be read.
@@ -178,7 +160,7 @@ impl<'a> Report<'a> {
     /// An agency that takes no part is an error, in the line of its first bet.
     fn check_agency(&mut self, agency: AgencyId, line: u64) {
         let last = self.agencies;
-        if agency.get() > last && self.tally.of(agency).bets == 1 {
+        if agency.get() > last && self.tally.of(agency).stored.bets == 1 {
             let source = if self.files.draw().is_some() { "the draw" } else { "CLIENTS_AMOUNT" };
             let error =
                 format_args!("agency {agency} does not take part: only 1 to {last} do, says {source}");
@@ -225,36 +207,39 @@ impl<'a> Report<'a> {
         for contradiction in state.contradictions(self.agencies) {
             self.errors.add(&path, contradiction);
         }
-        for disagreement in state.disagreements(|agency| self.tally.of(agency).stored()) {
+        for disagreement in state.disagreements(|agency| self.tally.of(agency).stored) {
             self.errors.add(self.files.name(), disagreement);
         }
-        let Rules { clients_amount, winner_number } = configured;
-        let Some(draw) = &state.draw else {
-            if state.all_ended(clients_amount) {
-                let finding = format_args!(
-                    "all agencies from 1 to CLIENTS_AMOUNT, which is {clients_amount}, have ended; a server that is \
-                     started makes the draw"
+        let amount = configured.clients_amount;
+        match &state.draw {
+            Some(draw) => self.check_draw(draw, configured),
+            None if state.all_ended(amount) => {
+                let notice = format_args!(
+                    "all agencies from 1 to CLIENTS_AMOUNT, which is {amount}, have ended; a server that is started \
+                     makes the draw"
                 );
-                self.notices.add(path, finding);
+                self.notices.add(path, notice);
             }
-            return;
-        };
-        let drawn = draw.winning_number;
+            None => {}
+        }
+    }
+
+    /// The draw holds, whatever number was asked for or is configured.
+    fn check_draw(&mut self, draw: &Draw, configured: Rules) {
+        let (path, drawn) = (self.files.state_name(), draw.winning_number);
         if drawn != self.number {
             let error = format_args!("the winning number of the draw is {drawn}, not {}", self.number);
             self.errors.add(&path, error);
         }
         for (key, drawn, configured) in [
-            ("CLIENTS_AMOUNT", draw.agencies.into(), clients_amount.into()),
-            ("LOTTERY_WINNER_NUMBER", drawn, winner_number),
+            ("CLIENTS_AMOUNT", draw.agencies.into(), configured.clients_amount.into()),
+            ("LOTTERY_WINNER_NUMBER", drawn, configured.winner_number),
         ] {
             if drawn != configured
                 && let Some(origin) = origin(key)
             {
-                self.notices.add(
-                    &path,
-                    format_args!("the draw holds: {key} was {drawn}, not {configured} ({origin})"),
-                );
+                let notice = format_args!("the draw holds: {key} was {drawn}, not {configured} ({origin})");
+                self.notices.add(&path, notice);
             }
         }
     }
@@ -264,29 +249,23 @@ impl<'a> Report<'a> {
     }
 
     fn error_count(&self) -> u64 {
-        self.errors.count + self.damages.iter().map(|(_, lines)| lines.count).sum::<u64>()
+        self.errors.lines.len() as u64 + self.damages.iter().map(|(_, lines)| lines.count).sum::<u64>()
     }
 
-    /// Writes each damage once, with its remedy.
-    fn write_damages(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// Writes each damage once, with its remedy, then errors and notices, then a summary.
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         for (damage, lines) in &self.damages {
-            let first = lines.first();
+            let first = lines.ranges.first().map_or(0, |(first, _)| *first);
             let advice = damage.advice(&self.files.path, first);
             let all = if lines.count == 1 { String::new() } else { format!(" ({lines})") };
             writeln!(out, "{}:{first}: error: {}{all}", self.files.name(), one_line(&advice))?;
         }
-        Ok(())
-    }
-
-    /// Writes what was found, and a summary.
-    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.write_damages(out)?;
         self.errors.write(out)?;
         self.notices.write(out)?;
         if let Some(seal) = self.seal {
             writeln!(out, "{}: the file of the draw: {seal}", self.files.name())?;
         }
-        let (bets, agencies) = (self.tally.all().bets, self.tally.agencies_with_bets());
+        let (bets, agencies) = (self.tally.bets(), self.tally.agencies_with_bets());
         writeln!(
             out,
             "{}: {bets} {} of {agencies} {}; {}; errors: {}, notices: {}",
@@ -295,7 +274,7 @@ impl<'a> Report<'a> {
             plural(agencies, "agency", "agencies"),
             self.state_in_short(),
             self.error_count(),
-            self.notices.count,
+            self.notices.lines.len(),
         )
     }
 
@@ -311,14 +290,5 @@ impl<'a> Report<'a> {
                 format!("{} of {all} {noun} (CLIENTS_AMOUNT) ended", ended.len())
             }
         }
-    }
-}
-
-/// A bar that shows on a terminal how much has been read.
-pub(super) fn bar(files: &Files) -> Result<ProgressBar, AuditError> {
-    let bar = ProgressBar::new(files.length()?);
-    match ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes}, {elapsed}") {
-        Ok(style) => Ok(bar.with_style(style)),
-        Err(_) => Ok(bar),
     }
 }

@@ -4,26 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 
+use crate::lottery::AgencyId;
 use crate::lottery::row::Row;
-use crate::lottery::{AgencyId, Digest};
 use crate::server::storage::state_file::Stored;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Count {
-    pub(crate) bets: u64,
+    pub(crate) stored: Stored,
     pub(crate) winners: u64,
-    pub(crate) digest: Digest,
-}
-
-impl Count {
-    pub(super) fn stored(self) -> Stored {
-        Stored { bets: self.bets, digest: self.digest }
-    }
 }
 
 impl Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bets, {} winners, digest {}", self.bets, self.winners, self.digest)
+        let Self { stored: Stored { bets, digest }, winners } = self;
+        write!(f, "{bets} bets, {winners} winners, digest {digest}")
     }
 }
 
@@ -34,9 +28,8 @@ impl Tally {
     /// Counts a bet.
     pub(crate) fn add(&mut self, row: &Row<'_>, won: bool) {
         let count = self.0.entry(row.agency).or_default();
-        count.bets += 1;
+        count.stored.add(row.bytes);
         count.winners += u64::from(won);
-        count.digest = count.digest.with_row(row.bytes);
     }
 
     pub(crate) fn set(&mut self, agency: AgencyId, count: Count) {
@@ -47,17 +40,13 @@ impl Tally {
         self.0.get(&agency).copied().unwrap_or_default()
     }
 
-    /// The sums over all agencies.
-    pub(crate) fn all(&self) -> Count {
-        self.0.values().fold(Count::default(), |all, count| Count {
-            bets: all.bets + count.bets,
-            winners: all.winners + count.winners,
-            ..all
-        })
+    /// How many bets all agencies have.
+    pub(crate) fn bets(&self) -> u64 {
+        self.0.values().map(|count| count.stored.bets).sum()
     }
 
     pub(crate) fn agencies_with_bets(&self) -> u64 {
-        self.0.values().filter(|count| count.bets > 0).count() as u64
+        self.0.values().filter(|count| count.stored.bets > 0).count() as u64
     }
 
     /// Writes a table for people: the agencies 1 to `agencies`, and all others that have bets.
@@ -65,10 +54,10 @@ impl Tally {
         writeln!(out, "{:>8} {:>12} {:>12}", "agency", "bets", "winners")?;
         let take_part = (1..=agencies).filter_map(AgencyId::new);
         for agency in take_part.chain(self.0.keys().copied()).collect::<BTreeSet<_>>() {
-            let Count { bets, winners, .. } = self.of(agency);
-            writeln!(out, "{:>8} {bets:>12} {winners:>12}", agency.get())?;
+            let Count { stored, winners } = self.of(agency);
+            writeln!(out, "{:>8} {:>12} {winners:>12}", agency.get(), stored.bets)?;
         }
-        let Count { bets, winners, .. } = self.all();
-        writeln!(out, "{:>8} {bets:>12} {winners:>12}", "all")
+        let winners: u64 = self.0.values().map(|count| count.winners).sum();
+        writeln!(out, "{:>8} {:>12} {winners:>12}", "all", self.bets())
     }
 }

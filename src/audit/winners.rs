@@ -6,13 +6,14 @@ use std::path::Path;
 use indicatif::ProgressBar;
 
 use super::files::{AuditError, Files, NewFile};
-use super::report::{self, Report};
+use super::report::Report;
 use super::tally::Count;
 use crate::logging::one_line;
 use crate::lottery::AgencyId;
 use crate::lottery::row::Row;
 use crate::server::storage::Rules;
 use crate::server::storage::row_reader::check_command;
+use crate::server::storage::state_file::Stored;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question {
@@ -42,11 +43,11 @@ pub(crate) fn winners_to_file(
     path: &Path,
     notes: &mut dyn Write,
 ) -> Result<bool, AuditError> {
-    let failed = |error| AuditError::Output { path: path.to_owned(), error };
-    if files.has(path).map_err(failed)? {
+    let failed = AuditError::of(path);
+    if files.has(path) {
         return Err(failed(io::Error::other("this is a file of the contest: name another one")));
     }
-    let mut file = NewFile::create(path).map_err(failed)?;
+    let mut file = NewFile::create(path).map_err(&failed)?;
     let is_good = match winners(files, question, &mut file.out, notes) {
         Err(AuditError::Write(error)) => return Err(failed(error)),
         result => result?,
@@ -68,8 +69,6 @@ pub(crate) fn winners(
     notes: &mut dyn Write,
 ) -> Result<bool, AuditError> {
     check_agency(files, question)?;
-    let lists = question.form != Form::Report || question.agency.is_some();
-    let bar = if lists { ProgressBar::hidden() } else { report::bar(files)? };
     match question.form {
         Form::Report => {
             write_number(files, question, out)?;
@@ -80,13 +79,15 @@ pub(crate) fn winners(
         Form::Csv => writeln!(out, "agency,document")?,
         Form::Rows => {}
     }
+    let is_list = question.form != Form::Report || question.agency.is_some();
+    let bar = if is_list { ProgressBar::hidden() } else { files.bar() };
     let see = |row: &Row<'_>| write_winner(question, row, out);
     let report = Report::read(files, question.configured, question.number, &bar, see)?;
     if question.form == Form::Report {
-        write_counts(files, question, &report, out)?;
-        write_report(files, &report, out)?;
+        write_counts(question, &report, out)?;
+        write_report(&report, out)?;
     } else {
-        write_notes(files, question, &report, notes)?;
+        write_notes(question, &report, notes)?;
     }
     out.flush()?;
     Ok(report.is_good())
@@ -98,23 +99,21 @@ fn check_agency(files: &Files, question: &Question) -> Result<(), AuditError> {
         Some(draw) => (draw.agencies, format!("the draw in {}", files.state_name())),
         None => (question.configured.clients_amount, "CLIENTS_AMOUNT".to_owned()),
     };
-    match question.agency.filter(|agency| agency.get() > agencies) {
-        Some(agency) => Err(AuditError::NoAgency { agency, agencies, of }),
-        None => Ok(()),
+    match question.agency {
+        Some(agency) if agency.get() > agencies => Err(AuditError::NoAgency { agency, agencies, of }),
+        _ => Ok(()),
     }
 }
 
 fn write_number(files: &Files, question: &Question, out: &mut dyn Write) -> io::Result<()> {
-    match (question.number, files.draw()) {
-        (Some(number), _) => writeln!(out, "winning number: {number} (as asked for)"),
-        (None, Some(draw)) => {
-            writeln!(out, "winning number: {} (as drawn, says {})", draw.winning_number, files.state_name())
-        }
+    let (number, source) = match (question.number, files.draw()) {
+        (Some(number), _) => (number, "as asked for".to_owned()),
+        (None, Some(draw)) => (draw.winning_number, format!("as drawn, says {}", files.state_name())),
         (None, None) => {
-            let number = question.configured.winner_number;
-            writeln!(out, "winning number: {number} (LOTTERY_WINNER_NUMBER of the configuration)")
+            (question.configured.winner_number, "LOTTERY_WINNER_NUMBER of the configuration".to_owned())
         }
-    }
+    };
+    writeln!(out, "winning number: {number} ({source})")
 }
 
 fn write_winner(question: &Question, row: &Row<'_>, out: &mut dyn Write) -> io::Result<()> {
@@ -133,38 +132,30 @@ fn write_winner(question: &Question, row: &Row<'_>, out: &mut dyn Write) -> io::
     }
 }
 
-fn write_notes(
-    files: &Files,
-    question: &Question,
-    report: &Report<'_>,
-    notes: &mut dyn Write,
-) -> io::Result<()> {
-    let has_draw = files.draw().is_some();
-    if !has_draw {
-        write_number(files, question, notes)?;
+fn write_counts(question: &Question, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(agency) = question.agency {
+        let Count { stored: Stored { bets, digest }, winners } = report.tally.of(agency);
+        return writeln!(out, "bets of agency {agency}: {bets}, winners: {winners}, digest: {digest}");
     }
-    if has_draw && report.is_good() { Ok(()) } else { write_report(files, report, notes) }
+    writeln!(out)?;
+    report.tally.write_table(report.files.draw().map_or(0, |draw| draw.agencies), out)?;
+    writeln!(out)
 }
 
-fn write_report(files: &Files, report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
+/// Writes the report, unless there is nothing in it to look at: the draw has been made, and there are no errors.
+fn write_notes(question: &Question, report: &Report<'_>, notes: &mut dyn Write) -> io::Result<()> {
+    if report.files.draw().is_none() {
+        write_number(report.files, question, notes)?;
+    } else if report.is_good() {
+        return Ok(());
+    }
+    write_report(report, notes)
+}
+
+fn write_report(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
     report.write(out)?;
     if report.is_good() {
         return Ok(());
     }
-    writeln!(out, "after a repair, check again: {}", one_line(&check_command(&files.path)))
-}
-
-fn write_counts(
-    files: &Files,
-    question: &Question,
-    report: &Report<'_>,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let Some(agency) = question.agency else {
-        writeln!(out)?;
-        report.tally.write_table(files.draw().map_or(0, |draw| draw.agencies), out)?;
-        return writeln!(out);
-    };
-    let Count { bets, winners, digest } = report.tally.of(agency);
-    writeln!(out, "bets of agency {agency}: {bets}, winners: {winners}, digest: {digest}")
+    writeln!(out, "after a repair, check again: {}", one_line(&check_command(&report.files.path)))
 }

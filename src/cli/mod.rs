@@ -213,15 +213,16 @@ fn audit(
     let configured = Rules { clients_amount: config.clients_amount, winner_number: config.winner_number };
     let is_given = file.is_some();
     let path = file.unwrap_or(config.storage_filepath);
-    match Files::open(&path).and_then(|files| look(&files, configured)) {
+    let files = Files::open(&path).map_err(|error| {
+        let path = path.display();
+        let hint = format!("; the configuration's STORAGE_FILEPATH is {path}, --file names another file");
+        fail(&format_args!("{error}{}", if is_given { "" } else { &hint }))
+    })?;
+    match look(&files, configured) {
         Ok(true) => Ok(()),
         Ok(false) => Err(ExitCode::FAILURE),
         Err(AuditError::Write(error)) => end_output(Err(error)),
         Err(error @ AuditError::NoAgency { .. }) => Err(misuse([error])),
-        Err(error @ AuditError::Read { .. }) if !is_given => Err(fail(&format_args!(
-            "{error}; the configuration's STORAGE_FILEPATH is {}, --file names another file",
-            path.display()
-        ))),
         Err(error) => Err(fail(&error)),
     }
 }

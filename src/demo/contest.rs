@@ -13,6 +13,7 @@ use super::process::Process;
 use crate::audit::{Count, Tally};
 use crate::config::{AGENCY_SETTINGS, SERVER_SETTINGS, Settings};
 use crate::lottery::{AgencyId, Digest};
+use crate::server::storage::state_file::Stored;
 use crate::status;
 use crate::system::signal::{Signals, is_termination};
 use crate::tls::client::Target;
@@ -169,7 +170,8 @@ impl<'a> Contest<'a> {
             };
             let (bets, digest) = (number("end_message", "bets", 10)?, number("end_message", "digest", 16)?);
             let winners = number("consulta_ganadores", "cant_ganadores", 10)?;
-            tally.set(*agency, Count { bets, winners, digest: Digest(digest.to_be_bytes()) });
+            let stored = Stored { bets, digest: Digest(digest.to_be_bytes()) };
+            tally.set(*agency, Count { stored, winners });
         }
         Ok(tally)
     }

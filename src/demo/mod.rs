@@ -45,7 +45,7 @@ pub(crate) fn run(agencies: u16, bets: u64, folder: Option<PathBuf>) -> Result<(
     // The file of bets must have each bet of the agencies' files once.
     for agency in all_agencies(agencies) {
         let (reported, counted) = (reported.of(agency), found.tally.of(agency));
-        if reported != counted || counted.bets != bets {
+        if reported != counted || counted.stored.bets != bets {
             return Err(DemoError::Disagreement { agency, bets, counted, reported });
         }
     }

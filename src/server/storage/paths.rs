@@ -32,7 +32,7 @@ pub(super) fn next_state_path(bets: &Path) -> PathBuf {
     beside(bets, ".state.next")
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
