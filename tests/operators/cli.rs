@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use common::program::PROGRAM;
 use common::{frame, output, text};
 
-const STATUS: &str = r#"{"agencies":2,"ended":1,"bets":30,"drawn":false,"draw":null,"handlers":1,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"full","seccomp":"full"},"per_agency":[{"agency":1,"bets":10,"ended":true},{"agency":2,"bets":20,"ended":false}]}"#;
+/// A status without the keys that were added later, and with a key that is not known yet.
+const STATUS: &str = r#"{"news":[1],"agencies":2,"ended":1,"bets":30,"drawn":false,"draw":null,"handlers":1,"max_clients":9,"uptime_seconds":1.5,"storage_restarts":0,"confinement":{"identity":"full","limits":"full","landlock":"full","seccomp":"full"},"per_agency":[{"agency":1,"bets":10,"ended":true},{"agency":2,"bets":20,"ended":false}]}"#;
 
 const COMMANDS: [&str; 13] = [
     "server",
