@@ -119,7 +119,7 @@ settings! {
     tls_dir: Option<PathBuf> = TLS_DIR, "", TLS_FOLDER,
         "a folder with tls.crt, tls.key, ca.crt and perhaps ca.crl: agencies must have a certificate";
     plain_agencies: AgencyList = PLAIN_AGENCIES, "",
-        Kind("a list of agencies such as 2,5-7, or all", |text| text.parse().ok()),
+        Kind("a list of agencies such as 2,5-7, or all", AgencyList::parse),
         "with TLS_DIR, the agencies that may still come without a certificate";
 }
 

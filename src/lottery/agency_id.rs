@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use serde::{Deserialize, Serialize};
 
 /// The highest number an agency can have, and so the largest `CLIENTS_AMOUNT`.
-pub const MAX_AGENCIES: u16 = u16::MAX;
+pub(crate) const MAX_AGENCIES: u16 = u16::MAX;
 
 /// An agency's number: 1 to 65,535. It need not take part in the contest: those that do are 1 to `CLIENTS_AMOUNT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,8 +25,7 @@ impl AgencyId {
     }
 
     /// The agency's place in an array of all agencies, from 0.
-    #[must_use]
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         usize::from(self.get()) - 1
     }
 }

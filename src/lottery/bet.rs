@@ -6,9 +6,9 @@ use thiserror::Error;
 use super::agency_id::AgencyId;
 
 /// How many fields a bet has, in a record of the wire and in a row of the file.
-pub const FIELDS: usize = 6;
+pub(crate) const FIELDS: usize = 6;
 /// The longest text field, in bytes.
-pub const MAX_TEXT: usize = 255;
+pub(crate) const MAX_TEXT: usize = 255;
 
 /// A bet whose fields are valid. Its texts are borrowed, from a message or a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,12 +63,12 @@ impl<'a> Bet<'a> {
     }
 }
 
-/// Checks a first name, last name or document. All that take bets call this: handlers, storage, recovery and the agency.
-pub fn check_text(text: &str) -> Result<(), TextError> {
+/// Checks a first name, last name or document. Handlers, storage, recovery and the agency all call it.
+pub(crate) fn check_text(text: &str) -> Result<(), TextError> {
     if text.len() > MAX_TEXT {
         return Err(TextError::TooLong);
     }
-    // Without an early exit, so that the compiler can test many bytes at once.
+    // No early exit, so that the compiler uses vector instructions.
     if text.bytes().fold(false, |found, byte| found | byte.is_ascii_control()) {
         return Err(TextError::ControlCharacter);
     }
@@ -76,8 +76,7 @@ pub fn check_text(text: &str) -> Result<(), TextError> {
 }
 
 /// A decimal number of ASCII digits only: no sign, no space, leading zeros allowed.
-#[must_use]
-pub fn parse_decimal(digits: &[u8]) -> Option<u32> {
+pub(crate) fn parse_decimal(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() {
         return None;
     }
@@ -92,17 +91,16 @@ pub fn parse_decimal(digits: &[u8]) -> Option<u32> {
 
 /// Whether the text is exactly `YYYY-MM-DD` and such a day exists, in the years 1 to 9999 (those of Python's
 /// `datetime.date`, which reads the file).
-#[must_use]
-pub fn is_real_date(text: &[u8]) -> bool {
+pub(crate) fn is_real_date(text: &[u8]) -> bool {
     let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return false };
     let (Some(year), Some(month), Some(day)) =
         (parse_decimal(&[y1, y2, y3, y4]), parse_decimal(&[m1, m2]), parse_decimal(&[d1, d2]))
     else {
         return false;
     };
-    // Every month has 28 days; only what comes after needs the calendar.
-    let is_any_years = (1..=12).contains(&month) && (1..=28).contains(&day);
-    year > 0 && (is_any_years || NaiveDate::from_ymd_opt(year.cast_signed(), month, day).is_some())
+    // Every month has 28 days; only a later day needs the calendar.
+    let is_in_any_year = (1..=12).contains(&month) && (1..=28).contains(&day);
+    year > 0 && (is_in_any_year || NaiveDate::from_ymd_opt(year.cast_signed(), month, day).is_some())
 }
 
 #[cfg(test)]

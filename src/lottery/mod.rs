@@ -6,14 +6,14 @@
     reason = "some of it is public, but for tests, benchmarks and fuzz targets alone"
 )]
 
-pub mod agency_id;
-pub mod agency_list;
-pub mod bet;
-pub mod digest;
+pub(crate) mod agency_id;
+pub(crate) mod agency_list;
+pub(crate) mod bet;
+pub(crate) mod digest;
 pub(crate) mod foreign;
 pub(crate) mod hex;
 pub mod row;
-pub mod seal;
+pub(crate) mod seal;
 
 use serde::{Deserialize, Serialize};
 
