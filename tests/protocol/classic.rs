@@ -173,19 +173,23 @@ fn an_invalid_bet_is_refused() {
 fn a_batch_with_one_bad_bet_is_refused_whole_and_logged_with_its_size() {
     let server = Setup::new().start();
     let good = records(&bets(1, 0..3));
-    for bad in [
-        &record(["6", "A", "B", "1", "2000-01-01", "1"])[..],
-        &record(["1", "A", "B", "1", "2000-13-01", "1"]),
-        b"",
-        b"1\x1f2",
+    let fields = "bet N: a bet has 6 fields: ";
+    for (bad, reason) in [
+        (&record(["6", "A", "B", "1", "2000-01-01", "1"])[..], "no such agency"),
+        (&record(["1", "A", "B", "1", "2000-13-01", "1"]), "bet N: the birthdate must be"),
+        (&record(["1", "A", "B", "1", "2000-01-01", "1a"]), "bet N: the number must be"),
+        (&record(["1", "A", "B", "1", "2000-01-01", "1\x1f"]), fields),
+        (b"", fields),
+        (b"1\x1f2", fields),
     ] {
-        for payload in [[&good[..], bad], [bad, &good[..]]] {
-            server.connect().refused(kind::MULTIPLE_BETS, &payload.join(&0x1e));
+        for (payload, place) in [([&good[..], bad], "4"), ([bad, &good[..]], "1")] {
+            let refused = server.connect().refused(kind::MULTIPLE_BETS, &payload.join(&0x1e));
+            assert!(refused.starts_with(&reason.replace('N', place)), "{refused}");
         }
     }
     let log = server.log();
     let lines = log.lines_with("action: apuesta_recibida | result: fail | cantidad: 4 | ");
-    assert_eq!(lines.len(), 8, "{lines:?}");
+    assert_eq!(lines.len(), 12, "{lines:?}");
     assert_eq!(server.bets_file(), b"");
 }
 
