@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use loteria::lottery::AgencyId;
-use loteria::protocol::frame::{FrameType, HEADER_LEN, header};
+use loteria::protocol::frame::{HEADER_LEN, header, kind};
 use loteria::protocol::status::Status;
 use loteria::system::process::{die_with_parent, signal_child};
 use nix::sys::signal::Signal;
@@ -234,7 +234,7 @@ pub fn free_port() -> io::Result<u16> {
 pub fn status(address: SocketAddr) -> io::Result<Status> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    socket.write_all(&header(FrameType::StatusRequest, 0))?;
+    socket.write_all(&header(kind::STATUS_REQUEST, 0))?;
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer)?;
     serde_json::from_slice(answer.get(HEADER_LEN..).unwrap_or_default()).map_err(io::Error::other)

@@ -3,13 +3,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use loteria::lottery::row::{RowError, encode_row, for_each_row, parse_row};
-use loteria::protocol::frame::{Frame, FrameType, push_frame};
+use loteria::protocol::frame::{Frame, push_frame};
 use loteria::protocol::message::ClientMessage;
 use loteria::protocol::record::{RECORD_SEPARATOR, count_records, for_each_bet, push_record, push_rows};
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((&first, payload)) = bytes.split_first() else { return };
-    let Some(kind) = FrameType::from_byte(first) else { return };
+    let Some((&kind, payload)) = bytes.split_first() else { return };
     let Ok(message) = ClientMessage::decode(Frame { kind, payload }) else { return };
     let (mut came, mut again) = (Vec::new(), Vec::new());
     push_frame(kind, &[payload], &mut came);

@@ -9,7 +9,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::error::{AgencyError, AttemptError};
 use crate::logging::{self, Outcome};
-use crate::protocol::frame::{Frame, FrameError, FrameType, HEADER_LEN};
+use crate::protocol::frame::{Frame, FrameError, HEADER_LEN, kind};
 use crate::protocol::message::{ClientMessage, ServerMessage};
 use crate::protocol::record::RECORD_SEPARATOR;
 use crate::tls::client::{Stream, Target, TlsError};
@@ -131,7 +131,7 @@ impl ServerConnection {
 
     /// Waits for a RESULT and counts its winners. Returns `None` for `IN_PROGRESS`.
     pub(super) fn receive_winners(&mut self) -> Result<Option<u64>, AttemptError> {
-        if self.replies.fill_buf()?.first() == Some(&(FrameType::Result as u8)) {
+        if self.replies.fill_buf()?.first() == Some(&kind::RESULT) {
             return self.count_winners().map(Some);
         }
         match self.receive("to say who won")? {
@@ -152,11 +152,13 @@ impl ServerConnection {
         Ok(winners)
     }
 
-    fn receive_header(&mut self) -> Result<(FrameType, u32), AttemptError> {
+    fn receive_header(&mut self) -> Result<(u8, u32), AttemptError> {
         let mut header = [0; HEADER_LEN];
         self.replies.read_exact(&mut header)?;
         let [kind, len @ ..] = header;
-        let kind = FrameType::from_byte(kind).ok_or(AgencyError::from(FrameError::UnknownType(kind)))?;
+        if !kind::KNOWN.contains(&kind) {
+            return Err(AgencyError::from(FrameError::UnknownType(kind)).into());
+        }
         Ok((kind, u32::from_be_bytes(len)))
     }
 }

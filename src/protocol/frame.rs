@@ -2,7 +2,7 @@
 //!
 //! | field | size | meaning |
 //! |---|---|---|
-//! | type | 1 byte | a [`FrameType`] |
+//! | type | 1 byte | one of [`kind`] |
 //! | length | 4 bytes, unsigned, big endian | the payload's length in bytes |
 //! | payload | length bytes | depends on the type |
 
@@ -11,55 +11,32 @@ use thiserror::Error;
 /// The length in bytes of a frame's header: type and length.
 pub const HEADER_LEN: usize = 5;
 
-/// The first byte of a frame. What each means is said where messages are decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum FrameType {
-    Bet = 0x01,
-    MultipleBets = 0x02,
-    Error = 0x03,
-    BetAck = 0x04,
-    End = 0x05,
-    ResultRequest = 0x06,
-    Result = 0x07,
-    InProgress = 0x08,
-    OpenSession = 0x09,
-    SessionOpened = 0x0A,
-    SessionBets = 0x0B,
-    SessionStored = 0x0C,
-    AwaitResult = 0x0D,
-    StatusRequest = 0x0E,
-    Status = 0x0F,
-}
+/// The types of messages: the first byte of a frame. Messages of other types are unknown.
+pub mod kind {
+    pub const BET: u8 = 0x01;
+    pub const MULTIPLE_BETS: u8 = 0x02;
+    pub const ERROR: u8 = 0x03;
+    pub const BET_ACK: u8 = 0x04;
+    pub const END: u8 = 0x05;
+    pub const RESULT_REQUEST: u8 = 0x06;
+    pub const RESULT: u8 = 0x07;
+    pub const IN_PROGRESS: u8 = 0x08;
+    pub const OPEN_SESSION: u8 = 0x09;
+    pub const SESSION_OPENED: u8 = 0x0A;
+    pub const SESSION_BETS: u8 = 0x0B;
+    pub const SESSION_STORED: u8 = 0x0C;
+    pub const AWAIT_RESULT: u8 = 0x0D;
+    pub const STATUS_REQUEST: u8 = 0x0E;
+    pub const STATUS: u8 = 0x0F;
 
-impl FrameType {
-    #[must_use]
-    pub fn from_byte(byte: u8) -> Option<Self> {
-        Some(match byte {
-            0x01 => Self::Bet,
-            0x02 => Self::MultipleBets,
-            0x03 => Self::Error,
-            0x04 => Self::BetAck,
-            0x05 => Self::End,
-            0x06 => Self::ResultRequest,
-            0x07 => Self::Result,
-            0x08 => Self::InProgress,
-            0x09 => Self::OpenSession,
-            0x0A => Self::SessionOpened,
-            0x0B => Self::SessionBets,
-            0x0C => Self::SessionStored,
-            0x0D => Self::AwaitResult,
-            0x0E => Self::StatusRequest,
-            0x0F => Self::Status,
-            _ => return None,
-        })
-    }
+    pub(crate) const KNOWN: std::ops::RangeInclusive<u8> = BET..=STATUS;
 }
 
 /// One message, not decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    pub kind: FrameType,
+    /// One of [`kind`].
+    pub kind: u8,
     pub payload: &'a [u8],
 }
 
@@ -74,13 +51,13 @@ pub enum FrameError {
 
 /// Encodes the header of a frame whose payload has `len` bytes.
 #[must_use]
-pub fn header(kind: FrameType, len: u32) -> [u8; HEADER_LEN] {
+pub fn header(kind: u8, len: u32) -> [u8; HEADER_LEN] {
     let [a, b, c, d] = len.to_be_bytes();
-    [kind as u8, a, b, c, d]
+    [kind, a, b, c, d]
 }
 
 /// Appends a frame whose payload is the concatenation of `parts`, which together must be shorter than 4 GiB.
-pub fn push_frame(kind: FrameType, parts: &[&[u8]], out: &mut Vec<u8>) {
+pub fn push_frame(kind: u8, parts: &[&[u8]], out: &mut Vec<u8>) {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     out.extend_from_slice(&header(kind, u32::try_from(len).unwrap_or(u32::MAX)));
     for part in parts {
@@ -140,15 +117,8 @@ impl FrameBuffer {
     }
 
     /// Whether the buffer holds nothing, not even a part of a frame.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
-    }
-
-    /// The type of the next frame, which may be unknown.
-    #[must_use]
-    pub fn first(&self) -> Option<u8> {
-        self.bytes.get(self.start..self.end)?.first().copied()
     }
 
     /// Whether [`Self::next_frame`] would return a frame or an error.
@@ -166,10 +136,12 @@ impl FrameBuffer {
     }
 
     /// Type and payload length of a frame that has come whole.
-    fn peek(&self) -> Result<Option<(FrameType, usize)>, FrameError> {
+    fn peek(&self) -> Result<Option<(u8, usize)>, FrameError> {
         let waiting = self.bytes.get(self.start..self.end).unwrap_or_default();
-        let Some(&first) = waiting.first() else { return Ok(None) };
-        let kind = FrameType::from_byte(first).ok_or(FrameError::UnknownType(first))?;
+        let Some(&kind) = waiting.first() else { return Ok(None) };
+        if !kind::KNOWN.contains(&kind) {
+            return Err(FrameError::UnknownType(kind));
+        }
         let Some(&[_, a, b, c, d]) = waiting.first_chunk::<HEADER_LEN>() else { return Ok(None) };
         let len = u32::from_be_bytes([a, b, c, d]);
         if len > self.max_payload {
@@ -195,13 +167,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_unknown_type_is_refused_at_its_first_byte() {
-        let mut buffer = FrameBuffer::new(10);
-        feed(&mut buffer, b"\x10");
-        assert_eq!(buffer.next_frame(), Err(FrameError::UnknownType(0x10)));
-    }
-
     proptest! {
         #[test]
         fn frames_come_out_as_they_went_in_however_the_stream_is_cut(
@@ -210,7 +175,7 @@ mod tests {
         ) {
             let mut stream = Vec::new();
             for (kind, payload) in &frames {
-                push_frame(FrameType::from_byte(*kind).unwrap(), &[payload], &mut stream);
+                push_frame(*kind, &[payload], &mut stream);
             }
             let mut buffer = FrameBuffer::new(3000);
             let mut got = Vec::new();
@@ -221,7 +186,7 @@ mod tests {
                 feed(&mut buffer, now);
                 rest = later;
                 while let Some(frame) = buffer.next_frame().unwrap() {
-                    got.push((frame.kind as u8, frame.payload.to_vec()));
+                    got.push((frame.kind, frame.payload.to_vec()));
                 }
             }
             prop_assert_eq!(got, frames);

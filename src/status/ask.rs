@@ -10,7 +10,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::logging::one_line;
-use crate::protocol::frame::{FrameBuffer, FrameError, FrameType, header};
+use crate::protocol::frame::{FrameBuffer, FrameError, header, kind};
 use crate::protocol::message::{NotAnAnswer, ServerMessage};
 use crate::protocol::status::Status;
 use crate::tls::client::{Stream, Target, TlsError};
@@ -121,7 +121,7 @@ fn ask_at(address: SocketAddr, server: &Target, deadline: Instant) -> Result<Str
         stream.socket().set_read_timeout(Some(left(deadline)?))?;
         stream.receive()?;
     }
-    stream.write_all(&header(FrameType::StatusRequest, 0))?;
+    stream.write_all(&header(kind::STATUS_REQUEST, 0))?;
     let mut incoming = FrameBuffer::new(MAX_ANSWER);
     while !incoming.has_frame() {
         stream.socket().set_read_timeout(Some(left(deadline)?))?;

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use loteria::lottery::AgencyId;
-use loteria::protocol::frame::{FrameType, HEADER_LEN};
+use loteria::protocol::frame::{HEADER_LEN, kind};
 use loteria::protocol::message::ClientMessage;
 
 use super::socket::Target;
@@ -27,7 +27,7 @@ pub fn upload(target: &Target, streams: &[Stream]) -> io::Result<Duration> {
 
 fn bring(target: &Target, stream: &Stream) -> io::Result<()> {
     (0..stream.batches.len()).try_for_each(|batch| {
-        expect(&ask(target, stream.agency, stream.frames(batch..batch + 1))?, FrameType::BetAck, b"OK")
+        expect(&ask(target, stream.agency, stream.frames(batch..batch + 1))?, kind::BET_ACK, b"OK")
     })
 }
 
@@ -40,11 +40,11 @@ pub fn draw(target: &Target, streams: &[Stream]) -> io::Result<()> {
     for stream in streams {
         let (_, request) = end_and_request(stream)?;
         let mut answer = ask(target, stream.agency, &request)?;
-        while answer.first() == Some(&(FrameType::InProgress as u8)) {
+        while answer.first() == Some(&kind::IN_PROGRESS) {
             std::thread::sleep(PAUSE);
             answer = ask(target, stream.agency, &request)?;
         }
-        expect(&answer, FrameType::Result, &winners(stream.agency, stream.stored()))?;
+        expect(&answer, kind::RESULT, &winners(stream.agency, stream.stored()))?;
     }
     Ok(())
 }
@@ -66,8 +66,8 @@ fn ask(target: &Target, agency: AgencyId, frame: &[u8]) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-fn expect(answer: &[u8], kind: FrameType, payload: &[u8]) -> io::Result<()> {
-    let right = answer.first() == Some(&(kind as u8)) && answer.get(HEADER_LEN..) == Some(payload);
+fn expect(answer: &[u8], kind: u8, payload: &[u8]) -> io::Result<()> {
+    let right = answer.first() == Some(&kind) && answer.get(HEADER_LEN..) == Some(payload);
     if right { Ok(()) } else { Err(wrong(answer)) }
 }
 

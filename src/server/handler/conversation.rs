@@ -22,7 +22,7 @@ use crate::ipc::storage_client::StorageClient;
 use crate::ipc::storage_end::MAX_OUTSTANDING;
 use crate::logging::{Level, Outcome, event};
 use crate::lottery::{AgencyId, Digest};
-use crate::protocol::frame::{FrameType, header};
+use crate::protocol::frame::{header, kind};
 use crate::protocol::message::{AgencyState, ClientMessage, ServerMessage};
 use crate::server::access::{Access, is_local};
 use crate::system::process::schedule_as_batch;
@@ -363,7 +363,7 @@ impl<'a> Conversation<'a> {
             return self.reject(Rejection::violation("the result is too long for a message"));
         };
         self.log(&Subject::Result(agency.get()), Ok(Outcome::Success));
-        self.connection.output().extend_from_slice(&header(FrameType::Result, length));
+        self.connection.output().extend_from_slice(&header(kind::RESULT, length));
         self.send_page(agency, 0, total, page);
     }
 

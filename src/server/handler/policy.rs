@@ -9,7 +9,7 @@ use super::query::Query;
 use crate::ipc::messages::{Refusal, Request};
 use crate::ipc::shared_counters::Counter;
 use crate::lottery::{AgencyId, Bet};
-use crate::protocol::frame::FrameType;
+use crate::protocol::frame::kind;
 use crate::protocol::message::{ClientMessage as Message, MessageError, SESSION_VERSION};
 use crate::protocol::record::{RecordError, count_records, push_rows};
 use crate::server::access::{Access, Denied};
@@ -84,8 +84,8 @@ pub(super) fn decide(
 
 /// Whether the type is allowed in a session and only the payload is malformed. The session then stays open.
 fn is_of_a_session(error: &MessageError) -> bool {
-    use FrameType::{AwaitResult, End, ResultRequest, SessionBets};
-    matches!(error, MessageError::Payload { kind: SessionBets | End | ResultRequest | AwaitResult, .. })
+    use kind::{AWAIT_RESULT, END, RESULT_REQUEST, SESSION_BETS};
+    matches!(error, MessageError::Payload { kind: SESSION_BETS | END | RESULT_REQUEST | AWAIT_RESULT, .. })
 }
 
 fn in_session(own: AgencyId, message: Message<'_>, rows: &mut Vec<u8>) -> Result<Action, Rejection> {

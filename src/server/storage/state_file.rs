@@ -175,12 +175,12 @@ mod tests {
         let sealed = draw.replace('}', SEAL) + "}";
         let good = format!(r#"{{"version":2,"ended":[{ENDED}],"draw":{sealed}}}"#);
         let state = State::decode(good.as_bytes()).unwrap();
-        let agency = AgencyId::new(65_535).unwrap();
-        assert_eq!(state.ended, [Ended { agency, bets: 3, digest: Digest(0x1f_u64.to_be_bytes()) }]);
+        let (agency, digest) = (AgencyId::new(65_535).unwrap(), Digest(0x1f_u64.to_be_bytes()));
+        assert_eq!(state.ended, [Ended { agency, bets: 3, digest }]);
         assert_eq!(State::decode(&state.encode().unwrap()).unwrap(), state);
         let old_state = State::decode(old.as_bytes()).unwrap();
         assert!(old_state.agencies().eq([AgencyId::new(1).unwrap(), agency]));
-        assert_eq!(old_state.disagreements(|_| Stored { bets: 3, digest: Digest(0x1f_u64.to_be_bytes()) }).count(), 0);
+        assert_eq!(old_state.disagreements(|_| Stored { bets: 3, digest }).count(), 0);
         let no_draw = r#"{"version":1,"ended":[1]}"#;
         let no_agency = r#"{"version":1,"ended":[0],"draw":null}"#;
         let no_digest = r#"{"version":2,"ended":[1],"draw":null}"#;
