@@ -46,7 +46,7 @@ pub(crate) fn run(config: &AgencyConfig) -> Result<(), AgencyError> {
 }
 
 fn log_config(config: &AgencyConfig) {
-    let (protocol, level) = (if config.is_classic { "classic" } else { "session" }, config.log_level.name());
+    let (protocol, level) = (if config.is_classic { "classic" } else { "session" }, config.log_level);
     let tls_dir = config.tls_dir.as_deref().unwrap_or(Path::new("none")).display();
     let bets_file = config.bets_file.display();
     let loop_period = format!("{:?}", config.loop_period);

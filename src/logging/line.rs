@@ -2,15 +2,22 @@
 
 use std::fmt::{self, Display, Write as _};
 
+use chrono::{DateTime, FixedOffset};
+use serde::de::value::{self, StringDeserializer};
+use serde::{Deserialize, Serialize};
+
 /// The severity of an event. The names are those of Python's `logging`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 #[repr(u8)]
 pub(crate) enum Level {
     /// Details, such as a line per batch.
     Debug,
     /// The story of the contest.
     Info,
-    /// An operator should look at it; the server goes on.
+    /// An operator should look at it; the server goes on. Two other names are read: `WARN` is Python's, and `NOTICE` is a
+    /// level of Go's between INFO and WARNING, which this log lacks.
+    #[serde(alias = "WARN", alias = "NOTICE")]
     Warning,
     /// Something failed, and a client was refused because of it.
     Error,
@@ -19,43 +26,30 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Debug => "DEBUG",
-            Self::Info => "INFO",
-            Self::Warning => "WARNING",
-            Self::Error => "ERROR",
-            Self::Critical => "CRITICAL",
-        }
-    }
-
-    /// The level of that name, in any case. `WARN` (Python) and `NOTICE` (Go) mean WARNING: the log has no level between
-    /// INFO and WARNING.
+    /// Returns the level of that name, in any case.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        match &*name.to_ascii_uppercase() {
-            "WARN" | "NOTICE" => Some(Self::Warning),
-            name => [Self::Debug, Self::Info, Self::Warning, Self::Error, Self::Critical]
-                .into_iter()
-                .find(|level| level.name() == name),
-        }
+        Self::deserialize(StringDeserializer::<value::Error>::new(name.to_ascii_uppercase())).ok()
+    }
+}
+
+impl Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
 /// The `result` of an action.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     Success,
     Fail,
     InProgress,
 }
 
-impl Outcome {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Fail => "fail",
-            Self::InProgress => "in_progress",
-        }
+impl Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -66,7 +60,8 @@ pub(crate) type Field<'a> = (&'a str, &'a dyn Display);
 const RESERVED: [&str; 5] = ["time", "level", "action", "result", "source"];
 
 /// The format of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Format {
     /// The time, then `LEVEL    action: NAME | result: .. | key: value`.
     Text,
@@ -75,19 +70,12 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        }
-    }
-
-    /// The format of that name, in any case.
+    /// Returns the format of that name, in any case.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Self::Text, Self::Json].into_iter().find(|format| format.name().eq_ignore_ascii_case(name))
+        Self::deserialize(StringDeserializer::<value::Error>::new(name.to_ascii_lowercase())).ok()
     }
 
-    /// Write a character so that it cannot end the value or the line.
+    /// Writes a character so that it cannot end the value or the line.
     fn escape(self, character: char, out: &mut String) -> fmt::Result {
         let ends_line = character.is_control() || matches!(character, '\u{2028}' | '\u{2029}');
         match (self, character) {
@@ -102,30 +90,35 @@ impl Format {
     }
 }
 
-/// The longest value in bytes, escapes included. Four of them fit into 4,096 bytes: up to that length, a line in a pipe does
-/// not mix with those of other processes.
+/// The longest value in bytes, escapes included. Four of them fit into a line.
 const MAX_VALUE: usize = 900;
-/// The longest line in bytes, without its time.
-const MAX_LINE: usize = 4000;
-/// The most bytes around a key and its value.
+/// The longest line in bytes. In a pipe, a line of this length does not mix with those of other processes.
+const MAX_LINE: usize = 4096;
+/// The most bytes around a key and its value, and at the end of the line.
 const BORDERS: usize = 10;
 
-/// The line without its time. A JSON object lacks its beginning, which holds the time.
+/// The line, with its end.
 pub(super) fn line(
     format: Format,
+    now: DateTime<FixedOffset>,
     level: Level,
     action: &str,
     outcome: Outcome,
     fields: &[Field<'_>],
 ) -> String {
-    let (level, outcome) = (level.name(), outcome.name());
     let mut line = match format {
-        Format::Text => format!("{level:<8} action: {action} | result: {outcome}"),
-        Format::Json => format!(r#""level":"{level}","action":"{action}","result":"{outcome}""#),
+        Format::Text => {
+            let time = now.format("%Y-%m-%d %H:%M:%S");
+            format!("{time} {level:<8} action: {action} | result: {outcome}")
+        }
+        Format::Json => {
+            let time = now.format("%Y-%m-%dT%H:%M:%S%:z");
+            format!(r#"{{"time":"{time}","level":"{level}","action":"{action}","result":"{outcome}""#)
+        }
     };
     let [before_key, after_key, after_value, end] = match format {
-        Format::Text => [" | ", ": ", "", ""],
-        Format::Json => [",\"", "\":\"", "\"", "}"],
+        Format::Text => [" | ", ": ", "", "\n"],
+        Format::Json => [",\"", "\":\"", "\"", "}\n"],
     };
     for (key, value) in fields {
         debug_assert!(!RESERVED.contains(key), "the log's readers reserve the key {key}");
@@ -180,11 +173,8 @@ mod tests {
     use super::*;
 
     fn line_of(format: Format, fields: &[Field<'_>]) -> String {
-        line(format, Level::Warning, "x", Outcome::InProgress, fields)
-    }
-
-    fn object(line: &str) -> serde_json::Value {
-        serde_json::from_str(&format!("{{{line}")).unwrap()
+        let now = DateTime::UNIX_EPOCH.fixed_offset();
+        line(format, now, Level::Warning, "x", Outcome::InProgress, fields)
     }
 
     #[test]
@@ -192,18 +182,20 @@ mod tests {
         let nasty = "a | action: b\n\r\u{1b}[31m\0\u{85}\u{2028}\u{7f}ñ";
         let text = line_of(Format::Text, &[("k", &nasty), ("n", &7)]);
         let escaped = r"a \x7c action: b\x0a\x0d\x1b[31m\x00\x85\u{2028}\x7fñ";
-        assert_eq!(text, format!("WARNING  action: x | result: in_progress | k: {escaped} | n: 7"));
+        let start = "1970-01-01 00:00:00 WARNING  action: x | result: in_progress";
+        assert_eq!(text, format!("{start} | k: {escaped} | n: 7\n"));
     }
 
     #[test]
     fn a_json_line_is_an_object_with_the_same_keys_and_whole_values() {
         let nasty = "a | \"b\" \\ \n\r\u{1b}[31m\0\u{85}\u{2028}\u{7f}ñ";
         let text = line_of(Format::Json, &[("k", &nasty), ("n", &7)]);
-        assert!(!text.contains(|c: char| c.is_control() || c == '\u{2028}'), "{text}");
+        assert!(!text.trim_end().contains(|c: char| c.is_control() || c == '\u{2028}'), "{text}");
         let expected = serde_json::json!({
-            "level": "WARNING", "action": "x", "result": "in_progress", "k": nasty, "n": "7",
+            "time": "1970-01-01T00:00:00+00:00", "level": "WARNING", "action": "x", "result": "in_progress",
+            "k": nasty, "n": "7",
         });
-        assert_eq!(object(&text), expected);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), expected);
     }
 
     #[test]
@@ -211,8 +203,8 @@ mod tests {
         let (text, json) = ("ñ|".repeat(100_000), "\"\n".repeat(100_000));
         let [text_field, json_field]: [Field<'_>; 2] = [("a", &text), ("a", &json)];
         let lines = [line_of(Format::Text, &[text_field; 20]), line_of(Format::Json, &[json_field; 20])];
-        assert!(lines.iter().all(|line| line.len() < 4050), "{lines:?}");
-        let object = object(&lines[1]);
+        assert!(lines.iter().all(|line| line.len() <= 4096), "{lines:?}");
+        let object: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
         let value = object["a"].as_str().unwrap();
         assert!(value.starts_with("\"\n\"") && value.ends_with('…'));
     }

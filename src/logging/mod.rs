@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread;
 
-use chrono::{FixedOffset, Local, Utc};
+use chrono::{DateTime, FixedOffset, Local, Utc};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use line::line;
@@ -43,22 +43,6 @@ pub(crate) fn start() {
     if let Some(format) = std::env::var(LOG_FORMAT).ok().and_then(|name| Format::from_name(&name)) {
         set_format(format);
     }
-    env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Off)
-        .filter_module(module_path!(), log::LevelFilter::Info)
-        .write_style(env_logger::WriteStyle::Never)
-        .format(|out, record| {
-            let now = OFFSET
-                .get()
-                .map_or_else(|| Local::now().fixed_offset(), |offset| Utc::now().with_timezone(&offset));
-            match format() {
-                Format::Text => writeln!(out, "{} {}", now.format("%Y-%m-%d %H:%M:%S"), record.args()),
-                Format::Json => {
-                    writeln!(out, "{{\"time\":\"{}\",{}", now.format("%Y-%m-%dT%H:%M:%S%:z"), record.args())
-                }
-            }
-        })
-        .init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
         let text = panic.payload_as_str().unwrap_or("a panic without a text");
@@ -82,18 +66,22 @@ pub(crate) fn local_offset() -> FixedOffset {
     *Local::now().offset()
 }
 
+fn now() -> DateTime<FixedOffset> {
+    OFFSET.get().map_or_else(|| Local::now().fixed_offset(), |offset| Utc::now().with_timezone(&offset))
+}
+
 /// Uses this offset of local time from now on. A process does this before it loses access to the time zone's file.
 pub(crate) fn freeze_offset(offset: FixedOffset) {
     OFFSET.set(Some(offset));
 }
 
-/// End every line of this process with this field, so that the lines that belong together can be found. Only the first
+/// Ends every line of this process with this field, so that the lines that belong together can be found. Only the first
 /// call has an effect.
 pub(crate) fn tag_lines(key: &'static str, value: u32) {
     TAG.set(TAG.get().or(Some((key, value))));
 }
 
-/// Start a thread whose lines end as those of this one.
+/// Starts a thread whose lines end as those of this one.
 pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let tag = TAG.get();
     let body = move || {
@@ -114,8 +102,9 @@ pub(crate) fn event(level: Level, action: &str, outcome: Outcome, fields: &[Fiel
     let fields = &[fields, tag.as_slice()].concat();
     let mut write = || {
         if reader_takes_lines() {
-            // The line holds its level; the level of env_logger's record is not used.
-            log::info!("{}", line(format(), level, action, outcome, fields));
+            let line = line(format(), now(), level, action, outcome, fields);
+            // In one write, so that lines of several processes do not mix. A line that can't be written is lost.
+            io::stderr().write_all(line.as_bytes()).unwrap_or_default();
         }
     };
     match WRAPPER.get() {
@@ -137,10 +126,8 @@ const READER_PATIENCE: u8 = 100;
 
 /// Whether standard error takes a line in time. The reader of a pipe may have stopped, and must not stop the server.
 fn reader_takes_lines() -> bool {
-    let error = std::io::stderr();
-    let mut output = [PollFd::new(error.as_fd(), PollFlags::POLLOUT)];
     // If the poll fails, the line is written at once.
-    poll(&mut output, READER_PATIENCE) != Ok(0)
+    poll(&mut [PollFd::new(io::stderr().as_fd(), PollFlags::POLLOUT)], READER_PATIENCE) != Ok(0)
 }
 
 /// Writes an event of level INFO.

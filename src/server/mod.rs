@@ -65,7 +65,7 @@ fn log_config(config: &ServerConfig) {
         &[
             ("port", &config.port),
             ("listen_backlog", &config.listen_backlog),
-            ("logging_level", &config.logging_level.name()),
+            ("logging_level", &config.logging_level),
             ("ip", &config.listen_address().ip()),
             ("clients_amount", &config.clients_amount),
             ("storage_filepath", &bets.display()),
