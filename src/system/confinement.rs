@@ -20,7 +20,6 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
@@ -33,7 +32,6 @@ use nix::unistd::{Gid, Pid, Uid, close, geteuid, getpid, setgroups, setresgid, s
 use seccompiler::BpfProgram;
 use serde::{Deserialize, Serialize};
 
-use super::memory::SharedWords;
 use super::process::{die_with, run_in_child};
 use super::seccomp;
 
@@ -49,23 +47,9 @@ pub enum Coverage {
     Full,
 }
 
-impl Coverage {
-    fn from_number(number: u64) -> Self {
-        match number {
-            2 => Self::Full,
-            1 => Self::Partial,
-            _ => Self::None,
-        }
-    }
-}
-
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Partial => "partial",
-            Self::Full => "full",
-        })
+        self.serialize(f)
     }
 }
 
@@ -96,7 +80,8 @@ pub struct Confinement {
     ruleset: Option<OwnedFd>,
     /// None where seccomp is missing.
     filters: Option<Filters>,
-    report: ConfinementReport,
+    /// What confines each handler.
+    pub report: ConfinementReport,
 }
 
 /// Filters are made once. A handler installs them with one call each.
@@ -127,6 +112,15 @@ const HANDLER_DESCRIPTORS: u64 = 3;
 /// Much more than the longest message needs, in bytes. With more, a handler that was taken over could use up the machine's
 /// memory, and the kernel could kill other processes for it.
 const HANDLER_MEMORY: u64 = 64 << 20;
+/// The limits of handlers.
+const HANDLER_LIMITS: [(Resource, u64); 4] = [
+    (Resource::RLIMIT_CORE, 0),
+    (Resource::RLIMIT_NPROC, 0),
+    (Resource::RLIMIT_NOFILE, HANDLER_DESCRIPTORS),
+    (Resource::RLIMIT_DATA, HANDLER_MEMORY),
+];
+/// The limits of the keeper, which still receives descriptors.
+const KEEPER_LIMITS: [(Resource, u64); 2] = [(Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_NPROC, 0)];
 /// The newest version of Landlock that is used: the first with scopes for signals.
 const LANDLOCK: ABI = ABI::V6;
 
@@ -136,32 +130,24 @@ impl Confinement {
         let ruleset = empty_ruleset().ok().and_then(Into::into);
         let mut this = Self { ruleset, filters: Filters::new(), report: ConfinementReport::default() };
         let parent = getpid();
-        // If the child panics, these stay 0: no layer is known to work.
-        let found = SharedWords::<4>::new()?;
-        run_in_child(|| {
-            let ConfinementReport { identity, limits, landlock, .. } =
-                apply(parent, probe_landlock).unwrap_or_default();
+        let (reader, writer) = io::pipe()?;
+        run_in_child(&[writer.as_fd()], || {
+            let mut report = apply(parent, probe_landlock, &HANDLER_LIMITS).unwrap_or_default();
             let applies = |filters: &Filters| {
                 [&filters.server, &filters.strangers, &filters.session].into_iter().all(seccomp::apply)
             };
-            let seccomp =
-                if this.filters.as_ref().is_some_and(applies) { Coverage::Full } else { Coverage::None };
-            for (word, coverage) in found.iter().zip([identity, limits, landlock, seccomp]) {
-                word.store(coverage as u64, Ordering::Relaxed);
+            if this.filters.as_ref().is_some_and(applies) {
+                report.seccomp = Coverage::Full;
             }
+            serde_json::to_writer(&writer, &report).unwrap_or_default();
         })?;
-        let [identity, limits, landlock, seccomp] =
-            found.each_ref().map(|word| Coverage::from_number(word.load(Ordering::Relaxed)));
-        this.report = ConfinementReport { identity, limits, landlock, seccomp };
-        if seccomp == Coverage::None {
+        drop(writer);
+        // If the child has written no report, no layer is known to work.
+        this.report = serde_json::from_reader(reader).unwrap_or_default();
+        if this.report.seccomp == Coverage::None {
             this.filters = None;
         }
         Ok(this)
-    }
-
-    /// What confines each handler.
-    pub fn report(&self) -> ConfinementReport {
-        self.report
     }
 
     /// The descriptor that a handler must inherit, if there is one.
@@ -192,35 +178,27 @@ impl Confinement {
         require("seccomp", filter.is_some_and(|filter| seccomp::apply(&filter)))
     }
 
-    /// Confines this process, a handler and child of `parent`, for good. It must already have all its descriptors. Fails if
-    /// a layer covers less than in the probe.
-    pub fn enter(&self, parent: Pid) -> io::Result<()> {
-        let reached = apply(parent, || self.apply_landlock())?;
+    /// Confines this process, a handler and child of `parent`, for good. It must already have all its descriptors.
+    pub fn enter_handler(&self, parent: Pid) -> io::Result<()> {
+        self.enter(parent, &HANDLER_LIMITS)
+    }
+
+    /// Confines this process, the keeper and a child of `parent`, for good.
+    pub fn enter_keeper(&self, parent: Pid) -> io::Result<()> {
+        self.enter(parent, &KEEPER_LIMITS)
+    }
+
+    /// Fails if a layer covers less than in the probe.
+    fn enter(&self, parent: Pid, limits: &[(Resource, u64)]) -> io::Result<()> {
+        let reached = apply(parent, || self.apply_landlock(), limits)?;
         require("identity", reached.identity >= self.report.identity)?;
         require("limits", reached.limits >= self.report.limits)?;
         require("Landlock", reached.landlock >= self.report.landlock)?;
-        self.refuse_strangers()
-    }
-
-    /// Refuses by a filter what Landlock does not refuse here.
-    fn refuse_strangers(&self) -> io::Result<()> {
         if self.report.landlock == Coverage::Full {
             return Ok(());
         }
+        // What Landlock does not refuse here.
         self.apply_filter(|filters| &filters.strangers)
-    }
-
-    /// Confines this process, the keeper and a child of `parent`, for good. It can still receive descriptors.
-    pub fn enter_keeper(&self, parent: Pid) -> io::Result<()> {
-        drop_privileges();
-        die_with(parent)?;
-        set_no_new_privs()?;
-        let landlock = self.apply_landlock();
-        for resource in [Resource::RLIMIT_CORE, Resource::RLIMIT_NPROC] {
-            setrlimit(resource, 0, 0)?;
-        }
-        require("Landlock", landlock >= self.report.landlock)?;
-        self.refuse_strangers()
     }
 
     /// Leaves this process, which is confined already, only the system calls that a session needs.
@@ -244,19 +222,26 @@ impl Confinement {
 }
 
 /// Applies all layers except seccomp.
-fn apply(parent: Pid, landlock: impl FnOnce() -> Coverage) -> io::Result<ConfinementReport> {
+fn apply(
+    parent: Pid,
+    landlock: impl FnOnce() -> Coverage,
+    limits: &[(Resource, u64)],
+) -> io::Result<ConfinementReport> {
     let identity = drop_privileges();
     // The change of user has undone what `fork_child` did.
     die_with(parent)?;
     let landlock = landlock();
     // The limits come last: the probe of Landlock needs a descriptor for a moment.
-    let limits = set_limits();
+    let set = limits.iter().filter(|(resource, limit)| setrlimit(*resource, *limit, *limit).is_ok());
+    let limits = if set.count() == limits.len() { Coverage::Full } else { Coverage::Partial };
     Ok(ConfinementReport { identity, limits, landlock, seccomp: Coverage::None })
 }
 
-fn require(layer: &str, reached: bool) -> io::Result<()> {
-    let failed = || io::Error::other(format!("the process could not be confined: {layer}"));
-    reached.then_some(()).ok_or_else(failed)
+fn require(layer: &str, is_reached: bool) -> io::Result<()> {
+    if is_reached {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("the process could not be confined: {layer}")))
 }
 
 /// Becomes a user that no other process has, or at least one without any rights.
@@ -280,18 +265,6 @@ fn become_user(id: u32) -> nix::Result<()> {
     setresgid(group, group, group)?;
     // The kernel takes all capabilities when the last of the three user numbers changes from root's.
     setresuid(user, user, user)
-}
-
-fn set_limits() -> Coverage {
-    let all = [
-        (Resource::RLIMIT_CORE, 0),
-        (Resource::RLIMIT_NPROC, 0),
-        (Resource::RLIMIT_NOFILE, HANDLER_DESCRIPTORS),
-        (Resource::RLIMIT_DATA, HANDLER_MEMORY),
-    ];
-    let set =
-        all.into_iter().filter(|(resource, limit)| setrlimit(*resource, *limit, *limit).is_ok()).count();
-    if set == all.len() { Coverage::Full } else { Coverage::Partial }
 }
 
 /// Gives up all capabilities but those to reach every file: see `capabilities(7)`. The files may be of any user.

@@ -73,19 +73,16 @@ unsafe extern "C" {
 }
 
 fn run_child(parent: Pid, keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> i32 {
-    match die_with(parent) {
-        Ok(()) => {
-            close_all_but(keep);
-            return catch_unwind(AssertUnwindSafe(body)).unwrap_or(PANICKED);
-        }
-        // The parent has died.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        Err(error) => {
+    if let Err(error) = die_with(parent) {
+        // Of a parent that has died, its own end tells.
+        if error.kind() != io::ErrorKind::BrokenPipe {
             let error = format!("the child can't be tied to its parent: prctl(PR_SET_PDEATHSIG): {error}");
             event(Level::Error, "fork", Outcome::Fail, &[("error", &error)]);
         }
     }
-    NOT_PREPARED
+    close_all_but(keep);
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(PANICKED)
+        return NOT_PREPARED;
 }
 
 /// Makes the kernel kill this process, a child of `parent`, when its parent dies. A change of user undoes this. The error is
@@ -114,8 +111,8 @@ pub(crate) fn protect_new_files() {
 }
 
 /// Forks a child as [`fork_child`] does, and waits for its end.
-pub(crate) fn run_in_child(body: impl FnOnce()) -> io::Result<()> {
-    let child = fork_child(&[], || {
+pub(crate) fn run_in_child(keep: &[BorrowedFd<'_>], body: impl FnOnce()) -> io::Result<()> {
+    let child = fork_child(keep, || {
         body();
         0
     })?;
@@ -127,12 +124,22 @@ fn close_all_but(keep: &[BorrowedFd<'_>]) {
     let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).chain([libc::STDERR_FILENO]).collect();
     kept.sort_unstable();
     // Linux before 5.9 and old seccomp profiles lack close_range(2).
-    if close_ranges_between(&kept).is_err() {
-        for fd in open_descriptors().filter(|fd| !kept.contains(fd)) {
+    if close_ranges_between(&kept).is_ok() {
+        return;
+    }
+    let close = |fd| {
+        if !kept.contains(&fd) {
             // SAFETY: as for `close_range`. The kernel refuses a number that is not open.
             unsafe { libc::close(fd) };
         }
-    }
+    };
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        // Without a `/proc`, each number that a descriptor may have.
+        return (0..RawFd::try_from(descriptor_limit()).unwrap_or(RawFd::MAX)).for_each(close);
+    };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    // All are read before the first is closed: the folder has a descriptor too.
+    numbers.collect::<Vec<RawFd>>().into_iter().for_each(close);
 }
 
 /// Closes the descriptors below, between and above those in `kept`, which are sorted.
@@ -152,16 +159,6 @@ fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
     // parent, whose code and destructors never run here.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// The numbers that open descriptors may have: those in `/proc`, or without a `/proc` all below the limit.
-fn open_descriptors() -> Box<dyn Iterator<Item = RawFd>> {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
-        return Box::new(0..RawFd::try_from(descriptor_limit()).unwrap_or(RawFd::MAX));
-    };
-    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    // All are read before the first is closed: the folder has a descriptor too.
-    Box::new(numbers.collect::<Vec<RawFd>>().into_iter())
 }
 
 /// How many descriptors this process may have: `RLIMIT_NOFILE`, which shells show as `ulimit -n`.

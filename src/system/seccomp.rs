@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use nix::errno::Errno;
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -171,24 +170,23 @@ const OTHER: &[Rule<'_>] = &[
 /// `kill` and files are refused to handlers by Landlock or by the filter of [`STRANGERS`].
 pub(super) const SERVER: &[&[Rule<'_>]] = &[SESSION, STRANGERS, NOT_FOR_STORAGE, OTHER];
 
+/// Fails a call with EPERM.
+const REFUSE: SeccompAction = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+
 /// Makes a filter that allows these calls and fails all others with EPERM. There is none for an architecture that the
 /// crate does not know.
 pub(super) fn allow(rules: &[&[Rule<'_>]]) -> Option<BpfProgram> {
-    filter(rules, refusal()?, SeccompAction::Allow)
+    filter(rules, REFUSE, SeccompAction::Allow)
 }
 
 /// Makes a filter that fails these calls with EPERM and leaves all others to the filters before it.
 pub(super) fn refuse(rules: &[&[Rule<'_>]]) -> Option<BpfProgram> {
-    filter(rules, SeccompAction::Allow, refusal()?)
+    filter(rules, SeccompAction::Allow, REFUSE)
 }
 
 /// Adds a filter to this process, which it cannot remove. Returns whether the system took it.
 pub(super) fn apply(filter: &BpfProgram) -> bool {
     apply_filter(filter).is_ok()
-}
-
-fn refusal() -> Option<SeccompAction> {
-    Some(SeccompAction::Errno(u32::try_from(Errno::EPERM as i32).ok()?))
 }
 
 fn filter(rules: &[&[Rule<'_>]], otherwise: SeccompAction, matching: SeccompAction) -> Option<BpfProgram> {

@@ -34,7 +34,7 @@ impl SharedResources {
         let counters = SharedCounters::new().map_err(ServerError::of("can't share memory"))?;
         let confinement =
             Confinement::probe().map_err(ServerError::of("can't find out how to confine handlers"))?;
-        let ConfinementReport { identity, limits, landlock, seccomp } = confinement.report();
+        let ConfinementReport { identity, limits, landlock, seccomp } = confinement.report;
         let fields: [Field<'_>; 4] =
             [("identity", &identity), ("limits", &limits), ("landlock", &landlock), ("seccomp", &seccomp)];
         info("confinement", Outcome::Success, &fields);

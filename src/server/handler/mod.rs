@@ -58,6 +58,6 @@ fn confined<'a>(client: &'a AcceptedClient, context: &'a HandlerContext<'a>) -> 
     std::mem::forget(dup(&client.replies)?);
     let storage = StorageClient::new(context.queue, client.replies.as_fd())?;
     let conversation = Conversation::new(client, storage, context);
-    context.confinement.enter(context.acceptor)?;
+    context.confinement.enter_handler(context.acceptor)?;
     Ok(Handler::new(conversation, signals))
 }

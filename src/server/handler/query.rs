@@ -69,7 +69,7 @@ pub(super) fn take_status(
         max_clients: context.max_clients,
         uptime_seconds: context.started.elapsed().as_secs_f64(),
         storage_restarts: context.storage_restarts,
-        confinement: context.confinement.report(),
+        confinement: context.confinement.report,
         connections: context.connections,
         status_requests: context.counters.get(Counter::StatusRequests),
         batches: statistics.batches,
