@@ -13,7 +13,7 @@ use super::codec::{MAX_HEAD, decode, encode};
 use super::messages::{ClientToken, PartHead, Reply, ReplyHead, Request};
 use super::storage_end::MAX_OUTSTANDING;
 use crate::failpoint::kill_point;
-use crate::system::mqueue::{QueueSender, Queued};
+use crate::system::mqueue::QueueSender;
 
 /// Both channels of one client.
 #[derive(Debug)]
@@ -29,9 +29,8 @@ pub struct StorageClient<'a> {
     request: Option<Request>,
     /// Space for a head, then the bulk bytes. A part is not copied: its head overwrites the bytes before it, which were sent.
     body: Vec<u8>,
-    /// How many bulk bytes have been sent.
+    /// How many bulk bytes of a request have been sent whose last part has not.
     sent: usize,
-    is_sending: bool,
     /// Until when parts wait for room in the queue.
     wait_until: SystemTime,
     /// What has been read from the pipe. Replies before `taken` have been taken.
@@ -70,7 +69,6 @@ impl<'a> StorageClient<'a> {
             request: None,
             body: Vec::new(),
             sent: 0,
-            is_sending: false,
             wait_until: UNIX_EPOCH,
             replies: Vec::new(),
             taken: 0,
@@ -79,18 +77,18 @@ impl<'a> StorageClient<'a> {
 
     /// Whether another request may be made: the one before has been sent, and the reply will fit into the pipe.
     pub fn has_room(&self) -> bool {
-        !self.is_sending && (self.asked.wrapping_sub(self.answered) as usize) < MAX_OUTSTANDING
+        !self.is_sending() && (self.asked.wrapping_sub(self.answered) as usize) < MAX_OUTSTANDING
     }
 
     /// Whether a part of a request waits for room in the queue.
     pub fn is_sending(&self) -> bool {
-        self.is_sending
+        self.request.is_some() || self.sent > 0
     }
 
     /// Where the bulk bytes of the next request are appended, once the request before has been sent.
     pub fn body(&mut self) -> &mut Vec<u8> {
         if self.body.is_empty() {
-            self.body.reserve(self.queue.message_len());
+            self.body.reserve(self.queue.message_len);
             self.body.resize(MAX_HEAD, 0);
         }
         &mut self.body
@@ -103,41 +101,38 @@ impl<'a> StorageClient<'a> {
 
     /// Makes a request with the bulk bytes in [`Self::body`], and sends as much of it as the queue takes.
     pub fn ask(&mut self, request: Request) -> io::Result<()> {
-        debug_assert!(!self.is_sending, "one request is sent after the other");
+        debug_assert!(!self.is_sending(), "one request is sent after the other");
         self.asked = self.asked.wrapping_add(1);
         self.request = Some(request);
-        self.sent = 0;
-        self.is_sending = true;
         self.send()
     }
 
     /// Sends the rest of a request that waits for room in the queue. This call and all later ones wait until `until` at most.
     pub fn resume(&mut self, until: SystemTime) -> io::Result<()> {
         self.wait_until = until;
-        if self.is_sending { self.send() } else { Ok(()) }
+        if self.is_sending() { self.send() } else { Ok(()) }
     }
 
     /// Sends as many parts of the request as the queue takes.
     fn send(&mut self) -> io::Result<()> {
-        while self.is_sending {
+        while self.is_sending() {
             let from = MAX_HEAD + self.sent;
             let rest = self.body().len() - from;
-            let count = rest.min(self.queue.message_len() - MAX_HEAD);
+            let count = rest.min(self.queue.message_len - MAX_HEAD);
             let last = count == rest;
             let head = PartHead { client: self.token, id: self.asked, request: self.request, last };
             let mut bytes = [0; MAX_HEAD];
             let head_len = encode(&head, &mut bytes)?;
             let message = self.body.get_mut(from - head_len..from + count).unwrap_or_default();
             message.iter_mut().zip(bytes).take(head_len).for_each(|(to, byte)| *to = byte);
-            if self.queue.send(message, self.wait_until)? == Queued::Full {
+            if !self.queue.send(message, self.wait_until)? {
                 return Ok(());
             }
             if !last {
                 kill_point!("request_part_sent");
             }
             self.request = None;
-            self.sent += count;
-            self.is_sending = !last;
+            self.sent = if last { 0 } else { self.sent + count };
         }
         self.body.clear();
         Ok(())
@@ -199,41 +194,17 @@ impl<'a> StorageClient<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::storage_end::{PAGE, ReplyWriter, RequestReceiver, reply_pipe};
-    use crate::system::mqueue::{self, QueuePair};
-    use std::os::fd::{AsFd as _, OwnedFd};
-
-    const TOKEN: [u8; ClientToken::LEN] = [7; ClientToken::LEN];
-
-    /// The two ends of a pipe that holds a token.
-    fn pipe_with_token() -> (OwnedFd, ReplyWriter) {
-        let (read_end, write_end) = reply_pipe().unwrap();
-        nix::unistd::write(&write_end, &TOKEN).unwrap();
-        (read_end, ReplyWriter::new(write_end))
-    }
-
-    #[test]
-    fn messages_behind_malformed_ones_are_received() {
-        let QueuePair { receiver, sender, .. } = mqueue::create("test-malformed").unwrap();
-        for garbage in [&[0xff; 100][..], b""] {
-            assert_eq!(sender.send(garbage, UNIX_EPOCH).unwrap(), Queued::Yes);
-        }
-        let (pipe, _writer) = pipe_with_token();
-        StorageClient::new(&sender, pipe.as_fd()).unwrap().ask(Request::Status { counts_from: 0 }).unwrap();
-        let mut receiver = RequestReceiver::new(&receiver);
-        for _ in 0..2 {
-            assert!(receiver.receive().unwrap().unwrap().is_err());
-        }
-        let (head, _) = receiver.receive().unwrap().unwrap().unwrap();
-        assert_eq!(head.request, Some(Request::Status { counts_from: 0 }));
-        assert!(receiver.receive().unwrap().is_none());
-    }
+    use crate::ipc::storage_end::{PAGE, ReplyWriter, reply_pipe};
+    use crate::system::mqueue;
+    use std::os::fd::AsFd as _;
 
     #[test]
     fn replies_come_in_order_with_their_bulk_and_any_other_order_is_an_error() {
-        let QueuePair { receiver: _receiver, sender, .. } = mqueue::create("test-replies").unwrap();
-        let (pipe, mut writer) = pipe_with_token();
+        let sender = mqueue::create("test-replies").unwrap().sender;
+        let (pipe, write_end) = reply_pipe().unwrap();
+        nix::unistd::write(&write_end, &[7; ClientToken::LEN]).unwrap();
         let mut client = StorageClient::new(&sender, pipe.as_fd()).unwrap();
+        let mut writer = ReplyWriter::new(write_end);
         for id in [1, 2, 4] {
             let head = ReplyHead { id, reply: Reply::ResultPage { total: 9 } };
             writer.push(&head, &vec![id.to_le_bytes()[0]; PAGE]).unwrap();

@@ -13,7 +13,7 @@
 //! [`MAX_OUTSTANDING`] short ones, which fit into a pipe of one page.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::fcntl::OFlag;
 use nix::libc::PIPE_BUF;
@@ -34,30 +34,19 @@ type Part<'m> = (PartHead, &'m [u8]);
 /// Takes requests from the queue.
 #[derive(Debug)]
 pub struct RequestReceiver<'a> {
-    queue: &'a QueueReceiver,
+    pub queue: &'a QueueReceiver,
     message: Vec<u8>,
 }
 
 impl<'a> RequestReceiver<'a> {
     pub fn new(queue: &'a QueueReceiver) -> Self {
-        Self { queue, message: vec![0; queue.message_len()] }
+        Self { queue, message: vec![0; queue.message_len] }
     }
 
     /// Takes the next message. None if the queue is empty. A correct handler sends no bad message.
     pub fn receive(&mut self) -> io::Result<Option<Result<Part<'_>, BadMessage>>> {
         let length = self.queue.receive(&mut self.message)?;
         Ok(length.map(|length| decode(self.message.get(..length).unwrap_or_default())))
-    }
-
-    /// How many messages the queue holds now.
-    pub fn waiting(&self) -> io::Result<usize> {
-        self.queue.waiting()
-    }
-}
-
-impl AsFd for RequestReceiver<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.queue.as_fd()
     }
 }
 
@@ -66,16 +55,13 @@ pub fn reply_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?)
 }
 
-/// Writes replies to one client. It gathers the replies of a group, and writes them at once.
+/// Writes replies to one client. It gathers the replies of a group, and writes them at once. An error means that the pipe is
+/// full or closed: the gathered replies are lost, so the pipe can't be used any more.
 #[derive(Debug)]
 pub struct ReplyWriter {
     pipe: OwnedFd,
     waiting: Vec<u8>,
 }
-
-/// The pipe is full or closed. The gathered replies are lost, so the pipe can't be used any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unwritable;
 
 impl ReplyWriter {
     pub fn new(pipe: OwnedFd) -> Self {
@@ -83,11 +69,11 @@ impl ReplyWriter {
     }
 
     /// Adds a reply; [`Self::flush`] writes it.
-    pub fn push(&mut self, head: &ReplyHead, bulk: &[u8]) -> Result<(), Unwritable> {
+    pub fn push(&mut self, head: &ReplyHead, bulk: &[u8]) -> io::Result<()> {
         let mut bytes = [0; 2 * MAX_HEAD];
-        let length = encode(head, &mut bytes).map_err(|_| Unwritable)?;
+        let length = encode(head, &mut bytes)?;
         let head = bytes.get(..length).unwrap_or_default();
-        let length = u16::try_from(head.len() + bulk.len()).map_err(|_| Unwritable)?;
+        let length = u16::try_from(head.len() + bulk.len()).map_err(io::Error::other)?;
         if self.waiting.len() + 2 + usize::from(length) > PIPE_BUF {
             self.flush()?;
         }
@@ -97,14 +83,13 @@ impl ReplyWriter {
         Ok(())
     }
 
-    pub fn flush(&mut self) -> Result<(), Unwritable> {
-        if self.waiting.is_empty() {
-            return Ok(());
+    pub fn flush(&mut self) -> io::Result<()> {
+        if !self.waiting.is_empty() {
+            let written = retry(|| nix::unistd::write(&self.pipe, &self.waiting))?;
+            debug_assert_eq!(written, self.waiting.len(), "so few bytes are written whole or not at all");
+            self.waiting.clear();
         }
-        let written = retry(|| nix::unistd::write(&self.pipe, &self.waiting));
-        let whole = written == Ok(self.waiting.len());
-        self.waiting.clear();
-        if whole { Ok(()) } else { Err(Unwritable) }
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use nix::libc;
 use nix::mqueue::{MQ_OFlag, MqAttr, MqdT, mq_getattr, mq_open, mq_receive, mq_unlink};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, fstat};
+use nix::sys::time::TimeSpec;
 use thiserror::Error;
 
 use super::process::descriptor_limit;
@@ -33,42 +34,35 @@ pub struct QueuePair {
 
 /// Why a queue could not be made.
 #[derive(Debug, Error)]
-pub enum QueueError {
-    #[error("the system allows no further message queue: fs.mqueue.queues_max is {0}")]
-    TooManyQueues(String),
-    #[error(
-        "this user's bytes in message queues, which are counted over all containers, are used up: ulimit -q is {0}; raise \
-         it, stop another server, or be another user"
-    )]
-    TooManyBytes(u64),
-    #[error("this process may have no further descriptor: ulimit -n is {0}")]
-    TooManyDescriptors(u64),
-    /// Even the smallest queue is larger than the system allows.
-    #[error("fs.mqueue.msgsize_max is too low")]
-    TooSmall,
-    #[error("this kernel has no POSIX message queues")]
-    Unsupported,
-    #[error(transparent)]
-    System(#[from] io::Error),
+#[error("{reason}")]
+pub struct QueueError {
+    error: Errno,
+    reason: String,
 }
 
 impl From<Errno> for QueueError {
     /// Finds the limit that an error of `mq_open(3)` is about. Call it before any descriptor is closed.
     fn from(error: Errno) -> Self {
-        match error {
+        let reason = match error {
             Errno::ENOSPC => {
-                let limit = read_limit("queues_max");
-                Self::TooManyQueues(limit.map_or("too low".to_owned(), |limit| limit.to_string()))
+                let limit = read_limit("queues_max").map_or("too low".to_owned(), |limit| limit.to_string());
+                format!("the system allows no further message queue: fs.mqueue.queues_max is {limit}")
             }
             // Two limits give EMFILE. Only the limit of descriptors makes `dup` fail too.
             Errno::EMFILE if nix::unistd::dup(io::stderr()).is_err() => {
-                Self::TooManyDescriptors(descriptor_limit())
+                format!("this process may have no further descriptor: ulimit -n is {}", descriptor_limit())
             }
-            Errno::EMFILE => Self::TooManyBytes(byte_limit()),
-            Errno::EINVAL => Self::TooSmall,
-            Errno::ENOSYS => Self::Unsupported,
-            other => Self::System(other.into()),
-        }
+            Errno::EMFILE => format!(
+                "this user's bytes in message queues, which are counted over all containers, are used up: ulimit -q is {}; \
+                 raise it, stop another server, or be another user",
+                byte_limit()
+            ),
+            // Even the smallest queue is larger than the system allows.
+            Errno::EINVAL => "fs.mqueue.msgsize_max is too low".to_owned(),
+            Errno::ENOSYS => "this kernel has no POSIX message queues".to_owned(),
+            other => io::Error::from(other).to_string(),
+        };
+        Self { error, reason }
     }
 }
 
@@ -89,109 +83,94 @@ fn byte_limit() -> u64 {
 /// server should use the same name at each start. If another user or another process has the name at this moment, the queue
 /// gets a random one.
 pub fn create(name: &str) -> Result<QueuePair, QueueError> {
-    use io::ErrorKind::{AlreadyExists, NotFound, PermissionDenied};
+    use Errno::{EACCES, EEXIST, ENOENT, EPERM};
     match try_create(&format!("/loteria-{name}")) {
-        Err(QueueError::System(error))
-            if matches!(error.kind(), AlreadyExists | NotFound | PermissionDenied) =>
-        {
+        // Somebody else has the name or has removed it.
+        Err(QueueError { error: EACCES | EEXIST | ENOENT | EPERM, .. }) => {
             try_create(&format!("/loteria-{:08x}", random::number()?))
         }
         outcome => outcome,
     }
 }
 
-/// Makes a queue of that name. EEXIST, ENOENT and EACCES mean that somebody else has the name or has removed it.
 fn try_create(name: &str) -> Result<QueuePair, QueueError> {
     // This fails if there is no such name, or it belongs to another user.
     mq_unlink(name).unwrap_or_default();
-    let (receiver, capacity, limited_by) = create_largest(name)?;
+    let (receiver, size, limited_by) = create_largest(name)?;
     let sender = open(name, MQ_OFlag::O_WRONLY, None);
     mq_unlink(name)?;
     // The receiver is still open here, so the conversion of the error can recognise the limit of descriptors.
     let sender = sender?;
     // A process that called this at the same time may have replaced the queue of that name by its own.
-    if fstat(&receiver.descriptor)?.st_ino != fstat(&sender.descriptor)?.st_ino {
+    if fstat(&receiver.0)?.st_ino != fstat(&sender.0)?.st_ino {
         return Err(Errno::EEXIST.into());
     }
-    Ok(QueuePair { receiver: QueueReceiver(receiver), sender: QueueSender(sender), capacity, limited_by })
+    let message_len = usize::try_from(size.msgsize()).unwrap_or(0);
+    Ok(QueuePair {
+        receiver: QueueReceiver { queue: receiver, message_len },
+        sender: QueueSender { queue: sender, message_len },
+        capacity: size.maxmsg(),
+        limited_by,
+    })
 }
 
-/// Creates the largest queue that the limits allow. Returns how many messages it has room for, and why it is smaller than
-/// usual, if it is.
-fn create_largest(name: &str) -> nix::Result<(Queue, i64, Option<String>)> {
-    let limits = ["msg_max", "msgsize_max"].map(|name| (name, read_limit(name).unwrap_or(i64::MAX)));
-    let [(_, messages_limit), (_, length_limit)] = limits;
+/// Creates the largest queue that the limits allow. Returns its size too, and why it is smaller than usual, if it is.
+fn create_largest(name: &str) -> nix::Result<(Queue, MqAttr, Option<String>)> {
+    let limits = [("msg_max", USUAL.0), ("msgsize_max", USUAL.1)]
+        .map(|(name, usual)| (name, usual, read_limit(name).unwrap_or(usual)));
+    let [(.., most_messages), (.., longest)] = limits;
+    let low = limits.iter().filter(|(_, usual, limit)| limit < usual);
+    let mut reasons: Vec<_> = low.map(|(name, _, limit)| format!("fs.mqueue.{name} is {limit}")).collect();
     let mut refused = None;
-    for size in SIZES {
-        let (messages, length) = (size.0.min(messages_limit), size.1.min(length_limit));
-        let attributes = MqAttr::new(0, messages, length, 0);
+    for (messages, length) in SIZES {
+        let size = MqAttr::new(0, messages.min(most_messages), length.min(longest), 0);
         let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDONLY | MQ_OFlag::O_NONBLOCK;
-        match open(name, flags, Some(&attributes)) {
+        match open(name, flags, Some(&size)) {
             Err(error @ (Errno::EMFILE | Errno::EINVAL)) => refused = Some(error),
-            queue => return Ok((queue?, messages, limited_by(limits, refused))),
+            queue => {
+                reasons.extend(refused.map(|error| match error {
+                    Errno::EMFILE => format!(
+                        "this user's bytes in message queues are nearly used up (ulimit -q is {})",
+                        byte_limit()
+                    ),
+                    _ => "fs.mqueue.msg_max or fs.mqueue.msgsize_max is low".to_owned(),
+                }));
+                let limited_by = (!reasons.is_empty()).then(|| reasons.join(", "));
+                return Ok((queue?, size, limited_by));
+            }
         }
     }
     Err(refused.unwrap_or(Errno::EINVAL))
 }
 
-/// Says why a queue is smaller than usual; `refused` is why a larger one was refused.
-fn limited_by(limits: [(&str, i64); 2], refused: Option<Errno>) -> Option<String> {
-    let low = limits.into_iter().zip([USUAL.0, USUAL.1]).filter(|((_, limit), usual)| limit < usual);
-    let mut reasons: Vec<String> =
-        low.map(|((name, limit), _)| format!("fs.mqueue.{name} is {limit}")).collect();
-    reasons.extend(refused.map(|error| match error {
-        Errno::EMFILE => {
-            format!("this user's bytes in message queues are nearly used up (ulimit -q is {})", byte_limit())
-        }
-        _ => "fs.mqueue.msg_max or fs.mqueue.msgsize_max is low".to_owned(),
-    }));
-    (!reasons.is_empty()).then(|| reasons.join(", "))
-}
-
 fn open(name: &str, flags: MQ_OFlag, attributes: Option<&MqAttr>) -> nix::Result<Queue> {
-    let mut queue = Queue {
-        descriptor: mq_open(name, flags | MQ_OFlag::O_CLOEXEC, Mode::S_IRUSR | Mode::S_IWUSR, attributes)?,
-        message_len: 0,
-    };
-    queue.message_len = usize::try_from(queue.attributes()?.msgsize()).unwrap_or(0);
-    Ok(queue)
+    mq_open(name, flags | MQ_OFlag::O_CLOEXEC, Mode::S_IRUSR | Mode::S_IWUSR, attributes).map(Queue)
 }
 
 /// A queue descriptor, closed on drop.
 #[derive(Debug)]
-struct Queue {
-    descriptor: MqdT,
-    /// The longest message in bytes.
-    message_len: usize,
-}
-
-impl Queue {
-    fn attributes(&self) -> nix::Result<MqAttr> {
-        mq_getattr(&self.descriptor)
-    }
-}
+struct Queue(MqdT);
 
 impl Drop for Queue {
     fn drop(&mut self) {
         // SAFETY: on Linux a queue descriptor is a file descriptor; this one is open, and nobody else closes it.
-        drop(unsafe { OwnedFd::from_raw_fd(self.descriptor.as_raw_fd()) });
+        drop(unsafe { OwnedFd::from_raw_fd(self.0.as_raw_fd()) });
     }
 }
 
 /// The end that takes messages.
 #[derive(Debug)]
-pub struct QueueReceiver(Queue);
+pub struct QueueReceiver {
+    queue: Queue,
+    /// The longest message in bytes.
+    pub message_len: usize,
+}
 
 impl QueueReceiver {
-    /// The longest message in bytes.
-    pub fn message_len(&self) -> usize {
-        self.0.message_len
-    }
-
     /// Takes the oldest message into `buffer`, which has at least [`Self::message_len`] bytes. Returns its length; none if
     /// the queue is empty.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match retry(|| mq_receive(&self.0.descriptor, buffer, &mut 0)) {
+        match retry(|| mq_receive(&self.queue.0, buffer, &mut 0)) {
             Err(Errno::EAGAIN) => Ok(None),
             length => Ok(Some(length?)),
         }
@@ -199,60 +178,43 @@ impl QueueReceiver {
 
     /// How many messages the queue holds now.
     pub fn waiting(&self) -> io::Result<usize> {
-        Ok(usize::try_from(self.0.attributes()?.curmsgs()).unwrap_or(0))
+        Ok(usize::try_from(mq_getattr(&self.queue.0)?.curmsgs()).unwrap_or(0))
     }
 }
 
 impl AsFd for QueueReceiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.descriptor.as_fd()
+        self.queue.0.as_fd()
     }
 }
 
 /// The end that gives messages. All processes that inherit it share the flags of its descriptor.
 #[derive(Debug)]
-pub struct QueueSender(Queue);
-
-/// What became of a message.
-#[must_use]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Queued {
-    /// It is in the queue.
-    Yes,
-    /// The queue is full.
-    Full,
+pub struct QueueSender {
+    queue: Queue,
+    /// The longest message in bytes.
+    pub message_len: usize,
 }
 
 impl QueueSender {
-    /// The longest message in bytes.
-    pub fn message_len(&self) -> usize {
-        self.0.message_len
-    }
-
     /// Puts a message of at most [`Self::message_len`] bytes behind the others. If the queue is full, waits for room, but only
-    /// until `until`.
-    pub fn send(&self, message: &[u8], until: SystemTime) -> io::Result<Queued> {
-        let until = until.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let until = libc::timespec {
-            tv_sec: until.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-            tv_nsec: until.subsec_nanos().into(),
-        };
-        let queue = self.0.descriptor.as_raw_fd();
+    /// until `until`. Returns whether the message is in the queue.
+    pub fn send(&self, message: &[u8], until: SystemTime) -> io::Result<bool> {
+        let until = TimeSpec::from(until.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let (queue, start) = (self.queue.0.as_raw_fd(), message.as_ptr().cast());
         // SAFETY: the call only reads the message and the time, which live through it.
-        let send = || unsafe {
-            libc::mq_timedsend(queue, message.as_ptr().cast(), message.len(), 0, &raw const until)
-        };
+        let send = || unsafe { libc::mq_timedsend(queue, start, message.len(), 0, until.as_ref()) };
         match retry(|| Errno::result(send())) {
             // EAGAIN means that a process which shares the descriptor has made it non-blocking.
-            Err(Errno::ETIMEDOUT | Errno::EAGAIN) => Ok(Queued::Full),
-            done => Ok(done.map(|_| Queued::Yes)?),
+            Err(Errno::ETIMEDOUT | Errno::EAGAIN) => Ok(false),
+            done => Ok(done.map(|_| true)?),
         }
     }
 }
 
 impl AsFd for QueueSender {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.descriptor.as_fd()
+        self.queue.0.as_fd()
     }
 }
 
@@ -270,8 +232,8 @@ mod tests {
                     start.wait();
                     for _ in 0..300 {
                         let QueuePair { receiver, sender, .. } = create("test-at-once").unwrap();
-                        assert_eq!(sender.send(&[thread], UNIX_EPOCH).unwrap(), Queued::Yes);
-                        let mut buffer = vec![0; receiver.message_len()];
+                        assert!(sender.send(&[thread], UNIX_EPOCH).unwrap());
+                        let mut buffer = vec![0; receiver.message_len];
                         assert_eq!(receiver.receive(&mut buffer).unwrap(), Some(1));
                         assert_eq!(buffer[0], thread);
                         assert_eq!(receiver.waiting().unwrap(), 0);

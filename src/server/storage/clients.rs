@@ -8,7 +8,7 @@ use std::{io, mem};
 use super::answer::Answer;
 use crate::ipc::control::{StorageEnd, ToStorage};
 use crate::ipc::messages::{ClientNumber, ClientToken, PartHead, Reply, ReplyHead, Request};
-use crate::ipc::storage_end::{ReplyWriter, Unwritable};
+use crate::ipc::storage_end::ReplyWriter;
 use crate::ipc::voucher::{Peer, Voucher, VoucherKey};
 use crate::logging::{Level, Outcome, event};
 use crate::lottery::row::agencies_of;
@@ -217,7 +217,7 @@ impl Clients {
         self.write(token, ReplyWriter::flush);
     }
 
-    fn write(&mut self, token: ClientToken, write: impl FnOnce(&mut ReplyWriter) -> Result<(), Unwritable>) {
+    fn write(&mut self, token: ClientToken, write: impl FnOnce(&mut ReplyWriter) -> io::Result<()>) {
         let Some(client) = self.known.get_mut(&token) else { return };
         if client.replies.as_mut().is_some_and(|replies| write(replies).is_err()) {
             client.replies = None;

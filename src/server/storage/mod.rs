@@ -139,7 +139,7 @@ impl Service<'_> {
     fn serve(mut self, bets_file: FileIdentity) -> io::Result<()> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let readable = EpollEvent::new(EpollFlags::EPOLLIN, 0);
-        epoll.add(&self.requests, readable)?;
+        epoll.add(self.requests.queue, readable)?;
         epoll.add(self.control, readable)?;
         // The draw is due if all agencies have ended already: CLIENTS_AMOUNT may be lower than before.
         self.commit()?;
@@ -155,7 +155,7 @@ impl Service<'_> {
             self.commit()?;
         }
         // The acceptor stops storage when no handler is left, or when it no longer waits for handlers.
-        while self.requests.waiting()? > 0 {
+        while self.requests.queue.waiting()? > 0 {
             self.take_group()?;
             self.commit()?;
         }
@@ -214,7 +214,7 @@ impl Service<'_> {
             if gone.is_empty() {
                 return Ok(());
             }
-            for _ in 0..self.requests.waiting()? {
+            for _ in 0..self.requests.queue.waiting()? {
                 self.take_message()?;
             }
             for client in gone {
