@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// The longest head in bytes. Short replies are no longer than this: see `storage_end`.
+/// The longest head in bytes: that of a request to prove who the client is. Short replies are no longer than this: see
+/// `storage_end`.
 pub const MAX_HEAD: usize = 64;
 
 /// A message that cannot be decoded: the other process is broken or hostile.

@@ -155,7 +155,7 @@ impl TakenOver {
         let proven = self.ask_keeper(&proof(folder)).unwrap();
         assert_eq!(proven[..4], [1, 0, 0, 0], "proven");
         let is_operator = proven[4] == 1;
-        proven[if is_operator { 8 } else { 10 }..][..16].to_vec()
+        proven[if is_operator { 8 } else { 10 }..][..32].to_vec()
     }
 
     /// Sends a request to storage. Returns the kind of its reply; none if storage drops the client.
@@ -229,7 +229,7 @@ fn a_handler_gets_one_signature_and_one_verdict_whatever_it_asks() {
     handler.ask_keeper(&good).unwrap();
     let certificate = certificate(&agency_folder(&besieged.server.setup(), 1));
     let rejected = handler.ask_keeper(&message(1, ECDSA, &[HASH, &[1; 70], &certificate])).unwrap();
-    assert_eq!(rejected, [2, 0, 0, 0, 5, 0, 0, 0, 0, 0], "rejected for its signature");
+    assert_eq!(rejected, [2, 0, 0, 0, 5, 0, 0, 0], "rejected for its signature");
     // Longer than any message.
     for length in [65_536, 73_729, 150_000] {
         let mut handler = besieged.take_over();
@@ -334,7 +334,7 @@ fn storage_believes_no_voucher_but_that_of_the_same_client_and_peer_and_once() {
         own
     };
     let forgeries: [Forgery<'_>; 6] = [
-        (Some(1), &|_| vec![0; 16]),
+        (Some(1), &|_| vec![0; 32]),
         (Some(1), &changed),
         (Some(1), &|_| foreign.clone()),
         (Some(2), &|own| own),
