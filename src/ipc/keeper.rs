@@ -1,32 +1,32 @@
-//! The sockets of the keeper, the process that has the server's private key: one to the acceptor, and for each client one to
-//! the client's handler.
+//! The channels of the keeper, the process that has the server's private key: one to the acceptor, and for each client one
+//! to the client's handler.
 //!
-//! A message is a head, see [`super::codec`], and then fields: byte strings, each after its length in 2 bytes, little endian.
-//!
-//! | from | to | head | fields |
+//! | from | to | head | behind it |
 //! |---|---|---|---|
-//! | acceptor | keeper | [`ToKeeper`], and the key of all vouchers behind [`ToKeeper::Key`] | |
-//! | keeper | acceptor | [`Ready`] | the server's certificate and those of its issuers |
-//! | handler | keeper | [`Question::Sign`] | the hash of the handshake so far |
-//! | handler | keeper | [`Question::Prove`] | the hash of the handshake so far, the client's signature, its certificates |
+//! | acceptor | keeper | [`ToKeeper::Key`] | the key of all vouchers |
+//! | acceptor | keeper | [`ToKeeper::ClientCame`] | |
+//! | keeper | acceptor | [`Ready`] | fields: the server's certificate and those of its issuers |
+//! | handler | keeper | [`Question::Sign`] | a field: the hash of the handshake so far |
+//! | handler | keeper | [`Question::Prove`] | fields: the hash of the handshake so far, the client's signature, its certificates |
 //! | keeper | handler | [`Answer::Signed`] | the signature |
 //! | keeper | handler | [`Answer::Proven`] | the serial number of the certificate |
 //! | keeper | handler | [`Answer::Rejected`] | |
+//!
+//! A field is a byte string behind its length in 2 bytes, little endian.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde::de::DeserializeOwned;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::{Shutdown, shutdown};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::codec::{MAX_HEAD, decode, encode};
+use super::channel::Channel;
 use super::messages::ClientNumber;
 use super::voucher::{Peer, Voucher};
-use crate::system::fd_passing::{PacketSocket, Received, Sent};
+use crate::system::fd_passing::{Received, Sent};
+use crate::system::retry;
 
 /// What the acceptor sends to the keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,14 +126,12 @@ pub enum CertificateFault {
 
 /// The longest message in bytes. A handshake can carry certificates of 64 KiB in all.
 pub const MAX_MESSAGE: usize = 72 * 1024;
-/// How long a handler waits for an answer. The keeper needs a fraction of a millisecond.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a handler waits for an answer, in milliseconds. The keeper needs a fraction of one.
+const PATIENCE: u16 = 1000;
 
-/// Encodes a message.
-pub fn encode_message(head: &impl Serialize, fields: &[&[u8]]) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; MAX_HEAD];
-    let length = encode(head, &mut bytes)?;
-    bytes.truncate(length);
+/// Encodes fields.
+pub fn encode_fields(fields: &[&[u8]]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
     for field in fields {
         let length = u16::try_from(field.len()).map_err(|_| ErrorKind::InvalidData)?;
         bytes.extend_from_slice(&length.to_le_bytes());
@@ -142,92 +140,56 @@ pub fn encode_message(head: &impl Serialize, fields: &[&[u8]]) -> io::Result<Vec
     Ok(bytes)
 }
 
-/// Decodes a message whose head is of type `H`.
-pub fn decode_message<H: DeserializeOwned>(bytes: &[u8]) -> io::Result<(H, Vec<&[u8]>)> {
-    let (head, mut rest) = decode(bytes)?;
+/// Decodes fields.
+pub fn decode_fields(mut bytes: &[u8]) -> io::Result<Vec<&[u8]>> {
     let mut fields = Vec::new();
-    while !rest.is_empty() {
-        let field = rest
+    while !bytes.is_empty() {
+        let field = bytes
             .split_first_chunk()
             .and_then(|(length, rest)| rest.split_at_checked(u16::from_le_bytes(*length).into()));
-        let (field, others) = field.ok_or(ErrorKind::InvalidData)?;
+        let (field, rest) = field.ok_or(ErrorKind::InvalidData)?;
         fields.push(field);
-        rest = others;
+        bytes = rest;
     }
-    Ok((head, fields))
+    Ok(fields)
 }
 
-/// A handler's socket to the keeper.
-#[derive(Debug)]
-pub struct KeeperClient(PacketSocket);
+/// A handler's end of its channel to the keeper.
+pub type KeeperClient = Channel<Question, Answer>;
 
 impl KeeperClient {
-    #[must_use]
-    pub fn new(socket: PacketSocket) -> Self {
-        Self(socket)
-    }
-
-    /// Asks the keeper, and waits for its answer and the first field. Only here a handler waits outside of its loop, and only
-    /// for a limited time.
+    /// Asks the keeper, and waits for its answer. Returns the bytes behind the answer too. Only here a handler waits outside
+    /// of its loop, and only for a limited time.
     pub fn ask(&self, question: Question, fields: &[&[u8]]) -> io::Result<(Answer, Vec<u8>)> {
-        let message = encode_message(&question, fields)?;
-        if self.0.send([&message, &[]], None)? != Sent::Done {
+        if self.send(&question, &encode_fields(fields)?, None)? != Sent::Done {
             return Err(ErrorKind::BrokenPipe.into());
         }
-        let mut buffer = [0; 2048];
-        let (answer, fields) = decode_message(self.receive(&mut buffer)?)?;
-        Ok((answer, fields.first().copied().unwrap_or_default().to_vec()))
-    }
-
-    /// Tells the keeper that this client will ask nothing more.
-    pub fn release(&self) {
-        self.0.shutdown();
-    }
-
-    fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
-        let limit = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
-        match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], limit) {
-            Ok(0) => return Err(ErrorKind::TimedOut.into()),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        match self.0.receive(buffer)? {
-            Received::Packet(message, _) => Ok(message),
+        retry(|| poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], PATIENCE))?;
+        match self.receive(&mut [0; 2048])? {
+            Received::Packet((answer, bytes), _) => Ok((answer, bytes.to_vec())),
             Received::Empty => Err(ErrorKind::TimedOut.into()),
             Received::PeerGone => Err(ErrorKind::UnexpectedEof.into()),
         }
     }
-}
 
-impl AsFd for KeeperClient {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+    /// Tells the keeper that this client will ask nothing more, even if other processes have this end too.
+    pub fn release(&self) {
+        // Fails only if the keeper is gone.
+        shutdown(self.as_fd().as_raw_fd(), Shutdown::Both).unwrap_or_default();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
-    fn a_message_is_decoded_as_it_was_encoded() {
+    fn fields_are_decoded_as_they_were_encoded() {
         let long = vec![7; 60_000];
         let fields: [&[u8]; 3] = [b"hash", b"", &long];
-        let bytes = encode_message(&Question::Prove { scheme: 0x0403 }, &fields).unwrap();
-        let (question, decoded) = decode_message::<Question>(&bytes).unwrap();
-        assert_eq!((question, decoded.as_slice()), (Question::Prove { scheme: 0x0403 }, &fields[..]));
-        assert!(decode_message::<Question>(&bytes[..bytes.len() - 1]).is_err());
-        assert!(encode_message(&question, &[&vec![0; 65_536]]).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_the_decoder_panic(bytes: Vec<u8>) {
-            drop(decode_message::<Question>(&bytes));
-            drop(decode_message::<Answer>(&bytes));
-            drop(decode_message::<Ready>(&bytes));
-            drop(decode_message::<ToKeeper>(&bytes));
-        }
+        let bytes = encode_fields(&fields).unwrap();
+        assert_eq!(decode_fields(&bytes).unwrap(), fields);
+        assert!(decode_fields(&bytes[..bytes.len() - 1]).is_err());
+        assert!(encode_fields(&[&vec![0; 65_536]]).is_err());
     }
 }

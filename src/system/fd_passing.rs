@@ -1,18 +1,15 @@
-//! Messages and descriptors between related processes: a Unix socket pair of packets (`unix(7)`, `SCM_RIGHTS`).
+//! Packets and descriptors between related processes, through a pair of Unix sockets (`unix(7)`, `SCM_RIGHTS`). Each packet
+//! arrives whole or not at all, together with its descriptor.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::slice;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, recvmsg,
-    sendmsg, shutdown, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
+    socketpair,
 };
-
-/// One end of the pair. It never blocks. Each packet arrives whole or not at all, together with its descriptor.
-#[derive(Debug)]
-pub struct PacketSocket(OwnedFd);
 
 /// Whether a packet was sent.
 #[must_use]
@@ -28,7 +25,7 @@ pub enum Sent {
     PeerGone,
 }
 
-/// What was received. `P` is a packet's bytes, or what was decoded from them.
+/// What was received. `P` is what was decoded from a packet.
 #[must_use]
 #[derive(Debug)]
 pub enum Received<P> {
@@ -40,71 +37,55 @@ pub enum Received<P> {
     PeerGone,
 }
 
-/// Makes a connected pair, closed on exec.
-pub fn packet_socket_pair() -> io::Result<(PacketSocket, PacketSocket)> {
+/// Makes a connected pair. The sockets never block, and are closed on exec.
+pub fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let (one, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-    Ok((PacketSocket(one), PacketSocket(other)))
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
 }
 
-impl PacketSocket {
-    /// Sends a packet, the concatenation of `parts`, with a copy of the descriptor.
-    pub fn send(&self, parts: [&[u8]; 2], descriptor: Option<BorrowedFd<'_>>) -> io::Result<Sent> {
-        let descriptor = descriptor.map(|descriptor| descriptor.as_raw_fd());
-        let rights = descriptor.as_ref().map(|raw| ControlMessage::ScmRights(slice::from_ref(raw)));
-        let flags = MsgFlags::MSG_NOSIGNAL;
-        match sendmsg::<()>(self.0.as_raw_fd(), &parts.map(IoSlice::new), rights.as_slice(), flags, None) {
-            Ok(_) => Ok(Sent::Done),
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(Sent::Full),
-            Err(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM) => Ok(Sent::Scarce),
-            Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Ok(Sent::PeerGone),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Receives a packet into `buffer`, which must be long enough for it. The descriptor is missing if this process has
-    /// reached its limit of descriptors.
-    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Received<&'a [u8]>> {
-        let mut space = nix::cmsg_space!(RawFd);
-        let mut parts = [IoSliceMut::new(buffer)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = match recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags) {
-            Ok(message) => message,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Received::Empty),
-            Err(Errno::ECONNRESET) => return Ok(Received::PeerGone),
-            Err(error) => return Err(error.into()),
-        };
-        // If the control message was cut short, there is no descriptor to take.
-        let rights = message.cmsgs().into_iter().flatten().filter_map(|control| match control {
-            ControlMessageOwned::ScmRights(descriptors) => Some(descriptors),
-            _ => None,
-        });
-        // SAFETY: the kernel has just made each of these descriptors for us; nobody else owns it.
-        let descriptor = rights.flatten().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }).last();
-        match message.bytes {
-            0 => Ok(Received::PeerGone),
-            length => Ok(Received::Packet(buffer.get(..length).unwrap_or_default(), descriptor)),
-        }
+/// Sends a packet, the concatenation of `parts`, with a copy of the descriptor.
+pub fn send_packet(
+    socket: &OwnedFd,
+    parts: [&[u8]; 2],
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<Sent> {
+    let descriptor = descriptor.map(|descriptor| descriptor.as_raw_fd());
+    let rights = descriptor.as_ref().map(|raw| ControlMessage::ScmRights(slice::from_ref(raw)));
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    match sendmsg::<()>(socket.as_raw_fd(), &parts.map(IoSlice::new), rights.as_slice(), flags, None) {
+        Ok(_) => Ok(Sent::Done),
+        Err(Errno::EAGAIN | Errno::EINTR) => Ok(Sent::Full),
+        Err(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM) => Ok(Sent::Scarce),
+        Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Ok(Sent::PeerGone),
+        Err(error) => Err(error.into()),
     }
 }
 
-impl PacketSocket {
-    /// Shuts the connection down for the peer, even if other processes have this end too.
-    pub fn shutdown(&self) {
-        // Fails only if the peer is gone.
-        shutdown(self.0.as_raw_fd(), Shutdown::Both).unwrap_or_default();
-    }
-}
-
-impl From<OwnedFd> for PacketSocket {
-    /// Takes an end that was received. It must be one that [`packet_socket_pair`] has made.
-    fn from(end: OwnedFd) -> Self {
-        Self(end)
-    }
-}
-
-impl AsFd for PacketSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+/// Receives a packet into `buffer`, which must be long enough for it, and decodes it. The descriptor is missing if this
+/// process has reached its limit of descriptors.
+pub fn receive_packet<'b, P>(
+    socket: &OwnedFd,
+    buffer: &'b mut [u8],
+    decode: impl FnOnce(&'b [u8]) -> io::Result<P>,
+) -> io::Result<Received<P>> {
+    let mut space = nix::cmsg_space!(RawFd);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+        Ok(message) => message,
+        Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Received::Empty),
+        Err(Errno::ECONNRESET) => return Ok(Received::PeerGone),
+        Err(error) => return Err(error.into()),
+    };
+    // If the control message was cut short, there is no descriptor to take.
+    let rights = message.cmsgs().into_iter().flatten().filter_map(|control| match control {
+        ControlMessageOwned::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    // SAFETY: the kernel has just made each of these descriptors for us; nobody else owns it.
+    let descriptor = rights.flatten().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }).last();
+    match message.bytes {
+        0 => Ok(Received::PeerGone),
+        length => Ok(Received::Packet(decode(buffer.get(..length).unwrap_or_default())?, descriptor)),
     }
 }

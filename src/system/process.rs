@@ -18,6 +18,8 @@ use nix::unistd::{Pid, getpid, getppid};
 use super::retry;
 use crate::logging::{Level, Outcome, event};
 
+/// The exit status of storage or the keeper if it ends by itself and has logged why. To start it again would not help.
+pub(crate) const GAVE_UP: i32 = 3;
 /// The exit status of a child whose code panicked.
 const PANICKED: i32 = 101;
 /// The exit status of a child that could not run its code.

@@ -330,7 +330,7 @@ fn storage_believes_no_voucher_but_that_of_the_same_client_and_peer_and_once() {
     let folder = agency_folder(&besieged.server.setup(), 1);
     let foreign = besieged.take_over().voucher(&folder);
     let changed = |mut own: Vec<u8>| {
-        own[15] ^= 1;
+        own[31] ^= 1;
         own
     };
     let forgeries: [Forgery<'_>; 6] = [

@@ -9,7 +9,8 @@ use nix::poll::{PollFd, PollFlags};
 use nix::unistd::Pid;
 
 use super::pause::{PAUSE, Pause};
-use crate::ipc::keeper::{KeeperClient, MAX_MESSAGE, Ready, ToKeeper, decode_message, encode_message};
+use crate::ipc::channel::{Channel, channel};
+use crate::ipc::keeper::{KeeperClient, MAX_MESSAGE, Ready, ToKeeper, decode_fields};
 use crate::ipc::messages::ClientNumber;
 use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Field, Level, Outcome, event, info};
@@ -18,7 +19,7 @@ use crate::protocol::status::utc_text;
 use crate::server::error::ServerError;
 use crate::server::handler::ServerIdentity;
 use crate::server::keeper;
-use crate::system::fd_passing::{PacketSocket, Received, Sent, packet_socket_pair};
+use crate::system::fd_passing::{Received, Sent};
 use crate::system::memory::WipeOnForkPage;
 use crate::system::process::Exit;
 use crate::system::random;
@@ -29,7 +30,7 @@ const LONG_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Process {
     pid: Pid,
-    socket: PacketSocket,
+    socket: Channel<ToKeeper, Ready>,
 }
 
 #[derive(Debug)]
@@ -97,7 +98,7 @@ impl KeeperLink {
 
     /// A keeper has been launched, with the other end of `socket`. Returns the one that it replaces, which still read its
     /// files, and must be killed: it may wait for a file for ever.
-    pub(super) fn on_launched(&mut self, pid: Pid, socket: PacketSocket) -> Option<Pid> {
+    pub(super) fn on_launched(&mut self, pid: Pid, socket: Channel<ToKeeper, Ready>) -> Option<Pid> {
         self.must_launch = false;
         self.loading.replace(Process { pid, socket }).map(|replaced| replaced.pid)
     }
@@ -131,12 +132,12 @@ impl KeeperLink {
         let (Some(process), Some(key)) = (&self.loading, self.key()) else { return Ok(()) };
         let mut buffer = vec![0; MAX_MESSAGE];
         // If the keeper has ended, SIGCHLD reports it.
-        let Received::Packet(message, _) = process.socket.receive(&mut buffer)? else { return Ok(()) };
-        let (ready, chain) = decode_message::<Ready>(message)?;
-        if process.socket.send([&encode_message(&ToKeeper::Key, &[])?, key], None)? != Sent::Done {
+        let Received::Packet((ready, chain), _) = process.socket.receive(&mut buffer)? else { return Ok(()) };
+        if process.socket.send(&ToKeeper::Key, key, None)? != Sent::Done {
             return Ok(());
         }
         log_ready(&ready, plain);
+        let chain = decode_fields(chain)?;
         self.identity = Some(ServerIdentity::new(&ready, &chain).map_err(io::Error::other)?);
         self.serving = self.loading.take();
         self.pause.succeed();
@@ -146,10 +147,9 @@ impl KeeperLink {
     /// Connects a client to the keeper that serves. None if there is none now.
     pub(super) fn connect(&self, client: ClientNumber) -> Option<KeeperClient> {
         let Process { socket, .. } = self.serving.as_ref()?;
-        let (ours, theirs) = packet_socket_pair().ok()?;
-        let message = encode_message(&ToKeeper::ClientCame(client), &[]).ok()?;
-        let sent = socket.send([&message, &[]], Some(theirs.as_fd())).ok()?;
-        (sent == Sent::Done).then(|| KeeperClient::new(ours))
+        let (ours, theirs) = channel().ok()?;
+        let sent = socket.send(&ToKeeper::ClientCame(client), &[], Some(theirs.as_fd())).ok()?;
+        (sent == Sent::Done).then_some(ours)
     }
 }
 

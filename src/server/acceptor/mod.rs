@@ -56,9 +56,10 @@ use super::keeper;
 use super::storage;
 use crate::config::ServerConfig;
 use crate::failpoint::kill_point;
-use crate::ipc::control::{ToStorage, control_pair};
+use crate::ipc::channel::channel;
+use crate::ipc::control::ToStorage;
 use crate::logging::{Level, Outcome, event, info, local_offset};
-use crate::system::fd_passing::{Sent, packet_socket_pair};
+use crate::system::fd_passing::Sent;
 use crate::system::memory::fill_heap_holes;
 use crate::system::poll_timeout;
 use crate::system::process::{Exit, signal_child};
@@ -246,10 +247,10 @@ impl Acceptor<'_> {
 
     fn launch_storage(&mut self) -> io::Result<()> {
         // Everything that can fail is done before the fork: a child that is not in the table would be lost.
-        let (ours, theirs) = control_pair()?;
+        let (ours, theirs) = channel()?;
         let SharedResources { receiver: queue, state, confinement, .. } = &self.resources;
         if let Some(key) = self.keeper.key()
-            && ours.send(ToStorage::VoucherKey, key, None)? != Sent::Done
+            && ours.send(&ToStorage::VoucherKey, key, None)? != Sent::Done
         {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
@@ -265,7 +266,7 @@ impl Acceptor<'_> {
 
     fn launch_keeper(&mut self) -> io::Result<()> {
         let Some(folder) = &self.config.tls_dir else { return Ok(()) };
-        let (ours, theirs) = packet_socket_pair()?;
+        let (ours, theirs) = channel()?;
         let level = if self.keeper.is_ready() { Level::Error } else { Level::Critical };
         let (acceptor, confinement) = (getpid(), &self.resources.confinement);
         // Standard input and output stay open, so that no file that the keeper opens gets their numbers.

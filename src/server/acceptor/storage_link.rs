@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags};
 
 use super::pause::Pause;
-use crate::ipc::control::{AcceptorEnd, FileIdentity, FromStorage, ToStorage};
+use crate::ipc::codec::MAX_HEAD;
+use crate::ipc::control::{AcceptorEnd, FileIdentity, StorageReady, ToStorage};
 use crate::ipc::messages::{ClientNumber, ClientToken};
 use crate::ipc::storage_end::reply_pipe;
 use crate::logging::{Level, Outcome, event};
@@ -111,7 +112,9 @@ impl StorageLink {
     pub(super) fn receive_ready(&mut self) -> io::Result<()> {
         let Some(control) = self.control.as_ref().filter(|_| !self.is_ready) else { return Ok(()) };
         // If storage has ended, SIGCHLD reports it.
-        if let Received::Packet((FromStorage::Ready { agencies, bets_file }, _), _) = control.receive()? {
+        if let Received::Packet((StorageReady { agencies, bets_file }, _), _) =
+            control.receive(&mut [0; MAX_HEAD])?
+        {
             self.is_ready = true;
             self.agencies = agencies;
             self.bets_file = Some(bets_file);
@@ -160,7 +163,7 @@ impl StorageLink {
             && let Some(control) = &self.control
             && let Some((message, token, pipe)) = self.next_message()
         {
-            match (control.send(message, token, pipe)?, message) {
+            match (control.send(&message, token, pipe)?, message) {
                 // Now only storage has the write end of the pipe.
                 (Sent::Done, ToStorage::ClientCame { .. }) => {
                     return Ok(self.pending.take().map(|(client, _)| client));

@@ -21,12 +21,12 @@ use std::path::Path;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use self::credentials::Credentials;
-use crate::ipc::codec::decode;
-use crate::ipc::keeper::{Answer, MAX_MESSAGE, Question, Ready, ToKeeper, decode_message, encode_message};
+use crate::ipc::channel::Channel;
+use crate::ipc::keeper::{Answer, MAX_MESSAGE, Question, Ready, ToKeeper, decode_fields, encode_fields};
 use crate::ipc::messages::ClientNumber;
 use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Level, Outcome, event};
-use crate::system::fd_passing::{PacketSocket, Received, Sent};
+use crate::system::fd_passing::{Received, Sent};
 use crate::system::retry;
 use crate::tls::folder::{FolderError, TlsFolder};
 
@@ -40,7 +40,7 @@ pub(crate) const GAVE_UP: i32 = 3;
 /// can't use them, the line that says why has this `level`.
 pub(crate) fn run(
     folder: &Path,
-    acceptor: &PacketSocket,
+    acceptor: &Channel<Ready, ToKeeper>,
     confine: impl FnOnce() -> io::Result<()>,
     level: Level,
 ) -> i32 {
@@ -68,7 +68,7 @@ pub(crate) fn check(folder: &Path) -> Result<Ready, FolderError> {
 #[derive(Debug)]
 struct Keeper<'a> {
     credentials: Credentials,
-    acceptor: &'a PacketSocket,
+    acceptor: &'a Channel<Ready, ToKeeper>,
     epoll: Epoll,
     vouchers: Option<VoucherKey>,
     clients: HashMap<ClientNumber, Client>,
@@ -79,14 +79,14 @@ struct Keeper<'a> {
 /// A client that may still ask.
 #[derive(Debug)]
 struct Client {
-    socket: PacketSocket,
+    socket: Channel<Answer, Question>,
     /// Whether it has its signature.
     has_signature: bool,
 }
 
 impl<'a> Keeper<'a> {
     /// Reads the files. Afterwards the keeper needs none.
-    fn load(folder: &TlsFolder, acceptor: &'a PacketSocket) -> io::Result<Self> {
+    fn load(folder: &TlsFolder, acceptor: &'a Channel<Ready, ToKeeper>) -> io::Result<Self> {
         let credentials = Credentials::load(folder).map_err(io::Error::other)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(acceptor, EpollEvent::new(EpollFlags::EPOLLIN, ACCEPTOR))?;
@@ -95,8 +95,8 @@ impl<'a> Keeper<'a> {
 
     /// Serves clients until the acceptor has closed its end and no client is left.
     fn serve(mut self) -> io::Result<()> {
-        let ready = encode_message(&self.credentials.ready, &self.credentials.chain())?;
-        if self.acceptor.send([&ready, &[]], None)? != Sent::Done {
+        let chain = encode_fields(&self.credentials.chain())?;
+        if self.acceptor.send(&self.credentials.ready, &chain, None)? != Sent::Done {
             return Ok(());
         }
         let mut buffer = vec![0; MAX_MESSAGE];
@@ -117,12 +117,12 @@ impl<'a> Keeper<'a> {
     fn take_clients(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         loop {
             match self.acceptor.receive(buffer)? {
-                Received::Packet(packet, socket) => match (decode(packet)?, socket) {
-                    ((ToKeeper::Key, key), _) => self.vouchers = key.try_into().ok().map(VoucherKey::new),
-                    ((ToKeeper::ClientCame(client), _), Some(socket)) => self.add(client, socket),
-                    // The descriptor is missing: this process has reached its limit. The client gets no answer.
-                    ((ToKeeper::ClientCame(_), _), None) => {}
-                },
+                Received::Packet((ToKeeper::Key, key), _) => {
+                    self.vouchers = key.try_into().ok().map(VoucherKey::new);
+                }
+                Received::Packet((ToKeeper::ClientCame(client), _), Some(socket)) => self.add(client, socket),
+                // The descriptor is missing: this process has reached its limit. The client gets no answer.
+                Received::Packet((ToKeeper::ClientCame(_), _), None) => {}
                 Received::Empty => return Ok(()),
                 Received::PeerGone => {
                     self.is_replaced = true;
@@ -133,7 +133,7 @@ impl<'a> Keeper<'a> {
     }
 
     fn add(&mut self, client: ClientNumber, socket: OwnedFd) {
-        let socket = PacketSocket::from(socket);
+        let socket = Channel::from(socket);
         if self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, client)).is_ok() {
             self.clients.insert(client, Client { socket, has_signature: false });
         }
@@ -142,37 +142,42 @@ impl<'a> Keeper<'a> {
     /// Answers a client's next question. Closes the socket of a client that has asked both questions, or asks anything else.
     fn answer(&mut self, number: ClientNumber, buffer: &mut [u8]) {
         let Some(mut client) = self.clients.remove(&number) else { return };
-        let question = match client.socket.receive(buffer) {
-            Ok(Received::Packet(question, _)) => question,
+        let (question, bytes) = match client.socket.receive(buffer) {
+            Ok(Received::Packet(message, _)) => message,
             Ok(Received::Empty) => return drop(self.clients.insert(number, client)),
             Ok(Received::PeerGone) | Err(_) => return,
         };
-        let Some(answer) = self.decide(number, client.has_signature, question) else { return };
-        let is_sent = client.socket.send([&answer, &[]], None).is_ok_and(|sent| sent == Sent::Done);
+        let answer = self.decide(number, client.has_signature, question, bytes);
+        let Some((answer, bytes)) = answer else { return };
+        let is_sent = client.socket.send(&answer, &bytes, None).is_ok_and(|sent| sent == Sent::Done);
         if is_sent && !client.has_signature {
             client.has_signature = true;
             self.clients.insert(number, client);
         }
     }
 
-    /// Returns the message that answers a client's question; none if the client may not ask it now.
-    fn decide(&self, number: ClientNumber, has_signature: bool, question: &[u8]) -> Option<Vec<u8>> {
-        let (question, fields) = decode_message(question).ok()?;
-        let (answer, field) = match (question, &*fields, has_signature) {
+    /// Returns the answer to a client's question, and the bytes behind it; none if the client may not ask this now.
+    fn decide(
+        &self,
+        number: ClientNumber,
+        has_signature: bool,
+        question: Question,
+        bytes: &[u8],
+    ) -> Option<(Answer, Vec<u8>)> {
+        match (question, &*decode_fields(bytes).ok()?, has_signature) {
             (Question::Sign { scheme }, [hash], false) => {
-                (Answer::Signed, self.credentials.sign(scheme, hash)?)
+                Some((Answer::Signed, self.credentials.sign(scheme, hash)?))
             }
             (Question::Prove { scheme }, [hash, signature, chain @ ..], true) => {
                 let vouchers = self.vouchers.as_ref()?;
-                match self.credentials.identify(scheme, hash, signature, chain) {
+                Some(match self.credentials.identify(scheme, hash, signature, chain) {
                     Ok((peer, serial)) => {
                         (Answer::Proven { peer, voucher: vouchers.sign(number, peer) }, serial)
                     }
                     Err(fault) => (Answer::Rejected(fault), Vec::new()),
-                }
+                })
             }
-            _ => return None,
-        };
-        encode_message(&answer, &[&field]).ok()
+            _ => None,
+        }
     }
 }

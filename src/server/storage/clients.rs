@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::{io, mem};
 
 use super::answer::Answer;
+use crate::ipc::codec::MAX_HEAD;
 use crate::ipc::control::{StorageEnd, ToStorage};
 use crate::ipc::messages::{ClientNumber, ClientToken, PartHead, Reply, ReplyHead, Request};
 use crate::ipc::storage_end::ReplyWriter;
@@ -70,12 +71,14 @@ impl Clients {
 
     /// Takes all that the acceptor has announced. Returns whether it has told storage to stop.
     pub(super) fn take_announcements(&mut self, control: &StorageEnd) -> io::Result<bool> {
+        let mut buffer = [0; MAX_HEAD];
         loop {
-            match control.receive()? {
+            match control.receive(&mut buffer)? {
                 Received::Packet((ToStorage::VoucherKey, key), _) => {
-                    self.vouchers = key.as_ref().map(VoucherKey::new);
+                    self.vouchers = key.try_into().ok().map(VoucherKey::new);
                 }
-                Received::Packet((ToStorage::ClientCame { client, is_local }, Some(token)), Some(pipe)) => {
+                Received::Packet((ToStorage::ClientCame { client, is_local }, token), Some(pipe)) => {
+                    let token = token.try_into().map_err(io::Error::other)?;
                     self.add(ClientToken::from_bytes(token), client, is_local, pipe);
                 }
                 Received::Packet((ToStorage::ClientCame { .. }, _), _) => {

@@ -53,7 +53,7 @@ use self::group::Failure;
 use self::ledger::Committed;
 use self::opening::open;
 use crate::config::ServerConfig;
-use crate::ipc::control::{FileIdentity, FromStorage, StorageEnd};
+use crate::ipc::control::{FileIdentity, StorageEnd, StorageReady};
 use crate::ipc::messages::{ReplyHead, Request};
 use crate::ipc::shared_state::SharedState;
 use crate::ipc::storage_end::RequestReceiver;
@@ -166,8 +166,8 @@ impl Service<'_> {
     /// clients, and the acceptor stops it with SIGKILL.
     fn report_ready(&self, bets_file: FileIdentity) -> io::Result<()> {
         let agencies = self.ledger.contest().agencies();
-        let ready = FromStorage::Ready { agencies, bets_file };
-        while matches!(self.control.send(ready, &[], None)?, Sent::Full | Sent::Scarce) {
+        let ready = StorageReady { agencies, bets_file };
+        while matches!(self.control.send(&ready, &[], None)?, Sent::Full | Sent::Scarce) {
             sleep(RETRY_READY);
         }
         Ok(())
