@@ -7,7 +7,6 @@ use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::slice;
 use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
@@ -75,7 +74,7 @@ impl Mapping {
         Ok(unsafe { madvise(self.start, self.length.get(), advice) }?)
     }
 
-    fn start<T>(&self) -> NonNull<T> {
+    pub(super) fn start<T>(&self) -> NonNull<T> {
         self.start.cast()
     }
 }
@@ -88,33 +87,31 @@ impl Drop for Mapping {
     }
 }
 
-/// A page for secrets: forked children find zeros in it (`MADV_WIPEONFORK` in `madvise(2)`, since Linux 4.14).
+/// A secret of `N` bytes, all 0 at first: forked children find zeros (`MADV_WIPEONFORK` in `madvise(2)`, since Linux 4.14).
 #[derive(Debug)]
-pub struct WipeOnForkPage(Mapping);
+pub struct WipeOnFork<const N: usize>(Mapping);
 
-const PAGE: usize = 4096;
-
-impl WipeOnForkPage {
+impl<const N: usize> WipeOnFork<N> {
     pub fn new() -> io::Result<Self> {
-        let page = Mapping::new(PAGE, MapFlags::MAP_PRIVATE)?;
-        page.advise(MmapAdvise::MADV_WIPEONFORK)?;
-        Ok(Self(page))
+        let secret = Mapping::new(N, MapFlags::MAP_PRIVATE)?;
+        secret.advise(MmapAdvise::MADV_WIPEONFORK)?;
+        Ok(Self(secret))
     }
 }
 
-impl Deref for WipeOnForkPage {
-    type Target = [u8];
+impl<const N: usize> Deref for WipeOnFork<N> {
+    type Target = [u8; N];
 
-    fn deref(&self) -> &[u8] {
+    fn deref(&self) -> &[u8; N] {
         // SAFETY: the mapping has that many bytes, all initialised, lives as long as `self`, and is of this process alone.
-        unsafe { slice::from_raw_parts(self.0.start().as_ptr(), PAGE) }
+        unsafe { self.0.start().as_ref() }
     }
 }
 
-impl DerefMut for WipeOnForkPage {
-    fn deref_mut(&mut self) -> &mut [u8] {
+impl<const N: usize> DerefMut for WipeOnFork<N> {
+    fn deref_mut(&mut self) -> &mut [u8; N] {
         // SAFETY: as in `deref`; and `self` is borrowed mutably, so there is no other borrow.
-        unsafe { slice::from_raw_parts_mut(self.0.start().as_ptr(), PAGE) }
+        unsafe { self.0.start().as_mut() }
     }
 }
 
@@ -125,8 +122,10 @@ impl DerefMut for WipeOnForkPage {
 /// process can make another one, however it gets at the file, and the mapping for readers can't become writable.
 #[derive(Debug)]
 pub struct SealedMemory {
-    writable: Mapping,
-    readable: Mapping,
+    /// For writers. Only this process, and children made in [`Self::share_with_child`], may use the address.
+    pub(super) writable: Mapping,
+    /// The same bytes for readers. A write to them ends the process.
+    pub(super) readable: Mapping,
 }
 
 impl SealedMemory {
@@ -134,25 +133,11 @@ impl SealedMemory {
         let file = memfd_create(c"loteria", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         ftruncate(&file, length.try_into().map_err(io::Error::other)?)?;
         let writable = Mapping::of_file(&file, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
-        let seals = [
-            SealFlag::F_SEAL_FUTURE_WRITE,
-            SealFlag::F_SEAL_GROW,
-            SealFlag::F_SEAL_SHRINK,
-            SealFlag::F_SEAL_SEAL,
-        ];
-        fcntl(&file, FcntlArg::F_ADD_SEALS(seals.into_iter().collect()))?;
+        let size = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK;
+        let seals = size | SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
         writable.advise(MmapAdvise::MADV_DONTFORK)?;
         Ok(Self { readable: Mapping::of_file(&file, length, ProtFlags::PROT_READ)?, writable })
-    }
-
-    /// The bytes for writers. Only this process, and children made in [`Self::share_with_child`], may use the address.
-    pub fn writable<T>(&self) -> NonNull<T> {
-        self.writable.start()
-    }
-
-    /// The same bytes for readers. A write to them ends the process.
-    pub fn readable<T>(&self) -> NonNull<T> {
-        self.readable.start()
     }
 
     /// Runs `fork`. The child that it makes inherits the writable mapping; no other child does. If this fails after the

@@ -65,13 +65,13 @@ impl<const N: usize> SharedMutex<N> {
         // SAFETY: the memory has this size, is page-aligned and lives as long as `self`. All bytes are valid atomics. The
         // mutex is behind UnsafeCell, so this borrow claims nothing about what it contains. Children that lack the mapping
         // have no `SharedMutex`: they get a `BytesView`.
-        unsafe { self.0.writable().as_ref() }
+        unsafe { self.0.writable.start().as_ref() }
     }
 
     /// What children that can't write get.
     pub fn view(&self) -> BytesView<'_> {
         // SAFETY: as above, and every child has this mapping. A view does nothing but read the bytes.
-        let shared: &Shared<N> = unsafe { self.0.readable().as_ref() };
+        let shared: &Shared<N> = unsafe { self.0.readable.start().as_ref() };
         BytesView(&shared.bytes)
     }
 
@@ -121,35 +121,24 @@ impl<const N: usize> Drop for Guard<'_, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::ForkResult;
-
-    /// Runs `body` in a forked child. Returns how it ended.
-    fn in_child(body: impl FnOnce()) -> WaitStatus {
-        // SAFETY: the child does nothing that takes a lock of this process or memory from its allocator.
-        #[expect(clippy::disallowed_methods, reason = "the tests have threads, which `fork_child` refuses")]
-        match unsafe { nix::unistd::fork() }.unwrap() {
-            ForkResult::Parent { child } => waitpid(child, None).unwrap(),
-            ForkResult::Child => {
-                body();
-                // SAFETY: ends the process at once, with the lock held.
-                unsafe { libc::_exit(0) }
-            }
-        }
-    }
+    use nix::sys::wait::waitpid;
+    use nix::unistd::{ForkResult, fork};
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "the tests have threads, which `fork_child` refuses")]
     fn a_mutex_whose_owner_died_is_repaired_for_the_next_and_stays_good() {
         let shared = SharedMutex::<1>::new().unwrap();
-        let ended = shared.share_with_child(|| {
-            Ok(in_child(|| {
-                if let Ok(Some(guard)) = shared.try_lock() {
-                    shared.bytes()[0].store(7, Ordering::SeqCst);
-                    std::mem::forget(guard);
-                }
-            }))
-        });
-        assert!(matches!(ended, Ok(WaitStatus::Exited(_, 0))), "{ended:?}");
+        // SAFETY: the child does nothing that takes a lock of this process or memory from its allocator.
+        let forked = shared.share_with_child(|| Ok(unsafe { fork() }?)).unwrap();
+        let ForkResult::Parent { child } = forked else {
+            if let Ok(Some(guard)) = shared.try_lock() {
+                shared.bytes()[0].store(7, Ordering::SeqCst);
+                std::mem::forget(guard);
+            }
+            // SAFETY: ends the process at once, with the lock held.
+            unsafe { libc::_exit(0) }
+        };
+        waitpid(child, None).unwrap();
         let guard = shared.try_lock().unwrap().unwrap();
         assert_eq!(shared.view().load(0), 7);
         assert!(shared.try_lock().unwrap().is_none());

@@ -20,7 +20,7 @@ use crate::server::error::ServerError;
 use crate::server::handler::ServerIdentity;
 use crate::server::keeper;
 use crate::system::fd_passing::{Received, Sent};
-use crate::system::memory::WipeOnForkPage;
+use crate::system::memory::WipeOnFork;
 use crate::system::process::Exit;
 use crate::system::random;
 
@@ -37,7 +37,7 @@ struct Process {
 pub(super) struct KeeperLink {
     /// The key of all vouchers. No child inherits it, and this process has no other copy. None if TLS is not configured: then
     /// there are no keepers.
-    key: Option<WipeOnForkPage>,
+    pub(super) key: Option<WipeOnFork<{ VoucherKey::LEN }>>,
     /// The keeper that answers for new clients.
     serving: Option<Process>,
     /// The keeper that still reads its files.
@@ -51,8 +51,8 @@ pub(super) struct KeeperLink {
 impl KeeperLink {
     pub(super) fn new(is_configured: bool) -> io::Result<Self> {
         let new_key = || {
-            let mut key = WipeOnForkPage::new()?;
-            random::fill(key.get_mut(..VoucherKey::LEN).unwrap_or_default())?;
+            let mut key = WipeOnFork::new()?;
+            random::fill(&mut *key)?;
             io::Result::Ok(key)
         };
         Ok(Self {
@@ -63,11 +63,6 @@ impl KeeperLink {
             must_launch: is_configured,
             pause: Pause::default(),
         })
-    }
-
-    /// The key of all vouchers, for storage. None if TLS is not configured.
-    pub(super) fn key(&self) -> Option<&[u8]> {
-        self.key.as_ref()?.get(..VoucherKey::LEN)
     }
 
     /// Whether clients can be served: there is no keeper, or one has read its files.
@@ -129,11 +124,11 @@ impl KeeperLink {
 
     /// Lets the keeper that has read its files take over, if there is one.
     pub(super) fn receive_ready(&mut self, plain: &AgencyList) -> io::Result<()> {
-        let (Some(process), Some(key)) = (&self.loading, self.key()) else { return Ok(()) };
+        let (Some(process), Some(key)) = (&self.loading, &self.key) else { return Ok(()) };
         let mut buffer = vec![0; MAX_MESSAGE];
         // If the keeper has ended, SIGCHLD reports it.
         let Received::Packet((ready, chain), _) = process.socket.receive(&mut buffer)? else { return Ok(()) };
-        if process.socket.send(&ToKeeper::Key, key, None)? != Sent::Done {
+        if process.socket.send(&ToKeeper::Key, &**key, None)? != Sent::Done {
             return Ok(());
         }
         log_ready(&ready, plain);

@@ -249,8 +249,8 @@ impl Acceptor<'_> {
         // Everything that can fail is done before the fork: a child that is not in the table would be lost.
         let (ours, theirs) = channel()?;
         let SharedResources { receiver: queue, state, confinement, .. } = &self.resources;
-        if let Some(key) = self.keeper.key()
-            && ours.send(&ToStorage::VoucherKey, key, None)? != Sent::Done
+        if let Some(key) = &self.keeper.key
+            && ours.send(&ToStorage::VoucherKey, &**key, None)? != Sent::Done
         {
             return Err(io::ErrorKind::OutOfMemory.into());
         }

@@ -18,7 +18,7 @@ use crate::server::error::ServerError;
 use crate::server::handler::AcceptedClient;
 use crate::server::storage;
 use crate::system::fd_passing::{Received, Sent};
-use crate::system::memory::WipeOnForkPage;
+use crate::system::memory::WipeOnFork;
 use crate::system::process::Exit;
 use crate::system::random;
 
@@ -36,7 +36,7 @@ pub(super) struct StorageLink {
     /// The next client to announce, and storage's end of its reply pipe. The handler is forked once storage knows the client.
     pending: Option<(AcceptedClient, OwnedFd)>,
     /// The token of the pending client, at the start of the page. No child inherits it, and this process has no other copy.
-    token: WipeOnForkPage,
+    token: WipeOnFork<{ ClientToken::LEN }>,
     last_number: ClientNumber,
     must_stop: bool,
     /// The pause before the next message, after the system had no memory for one.
@@ -59,7 +59,7 @@ impl StorageLink {
             is_ready: false,
             gone: Vec::new(),
             pending: None,
-            token: WipeOnForkPage::new()?,
+            token: WipeOnFork::new()?,
             last_number: 0,
             must_stop: false,
             pause: Pause::default(),
@@ -130,9 +130,8 @@ impl StorageLink {
     /// Draws a new token, and makes a reply pipe with the token in it. Returns the ends for the handler and for storage.
     pub(super) fn make_reply_pipe(&mut self) -> io::Result<(OwnedFd, OwnedFd)> {
         let (replies, pipe) = reply_pipe()?;
-        let token = self.token.get_mut(..ClientToken::LEN).unwrap_or_default();
-        random::fill(token)?;
-        nix::unistd::write(&pipe, token)?;
+        random::fill(&mut *self.token)?;
+        nix::unistd::write(&pipe, &*self.token)?;
         Ok((replies, pipe))
     }
 
@@ -185,7 +184,7 @@ impl StorageLink {
         }
         if let Some((AcceptedClient { number, ip, .. }, pipe)) = &self.pending {
             let message = ToStorage::ClientCame { client: *number, is_local: is_local(*ip) };
-            return Some((message, self.token.get(..ClientToken::LEN)?, Some(pipe.as_fd())));
+            return Some((message, &*self.token, Some(pipe.as_fd())));
         }
         self.must_stop.then_some((ToStorage::Stop, &[], None))
     }
