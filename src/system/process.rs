@@ -81,10 +81,10 @@ fn run_child(parent: Pid, keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -
             let error = format!("the child can't be tied to its parent: prctl(PR_SET_PDEATHSIG): {error}");
             event(Level::Error, "fork", Outcome::Fail, &[("error", &error)]);
         }
+        return NOT_PREPARED;
     }
     close_all_but(keep);
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(PANICKED)
-        return NOT_PREPARED;
 }
 
 /// Makes the kernel kill this process, a child of `parent`, when its parent dies. A change of user undoes this. The error is

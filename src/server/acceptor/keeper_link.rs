@@ -18,10 +18,9 @@ use crate::lottery::AgencyList;
 use crate::protocol::status::utc_text;
 use crate::server::error::ServerError;
 use crate::server::handler::ServerIdentity;
-use crate::server::keeper;
 use crate::system::fd_passing::{Received, Sent};
 use crate::system::memory::WipeOnFork;
-use crate::system::process::Exit;
+use crate::system::process::{Exit, GAVE_UP};
 use crate::system::random;
 
 /// The pause after a keeper could not use its files.
@@ -107,7 +106,7 @@ impl KeeperLink {
             // It ended because it was told to.
             return Ok(());
         }
-        let gave_up = exit == Exit::Status(keeper::GAVE_UP);
+        let gave_up = exit == Exit::Status(GAVE_UP);
         if !gave_up {
             event(Level::Error, "keeper", Outcome::Fail, &[("error", &exit)]);
         }

@@ -16,10 +16,9 @@ use crate::logging::{Level, Outcome, event};
 use crate::server::access::is_local;
 use crate::server::error::ServerError;
 use crate::server::handler::AcceptedClient;
-use crate::server::storage;
 use crate::system::fd_passing::{Received, Sent};
 use crate::system::memory::WipeOnFork;
-use crate::system::process::Exit;
+use crate::system::process::{Exit, GAVE_UP};
 use crate::system::random;
 
 /// How soon a message is sent again after the system had no memory for it. No event says when it has.
@@ -83,7 +82,7 @@ impl StorageLink {
         self.control = None;
         // The next process knows none of the clients.
         self.gone.clear();
-        if exit == Exit::Status(storage::GAVE_UP) {
+        if exit == Exit::Status(GAVE_UP) {
             return Err(ServerError::StorageGaveUp);
         }
         if stopping {

@@ -27,14 +27,12 @@ use crate::ipc::messages::ClientNumber;
 use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Level, Outcome, event};
 use crate::system::fd_passing::{Received, Sent};
+use crate::system::process::GAVE_UP;
 use crate::system::retry;
 use crate::tls::folder::{FolderError, TlsFolder};
 
 /// The key of epoll events of the acceptor's socket. Clients are numbered from 1.
 const ACCEPTOR: ClientNumber = 0;
-
-/// Exit status: it can't use its files, and has logged why.
-pub(crate) const GAVE_UP: i32 = 3;
 
 /// Runs the keeper and returns its exit status. `confine` takes from it what it does not need once it has read its files. If it
 /// can't use them, the line that says why has this `level`.

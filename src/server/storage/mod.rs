@@ -63,11 +63,10 @@ use crate::protocol::record::LONGEST_ROWS;
 use crate::system::confinement::Confinement;
 use crate::system::fd_passing::Sent;
 use crate::system::mqueue::QueueReceiver;
+use crate::system::process::GAVE_UP;
 
 /// Exit status: it was told to stop, and has stored and answered everything that it had received.
 pub(crate) const STOPPED: i32 = 0;
-/// Exit status: it ended by itself and has logged why; starting it again would not help.
-pub(crate) const GAVE_UP: i32 = 3;
 
 /// Runs the whole process. `known_file` is the file that an earlier storage process of this server had. Returns the exit status.
 pub(crate) fn run(
