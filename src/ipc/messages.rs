@@ -157,17 +157,17 @@ pub const REASONS: [&str; 8] =
     ["no_such_agency", "agency_ended", "drawn", "gap", "other_agency", "disk", "malformed", "result_full"];
 
 impl Refusal {
-    /// The index of its name in [`REASONS`].
-    fn reason(self) -> usize {
+    /// Its name in [`REASONS`].
+    fn reason(self) -> &'static str {
         match self {
-            Self::NoSuchAgency { .. } => 0,
-            Self::AgencyEnded { .. } => 1,
-            Self::Drawn => 2,
-            Self::Gap { .. } => 3,
-            Self::OtherAgency => 4,
-            Self::Disk { .. } | Self::FileChanged => 5,
-            Self::Malformed => 6,
-            Self::ResultFull { .. } => 7,
+            Self::NoSuchAgency { .. } => "no_such_agency",
+            Self::AgencyEnded { .. } => "agency_ended",
+            Self::Drawn => "drawn",
+            Self::Gap { .. } => "gap",
+            Self::OtherAgency => "other_agency",
+            Self::Disk { .. } | Self::FileChanged => "disk",
+            Self::Malformed => "malformed",
+            Self::ResultFull { .. } => "result_full",
         }
     }
 }
@@ -197,8 +197,8 @@ impl Statistics {
         match reply {
             Reply::Stored | Reply::SessionStored { .. } => self.batches += 1,
             Reply::Refused(refusal) => {
-                if let Some(count) = self.refused.get_mut(refusal.reason()) {
-                    *count += 1;
+                for (reason, count) in REASONS.iter().zip(&mut self.refused) {
+                    *count += u64::from(*reason == refusal.reason());
                 }
             }
             _ => {}

@@ -105,18 +105,18 @@ mod tests {
 
     #[test]
     fn an_array_that_has_not_been_updated_is_stale_until_it_is() {
-        let agencies = |numbers: [u16; 2]| numbers.into_iter().filter_map(AgencyId::new);
         let state = SharedState::new();
         let view = state.view();
+        let publish_up_to = |agency| state.publish((1..=agency).filter_map(AgencyId::new));
         assert!(!view.some_unfinished(3));
-        assert!(state.publish(agencies([1, 1])));
+        assert!(publish_up_to(1));
         assert!(view.some_unfinished(3));
         let held = state.0.as_ref().unwrap().try_lock().unwrap().unwrap();
-        assert!(!state.publish(agencies([1, 2])));
+        assert!(!publish_up_to(2));
         assert!(!view.some_unfinished(3));
         drop(held);
         assert!(!view.some_unfinished(3));
-        assert!(state.publish(agencies([1, 2])));
+        assert!(publish_up_to(2));
         assert!(view.some_unfinished(3));
         assert!(!view.some_unfinished(2));
     }
