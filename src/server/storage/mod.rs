@@ -6,7 +6,7 @@
 //! | file | what |
 //! |---|---|
 //! | this one | the process: what it waits for, and in which order it acts |
-//! | `clients` | who may ask, and the parts of requests that have arrived |
+//! | `clients` | the clients that the acceptor announces: what they may ask, and the parts of their requests |
 //! | `ledger`, `group` | decides the requests of a group, and commits them |
 //! | `answer` | the reply to each |
 //! | `contest` | the contest in memory; checks the rows of a request |
