@@ -227,7 +227,7 @@ fn is_timeout(error: &io::Error) -> bool {
 impl From<io::Error> for AttemptError {
     fn from(error: io::Error) -> Self {
         match (TlsError::of(&error), error.kind()) {
-            (Some(tls @ TlsError::Final(_)), _) => Self::Fatal(AgencyError::Tls(tls.clone())),
+            (Some(TlsError::Final(reason)), _) => AgencyError::Tls(reason.clone()).into(),
             // The handshake was not completed, so nothing of this connection is stored.
             (Some(TlsError::RefusedForNow(reason)), _) => Self::RefusedForNow(reason.clone()),
             (_, ErrorKind::UnexpectedEof) => Self::Lost("the server closed the connection".to_owned()),

@@ -11,7 +11,6 @@ use crate::lottery::BetError;
 use crate::lottery::foreign::Foreign;
 use crate::protocol::frame::FrameError;
 use crate::protocol::message::NotAnAnswer;
-use crate::tls::client::TlsError;
 use crate::tls::folder::FolderError;
 
 /// Said where the server may have the bets of an earlier contest.
@@ -49,7 +48,7 @@ pub(crate) enum AgencyError {
     #[error("the server sent a reply of the wrong type")]
     WrongReply,
     #[error("{0}")]
-    Tls(TlsError),
+    Tls(String),
     #[error("{0}")]
     TlsFolder(#[from] FolderError),
     #[error(
