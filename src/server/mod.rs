@@ -38,7 +38,7 @@ pub(crate) fn check_certificates(config: &ServerConfig) -> Result<Vec<String>, F
     Ok(keeper::check(folder)?.concerns(Utc::now().timestamp()))
 }
 
-/// Such a contest may never end, and no other line would say why.
+/// Warns if there are fewer places than agencies: such a contest may never end, and no other line would say why.
 fn warn_of_too_few(max_clients: u32, agencies: u16) {
     if max_clients < u32::from(agencies) {
         let reason = format!(

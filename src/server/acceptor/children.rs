@@ -73,7 +73,7 @@ impl Children {
         self.living.is_empty()
     }
 
-    /// One of the children: storage, if it lives.
+    /// Returns one of the children: storage, if it lives.
     pub(super) fn any(&self) -> Option<(Pid, Child)> {
         let living = self.living.iter().map(|(pid, child)| (*pid, *child));
         living.max_by_key(|(_, child)| *child == Child::Storage)

@@ -191,13 +191,13 @@ impl<'a> Handler<'a> {
         self.conversation.storage.resume(SystemTime::now() + QUEUE_WAIT)?;
         let now = Instant::now();
         if !reads {
-            // This time does not count.
+            // This wait does not count for the time limit of a frame.
             self.conversation.connection.reading_since = now;
         }
         if let Some(session) = &mut self.conversation.session {
             session.report(now);
         }
-        // Asked again: the client may have moved just now.
+        // Computed again: the client may have sent or taken bytes meanwhile.
         match self.time_limit() {
             Some((at, reason)) if now >= at => Err(End::Broken(reason.into())),
             _ if self.has_to_make_room(now) => Err(End::MadeRoom),
@@ -293,7 +293,7 @@ impl<'a> Handler<'a> {
         Ok(())
     }
 
-    /// When the client has to have moved, and the reason for closing if it has not.
+    /// The time by which the client must have sent or taken bytes, and the reason to close the connection if it has not.
     fn time_limit(&self) -> Option<(Instant, &'static str)> {
         let connection = &self.conversation.connection;
         if self.stopping_since.is_some() || connection.broken.is_some() {

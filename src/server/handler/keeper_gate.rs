@@ -67,7 +67,7 @@ impl Gate {
         locked(&self.verdict)
     }
 
-    /// Takes that TLS has failed. An earlier reason, which led to this error, stays. A proof does not count.
+    /// Records that TLS has failed. This replaces a proof, but not an earlier failure, which has caused this error.
     pub(super) fn fail(&self, error: &Error) {
         if !matches!(*self.verdict(), Some(Err(_))) {
             self.decide(Err(NotProven::Refused(error.to_string())));

@@ -31,7 +31,7 @@ pub(super) struct Rejection {
     pub(super) reason: String,
     /// Whether the connection is closed.
     pub(super) closes: bool,
-    /// What counts it.
+    /// The counter that counts it.
     pub(super) counter: Counter,
 }
 
@@ -54,7 +54,7 @@ impl Rejection {
     }
 }
 
-/// Why a message that is allowed now is refused.
+/// Why the contents of a message are refused.
 #[derive(Debug, Clone, Copy, Error)]
 #[error(transparent)]
 enum Refused {
@@ -89,7 +89,7 @@ fn is_of_a_session(error: &MessageError) -> bool {
 }
 
 fn in_session(own: AgencyId, message: Message<'_>, rows: &mut Vec<u8>) -> Result<Action, Rejection> {
-    // A message may name the agency.
+    // A message may leave out the agency, but not name another one.
     let check = |named: Option<u8>, subject: fn(u16) -> Subject| match named.map(u16::from) {
         Some(named) if named != own.get() => {
             Err(Rejection::new(subject(named), "this session is of another agency"))

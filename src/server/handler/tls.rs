@@ -66,7 +66,7 @@ impl TlsSession {
         let is_open = self.connection.read_tls(&mut socket)? > 0;
         if let Err(error) = self.connection.process_new_packets() {
             self.gate.fail(&error);
-            // In a handshake the verdict tells it, and only TLS is broken.
+            // In a handshake the verdict reports this. Only TLS is broken, not the connection.
             return if self.is_judged { Err(io::Error::other(error)) } else { Ok(true) };
         }
         loop {
