@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use libfuzzer_sys::fuzz_target;
 use loteria::ipc::codec::{decode, encode};
 use loteria::ipc::control::{StorageReady, ToStorage};
-use loteria::ipc::keeper::{Answer, Question, Ready, ToKeeper, decode_fields, encode_fields};
+use loteria::ipc::keeper::{KeeperReady, KeeperReply, Question, ToKeeper, decode_fields, encode_fields};
 use loteria::ipc::messages::{AgencyCount, PartHead, ReplyHead};
 
 fn check<T: serde::de::DeserializeOwned + serde::Serialize + PartialEq + Debug>(bytes: &[u8]) {
@@ -24,8 +24,8 @@ fuzz_target!(|bytes: &[u8]| {
     check::<StorageReady>(bytes);
     check::<AgencyCount>(bytes);
     check::<ToKeeper>(bytes);
-    check::<Ready>(bytes);
-    check::<Answer>(bytes);
+    check::<KeeperReady>(bytes);
+    check::<KeeperReply>(bytes);
     check::<Question>(bytes);
     if let Ok(fields) = decode_fields(bytes) {
         assert_eq!(encode_fields(&fields).expect("they were decoded"), bytes);

@@ -10,7 +10,7 @@ use crate::logging::{self, Field, Level, Outcome};
 use crate::lottery::BetError;
 use crate::lottery::foreign::Foreign;
 use crate::protocol::frame::FrameError;
-use crate::protocol::message::NotAnAnswer;
+use crate::protocol::message::NotAReply;
 use crate::tls::folder::FolderError;
 
 /// Said where the server may have the bets of an earlier contest.
@@ -44,7 +44,7 @@ pub(crate) enum AgencyError {
     #[error("{0}")]
     BadFrame(#[from] FrameError),
     #[error("{0}")]
-    NotAReply(#[from] NotAnAnswer),
+    BadReply(#[from] NotAReply),
     #[error("the server sent a reply of the wrong type")]
     WrongReply,
     #[error("{0}")]

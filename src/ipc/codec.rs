@@ -45,7 +45,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), BadMessag
 mod tests {
     use super::*;
     use crate::ipc::control::ToStorage;
-    use crate::ipc::keeper::{Answer, Question, Ready, ToKeeper, decode_fields};
+    use crate::ipc::keeper::{KeeperReady, KeeperReply, Question, ToKeeper, decode_fields};
     use crate::ipc::messages::{PartHead, Reply, ReplyHead};
     use crate::lottery::Draw;
     use proptest::prelude::*;
@@ -72,9 +72,9 @@ mod tests {
             drop(decode::<ReplyHead>(&bytes));
             drop(decode::<ToStorage>(&bytes));
             drop(decode::<ToKeeper>(&bytes));
-            drop(decode::<Ready>(&bytes));
+            drop(decode::<KeeperReady>(&bytes));
             drop(decode::<Question>(&bytes));
-            drop(decode::<Answer>(&bytes));
+            drop(decode::<KeeperReply>(&bytes));
             drop(decode_fields(&bytes));
         }
     }

@@ -5,12 +5,12 @@
 //! |---|---|---|---|
 //! | acceptor | keeper | [`ToKeeper::Key`] | the key of all vouchers |
 //! | acceptor | keeper | [`ToKeeper::ClientCame`] | |
-//! | keeper | acceptor | [`Ready`] | fields: the server's certificate and those of its issuers |
+//! | keeper | acceptor | [`KeeperReady`] | fields: the server's certificate and those of its issuers |
 //! | handler | keeper | [`Question::Sign`] | a field: the hash of the handshake so far |
 //! | handler | keeper | [`Question::Prove`] | fields: the hash of the handshake so far, the client's signature, its certificates |
-//! | keeper | handler | [`Answer::Signed`] | the signature |
-//! | keeper | handler | [`Answer::Proven`] | the serial number of the certificate |
-//! | keeper | handler | [`Answer::Rejected`] | |
+//! | keeper | handler | [`KeeperReply::Signed`] | the signature |
+//! | keeper | handler | [`KeeperReply::Proven`] | the serial number of the certificate |
+//! | keeper | handler | [`KeeperReply::Rejected`] | |
 //!
 //! A field is a byte string behind its length in 2 bytes, little endian.
 
@@ -39,7 +39,7 @@ pub enum ToKeeper {
 
 /// The keeper has its files, and takes clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ready {
+pub struct KeeperReady {
     /// The end of the server's certificate, in seconds since 1970.
     pub certificate_until: i64,
     /// Why no client accepts the server's certificate, whatever the time.
@@ -65,7 +65,7 @@ pub enum Unfit {
 const SOON: i64 = 30 * DAY;
 const DAY: i64 = 86_400;
 
-impl Ready {
+impl KeeperReady {
     /// What the operator should know of the files. `now` is in seconds since 1970.
     pub(crate) fn concerns(&self, now: i64) -> Vec<String> {
         let left = self.certificate_until - now;
@@ -93,7 +93,7 @@ pub enum Question {
 
 /// What the keeper answers. If a handler asks for anything else, the keeper closes its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum KeeperReply {
     Signed,
     Proven { peer: Peer, voucher: Voucher },
     Rejected(CertificateFault),
@@ -155,12 +155,12 @@ pub fn decode_fields(mut bytes: &[u8]) -> io::Result<Vec<&[u8]>> {
 }
 
 /// A handler's end of its channel to the keeper.
-pub type KeeperClient = Channel<Question, Answer>;
+pub type KeeperClient = Channel<Question, KeeperReply>;
 
 impl KeeperClient {
     /// Asks the keeper, and waits for its answer. Returns the bytes behind the answer too. Only here a handler waits outside
     /// of its loop, and only for a limited time.
-    pub fn ask(&self, question: Question, fields: &[&[u8]]) -> io::Result<(Answer, Vec<u8>)> {
+    pub fn ask(&self, question: Question, fields: &[&[u8]]) -> io::Result<(KeeperReply, Vec<u8>)> {
         if self.send(&question, &encode_fields(fields)?, None)? != Sent::Done {
             return Err(ErrorKind::BrokenPipe.into());
         }

@@ -135,7 +135,7 @@ pub enum ServerMessage<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the server answered with a frame of type 0x{0:02x} that does not belong here")]
-pub struct NotAnAnswer(pub u8);
+pub struct NotAReply(pub u8);
 
 impl<'a> ServerMessage<'a> {
     /// Appends the message as a frame.
@@ -164,7 +164,7 @@ impl<'a> ServerMessage<'a> {
         }
     }
 
-    pub fn decode(frame: Frame<'a>) -> Result<Self, NotAnAnswer> {
+    pub fn decode(frame: Frame<'a>) -> Result<Self, NotAReply> {
         let Frame { kind, payload } = frame;
         let message = match kind {
             kind::ERROR => std::str::from_utf8(payload).ok().map(Self::Error),
@@ -176,7 +176,7 @@ impl<'a> ServerMessage<'a> {
             kind::STATUS => Some(Self::Status(payload)),
             _ => None,
         };
-        message.ok_or(NotAnAnswer(kind))
+        message.ok_or(NotAReply(kind))
     }
 }
 

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::logging::one_line;
 use crate::protocol::frame::{FrameBuffer, FrameError, header, kind};
-use crate::protocol::message::{NotAnAnswer, ServerMessage};
+use crate::protocol::message::{NotAReply, ServerMessage};
 use crate::protocol::status::Status;
 use crate::tls::client::{Stream, Target, TlsError};
 
@@ -36,7 +36,7 @@ pub(crate) enum StatusError {
     #[error("this is not a lottery server: {0}")]
     NoSuchFrame(#[from] FrameError),
     #[error("this is not a lottery server: {0}")]
-    NoAnswer(#[from] NotAnAnswer),
+    NoAnswer(#[from] NotAReply),
     #[error("the server's answer is not a status: {0}")]
     NoStatus(#[from] serde_json::Error),
 }
@@ -134,7 +134,7 @@ fn ask_at(address: SocketAddr, server: &Target, deadline: Instant) -> Result<Str
     match ServerMessage::decode(frame)? {
         ServerMessage::Status(json) => Ok(String::from_utf8_lossy(json).into_owned()),
         ServerMessage::Error(reason) => Err(StatusError::Refused(one_line(&reason))),
-        _ => Err(NotAnAnswer(frame.kind).into()),
+        _ => Err(NotAReply(frame.kind).into()),
     }
 }
 

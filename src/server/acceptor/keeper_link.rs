@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::pause::{PAUSE, Pause};
 use crate::ipc::channel::{Channel, channel};
-use crate::ipc::keeper::{KeeperClient, MAX_MESSAGE, Ready, ToKeeper, decode_fields};
+use crate::ipc::keeper::{KeeperClient, KeeperReady, MAX_MESSAGE, ToKeeper, decode_fields};
 use crate::ipc::messages::ClientNumber;
 use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Field, Level, Outcome, event, info};
@@ -29,7 +29,7 @@ const LONG_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Process {
     pid: Pid,
-    socket: Channel<ToKeeper, Ready>,
+    socket: Channel<ToKeeper, KeeperReady>,
 }
 
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl KeeperLink {
 
     /// A keeper has been launched, with the other end of `socket`. Returns the one that it replaces, which still read its
     /// files, and must be killed: it may wait for a file for ever.
-    pub(super) fn on_launched(&mut self, pid: Pid, socket: Channel<ToKeeper, Ready>) -> Option<Pid> {
+    pub(super) fn on_launched(&mut self, pid: Pid, socket: Channel<ToKeeper, KeeperReady>) -> Option<Pid> {
         self.must_launch = false;
         self.loading.replace(Process { pid, socket }).map(|replaced| replaced.pid)
     }
@@ -147,7 +147,7 @@ impl KeeperLink {
     }
 }
 
-fn log_ready(ready: &Ready, plain: &AgencyList) {
+fn log_ready(ready: &KeeperReady, plain: &AgencyList) {
     let until = utc_text(ready.certificate_until);
     let mut reasons = ready.concerns(Utc::now().timestamp());
     if !plain.is_empty() {

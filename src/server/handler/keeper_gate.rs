@@ -11,7 +11,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureAlgorithm, SignatureScheme,
 };
 
-use crate::ipc::keeper::{Answer, CertificateFault, KeeperClient, Question};
+use crate::ipc::keeper::{CertificateFault, KeeperClient, KeeperReply, Question};
 use crate::ipc::voucher::{Peer, Voucher};
 use crate::tls::provider;
 
@@ -78,7 +78,7 @@ impl Gate {
         *self.verdict() = Some(verdict);
     }
 
-    fn ask(&self, question: Question, fields: &[&[u8]]) -> Result<(Answer, Vec<u8>), Error> {
+    fn ask(&self, question: Question, fields: &[&[u8]]) -> Result<(KeeperReply, Vec<u8>), Error> {
         let not_connected = || Err(io::ErrorKind::NotConnected.into());
         let answer = self.keeper.get().map_or_else(not_connected, |keeper| keeper.ask(question, fields));
         answer.map_err(|error| {
@@ -128,7 +128,7 @@ impl Signer for RemoteKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         let hash = message.get(PREFIX..).unwrap_or_default();
         match self.gate.ask(Question::Sign { scheme: self.scheme.into() }, &[hash])? {
-            (Answer::Signed, signature) => Ok(signature),
+            (KeeperReply::Signed, signature) => Ok(signature),
             _ => Err(Error::General("the keeper answered another question".to_owned())),
         }
     }
@@ -176,15 +176,17 @@ impl ClientCertVerifier for Gate {
         let mut fields = vec![message.get(PREFIX..).unwrap_or_default(), signed.signature()];
         fields.extend(certificates.iter().map(AsRef::as_ref));
         match self.ask(Question::Prove { scheme: signed.scheme.into() }, &fields)? {
-            (Answer::Proven { peer, voucher }, serial) => {
+            (KeeperReply::Proven { peer, voucher }, serial) => {
                 self.decide(Ok(Proof { peer, voucher, serial }));
                 Ok(HandshakeSignatureValid::assertion())
             }
-            (Answer::Rejected(fault), _) => {
+            (KeeperReply::Rejected(fault), _) => {
                 self.decide(Err(NotProven::Refused(fault.to_string())));
                 Err(Error::InvalidCertificate(certificate_error(fault)))
             }
-            (Answer::Signed, _) => Err(Error::General("the keeper answered another question".to_owned())),
+            (KeeperReply::Signed, _) => {
+                Err(Error::General("the keeper answered another question".to_owned()))
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, ServerConnection, SignatureScheme};
 
 use super::keeper_gate::{Gate, NotProven, RemoteKey, Verdict};
-use crate::ipc::keeper::{KeeperClient, Ready};
+use crate::ipc::keeper::{KeeperClient, KeeperReady};
 use crate::protocol::frame::FrameBuffer;
 use crate::tls::{VERSIONS, provider};
 
@@ -25,7 +25,7 @@ pub struct ServerIdentity {
 }
 
 impl ServerIdentity {
-    pub fn new(ready: &Ready, chain: &[&[u8]]) -> Result<Self, rustls::Error> {
+    pub fn new(ready: &KeeperReady, chain: &[&[u8]]) -> Result<Self, rustls::Error> {
         // This asks the processor what it can do, which takes long on a virtual machine. Handlers inherit the answer.
         ring::digest::digest(&ring::digest::SHA256, &[]);
         let gate = Arc::new(Gate::new(ready.schemes.iter().copied().map(SignatureScheme::from).collect()));

@@ -13,7 +13,7 @@ use webpki::EndEntityCert;
 use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer as _, X509Certificate};
 
 use super::known_signatures::remembering;
-use crate::ipc::keeper::{CertificateFault, Ready, Unfit};
+use crate::ipc::keeper::{CertificateFault, KeeperReady, Unfit};
 use crate::ipc::voucher::Peer;
 use crate::lottery::AgencyId;
 use crate::lottery::bet::parse_decimal;
@@ -42,7 +42,7 @@ pub(super) struct Credentials {
     /// One for each authority. A verifier finds a revocation list by the name of its authority, and the successor of an
     /// authority often has the same name.
     verifiers: Vec<Arc<dyn ClientCertVerifier>>,
-    pub(super) ready: Ready,
+    pub(super) ready: KeeperReady,
 }
 
 impl Credentials {
@@ -54,7 +54,7 @@ impl Credentials {
             .ok_or_else(|| folder.problem(CERTIFICATE, "the first certificate is malformed"))?;
         let schemes = SCHEMES.into_iter().filter(|scheme| identity.key.choose_scheme(&[*scheme]).is_some());
         let schemes = schemes.map(u16::from).collect();
-        let ready = Ready { certificate_until, unfit, revoked, list_expired, schemes };
+        let ready = KeeperReady { certificate_until, unfit, revoked, list_expired, schemes };
         let mut provider = provider();
         provider.signature_verification_algorithms = remembering(provider.signature_verification_algorithms);
         let provider = Arc::new(provider);

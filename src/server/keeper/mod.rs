@@ -22,7 +22,9 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use self::credentials::Credentials;
 use crate::ipc::channel::Channel;
-use crate::ipc::keeper::{Answer, MAX_MESSAGE, Question, Ready, ToKeeper, decode_fields, encode_fields};
+use crate::ipc::keeper::{
+    KeeperReady, KeeperReply, MAX_MESSAGE, Question, ToKeeper, decode_fields, encode_fields,
+};
 use crate::ipc::messages::ClientNumber;
 use crate::ipc::voucher::VoucherKey;
 use crate::logging::{Level, Outcome, event};
@@ -38,7 +40,7 @@ const ACCEPTOR: ClientNumber = 0;
 /// can't use them, the line that says why has this `level`.
 pub(crate) fn run(
     folder: &Path,
-    acceptor: &Channel<Ready, ToKeeper>,
+    acceptor: &Channel<KeeperReady, ToKeeper>,
     confine: impl FnOnce() -> io::Result<()>,
     level: Level,
 ) -> i32 {
@@ -58,7 +60,7 @@ pub(crate) fn run(
 }
 
 /// Checks that a keeper can use the files of a folder. Returns what it would tell the acceptor.
-pub(crate) fn check(folder: &Path) -> Result<Ready, FolderError> {
+pub(crate) fn check(folder: &Path) -> Result<KeeperReady, FolderError> {
     Ok(Credentials::load(&TlsFolder::new(folder))?.ready)
 }
 
@@ -66,7 +68,7 @@ pub(crate) fn check(folder: &Path) -> Result<Ready, FolderError> {
 #[derive(Debug)]
 struct Keeper<'a> {
     credentials: Credentials,
-    acceptor: &'a Channel<Ready, ToKeeper>,
+    acceptor: &'a Channel<KeeperReady, ToKeeper>,
     epoll: Epoll,
     vouchers: Option<VoucherKey>,
     clients: HashMap<ClientNumber, Client>,
@@ -77,14 +79,14 @@ struct Keeper<'a> {
 /// A client that may still ask.
 #[derive(Debug)]
 struct Client {
-    socket: Channel<Answer, Question>,
+    socket: Channel<KeeperReply, Question>,
     /// Whether it has its signature.
     has_signature: bool,
 }
 
 impl<'a> Keeper<'a> {
     /// Reads the files. Afterwards the keeper needs none.
-    fn load(folder: &TlsFolder, acceptor: &'a Channel<Ready, ToKeeper>) -> io::Result<Self> {
+    fn load(folder: &TlsFolder, acceptor: &'a Channel<KeeperReady, ToKeeper>) -> io::Result<Self> {
         let credentials = Credentials::load(folder).map_err(io::Error::other)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(acceptor, EpollEvent::new(EpollFlags::EPOLLIN, ACCEPTOR))?;
@@ -161,18 +163,18 @@ impl<'a> Keeper<'a> {
         has_signature: bool,
         question: Question,
         bytes: &[u8],
-    ) -> Option<(Answer, Vec<u8>)> {
+    ) -> Option<(KeeperReply, Vec<u8>)> {
         match (question, &*decode_fields(bytes).ok()?, has_signature) {
             (Question::Sign { scheme }, [hash], false) => {
-                Some((Answer::Signed, self.credentials.sign(scheme, hash)?))
+                Some((KeeperReply::Signed, self.credentials.sign(scheme, hash)?))
             }
             (Question::Prove { scheme }, [hash, signature, chain @ ..], true) => {
                 let vouchers = self.vouchers.as_ref()?;
                 Some(match self.credentials.identify(scheme, hash, signature, chain) {
                     Ok((peer, serial)) => {
-                        (Answer::Proven { peer, voucher: vouchers.sign(number, peer) }, serial)
+                        (KeeperReply::Proven { peer, voucher: vouchers.sign(number, peer) }, serial)
                     }
-                    Err(fault) => (Answer::Rejected(fault), Vec::new()),
+                    Err(fault) => (KeeperReply::Rejected(fault), Vec::new()),
                 })
             }
             _ => None,
