@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const QUIET: Duration = Duration::from_secs(3);
 /// How often the agency waits for [`QUIET`] before it gives up, except for the reply to `AWAIT_RESULT`.
 const MAX_SILENCES: u32 = 20;
-/// The limit for each of these waits together, and for the server to read what is sent.
+/// How long these waits are together. The server may take as long to read what is sent.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(QUIET.as_secs() * MAX_SILENCES as u64);
 
 // These notice a network that was cut and a server that lost its power.

@@ -95,7 +95,7 @@ pub(crate) enum BadRow {
     Foreign { foreign: Foreign, remedy: String },
 }
 
-/// Why an attempt failed. Any but the last is made again.
+/// Why an attempt failed. After any error but `Fatal` the agency tries again.
 #[derive(Debug, Error)]
 pub(crate) enum AttemptError {
     /// The connection broke or could not be made.

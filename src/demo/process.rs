@@ -64,7 +64,7 @@ impl Process {
         Ok(value.map(ToOwned::to_owned))
     }
 
-    /// Returns the error that it failed in that way, with the last line of its log.
+    /// Returns an error that says how it failed, with the last line of its log.
     pub(crate) fn failure(&self, how: impl Display) -> DemoError {
         let log = self.read_log().unwrap_or_default();
         let line = log.lines().next_back().unwrap_or("it wrote nothing to its log");
