@@ -61,7 +61,7 @@ impl Files {
         Ok(Self { path: path.to_owned(), state_path, bets, metadata, state })
     }
 
-    /// Whether a path leads to one of the files. There may be no state file yet.
+    /// Returns whether a path leads to one of the files. There may be no state file yet.
     pub(super) fn has(&self, path: &Path) -> bool {
         let identity = |data: &Metadata| (data.dev(), data.ino());
         let is_bets = fs::metadata(path).is_ok_and(|data| identity(&data) == identity(&self.metadata));
@@ -72,7 +72,7 @@ impl Files {
         is_bets || place(&resolve(path)) == place(&self.state_path)
     }
 
-    /// The path of the bets file, for people.
+    /// Returns the path of the bets file, for people.
     pub(super) fn name(&self) -> String {
         one_line(&self.path.display())
     }
@@ -85,12 +85,12 @@ impl Files {
         self.state.as_ref().ok()?.as_ref()?.draw.as_ref()
     }
 
-    /// Can be called once: the file is read through to its end. The bar follows.
+    /// Reads the rows, and moves the bar. This works once: then the file is at its end.
     pub(super) fn rows(&self, bar: &ProgressBar) -> RowReader<HashingReader<ProgressBarIter<&File>>> {
         RowReader::new(HashingReader { inner: bar.wrap_read(&self.bets), hasher: Hasher::default() })
     }
 
-    /// A bar that shows on a terminal how much has been read.
+    /// Makes a bar that shows on a terminal how much has been read.
     pub(super) fn bar(&self) -> ProgressBar {
         let style = ProgressStyle::with_template("{wide_bar} {bytes} of {total_bytes}, {elapsed}");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());

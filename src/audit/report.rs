@@ -151,13 +151,13 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Why no line of the file can be read.
+    /// Returns why no line of the file can be read, if so.
     fn foreign_file(&self) -> Option<Damage> {
         let (damage, _) = self.damages.first()?;
         matches!(damage, Damage::Foreign(foreign) if foreign.is_of_whole_file()).then_some(*damage)
     }
 
-    /// An agency that takes no part is an error, in the line of its first bet.
+    /// Reports an agency that takes no part, in the line of its first bet.
     fn check_agency(&mut self, agency: AgencyId, line: u64) {
         let last = self.agencies;
         if agency.get() > last && self.tally.of(agency).stored.bets == 1 {
@@ -180,7 +180,7 @@ impl<'a> Report<'a> {
         findings.add(self.files.name(), finding);
     }
 
-    /// After the draw, the file must hold what it held then.
+    /// Checks that the file holds what it held when the draw was made.
     fn check_seal(&mut self, found: Seal) {
         match self.files.draw().map(|draw| draw.seal) {
             Some(Some(sealed)) if sealed != found => {
@@ -224,7 +224,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The draw holds, whatever number was asked for or is configured.
+    /// Compares the draw, which holds, with the number that was asked for and with the configuration.
     fn check_draw(&mut self, draw: &Draw, configured: Rules) {
         let (path, drawn) = (self.files.state_name(), draw.winning_number);
         if drawn != self.number {

@@ -40,7 +40,7 @@ impl Tally {
         self.0.get(&agency).copied().unwrap_or_default()
     }
 
-    /// How many bets all agencies have.
+    /// Returns how many bets all agencies have.
     pub(crate) fn bets(&self) -> u64 {
         self.0.values().map(|count| count.stored.bets).sum()
     }

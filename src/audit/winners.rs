@@ -60,8 +60,8 @@ pub(crate) fn winners_to_file(
     Ok(is_good)
 }
 
-/// Writes the answer to `out`, and findings and summary to `notes` unless it is a report. Returns whether the files have no
-/// errors.
+/// Writes the answer to `out`. Findings and summary are in the report, or else go to `notes`. Returns whether the files have
+/// no errors.
 pub(crate) fn winners(
     files: &Files,
     question: &Question,
@@ -93,7 +93,7 @@ pub(crate) fn winners(
     Ok(report.is_good())
 }
 
-/// A mistyped number would look like an agency without winners.
+/// Refuses an agency that takes no part: a mistyped number would look like an agency without winners.
 fn check_agency(files: &Files, question: &Question) -> Result<(), AuditError> {
     let (agencies, of) = match files.draw() {
         Some(draw) => (draw.agencies, format!("the draw in {}", files.state_name())),

@@ -14,7 +14,7 @@ pub(crate) const MAX_AGENCIES: u16 = u16::MAX;
 pub struct AgencyId(NonZeroU16);
 
 impl AgencyId {
-    /// `None` for 0 and for numbers above 65,535.
+    /// Returns `None` for 0 and for numbers above 65,535.
     pub fn new(number: impl TryInto<u16>) -> Option<Self> {
         number.try_into().ok().and_then(NonZeroU16::new).map(Self)
     }
@@ -24,7 +24,7 @@ impl AgencyId {
         self.0.get()
     }
 
-    /// The agency's place in an array of all agencies, from 0.
+    /// Returns the agency's place in an array of all agencies, from 0.
     pub(crate) fn index(self) -> usize {
         usize::from(self.get()) - 1
     }
@@ -39,7 +39,7 @@ impl fmt::Display for AgencyId {
 /// How many agencies [`list`] names.
 const NAMED: usize = 5;
 
-/// A list of agencies for people, such as `1, 2, 3, 4, 5 and 7 more`. None if there are none.
+/// Lists agencies for people: `1, 2, 3, 4, 5 and 7 more`. Returns `None` if there are none.
 pub(crate) fn list(mut agencies: impl Iterator<Item = AgencyId>) -> Option<String> {
     let named: Vec<String> = agencies.by_ref().take(NAMED).map(|agency| agency.to_string()).collect();
     let named = (!named.is_empty()).then(|| named.join(", "))?;

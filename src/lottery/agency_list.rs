@@ -11,7 +11,7 @@ use super::bet::parse_decimal;
 pub struct AgencyList(Vec<RangeInclusive<u16>>);
 
 impl AgencyList {
-    /// Returns `None` if the text is no list.
+    /// Parses a list. Returns `None` if the text is none.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let number =
             |text: &str| parse_decimal(text.trim().as_bytes()).and_then(AgencyId::new).map(AgencyId::get);

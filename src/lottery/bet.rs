@@ -75,7 +75,7 @@ pub(crate) fn check_text(text: &str) -> Result<(), TextError> {
     Ok(())
 }
 
-/// A decimal number of ASCII digits only: no sign, no space, leading zeros allowed.
+/// Parses a number of ASCII digits only: no sign, no space, but leading zeros are allowed.
 pub(crate) fn parse_decimal(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() {
         return None;
@@ -89,7 +89,7 @@ pub(crate) fn parse_decimal(digits: &[u8]) -> Option<u32> {
     })
 }
 
-/// Whether the text is exactly `YYYY-MM-DD` and such a day exists, in the years 1 to 9999 (those of Python's
+/// Returns whether the text is exactly `YYYY-MM-DD` and such a day exists, in the years 1 to 9999 (those of Python's
 /// `datetime.date`, which reads the file).
 pub(crate) fn is_real_date(text: &[u8]) -> bool {
     let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return false };

@@ -16,7 +16,7 @@ use super::hex::{self, hex};
 pub struct Digest(#[serde(with = "hex")] pub [u8; 8]);
 
 impl Digest {
-    /// The digest after one more row.
+    /// Returns the digest after one more row.
     #[must_use]
     pub fn with_row(self, row: &[u8]) -> Self {
         Self(xxh3_64_with_seed(row, u64::from_be_bytes(self.0)).to_be_bytes())

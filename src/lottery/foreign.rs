@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::bet::FIELDS;
 use super::row::parse_row;
 
-/// Names a possible cause, for people, if a file has as many bets as it should, but other ones.
+/// Names a possible cause for people, where a file has as many bets as it should but other ones.
 pub(crate) fn other_bets_hint(as_many: bool) -> &'static str {
     if as_many {
         "; a spreadsheet, for instance, drops leading zeros (007 becomes 7) and may sort rows"
@@ -72,8 +72,8 @@ impl Foreign {
         Self::of_bytes(line).or_else(|| Self::of_text(str::from_utf8(line).ok()?, file))
     }
 
-    /// Recognises what is foreign in the bytes behind the last row of `bets.csv`. The beginning of a row is not: a server may
-    /// have been killed while it wrote that.
+    /// Recognises what is foreign in the bytes behind the last row of `bets.csv`. The beginning of a row is not foreign: a
+    /// server may have been killed while it wrote the row.
     pub(crate) fn of_tail(tail: &[u8]) -> Option<Self> {
         Self::of(tail, BetsOf::Server).filter(|foreign| match foreign {
             Self::Binary | Self::ByteOrderMark => true,
@@ -83,17 +83,17 @@ impl Foreign {
         })
     }
 
-    /// Whether no line of the file can be read.
+    /// Returns whether no line of the file can be read.
     pub(crate) fn is_of_whole_file(self) -> bool {
         matches!(self, Self::Binary | Self::Utf16)
     }
 
-    /// Whether its bets are still there, in another form.
+    /// Returns whether its bets are still there, in another form.
     pub(crate) fn is_reversible(self) -> bool {
         !matches!(self, Self::ZeroBytes | Self::OpenQuote)
     }
 
-    /// What makes the file right again, for people.
+    /// Tells people how to make the file right again.
     pub(crate) fn remedy(self, path: &Path, line: u64) -> String {
         let file = shell_word(path);
         match self {
@@ -189,7 +189,7 @@ impl Foreign {
     }
 }
 
-/// Splits a line as a tolerant CSV reader does, except that quotes stay. None if a quote is not closed.
+/// Splits a line as a tolerant CSV reader does, except that quotes stay. Returns `None` if a quote is not closed.
 fn split(line: &str, separator: char) -> Option<Vec<&str>> {
     let (mut begins, mut is_quoted, mut is_open) = (true, false, false);
     let ends_field = |c| {
@@ -218,13 +218,13 @@ fn is_word(text: &str) -> bool {
     !has_digit(text) && text.contains(char::is_alphabetic)
 }
 
-/// Whether a number has signs, groups, decimals or an exponent.
+/// Returns whether a number has signs, groups, decimals or an exponent.
 fn is_formatted(number: &str) -> bool {
     let is_sign = |c: char| matches!(c, '.' | ',' | '\'' | '+' | '-' | 'e' | 'E') || c.is_whitespace();
     has_digit(number) && !is_digits(number) && number.chars().all(|c| c.is_ascii_digit() || is_sign(c))
 }
 
-/// Whether a date has the dashes of `YYYY-MM-DD` in their places.
+/// Returns whether a date has the dashes of `YYYY-MM-DD` in their places.
 fn is_dashed(date: &str) -> bool {
     matches!(date.as_bytes(), [_, _, _, _, b'-', _, _, b'-', _, _])
 }
@@ -238,7 +238,7 @@ fn convert(encoding: &str, file: &str) -> String {
     format!("convert it (iconv -f {encoding} -t UTF-8 {file} > {file}.utf8) and put the result in its place")
 }
 
-/// A path as one word of a command.
+/// Writes a path as one word of a command.
 pub(crate) fn shell_word(path: &Path) -> String {
     let path = path.to_string_lossy();
     let is_plain = |c: char| {

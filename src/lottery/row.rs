@@ -95,7 +95,7 @@ pub(crate) fn push_decimal(mut number: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(digits.get(start..).unwrap_or_default());
 }
 
-/// Whether the bytes hold one that must be in quotes.
+/// Returns whether one of the bytes must be in quotes.
 pub(crate) fn needs_quotes(bytes: &[u8]) -> bool {
     // No early exit, and `u8` instead of `bool`: only so does the compiler use vector instructions.
     bytes.iter().fold(0, |found, byte| found | u8::from(*byte == b',') | u8::from(*byte == b'"')) != 0
@@ -132,7 +132,7 @@ pub fn for_each_row<'a, E: From<RowError>>(
     Ok(())
 }
 
-/// The agency of each line, none where it does not begin with one. The rest is not parsed: it may not be a row.
+/// Returns the agency with which each line begins, `None` if it begins with none. The rest of a line is not parsed.
 pub(crate) fn agencies_of(rows: &[u8]) -> impl Iterator<Item = Option<AgencyId>> {
     let agency =
         |line: &[u8]| line.split(|byte| *byte == b',').next().and_then(parse_decimal).and_then(AgencyId::new);
@@ -172,7 +172,7 @@ impl<'a> Rows<'a> {
         Ok(Row { bytes, agency: bet.agency, number: bet.number, document })
     }
 
-    /// The next field, with the quotes around it, and whether the line ends with it.
+    /// Returns the next field, with the quotes around it, and whether the line ends with it.
     fn next_field(&mut self) -> Result<(&'a str, bool), RowError> {
         let start = self.at;
         let (mut end, mut mark) = self.next_mark().ok_or(RowError::LineEnd)?;
@@ -186,7 +186,7 @@ impl<'a> Rows<'a> {
         Ok((field, mark == b'\n'))
     }
 
-    /// The mark behind a quoted field whose first quote was passed.
+    /// Returns the mark behind a quoted field whose first quote was passed.
     fn end_of_quoted(&mut self) -> Result<(usize, u8), RowError> {
         loop {
             match self.next_mark() {

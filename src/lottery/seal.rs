@@ -47,7 +47,7 @@ impl Hasher {
         self.bytes += bytes.len() as u64;
     }
 
-    /// The seal of a file with these bytes, which hold so many bets.
+    /// Returns the seal of a file with these bytes, which hold so many bets.
     pub(crate) fn seal(&self, bets: u64) -> Seal {
         let mut sha256 = [0; SHA256_OUTPUT_LEN];
         sha256.copy_from_slice(self.context.clone().finish().as_ref());

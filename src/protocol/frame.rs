@@ -116,12 +116,12 @@ impl FrameBuffer {
         self.was_filled = self.end == self.bytes.len();
     }
 
-    /// Whether the buffer holds nothing, not even a part of a frame.
+    /// Returns whether the buffer holds nothing, not even a part of a frame.
     pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// Whether [`Self::next_frame`] would return a frame or an error.
+    /// Returns whether [`Self::next_frame`] would return a frame or an error.
     #[must_use]
     pub fn has_frame(&self) -> bool {
         !matches!(self.peek(), Ok(None))
@@ -135,7 +135,7 @@ impl FrameBuffer {
         Ok(self.bytes.get(from..from + len).map(|payload| Frame { kind, payload }))
     }
 
-    /// Type and payload length of a frame that has come whole.
+    /// Returns type and payload length of the next frame, if it has come whole.
     fn peek(&self) -> Result<Option<(u8, usize)>, FrameError> {
         let waiting = self.bytes.get(self.start..self.end).unwrap_or_default();
         let Some(&kind) = waiting.first() else { return Ok(None) };

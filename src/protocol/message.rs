@@ -208,7 +208,7 @@ fn take<const N: usize>(payload: &mut &[u8]) -> Option<[u8; N]> {
     Some(*first)
 }
 
-/// The digest at the end of a payload. Version 1 has none.
+/// Decodes the digest at the end of a payload. Version 1 has none.
 fn decode_digest(bytes: &[u8]) -> Result<Option<Digest>, TryFromSliceError> {
     if bytes.is_empty() { Ok(None) } else { bytes.try_into().map(|bytes| Some(Digest(bytes))) }
 }

@@ -31,15 +31,11 @@ pub enum RecordError {
     },
 }
 
-/// How many records a payload has, good or bad.
+/// Returns how many records a payload has, good or bad.
 #[must_use]
 pub fn count_records(payload: &[u8]) -> usize {
-    if payload.is_empty() { 0 } else { count_byte(RECORD_SEPARATOR, payload) + 1 }
-}
-
-/// How often a byte occurs.
-pub(crate) fn count_byte(byte: u8, bytes: &[u8]) -> usize {
-    bytes.iter().map(|found| usize::from(*found == byte)).sum()
+    let separators: usize = payload.iter().map(|byte| usize::from(*byte == RECORD_SEPARATOR)).sum();
+    if payload.is_empty() { 0 } else { separators + 1 }
 }
 
 /// Validates every record of a payload and calls `take` for each bet. Returns how many there were. After an error, `take` was
@@ -91,7 +87,7 @@ fn next_bet<'a>(text: &'a str, start: &mut usize) -> Result<Bet<'a>, BetError> {
     Bet::from_fields(fields)
 }
 
-/// Appends the record of a bet; the separator before it is the caller's.
+/// Appends the record of a bet. The caller has to append the separator before it.
 pub fn push_record(bet: &Bet<'_>, out: &mut Vec<u8>) {
     push_decimal(bet.agency.get().into(), out);
     for text in [bet.first_name, bet.last_name, bet.document, bet.birthdate] {

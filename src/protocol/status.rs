@@ -44,18 +44,18 @@ pub struct Status {
 }
 
 impl Status {
-    /// The seal of the draw, once it has been made.
+    /// Returns the seal of the draw, once it has been made.
     pub(crate) fn seal(&self) -> Option<Seal> {
         self.draw.as_ref()?.seal
     }
 
-    /// Connections that are being served, without the one that asked for this.
+    /// Returns how many connections are being served, without the one that asked for this.
     pub(crate) fn clients(&self) -> u32 {
         self.handlers.saturating_sub(1)
     }
 }
 
-/// A time in seconds since 1970 as text, such as `2027-01-15T08:00:00Z`.
+/// Writes a time in seconds since 1970 as text, such as `2027-01-15T08:00:00Z`.
 pub(crate) fn utc_text(seconds: i64) -> String {
     DateTime::from_timestamp(seconds, 0)
         .map_or("never".to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
@@ -93,13 +93,13 @@ impl Summary {
         self.sum += value;
     }
 
-    /// The mean, unless there were no values.
+    /// Returns the mean, unless there were no values.
     #[expect(clippy::cast_precision_loss, reason = "a mean needs no more precision")]
     pub(crate) fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum / self.count as f64)
     }
 
-    /// The values observed after `earlier`: all of them if storage has started to count anew.
+    /// Returns what was observed after `earlier`: everything if storage has started to count anew.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         match self.count.checked_sub(earlier.count) {
             Some(count) => Self { count, sum: self.sum - earlier.sum },
