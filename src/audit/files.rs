@@ -39,6 +39,9 @@ impl AuditError {
 pub(crate) struct Files {
     pub(super) path: PathBuf,
     state_path: PathBuf,
+    /// The paths for people.
+    pub(super) name: String,
+    pub(super) state_name: String,
     bets: File,
     /// What was known of `bets` when it was opened.
     metadata: Metadata,
@@ -58,7 +61,8 @@ impl Files {
         if !metadata.is_file() {
             return Err(AuditError::of(path)(io::Error::other("not a regular file")));
         }
-        Ok(Self { path: path.to_owned(), state_path, bets, metadata, state })
+        let (name, state_name) = (one_line(&path.display()), one_line(&state_path.display()));
+        Ok(Self { path: path.to_owned(), state_path, name, state_name, bets, metadata, state })
     }
 
     /// Returns whether a path leads to one of the files. There may be no state file yet.
@@ -70,15 +74,6 @@ impl Files {
             Some((identity(&fs::metadata(folder_of(file)).ok()?), file.file_name()?.to_owned()))
         };
         is_bets || place(&resolve(path)) == place(&self.state_path)
-    }
-
-    /// Returns the path of the bets file, for people.
-    pub(super) fn name(&self) -> String {
-        one_line(&self.path.display())
-    }
-
-    pub(super) fn state_name(&self) -> String {
-        one_line(&self.state_path.display())
     }
 
     pub(super) fn draw(&self) -> Option<&Draw> {

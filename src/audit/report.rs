@@ -164,7 +164,7 @@ impl<'a> Report<'a> {
             let source = if self.files.draw().is_some() { "the draw" } else { "CLIENTS_AMOUNT" };
             let error =
                 format_args!("agency {agency} does not take part: only 1 to {last} do, says {source}");
-            self.errors.add(format_args!("{}:{line}", self.files.name()), error);
+            self.errors.add(format_args!("{}:{line}", self.files.name), error);
         }
     }
 
@@ -177,7 +177,7 @@ impl<'a> Report<'a> {
             None => (&mut self.notices, "a server is writing them, or will cut them off when it starts"),
         };
         let finding = format_args!("the last {torn} bytes are not a whole row, and not counted: {reason}");
-        findings.add(self.files.name(), finding);
+        findings.add(&self.files.name, finding);
     }
 
     /// Checks that the file holds what it held when the draw was made.
@@ -187,28 +187,28 @@ impl<'a> Report<'a> {
                 let error = format_args!(
                     "this is not the file of the draw: it has {found}, but the draw was made of {sealed}"
                 );
-                self.errors.add(self.files.name(), error);
+                self.errors.add(&self.files.name, error);
             }
             Some(None) => {
                 let notice = "the draw has no seal: it cannot be told whether bets are missing";
-                self.notices.add(self.files.state_name(), notice);
+                self.notices.add(&self.files.state_name, notice);
             }
             sealed => self.seal = sealed.flatten(),
         }
     }
 
     fn check_state(&mut self, configured: Rules) {
-        let path = self.files.state_name();
+        let path = &self.files.state_name;
         let state = match &self.files.state {
             Ok(Some(state)) => state,
             Ok(None) => return,
             Err(damage) => return self.errors.add(path, damage),
         };
         for contradiction in state.contradictions(self.agencies) {
-            self.errors.add(&path, contradiction);
+            self.errors.add(path, contradiction);
         }
         for disagreement in state.disagreements(|agency| self.tally.of(agency).stored) {
-            self.errors.add(self.files.name(), disagreement);
+            self.errors.add(&self.files.name, disagreement);
         }
         let amount = configured.clients_amount;
         match &state.draw {
@@ -226,10 +226,10 @@ impl<'a> Report<'a> {
 
     /// Compares the draw, which holds, with the number that was asked for and with the configuration.
     fn check_draw(&mut self, draw: &Draw, configured: Rules) {
-        let (path, drawn) = (self.files.state_name(), draw.winning_number);
+        let (path, drawn) = (&self.files.state_name, draw.winning_number);
         if drawn != self.number {
             let error = format_args!("the winning number of the draw is {drawn}, not {}", self.number);
-            self.errors.add(&path, error);
+            self.errors.add(path, error);
         }
         for (key, drawn, configured) in [
             ("CLIENTS_AMOUNT", draw.agencies.into(), configured.clients_amount.into()),
@@ -239,7 +239,7 @@ impl<'a> Report<'a> {
                 && let Some(origin) = origin(key)
             {
                 let notice = format_args!("the draw holds: {key} was {drawn}, not {configured} ({origin})");
-                self.notices.add(&path, notice);
+                self.notices.add(path, notice);
             }
         }
     }
@@ -258,18 +258,18 @@ impl<'a> Report<'a> {
             let first = lines.ranges.first().map_or(0, |(first, _)| *first);
             let advice = damage.advice(&self.files.path, first);
             let all = if lines.count == 1 { String::new() } else { format!(" ({lines})") };
-            writeln!(out, "{}:{first}: error: {}{all}", self.files.name(), one_line(&advice))?;
+            writeln!(out, "{}:{first}: error: {}{all}", self.files.name, one_line(&advice))?;
         }
         self.errors.write(out)?;
         self.notices.write(out)?;
         if let Some(seal) = self.seal {
-            writeln!(out, "{}: the file of the draw: {seal}", self.files.name())?;
+            writeln!(out, "{}: the file of the draw: {seal}", self.files.name)?;
         }
         let (bets, agencies) = (self.tally.bets(), self.tally.agencies_with_bets());
         writeln!(
             out,
             "{}: {bets} {} of {agencies} {}; {}; errors: {}, notices: {}",
-            self.files.name(),
+            self.files.name,
             plural(bets, "bet", "bets"),
             plural(agencies, "agency", "agencies"),
             self.state_in_short(),

@@ -96,7 +96,7 @@ pub(crate) fn winners(
 /// Refuses an agency that takes no part: a mistyped number would look like an agency without winners.
 fn check_agency(files: &Files, question: &Question) -> Result<(), AuditError> {
     let (agencies, of) = match files.draw() {
-        Some(draw) => (draw.agencies, format!("the draw in {}", files.state_name())),
+        Some(draw) => (draw.agencies, format!("the draw in {}", files.state_name)),
         None => (question.configured.clients_amount, "CLIENTS_AMOUNT".to_owned()),
     };
     match question.agency {
@@ -108,7 +108,7 @@ fn check_agency(files: &Files, question: &Question) -> Result<(), AuditError> {
 fn write_number(files: &Files, question: &Question, out: &mut dyn Write) -> io::Result<()> {
     let (number, source) = match (question.number, files.draw()) {
         (Some(number), _) => (number, "as asked for".to_owned()),
-        (None, Some(draw)) => (draw.winning_number, format!("as drawn, says {}", files.state_name())),
+        (None, Some(draw)) => (draw.winning_number, format!("as drawn, says {}", files.state_name)),
         (None, None) => {
             (question.configured.winner_number, "LOTTERY_WINNER_NUMBER of the configuration".to_owned())
         }
