@@ -1,6 +1,6 @@
-//! Hashes in hexadecimal digits, two lowercase ones for each byte, as logs and files have them.
+//! Hashes as text. In logs and files they are written in hexadecimal digits, two lowercase ones for each byte.
 //!
-//! `#[serde(with = "hex")]` writes the bytes of a hash so in JSON. Between processes it sends them as bytes.
+//! With `#[serde(with = "hex")]` a hash is this text in JSON, and bytes in messages between processes.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};

@@ -11,7 +11,7 @@ use thiserror::Error;
 /// The length in bytes of a frame's header: type and length.
 pub const HEADER_LEN: usize = 5;
 
-/// The types of messages: the first byte of a frame. Messages of other types are unknown.
+/// The types of messages. The type is the first byte of a frame.
 pub mod kind {
     pub const BET: u8 = 0x01;
     pub const MULTIPLE_BETS: u8 = 0x02;
@@ -29,13 +29,14 @@ pub mod kind {
     pub const STATUS_REQUEST: u8 = 0x0E;
     pub const STATUS: u8 = 0x0F;
 
+    /// All other types are unknown.
     pub(crate) const KNOWN: std::ops::RangeInclusive<u8> = BET..=STATUS;
 }
 
 /// One message, not decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// One of [`kind`].
+    /// One of [`kind`], if the frame is from a [`FrameBuffer`].
     pub kind: u8,
     pub payload: &'a [u8],
 }
