@@ -43,6 +43,12 @@ pub(crate) fn start() {
     if let Some(format) = std::env::var(LOG_FORMAT).ok().and_then(|name| Format::from_name(&name)) {
         set_format(format);
     }
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Off)
+        .filter_module(module_path!(), log::LevelFilter::Info)
+        .write_style(env_logger::WriteStyle::Never)
+        .format(|out, record| write!(out, "{}", record.args()))
+        .init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
         let text = panic.payload_as_str().unwrap_or("a panic without a text");
@@ -102,9 +108,8 @@ pub(crate) fn event(level: Level, action: &str, outcome: Outcome, fields: &[Fiel
     let fields = &[fields, tag.as_slice()].concat();
     let mut write = || {
         if reader_takes_lines() {
-            let line = line(format(), now(), level, action, outcome, fields);
-            // In one write, so that lines of several processes do not mix. A line that can't be written is lost.
-            io::stderr().write_all(line.as_bytes()).unwrap_or_default();
+            // The line holds its level; the level of env_logger's record is not used.
+            log::info!("{}", line(format(), now(), level, action, outcome, fields));
         }
     };
     match WRAPPER.get() {
