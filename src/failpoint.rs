@@ -5,9 +5,14 @@
 //! applies as often as it says, or for ever. After the last step nothing happens. A forked process goes on from its
 //! parent's counts.
 
+use std::io;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use nix::libc::EIO;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::getpid;
 
 static FAILPOINTS: LazyLock<Vec<(String, Vec<Step>)>> = LazyLock::new(|| {
     let text = std::env::var("FAILPOINTS").unwrap_or_default();
@@ -40,7 +45,7 @@ impl Step {
 
 /// Passes a failpoint. Returns the argument of `return`, which is empty if none was given.
 #[expect(clippy::panic, reason = "a test asks for it, or has a mistake")]
-pub(crate) fn pass(name: &str) -> Option<&'static str> {
+fn pass(name: &str) -> Option<&'static str> {
     if !cfg!(debug_assertions) {
         return None;
     }
@@ -57,23 +62,15 @@ pub(crate) fn pass(name: &str) -> Option<&'static str> {
     }
 }
 
-/// A place at which the process is killed, as by `kill -9`, if the failpoint returns.
-macro_rules! kill_point {
-    ($name:literal) => {
-        if crate::failpoint::pass($name).is_some() {
-            crate::system::process::kill_self();
-        }
-    };
+/// Kills the process, as `kill -9` does, if the failpoint returns.
+pub(crate) fn kill_point(name: &str) {
+    if pass(name).is_some() {
+        kill(getpid(), Signal::SIGKILL).unwrap_or_default();
+    }
 }
 
-/// A place at which a function fails, if the failpoint returns: with the argument as number of `errno(3)`, or with EIO.
-macro_rules! error_point {
-    ($name:literal) => {
-        if let Some(errno) = crate::failpoint::pass($name) {
-            let errno = errno.parse().unwrap_or(nix::libc::EIO);
-            return Err(std::io::Error::from_raw_os_error(errno));
-        }
-    };
+/// Fails if the failpoint returns: with the argument as number of `errno(3)`, or with EIO.
+pub(crate) fn error_point(name: &str) -> io::Result<()> {
+    let Some(errno) = pass(name) else { return Ok(()) };
+    Err(io::Error::from_raw_os_error(errno.parse().unwrap_or(EIO)))
 }
-
-pub(crate) use {error_point, kill_point};

@@ -48,7 +48,7 @@ impl SharedState {
             self.set(STALE, true);
             return false;
         };
-        kill_point!("storage_has_mutex");
+        kill_point("storage_has_mutex");
         for agency in finished {
             self.set(agency.get().into(), true);
         }

@@ -129,7 +129,7 @@ impl<'a> StorageClient<'a> {
                 return Ok(());
             }
             if !last {
-                kill_point!("request_part_sent");
+                kill_point("request_part_sent");
             }
             self.request = None;
             self.sent = if last { 0 } else { self.sent + count };

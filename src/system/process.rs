@@ -204,13 +204,6 @@ pub fn signal_child(child: Pid, signal: Signal) {
     kill(child, signal).unwrap_or_default();
 }
 
-/// Ends this process as `kill -9` does, for tests.
-pub(crate) fn kill_self() -> ! {
-    kill(getpid(), Signal::SIGKILL).unwrap_or_default();
-    // SAFETY: ends the process at once. Not reached: the signal is delivered before the call above returns.
-    unsafe { libc::_exit(PANICKED) }
-}
-
 /// Makes the kernel kill the program that `command` starts when this process ends.
 pub fn die_with_parent(command: &mut Command) {
     let parent = getpid();

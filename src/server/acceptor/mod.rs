@@ -218,7 +218,7 @@ impl Acceptor<'_> {
     }
 
     fn launch_handler(&mut self, client: &AcceptedClient) -> io::Result<()> {
-        kill_point!("handler_fork");
+        kill_point("handler_fork");
         let context = HandlerContext {
             config: self.config,
             acceptor: getpid(),

@@ -185,21 +185,21 @@ impl Disk for FileDisk {
     }
 
     fn append(&mut self, rows: &[u8]) -> io::Result<()> {
-        error_point!("disk_append");
+        error_point("disk_append")?;
         self.bets.write_all(rows)?;
-        kill_point!("bets_written");
+        kill_point("bets_written");
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        error_point!("disk_sync");
+        error_point("disk_sync")?;
         self.bets.sync_data()?;
-        kill_point!("bets_synced");
+        kill_point("bets_synced");
         Ok(())
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
-        error_point!("disk_cut");
+        error_point("disk_cut")?;
         if self.bets.metadata()?.len() < length {
             return Err(io::Error::other("another program has cut the file"));
         }
@@ -216,22 +216,22 @@ impl Disk for FileDisk {
     }
 
     fn replace_state(&mut self, bytes: &[u8]) -> io::Result<()> {
-        error_point!("disk_write_state");
+        error_point("disk_write_state")?;
         remove_if_exists(&self.next_state_path)?;
         // A new file: if somebody puts a link there at this moment, this is an error and the link is not followed.
         let mut file = File::create_new(&self.next_state_path)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        kill_point!("state_written");
-        error_point!("disk_rename_state");
+        kill_point("state_written");
+        error_point("disk_rename_state")?;
         #[expect(clippy::disallowed_methods, reason = "this is the place that syncs the folder")]
         std::fs::rename(&self.next_state_path, &self.state_path)?;
-        kill_point!("state_renamed");
+        kill_point("state_renamed");
         Ok(())
     }
 
     fn sync_folder(&mut self) -> io::Result<()> {
-        error_point!("disk_sync_folder");
+        error_point("disk_sync_folder")?;
         nix::unistd::fsync(self.folder.as_fd())?;
         Ok(())
     }

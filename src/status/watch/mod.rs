@@ -132,7 +132,7 @@ fn show(history: &mut History, sender: &Sender<Input>, inputs: &Receiver<Input>)
     spawn(sender, || keys::read().map_or_else(|error| Input::End(Err(error)), Input::Terminal))?;
     let mut list = ListState::default();
     loop {
-        error_point!("watch_draws");
+        error_point("watch_draws")?;
         screen.0.draw(|frame| {
             view::render(frame, history, &mut list, Local::now());
             if !has_colours {
