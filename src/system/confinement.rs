@@ -29,7 +29,7 @@ use nix::libc;
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Pid, Uid, close, geteuid, getpid, setgroups, setresgid, setresuid};
-use seccompiler::BpfProgram;
+use seccompiler::{BpfProgram, apply_filter};
 use serde::{Deserialize, Serialize};
 
 use super::process::{die_with, run_in_child};
@@ -133,8 +133,8 @@ impl Confinement {
         let (reader, writer) = io::pipe()?;
         run_in_child(&[writer.as_fd()], || {
             let mut report = apply(parent, probe_landlock, &HANDLER_LIMITS).unwrap_or_default();
-            let applies = |filters: &Filters| {
-                [&filters.server, &filters.strangers, &filters.session].into_iter().all(seccomp::apply)
+            let applies = |Filters { server, strangers, session }: &Filters| {
+                [server, strangers, session].into_iter().all(|filter| apply_filter(filter).is_ok())
             };
             if this.filters.as_ref().is_some_and(applies) {
                 report.seccomp = Coverage::Full;
@@ -175,7 +175,7 @@ impl Confinement {
         }
         let others = [seccomp::Check::IsNot(0, getpid().as_raw())];
         let filter = seccomp::refuse(&[seccomp::NOT_FOR_STORAGE, &[(libc::SYS_kill, &others)]]);
-        require("seccomp", filter.is_some_and(|filter| seccomp::apply(&filter)))
+        require("seccomp", filter.is_some_and(|filter| apply_filter(&filter).is_ok()))
     }
 
     /// Confines this process, a handler and child of `parent`, for good. It must already have all its descriptors.
@@ -207,7 +207,7 @@ impl Confinement {
     }
 
     fn apply_filter(&self, select: impl Fn(&Filters) -> &BpfProgram) -> io::Result<()> {
-        require("seccomp", self.filters.as_ref().is_none_or(|filters| seccomp::apply(select(filters))))
+        require("seccomp", self.filters.as_ref().is_none_or(|filters| apply_filter(select(filters)).is_ok()))
     }
 
     /// Applies the inherited ruleset.

@@ -224,23 +224,17 @@ mod tests {
 
     #[test]
     fn servers_that_start_at_once_with_one_name_get_a_queue_each() {
-        let start = std::sync::Barrier::new(2);
-        std::thread::scope(|scope| {
-            for thread in 0..2_u8 {
-                let start = &start;
-                scope.spawn(move || {
-                    start.wait();
-                    for _ in 0..300 {
-                        let QueuePair { receiver, sender, .. } = create("test-at-once").unwrap();
-                        assert!(sender.send(&[thread], UNIX_EPOCH).unwrap());
-                        let mut buffer = vec![0; receiver.message_len];
-                        assert_eq!(receiver.receive(&mut buffer).unwrap(), Some(1));
-                        assert_eq!(buffer[0], thread);
-                        assert_eq!(receiver.waiting().unwrap(), 0);
-                    }
-                });
+        let create_many = |thread: u8| {
+            for _ in 0..300 {
+                let QueuePair { receiver, sender, .. } = create("test-at-once").unwrap();
+                assert!(sender.send(&[thread], UNIX_EPOCH).unwrap());
+                let mut buffer = vec![0; receiver.message_len];
+                assert_eq!(receiver.receive(&mut buffer).unwrap(), Some(1));
+                assert_eq!(buffer[0], thread);
+                assert_eq!(receiver.waiting().unwrap(), 0);
             }
-        });
+        };
+        std::thread::scope(|scope| [0, 1].map(|thread| drop(scope.spawn(move || create_many(thread)))));
         assert_eq!(mq_unlink("/loteria-test-at-once"), Err(Errno::ENOENT), "the name was removed");
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch, apply_filter,
+    TargetArch,
 };
 
 /// A call, and the checks that its arguments must pass. Another rule may have other checks for the same call.
@@ -182,11 +182,6 @@ pub(super) fn allow(rules: &[&[Rule<'_>]]) -> Option<BpfProgram> {
 /// Makes a filter that fails these calls with EPERM and leaves all others to the filters before it.
 pub(super) fn refuse(rules: &[&[Rule<'_>]]) -> Option<BpfProgram> {
     filter(rules, SeccompAction::Allow, REFUSE)
-}
-
-/// Adds a filter to this process, which it cannot remove. Returns whether the system took it.
-pub(super) fn apply(filter: &BpfProgram) -> bool {
-    apply_filter(filter).is_ok()
 }
 
 fn filter(rules: &[&[Rule<'_>]], otherwise: SeccompAction, matching: SeccompAction) -> Option<BpfProgram> {

@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::retry;
 
 /// The signals that end this program. SIGHUP is one of them, unless it was ignored at the start, as under `nohup`.
 fn termination() -> SigSet {
@@ -120,10 +121,8 @@ impl Signals {
     /// Waits for a signal for at most this time, and takes it.
     pub fn wait(&self, time: Duration) -> io::Result<Option<Signal>> {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(_) | Err(Errno::EINTR) => self.take(),
-            Err(error) => Err(error.into()),
-        }
+        retry(|| poll(&mut [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)], timeout))?;
+        self.take()
     }
 }
 
