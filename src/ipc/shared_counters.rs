@@ -4,7 +4,7 @@
 //! share and can write.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::lottery::AgencyId;
 use crate::system::memory::SharedWords;
@@ -35,16 +35,12 @@ impl SharedCounters {
         Ok(Self(SharedWords::new()?))
     }
 
-    fn word(&self, counter: Counter) -> Option<&AtomicU64> {
-        self.0.get(counter as usize)
-    }
-
     pub fn add(&self, counter: Counter) {
-        self.word(counter).map(|word| word.fetch_add(1, Ordering::Relaxed));
+        self.0.get(counter as usize).map(|word| word.fetch_add(1, Ordering::Relaxed));
     }
 
     pub fn get(&self, counter: Counter) -> u64 {
-        self.word(counter).map_or(0, |word| word.load(Ordering::Relaxed))
+        self.0.get(counter as usize).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
     /// Notes that the agency has asked for its result before the draw. Returns whether it had done so before.
