@@ -40,7 +40,12 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
 
     /// Receives the next message into `buffer`, which must be long enough for it. Returns its head and the bytes behind it.
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Received<(R, &'b [u8])>> {
-        receive_packet(&self.socket, buffer, |bytes| Ok(decode(bytes)?))
+        receive_packet(&self.socket, buffer, false, |bytes| Ok(decode(bytes)?))
+    }
+
+    /// Like [`Self::receive`], and takes the descriptor too. Only for a peer that is trusted to send one at most.
+    pub fn receive_with_descriptor<'b>(&self, buffer: &'b mut [u8]) -> io::Result<Received<(R, &'b [u8])>> {
+        receive_packet(&self.socket, buffer, true, |bytes| Ok(decode(bytes)?))
     }
 }
 

@@ -62,16 +62,18 @@ pub fn send_packet(
 }
 
 /// Receives a packet into `buffer`, which must be long enough for it, and decodes it. The descriptor is missing if this
-/// process has reached its limit of descriptors.
+/// process has reached its limit of descriptors. Without `with_descriptor` the kernel makes none here, whatever the peer
+/// has sent: of several, some would be made that this process does not learn of.
 pub fn receive_packet<'b, P>(
     socket: &OwnedFd,
     buffer: &'b mut [u8],
+    with_descriptor: bool,
     decode: impl FnOnce(&'b [u8]) -> io::Result<P>,
 ) -> io::Result<Received<P>> {
-    let mut space = nix::cmsg_space!(RawFd);
+    let mut space = with_descriptor.then(|| nix::cmsg_space!(RawFd));
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+    let message = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, space.as_deref_mut(), flags) {
         Ok(message) => message,
         Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Received::Empty),
         Err(Errno::ECONNRESET) => return Ok(Received::PeerGone),

@@ -253,13 +253,14 @@ fn a_handler_that_floods_the_keeper_or_holds_its_socket_harms_nobody() {
     let before = descriptors(keeper).len();
     let good = sign(ECDSA, &[HASH]);
     send(keeper, Signal::SIGSTOP);
-    // With the queue's descriptor: see `cmsghdr` and `msghdr` in `cmsg(3)` and `recvmsg(2)`.
+    // With copies of the queue's descriptor: see `cmsghdr` and `msghdr` in `cmsg(3)` and `recvmsg(2)`.
     let numbers = |numbers: &[u64]| -> Vec<u8> { numbers.iter().flat_map(|n| n.to_le_bytes()).collect() };
     let address = flooder.process.put(&good);
     let bytes = flooder.process.put(&numbers(&[address, good.len() as u64]));
     let rights = (argument(libc::SCM_RIGHTS) << 32) + argument(libc::SOL_SOCKET);
-    let rights = flooder.process.put(&numbers(&[20, rights, flooder.queue]));
-    let header = flooder.process.put(&numbers(&[0, 0, bytes, 1, rights, 24, 0]));
+    let two = (flooder.queue << 32) + flooder.queue;
+    let rights = flooder.process.put(&numbers(&[32, rights, two, two]));
+    let header = flooder.process.put(&numbers(&[0, 0, bytes, 1, rights, 32, 0]));
     flooder.process.call(libc::SYS_sendmsg, &[flooder.keeper, header, 0]).unwrap();
     let sent = (0..10_000).take_while(|_| flooder.send_to_keeper(address, good.len()).is_ok()).count();
     assert!((1..10_000).contains(&sent), "{sent}");

@@ -116,7 +116,7 @@ impl<'a> Keeper<'a> {
     /// Takes the acceptor's messages.
     fn take_clients(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         loop {
-            match self.acceptor.receive(buffer)? {
+            match self.acceptor.receive_with_descriptor(buffer)? {
                 Received::Packet((ToKeeper::Key, key), _) => {
                     self.vouchers = key.try_into().ok().map(VoucherKey::new);
                 }

@@ -73,7 +73,7 @@ impl Clients {
     pub(super) fn take_announcements(&mut self, control: &StorageEnd) -> io::Result<bool> {
         let mut buffer = [0; MAX_HEAD];
         loop {
-            match control.receive(&mut buffer)? {
+            match control.receive_with_descriptor(&mut buffer)? {
                 Received::Packet((ToStorage::VoucherKey, key), _) => {
                     self.vouchers = key.try_into().ok().map(VoucherKey::new);
                 }
