@@ -160,13 +160,17 @@ impl TakenOver {
 
     /// Sends a request to storage. Returns the kind of its reply; none if storage drops the client.
     fn ask_storage(&mut self, request: &[u8]) -> Option<u8> {
+        self.send_to_storage(request);
+        // Two bytes for the length and four for the number are before it.
+        self.receive(self.replies).map(|reply| reply[6])
+    }
+
+    fn send_to_storage(&mut self, request: &[u8]) {
         self.requests += 1;
         let message = [&self.token, &self.requests.to_le_bytes()[..], &[1], request].concat();
         let address = self.process.put(&message);
         let arguments = [self.queue, address, message.len() as u64, 0, 0];
         self.process.call(libc::SYS_mq_timedsend, &arguments).unwrap();
-        // Two bytes for the length and four for the number are before it.
-        self.receive(self.replies).map(|reply| reply[6])
     }
 }
 
@@ -407,6 +411,23 @@ fn storage_drops_a_client_that_asks_for_more_than_it_has_proven() {
     let server = &besieged.server;
     assert_eq!(server.bets_file(), [rows(&bets(1, 0..1)), rows(&bets(3, 0..1))].concat());
     assert_eq!(common::status(server.port())["ended"], 0);
+}
+
+#[test]
+fn storage_takes_nothing_for_a_client_whose_handler_has_ended() {
+    let Some(mut besieged) = Besieged::start() else { return };
+    let gone = besieged.take_over();
+    let (pid, token) = (gone.process.pid(), gone.token.clone());
+    drop(gone);
+    until("it is reaped", || state(pid).is_none());
+    let mut handler = besieged.take_over();
+    // This client was announced after the end of the other.
+    assert_eq!(handler.ask_storage(&request(STATUS, &[0, 0], b"")), Some(STATUS_PAGE));
+    let own = std::mem::replace(&mut handler.token, token);
+    handler.send_to_storage(&store(&[3], false));
+    handler.token = own;
+    assert_eq!(handler.ask_storage(&of_agency(OPEN_SESSION, 3)), Some(OPENED));
+    assert_eq!(besieged.server.bets_file(), b"");
 }
 
 #[test]

@@ -247,13 +247,11 @@ fn while_no_more_descriptors_may_be_sent_the_acceptor_is_idle() {
 fn clients_that_come_and_go_while_storage_is_stopped_take_no_place_from_others() {
     const MANY: u32 = 150;
     let limit = u64::from(MANY) + 64;
-    let Some(setup) = Setup::new().with_limit("n", limit).with("MAX_CLIENTS", MANY).with_user_of_its_own()
-    else {
-        return;
-    };
+    let setup = Setup::new().with("CLIENTS_AMOUNT", MANY).with("MAX_CLIENTS", MANY);
+    let Some(setup) = setup.with_limit("n", limit).with_user_of_its_own() else { return };
     let server = setup.start();
-    // Storage knows all of these clients.
-    let sessions: Vec<Client> = (0..MANY).map(|_| server.session(1).0).collect();
+    // Storage knows all of these clients, as each is of another agency.
+    let sessions: Vec<Client> = (1..=MANY).map(|agency| server.session(agency).0).collect();
     let storage = server.storage();
     processes::send(storage, Signal::SIGSTOP);
     drop(sessions);

@@ -161,6 +161,22 @@ fn a_disk_is_not_asked_again_for_rows_that_cannot_fit_and_synced_once() {
     }
 }
 
+#[test]
+fn a_client_that_is_gone_is_forgotten_after_its_group_which_may_be_decided_again() {
+    let disk = SimulatedDisk::new(Image::default(), []);
+    let (mut ledger, _) = Ledger::open(disk.clone(), RULES).unwrap();
+    let client = ClientToken::random();
+    for _ in 0..2 {
+        ledger.take(client, 1, Request::OpenSession { agency: id(1) }, &[]);
+        ledger.take(client, 2, Request::StoreBets { first: Some(0) }, &row(1, 0));
+        ledger.forget(client);
+        disk.fail_next_sync();
+        let answers = ledger.commit().unwrap().answers;
+        let replies = answers.iter().map(|answer| ledger.reply(answer, &mut Vec::new()).unwrap());
+        assert_eq!(replies.map(|reply| outcome(&reply)).collect::<Vec<_>>(), [Ok(()), Err("disk")]);
+    }
+}
+
 proptest! {
     #[test]
     fn what_fits_is_stored_and_only_what_does_not_fit_is_refused(
