@@ -82,8 +82,10 @@ impl ServerConnection {
     }
 
     /// Waits until the next reply begins. Returns false if the server closes the connection, or sends nothing within `limit`.
-    /// All earlier replies must have been received.
     pub(super) fn replies_within(&mut self, limit: Option<Duration>) -> io::Result<bool> {
+        if self.has_reply() {
+            return Ok(true);
+        }
         self.stream().socket().set_read_timeout(limit)?;
         let replies = self.stream().wait_readable();
         self.stream().socket().set_read_timeout(Some(QUIET))?;

@@ -395,6 +395,17 @@ fn a_peer_that_is_not_a_lottery_server_ends_the_agency() {
 }
 
 #[test]
+fn a_second_reply_to_one_request_ends_the_agency() {
+    let stage = Stage::new("");
+    let mut agency = stage.agency(&[]);
+    let mut peer = stage.accept_session(0, 0, 1 << 20);
+    assert_eq!(peer.frame(), Some((kind::END, vec![])));
+    // In one write, so that the agency reads both at once.
+    peer.stream.write_all(&frame(kind::BET_ACK, b"OK").repeat(2)).unwrap();
+    agency.fail();
+}
+
+#[test]
 fn a_signal_ends_it_while_it_waits_for_the_draw() {
     for signal in processes::termination_signals() {
         let stage = Stage::new(&rows(10));
