@@ -40,7 +40,7 @@ pub(super) enum Command {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=demo::MAX_AGENCIES))]
         agencies: u16,
         /// How many bets each agency has
-        #[arg(long, default_value_t = 20_000)]
+        #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
         bets: u64,
         /// The folder for all files, made if it is missing [default: a new temporary folder]
         #[arg(long)]
