@@ -53,7 +53,7 @@ pub(crate) enum CertsError {
     File(PathBuf, io::Error),
     #[error("{}: it is missing, but {} exists; put it back, or begin with another folder", .missing.display(), .exists.display())]
     Half { missing: PathBuf, exists: PathBuf },
-    #[error("{path}: it is not a usable PEM file of this kind", path = .0.display())]
+    #[error("{path}: it has no valid certificate, key or revocation list in PEM", path = .0.display())]
     Malformed(PathBuf),
     #[error("there is no certificate of agency {0} to revoke")]
     NothingToRevoke(u16),

@@ -50,7 +50,7 @@ impl From<io::Error> for StatusError {
     }
 }
 
-/// Asks a server. Its texts are escaped as in a line of the log, because it may be anyone.
+/// Asks a server. The texts of its answer are escaped as in a line of the log, because the server may be anyone.
 pub(crate) fn ask(server: &Target, limit: Duration) -> Result<Status, StatusError> {
     parse(&ask_for_json(server, limit)?)
 }

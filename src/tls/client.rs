@@ -81,7 +81,7 @@ pub enum TlsError {
 }
 
 impl TlsError {
-    /// Returns the TLS error that an error of a stream contains, if it contains one.
+    /// Returns the TLS error inside an error of a stream, if there is one.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
@@ -202,7 +202,7 @@ impl Stream {
         self.tcp.shutdown(Shutdown::Write)
     }
 
-    /// Returns the alert with which the server has closed a connection, once that can't be written to any more.
+    /// After a failed write, returns the alert with which the server has closed the connection, if it sent one.
     fn last_alert(&mut self) -> Option<io::Error> {
         let connection = self.tls.as_mut()?;
         while connection.read_tls(&mut self.tcp).is_ok_and(|count| count > 0) {

@@ -34,8 +34,8 @@ const IDLE_AFTER: f64 = 5.0;
 
 #[derive(Default)]
 pub(crate) struct ListState {
-    /// Whether the user has chosen the order by number, in which no agency moves, or those furthest behind first. Until a
-    /// choice the order is by number if all agencies fit, or if all have ended.
+    /// The order that the user has chosen. True is by number, in which no agency moves; false is furthest behind first. Until
+    /// a choice the order is by number if all agencies fit, or if all have ended.
     chosen_by_number: Option<bool>,
     is_by_number: bool,
     /// The place of the first agency on the screen.
