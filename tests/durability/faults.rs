@@ -199,6 +199,17 @@ fn a_recovery_that_fails_ends_the_server_and_leaves_the_file() {
     }
 }
 
+/// These are the folder with the new bets file, the new state file, and the folder with that one.
+#[test]
+fn a_server_that_cannot_sync_what_its_first_start_creates_ends() {
+    for number in 1..=3 {
+        let Some(setup) = Setup::new().with_fault(&format!("fsync:error=EIO:when={number}")) else { return };
+        let ended = setup.run();
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.failure().contains("Input/output error"));
+    }
+}
+
 #[test]
 fn a_storage_service_that_dies_at_each_start_ends_the_server() {
     let Some(setup) = with("bets_synced=1*return") else { return };
