@@ -155,12 +155,15 @@ impl ServerConnection {
     }
 
     fn receive_header(&mut self) -> Result<(u8, u32), AttemptError> {
+        // A peer that is no lottery server may send fewer bytes than a header has, and wait.
+        if let Some(&kind) = self.replies.fill_buf()?.first()
+            && !kind::KNOWN.contains(&kind)
+        {
+            return Err(AgencyError::from(FrameError::UnknownType(kind)).into());
+        }
         let mut header = [0; HEADER_LEN];
         self.replies.read_exact(&mut header)?;
         let [kind, len @ ..] = header;
-        if !kind::KNOWN.contains(&kind) {
-            return Err(AgencyError::from(FrameError::UnknownType(kind)).into());
-        }
         Ok((kind, u32::from_be_bytes(len)))
     }
 }
