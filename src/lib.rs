@@ -13,7 +13,7 @@
 //!                      └──▶ │ handler ──request queue──▶ storage ──▶ bets.csv          │
 //!                           │    ▲  ▲                      │   │     bets.csv.state    │
 //!                           │    │  └─── reply pipe ───────┘   │                       │
-//!                           │    └──── finished agencies ──────┘  (shared, mutex)      │
+//!                           │    └───── ended agencies ────────┘  (shared, mutex)      │
 //!                           └──────────────────────────────────────────────────────────┘
 //! ```
 //!
@@ -21,7 +21,7 @@
 //!
 //! # The path of one bet
 //!
-//! The documentation of a module that has several files begins with a table of them.
+//! Each folder of `server` has a table of its files in the documentation of its module.
 //!
 //! | module | step |
 //! |---|---|
@@ -50,7 +50,7 @@
 //! | the fork | `launch_handler()`, `launch_storage()` and `launch_keeper()` in `server::acceptor`; all lead to `fork_child()` in `system::process` |
 //! | what happens when a write or the sync fails | `store_bets()` in `server::storage::ledger` cuts the file back and decides the group again, or ends storage if the outcome is unknown |
 //! | who may act for whom | `server::access`, used by handlers and by `server::storage::clients` |
-//! | which agency a TLS client is | `identify()` in `server::keeper` finds out, and makes a voucher; `prove()` in `server::storage::clients` checks that |
+//! | which agency a TLS client is | `identify()` in `server::keeper::credentials` finds out, and the keeper makes a voucher; `prove()` in `server::storage::clients` checks that |
 //! | TLS: the client's side, the server's side, the private key | `tls`, `server::handler::tls`, `server::keeper` |
 //! | what every start does with the files | `server::storage::recovery` |
 //! | the messages between the processes | `ipc` |

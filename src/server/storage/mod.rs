@@ -12,7 +12,8 @@
 //! | `contest` | the contest in memory; checks the rows of a request |
 //! | `disk`, `file_disk` | what is done to the files |
 //! | `paths`, `state_file`, `row_reader` | where the files are, and what is in them |
-//! | `opening`, `recovery` | the files, opened at the start, and the contest that is read from them |
+//! | `opening`, `recovery` | open the files at the start, and read the contest from them |
+//! | `simulated_disk` | tests on a disk that fails or stops at any step |
 //!
 //! Its requests come from processes that may have been taken over, so it trusts none of them: it decodes a head within
 //! bounds, checks the rows again, and knows by a token which client makes a request. It is less confined than handlers
@@ -66,7 +67,7 @@ use crate::system::mqueue::QueueReceiver;
 use crate::system::process::GAVE_UP;
 
 /// Exit status: it was told to stop, and has stored and answered everything that it had received.
-pub(crate) const STOPPED: i32 = 0;
+const STOPPED: i32 = 0;
 
 /// Runs the whole process. `known_file` is the file that an earlier storage process of this server had. Returns the exit status.
 pub(crate) fn run(
