@@ -1,4 +1,4 @@
-//! The channel between acceptor and storage. Each storage process gets a fresh one, so no message for a dead process reaches
+//! The control socket, between acceptor and storage. Each storage process gets a fresh one, so no message for a dead process reaches
 //! its successor.
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ pub type StorageEnd = Channel<StorageReady, ToStorage>;
 pub enum ToStorage {
     /// The key of all vouchers follows. Only with TLS, and before the first client.
     VoucherKey,
-    /// A new client, which may come from this machine. Its token follows, and the write end of its reply pipe is attached.
+    /// A new client; `is_local` if it comes from this machine. Its token follows, and the write end of its reply pipe is attached.
     ClientCame { client: ClientNumber, is_local: bool },
     /// The client's handler has ended.
     ClientGone(ClientNumber),

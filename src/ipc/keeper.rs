@@ -1,4 +1,4 @@
-//! The channels of the keeper, the process that has the server's private key: one to the acceptor, and for each client one
+//! The sockets of the keeper, the process that has the server's private key: one to the acceptor, and for each client one
 //! to the client's handler.
 //!
 //! | from | to | head | behind it |
@@ -154,12 +154,12 @@ pub fn decode_fields(mut bytes: &[u8]) -> io::Result<Vec<&[u8]>> {
     Ok(fields)
 }
 
-/// A handler's end of its channel to the keeper.
+/// A handler's end of its socket to the keeper.
 pub type KeeperClient = Channel<Question, KeeperReply>;
 
 impl KeeperClient {
-    /// Asks the keeper, and waits for its answer. Returns the bytes behind the answer too. Only here a handler waits outside
-    /// of its loop, and only for a limited time.
+    /// Asks the keeper, and waits for its answer. Returns the bytes behind the answer too. The handler waits
+    /// here, outside of its loop, for a limited time.
     pub fn ask(&self, question: Question, fields: &[&[u8]]) -> io::Result<(KeeperReply, Vec<u8>)> {
         if self.send(&question, &encode_fields(fields)?, None)? != Sent::Done {
             return Err(ErrorKind::BrokenPipe.into());

@@ -1,4 +1,4 @@
-//! What handlers can read and not write: which agencies have finished, and whether clients wait for a place.
+//! What handlers can read and not write: which agencies have ended, and whether clients wait for a place.
 //!
 //! An array has one byte for each agency, at the agency's number. **If an entry is set, the agency's END is on disk.** The
 //! reverse holds unless the array is marked as stale. Storage sets entries under a robust process-shared mutex. If the mutex
@@ -39,17 +39,17 @@ impl SharedState {
         }
     }
 
-    /// For storage: sets the entries of the agencies that have finished. False if the mutex is locked or damaged: the array
+    /// For storage: sets the entries of the agencies that have ended. False if the mutex is locked or damaged: the array
     /// is then stale until a later call succeeds.
     #[must_use]
-    pub fn publish(&self, finished: impl Iterator<Item = AgencyId>) -> bool {
+    pub fn publish(&self, ended: impl Iterator<Item = AgencyId>) -> bool {
         let Some(mutex) = &self.0 else { return true };
         let Ok(Some(_guard)) = mutex.try_lock() else {
             self.set(STALE, true);
             return false;
         };
         kill_point("storage_has_mutex");
-        for agency in finished {
+        for agency in ended {
             self.set(agency.get().into(), true);
         }
         self.set(STALE, false);
@@ -80,16 +80,16 @@ impl SharedState {
 pub struct SharedStateView<'a>(Option<BytesView<'a>>);
 
 impl SharedStateView<'_> {
-    /// Whether some of 1..=`agencies` are known not to have finished. False also if only storage can tell.
-    pub fn some_unfinished(&self, agencies: u16) -> bool {
+    /// Whether some of 1..=`agencies` are known not to have ended. False also if only storage can tell.
+    pub fn some_open(&self, agencies: u16) -> bool {
         let Some(bytes) = self.0 else { return false };
-        let unfinished = (1..=agencies).any(|agency| bytes.load(agency.into()) == 0);
+        let some_open = (1..=agencies).any(|agency| bytes.load(agency.into()) == 0);
         // Read after the entries: storage marks the array as stale before it answers an END whose entry is not set.
-        unfinished && bytes.load(STALE) == 0
+        some_open && bytes.load(STALE) == 0
     }
 
-    /// Whether this agency is known to have finished.
-    pub fn has_finished(&self, agency: AgencyId) -> bool {
+    /// Whether this agency is known to have ended.
+    pub fn has_ended(&self, agency: AgencyId) -> bool {
         self.0.is_some_and(|bytes| bytes.load(agency.get().into()) != 0)
     }
 
@@ -108,17 +108,17 @@ mod tests {
         let state = SharedState::new();
         let view = state.view();
         let publish_up_to = |agency| state.publish((1..=agency).filter_map(AgencyId::new));
-        assert!(!view.some_unfinished(3));
+        assert!(!view.some_open(3));
         assert!(publish_up_to(1));
-        assert!(view.some_unfinished(3));
+        assert!(view.some_open(3));
         let held = state.0.as_ref().unwrap().try_lock().unwrap().unwrap();
         assert!(!publish_up_to(2));
-        assert!(!view.some_unfinished(3));
+        assert!(!view.some_open(3));
         drop(held);
-        assert!(!view.some_unfinished(3));
+        assert!(!view.some_open(3));
         assert!(publish_up_to(2));
-        assert!(view.some_unfinished(3));
-        assert!(!view.some_unfinished(2));
+        assert!(view.some_open(3));
+        assert!(!view.some_open(2));
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
         state.set_crowded(false);
         let view = state.view();
         assert!(!view.is_crowded());
-        assert!(view.some_unfinished(MAX_AGENCIES));
+        assert!(view.some_open(MAX_AGENCIES));
         assert_eq!(view.0.unwrap().load(MAX_AGENCIES.into()), 1);
     }
 }

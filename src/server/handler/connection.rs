@@ -1,4 +1,4 @@
-//! A client's socket: it reads and writes bytes, and remembers from when on the time limits count. Nothing here waits.
+//! A client's socket: it reads and writes bytes, and remembers since when the time limits count. Nothing here waits.
 
 use std::io::{self, Read as _};
 use std::net::{Shutdown, TcpStream};
@@ -54,7 +54,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// The first byte that the socket has and that has not been read.
+    /// The first byte that has come and has not been read.
     pub(super) fn first_unread(&self) -> Option<u8> {
         let mut first = [0];
         let peeked = recv(self.socket.as_raw_fd(), &mut first, MsgFlags::MSG_PEEK);
@@ -103,7 +103,7 @@ impl<'a> Connection<'a> {
         message.encode(self.output());
     }
 
-    /// Where bytes are appended that are to be written.
+    /// Where the bytes to write are appended.
     pub(super) fn output(&mut self) -> &mut Vec<u8> {
         if self.unsent() == 0 {
             self.writing_since = Instant::now();
@@ -159,7 +159,7 @@ impl<'a> Connection<'a> {
         self.output.len() - self.written + usize::from(encrypted)
     }
 
-    /// Ends TLS, if the client speaks it: sends what is left to send, an alert that says why if TLS has failed.
+    /// Ends TLS, if the client speaks it. Sends what is left, then an alert, which says why if TLS has failed.
     pub(super) fn finish_tls(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.finish(self.socket);

@@ -1,5 +1,5 @@
 //! The conversation with one client: turns its messages into requests to storage, and storage's replies into messages and
-//! log lines, in the order of the client's messages. Nothing here waits.
+//! log lines, in the order of the client's messages. Nothing here waits, except for room in the request queue.
 //!
 //! A result can be longer than a pipe holds, so it comes in pages. The next page is asked for once the client has taken
 //! what came before: a slow reader costs no memory.
@@ -199,9 +199,9 @@ impl<'a> Conversation<'a> {
                 true
             }
             Ok(Action::Query(Query::Result { agency, .. })) => {
-                shared.some_unfinished(*agencies) && counters.polls_again(agency)
+                shared.some_open(*agencies) && counters.polls_again(agency)
             }
-            Ok(Action::Write(Request::EndAgency { agency }, _)) => shared.has_finished(agency),
+            Ok(Action::Write(Request::EndAgency { agency }, _)) => shared.has_ended(agency),
             _ => false,
         };
         self.log_arrival();
@@ -270,7 +270,7 @@ impl<'a> Conversation<'a> {
                     break;
                 }
                 Pending::Deferred(Query::Result { agency, wait })
-                    if self.context.shared.some_unfinished(self.context.agencies) =>
+                    if self.context.shared.some_open(self.context.agencies) =>
                 {
                     self.await_draw(agency, wait)?;
                 }

@@ -1,6 +1,6 @@
-//! The handler's event loop: the one place where it waits for its client, for storage, for a signal and for a time limit.
-//! Only for room in the request queue it may wait elsewhere, for a tenth of a second between two rounds of the loop. It
-//! decides when the connection is closed.
+//! The handler's event loop, where it waits for its client, for storage, for a signal and for a time limit.
+//! Elsewhere it waits only for room in the request queue, up to a tenth of a second in each round of the loop, and for the
+//! keeper's answers, up to a second each. The loop decides when the connection is closed.
 
 use std::borrow::Cow;
 use std::io;

@@ -3,7 +3,7 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `event_loop` | the one place where the handler waits; time limits; closing |
+//! | `event_loop` | waits for client and storage; time limits; closing |
 //! | `connection` | the client's socket and its buffers |
 //! | `conversation` | the client's requests and their replies, in order |
 //! | `policy` | what a message means: in a new connection, a classic one, a session |
