@@ -98,7 +98,7 @@ impl Arrivals {
         self.waiting.pop_front()
     }
 
-    /// Rejects a client because the system has refused what its handler needs. For a moment no further client is accepted and
+    /// Rejects a client because the system has refused what its handler needs. For a moment no further client is accepted or
     /// prepared.
     pub(super) fn reject(&mut self, socket: &TcpStream, action: &str, error: &io::Error) {
         self.busy += 1;

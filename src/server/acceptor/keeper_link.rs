@@ -87,7 +87,7 @@ impl KeeperLink {
     /// Makes a new keeper read the files again and then take over. A keeper that is still reading is replaced.
     pub(super) fn reload(&mut self) {
         self.must_launch = true;
-        self.pause.succeed();
+        self.pause.reset();
     }
 
     /// A keeper has been launched, with the other end of `socket`. Returns the one that it replaces, which still read its
@@ -134,7 +134,7 @@ impl KeeperLink {
         let chain = decode_fields(chain)?;
         self.identity = Some(ServerIdentity::new(&ready, &chain).map_err(io::Error::other)?);
         self.serving = self.loading.take();
-        self.pause.succeed();
+        self.pause.reset();
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | here | the loop: it alone waits, launches, kills and decides |
+//! | this one | the loop: it alone waits, launches, kills and decides |
 //! | `shared_resources` | what all children inherit |
 //! | `arrivals` | the listening socket (`listener`), and the clients that have no handler yet |
 //! | `storage_link` | the messages that storage has not got; the next client to announce; how often storage has died |
@@ -126,11 +126,11 @@ impl Acceptor<'_> {
 
     /// Waits for an event, and handles it.
     fn step(&mut self) -> io::Result<()> {
-        let [signal, message, keeper, connection] = self.wait()?;
+        let [signal, storage, keeper, connection] = self.wait()?;
         if signal {
             self.take_signals()?;
         }
-        if message {
+        if storage {
             self.storage.receive_ready()?;
         }
         if keeper {
@@ -140,7 +140,7 @@ impl Acceptor<'_> {
         if connection {
             self.arrivals.accept(self.children.handlers());
         }
-        self.restart();
+        self.launch_missing();
         self.prepare_next();
         self.advance_stop();
         self.manager.send();
@@ -204,7 +204,7 @@ impl Acceptor<'_> {
     fn fork_handler(&mut self, client: &AcceptedClient) {
         match self.launch_handler(client) {
             Ok(()) => {
-                self.arrivals.pause.succeed();
+                self.arrivals.pause.reset();
                 if self.arrivals.waiting() >= MANY_WAITING {
                     // Otherwise the acceptor's next turn would come only after each new handler has had one.
                     thread::yield_now();
@@ -282,7 +282,7 @@ impl Acceptor<'_> {
     }
 
     /// Launches storage and the keeper if they are missing, unless the server stops.
-    fn restart(&mut self) {
+    fn launch_missing(&mut self) {
         if self.stop.is_some() {
             return;
         }

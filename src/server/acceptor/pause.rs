@@ -25,8 +25,8 @@ impl Pause {
         self.begin(PAUSE);
     }
 
-    /// Ends the series: something has succeeded.
-    pub(super) fn succeed(&mut self) {
+    /// Ends the pause and the series.
+    pub(super) fn reset(&mut self) {
         self.0 = None;
     }
 

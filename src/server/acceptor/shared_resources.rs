@@ -9,6 +9,7 @@ use crate::ipc::shared_counters::SharedCounters;
 use crate::ipc::shared_state::SharedState;
 use crate::logging::{Field, Level, Outcome, event, info};
 use crate::server::error::ServerError;
+use crate::server::storage::paths::folder_of;
 use crate::system::confinement::{Confinement, ConfinementReport};
 use crate::system::mqueue::{self, QueuePair, QueueReceiver, QueueSender};
 
@@ -49,9 +50,8 @@ impl SharedResources {
 /// server. It names the folder by device and inode, because containers with a common IPC namespace may use equal paths. Two
 /// servers with the same name do not disturb each other.
 fn queue_name(bets: &Path) -> String {
-    let folder = bets.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Storage will report a folder that can't be read.
-    let (device, inode) = folder.metadata().map_or((0, 0), |folder| (folder.dev(), folder.ino()));
+    let (device, inode) = folder_of(bets).metadata().map_or((0, 0), |folder| (folder.dev(), folder.ino()));
     let file: String = bets.file_name().unwrap_or_default().to_string_lossy().chars().take(32).collect();
     format!("{}-{device:x}-{inode:x}-{file}", geteuid())
 }

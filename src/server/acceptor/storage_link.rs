@@ -74,7 +74,7 @@ impl StorageLink {
     pub(super) fn on_launched(&mut self, control: AcceptorEnd) {
         self.control = Some(control);
         self.is_ready = false;
-        self.launch_pause.succeed();
+        self.launch_pause.reset();
     }
 
     /// Storage has ended. An error means that it must not be launched again.

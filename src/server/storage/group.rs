@@ -77,8 +77,8 @@ impl Group {
         self.rows.len() + self.other_rows.len() > 0
     }
 
-    /// Tells whether several requests have rows.
-    pub(super) fn is_mixed(&self) -> bool {
+    /// Tells whether several requests have rows, stored already or not.
+    pub(super) fn has_several_with_bets(&self) -> bool {
         self.requests.iter().filter(|taken| taken.rows + taken.other_rows > 0).count() > 1
     }
 

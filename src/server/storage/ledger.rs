@@ -101,12 +101,12 @@ impl<D: Disk> Ledger<D> {
     pub fn take(&mut self, client: ClientToken, id: u32, request: Request, rows: &[u8]) {
         let role = self.roles.get(&client).copied().unwrap_or_default();
         let mut new_role = role;
-        let end = self.group.rows.len();
+        let before = self.group.rows.len();
         let decision = self.decide(&mut new_role, request, rows);
         if new_role != role {
             self.roles.insert(client, new_role);
         }
-        let stored = self.group.rows.len() - end;
+        let stored = self.group.rows.len() - before;
         self.group.push(Answer { client, id, request, decision }, role, rows, stored);
     }
 
@@ -227,7 +227,7 @@ impl<D: Disk> Ledger<D> {
         if let Err(error) = self.disk.append(&self.group.rows) {
             self.disk.cut(self.length).map_err(LedgerError::Unknown)?;
             // The rows of a single request were written alone already.
-            let refused_len = if self.group.is_mixed() { usize::MAX } else { 0 };
+            let refused_len = if self.group.has_several_with_bets() { usize::MAX } else { 0 };
             failed = Some(self.decide_again(refused_len, &error)?);
         }
         let sync = match self.sync() {
@@ -240,7 +240,7 @@ impl<D: Disk> Ledger<D> {
             }
         };
         self.check_stored()?;
-        self.length = self.end();
+        self.length = self.new_length();
         self.hasher.add(&self.group.rows);
         let bets = self.contest.commit();
         if bets > 0 {
@@ -251,7 +251,7 @@ impl<D: Disk> Ledger<D> {
 
     /// Checks that the rows of the group are in the file at the path. Cuts them off if they are not.
     fn check_stored(&mut self) -> Result<(), LedgerError> {
-        let Err(changed) = self.disk.check(self.end()) else { return Ok(()) };
+        let Err(changed) = self.disk.check(self.new_length()) else { return Ok(()) };
         if !matches!(changed, FileChanged::Moved) {
             return Err(LedgerError::Unknown(io::Error::other(changed)));
         }
@@ -272,7 +272,7 @@ impl<D: Disk> Ledger<D> {
         self.group.alone = Some(alone);
         group.into_requests(|Answer { client, id, request, .. }, rows| self.take(client, id, request, rows));
         let refusal = self.group.alone.take().unwrap_or(alone).refusal;
-        self.disk.cut(self.end()).map_err(LedgerError::Unknown)?;
+        self.disk.cut(self.new_length()).map_err(LedgerError::Unknown)?;
         let is_refused = |taken: &&Taken| matches!(taken.answer.decision, Err(Refusal::Disk { .. }));
         let requests = self.group.requests.iter().filter(is_refused).count();
         Ok(Failure { refusal, requests })
@@ -290,12 +290,12 @@ impl<D: Disk> Ledger<D> {
 
     /// Writes the rows of one request, if each request's rows have to be written alone.
     fn write_alone(&mut self, rows: &[u8]) -> Result<(), Refusal> {
-        let end = self.end();
+        let length = self.new_length();
         let Some(alone) = &mut self.group.alone else { return Ok(()) };
         if rows.len() < alone.refused_len {
             let Err(error) = self.disk.append(rows) else { return Ok(()) };
             // If the file can't be cut now, nothing else is written. The cut is tried again at the end.
-            let can_go_on = self.disk.cut(end).is_ok();
+            let can_go_on = self.disk.cut(length).is_ok();
             *alone = WriteAlone {
                 refused_len: if can_go_on { rows.len() } else { 0 },
                 refusal: refusal_of(&error),
@@ -305,7 +305,7 @@ impl<D: Disk> Ledger<D> {
     }
 
     /// Returns the length that the bets file has with the rows of the group, in bytes.
-    fn end(&self) -> u64 {
+    fn new_length(&self) -> u64 {
         self.length + self.group.rows.len() as u64
     }
 
