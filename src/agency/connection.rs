@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const QUIET: Duration = Duration::from_secs(3);
 /// How often the agency waits for [`QUIET`] before it gives up, except for the reply to `AWAIT_RESULT`.
 const MAX_SILENCES: u32 = 20;
-/// How long these waits are together. The server may take as long to read what is sent.
+/// How long these waits take together. The server may take as long to read what is sent.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(QUIET.as_secs() * MAX_SILENCES as u64);
 
 // These notice a network that was cut and a server that lost its power.
@@ -32,7 +32,7 @@ const UNACKNOWLEDGED_MS: u32 = 20_000;
 /// The longest payload of a reply, in bytes. Only a RESULT may be longer: its winners are counted while it arrives.
 const MAX_REPLY: u32 = 64 * 1024;
 
-/// The reasons of an ERROR that are temporary begin with one of these.
+/// A temporary reason of an ERROR begins with one of these.
 const TEMPORARY: [&str; 2] = ["busy", "could not be stored"];
 
 pub(super) struct ServerConnection {
@@ -92,7 +92,7 @@ impl ServerConnection {
         if replies.as_ref().is_err_and(is_timeout) { Ok(false) } else { replies }
     }
 
-    /// Waits for [`QUIET`] until the first reply begins. Returns false if the connection broke or the reply is late. A late
+    /// Waits up to [`QUIET`] until the first reply begins. Returns false if the connection broke or the reply is late. A late
     /// reply can still be received.
     pub(super) fn replies_soon(&mut self) -> io::Result<bool> {
         match self.stream().wait_readable() {

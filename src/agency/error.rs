@@ -1,4 +1,4 @@
-//! Why the agency fails: an [`AgencyError`] ends it, after any other [`AttemptError`] it tries again.
+//! Why the agency fails. An [`AgencyError`] ends it. After any other [`AttemptError`] it tries again.
 
 use std::io;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ pub(crate) enum AgencyError {
     #[error("classic messages know only agencies from 1 to 255, not {0}")]
     NoClassicAgency(u16),
     #[error(
-        "the connection broke before the answer to {bets}: whether that is stored is not known, and sending it again \
+        "the connection broke before the answer to {bets}: it is not known whether that is stored, and sending it again \
          could store it twice ({lost})"
     )]
     UnknownOutcome { bets: String, lost: String },

@@ -19,7 +19,7 @@ pub(crate) enum Level {
     /// level of Go's between INFO and WARNING, which this log lacks.
     #[serde(alias = "WARN", alias = "NOTICE")]
     Warning,
-    /// Something failed, and a client was refused because of it.
+    /// Something failed, and clients were refused or disconnected.
     Error,
     /// The process ends because of it.
     Critical,

@@ -29,11 +29,12 @@ pub(crate) const LOG_FORMAT: &str = "LOG_FORMAT";
 static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 static WRAPPER: OnceLock<Box<Wrapper>> = OnceLock::new();
-// What a process sets after the fork. Its main thread writes to the page of its own variables anyway. Other threads that log
-// are started by `spawn`.
+// What a process sets after the fork. It is thread-local, because each process writes to that page anyway. `spawn` starts all
+// other threads that log.
 thread_local! {
     /// The offset of local time, once it is frozen.
     static OFFSET: Cell<Option<FixedOffset>> = const { Cell::new(None) };
+    /// The field that ends every line.
     static TAG: Cell<Option<(&'static str, u32)>> = const { Cell::new(None) };
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn is_known(zone: &str) -> bool {
 fn has_file(name: &str) -> bool {
     FOLDERS.into_iter().any(|folder| {
         let mut start = [0; 4];
-        // Of a name that is an absolute path, `join` makes that path.
+        // `join` returns a name that is an absolute path unchanged.
         let file = File::open(Path::new(folder).join(name));
         file.and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"TZif"
     })

@@ -64,7 +64,7 @@ struct Partial {
 }
 
 impl Clients {
-    /// A request's rows may have `longest_request` bytes. With TLS, these agencies may come without a certificate.
+    /// A request's rows may have `longest_request` bytes. With TLS, the agencies in `plain` need no certificate.
     pub(super) fn new(longest_request: usize, plain: Option<AgencyList>) -> Self {
         Self { longest_request, plain, ..Self::default() }
     }

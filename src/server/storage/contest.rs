@@ -57,7 +57,7 @@ pub(super) struct Added {
     pub(super) rows: u64,
     /// The length of the rows that were skipped, in bytes.
     pub(super) skipped: usize,
-    /// The index of its first change.
+    /// The index of the request's first change.
     pub(super) first_change: usize,
 }
 
@@ -176,7 +176,7 @@ impl Contest {
         Ok(added)
     }
 
-    /// Begins a run of rows of one agency: checks that it may bring new bets, and remembers what it has.
+    /// Begins a run of rows of one agency: checks that it may send bets, and remembers what it has.
     fn begin_run(&mut self, id: AgencyId) -> Result<(), Refusal> {
         match self.state_of(id)? {
             AgencyState::Open => {}

@@ -53,7 +53,7 @@ pub(super) enum OpenError {
     #[error("STORAGE_FILEPATH must be a regular file")]
     NotAFile,
     #[error(
-        "in use by {}, a server's storage service; stop that server, its parent, or give this one another STORAGE_FILEPATH",
+        "in use by {}, a server's storage service; stop that server (its parent), or give this one another STORAGE_FILEPATH",
         process(*holder)
     )]
     Locked { holder: i32 },

@@ -34,7 +34,7 @@ fn open_disk(path: &Path, known: Option<FileIdentity>) -> Option<FileDisk> {
     let mut warned = false;
     let disk = loop {
         match FileDisk::open(path, known) {
-            // A program that only reads unlocks the file at its end. A server that has started before waits for that.
+            // A program that only reads the file unlocks it when it ends. A restarted storage waits for that.
             Err(error @ OpenError::ReadLocked { .. }) if known.is_some() => {
                 if !mem::replace(&mut warned, true) {
                     event(Level::Warning, "lock", Outcome::InProgress, &[("file", &name), ("error", &error)]);
@@ -48,7 +48,7 @@ fn open_disk(path: &Path, known: Option<FileIdentity>) -> Option<FileDisk> {
         }
     };
     if disk.links > 1 {
-        let reason = "the file has several names; only beside this one is its state file looked for";
+        let reason = "the file has several names; its state file is looked for beside this one only";
         let fields: [Field<'_>; 3] = [("file", &name), ("links", &disk.links), ("reason", &reason)];
         event(Level::Warning, "hard_links", Outcome::Success, &fields);
     }

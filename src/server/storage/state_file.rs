@@ -115,7 +115,7 @@ impl State {
         Ok(bytes)
     }
 
-    /// Lists the agencies that have ended with other bets than those that are `found`. The first that has as many names a cause.
+    /// Lists the agencies that have ended with other bets than `found`. The first with the right number of them names a cause.
     pub(crate) fn disagreements(&self, found: impl Fn(AgencyId) -> Stored) -> impl Iterator<Item = String> {
         let mut is_hinted = false;
         self.ended.iter().filter_map(move |&Ended { agency, bets, digest }| {
