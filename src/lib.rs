@@ -48,7 +48,7 @@
 //! | the check of a row of the file of bets at a start | `parse_row()` in `lottery::row`, called by `server::storage::row_reader` for each line that `server::storage::recovery` reads |
 //! | the rules of the contest: who may send bets, when the draw is made | `server::storage::contest` |
 //! | the fork | `launch_handler()`, `launch_storage()` and `launch_keeper()` in `server::acceptor`; all lead to `fork_child()` in `system::process` |
-//! | what happens when a write or the sync fails | `store_bets()` in `server::storage::ledger` cuts the file back and decides the group again, or ends storage if the outcome is unknown |
+//! | what happens when a write or the sync fails | `store_bets()` in `server::storage::ledger` cuts the file back. After a write it decides the group again, after a sync it refuses all. If the outcome is unknown, the server ends |
 //! | who may act for whom | `server::access`, used by handlers and by `server::storage::clients` |
 //! | which agency a TLS client is | `identify()` in `server::keeper::credentials` finds out, and the keeper makes a voucher; `prove()` in `server::storage::clients` checks that |
 //! | TLS: the client's side, the server's side, the private key | `tls`, `server::handler::tls`, `server::keeper` |
