@@ -37,7 +37,7 @@ pub(crate) enum AgencyError {
     #[error("classic messages know only agencies from 1 to 255, not {0}")]
     NoClassicAgency(u16),
     #[error(
-        "the connection broke before the answer to {bets}: it is not known whether that is stored, and sending it again \
+        "the connection broke before the reply to {bets}: it is not known whether that is stored, and sending it again \
          could store it twice ({lost})"
     )]
     UnknownOutcome { bets: String, lost: String },

@@ -115,7 +115,7 @@ fn without_a_reply_the_outcome_is_unknown_and_the_bet_is_not_sent_again() {
     let output = against(&[Vec::new()]);
     let log = log_of(&output);
     assert_eq!((output.status.code(), log.0.lines().count()), (Some(1), 1), "{}", log.0);
-    assert!(log.0.contains("whether that is stored is not known"), "{}", log.0);
+    assert!(log.0.contains("it is not known whether that is stored"), "{}", log.0);
     let output = against(&[b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(log_of(&output).0.contains("apuesta_enviada | result: fail"));
