@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 
 use super::{A_WHILE, Bet, PATIENCE, digest_of, records};
 
-/// The types of frames.
+/// The types of frames, written down apart from the program's own: a wrong one there must fail a test.
 pub mod kind {
     pub const BET: u8 = 0x01;
     pub const MULTIPLE_BETS: u8 = 0x02;

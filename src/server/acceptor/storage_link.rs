@@ -154,8 +154,8 @@ impl StorageLink {
         self.must_stop = true;
     }
 
-    /// Sends messages until none is left or storage's socket is full. It stops earlier once storage knows the pending client,
-    /// and returns that client.
+    /// Sends messages until none is left or storage's socket is full. The announcement of the pending client ends it too: then
+    /// it returns that client.
     pub(super) fn send(&mut self) -> io::Result<Option<AcceptedClient>> {
         while self.pause.end(Instant::now()).is_none()
             && let Some(control) = &self.control

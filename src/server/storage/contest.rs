@@ -151,7 +151,7 @@ impl Contest {
     }
 
     /// Checks the rows of a request and adds them, except the first `skip`. The handler has checked them too, but it may
-    /// have been taken over. If `only` names an agency, a row of another one is refused. If a row is refused, none is added.
+    /// have been taken over. With `only`, all rows must be of that agency. If a row is refused, none is added.
     pub(super) fn add(&mut self, rows: &[u8], only: Option<AgencyId>, skip: u64) -> Result<Added, Refusal> {
         if rows.is_empty() {
             return Err(Refusal::Malformed);
